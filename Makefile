@@ -1,0 +1,49 @@
+# Every target sets itself up: a clone, Python 3.11+ and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := .setup-stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-real lint gen bench clean
+
+help: ## Show the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Lexora needs Python 3.11 or newer; name one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $(STAMP)
+
+setup: $(STAMP) ## Make .venv with Lexora and the development tools in it.
+
+demo: $(STAMP) ## Start a simulated engine and the gateway; print the lines to try.
+	@$(BIN)/lexora demo
+
+test: $(STAMP) ## Run the tests.
+	@$(BIN)/python -m pytest
+
+test-real: $(STAMP) ## Run the end-to-end tests against a real engine: make test-real ENGINE_URL=http://host:8000
+	@test -n "$(ENGINE_URL)" || { echo "usage: make test-real ENGINE_URL=http://host:8000 [ENGINE_MODEL=name]"; exit 2; }
+	@ENGINE_URL="$(ENGINE_URL)" ENGINE_MODEL="$(ENGINE_MODEL)" $(BIN)/python -m pytest -m real tests/e2e
+
+lint: $(STAMP) ## Lint, types, import rules, dependencies, the contract.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
+	@$(BIN)/buf lint
+
+gen: $(STAMP) ## Generate gen/ from proto/.
+	@$(BIN)/buf generate
+	@touch gen/lexora/py.typed gen/lexora/__init__.py gen/lexora/v1/__init__.py
+
+bench: $(STAMP) ## Measure CPU per call and per chunk, and added latency.
+	@$(BIN)/python -m tests.bench
+
+clean: ## Remove what setup made.
+	@rm -rf $(VENV) $(STAMP)
