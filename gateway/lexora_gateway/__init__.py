@@ -1,0 +1,19 @@
+"""The HTTP facade: OpenAI's API in front of a router that speaks lexora.v1."""
+
+from lexora_gateway.app import create_app
+from lexora_gateway.grpc_router import GrpcRouter
+from lexora_gateway.protocol import BoundedHttpProtocol
+from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
+from lexora_gateway.serve import GatewayServer, server_config
+
+__all__ = [
+    "BoundedHttpProtocol",
+    "CallContext",
+    "Emit",
+    "GatewayServer",
+    "GrpcRouter",
+    "RouterPort",
+    "RouterStatusError",
+    "create_app",
+    "server_config",
+]

@@ -1,0 +1,1 @@
+"""The router: typed gRPC in, engines out."""

@@ -1,0 +1,55 @@
+"""`python -m lexora_gateway --router HOST:PORT`: the facade in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import prometheus_client
+import uvicorn
+
+from lexora_gateway.app import create_app
+from lexora_gateway.grpc_router import GrpcRouter
+from lexora_gateway.serve import GatewayServer, server_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MIB = 1024 * 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser("lexora_gateway", description="Spirrow-Lexora's HTTP facade.")
+    parser.add_argument("--router", required=True, help="the router: HOST:PORT or unix:PATH")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a server's default
+    parser.add_argument("--port", type=int, default=8001, help="port to listen on; 0 picks a free one")
+    parser.add_argument("--max-body-bytes", type=int, default=32 * _MIB, help="largest request body")
+    options = parser.parse_args(arguments)
+    # The loop of uvicorn's choice: uvloop where it is installed.
+    factory = uvicorn.Config("", loop="auto").get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_serve(options.router, options.host, options.port, options.max_body_bytes))
+
+
+async def _serve(target: str, host: str, port: int, max_body_bytes: int) -> None:
+    router = GrpcRouter(target, max_send_bytes=max_body_bytes + _MIB)
+    app = create_app(
+        router,
+        version=version("spirrow-lexora"),
+        max_body_bytes=max_body_bytes,
+        metrics=lambda: (prometheus_client.generate_latest(), prometheus_client.CONTENT_TYPE_LATEST),
+    )
+    await GatewayServer(server_config(app, host=host, port=port), _announce, router.close).serve()
+
+
+def _announce(address: str) -> None:
+    sys.stdout.write(f"serving on {address}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""create_app: the whole facade as one FastAPI application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from lexora_gateway.answer import Answer
+from lexora_gateway.asgi import headers_of
+from lexora_gateway.classify import ClassifyTask
+from lexora_gateway.control import Control, Metrics
+from lexora_gateway.errors import Failure, Refused, bug, from_status, invalid, plain
+from lexora_gateway.hot import relays
+from lexora_gateway.magickit import Chat, Generate
+from lexora_gateway.openai.docs import path_items
+from lexora_gateway.request import Limits, request_id_of
+from lexora_gateway.router_port import RouterPort, RouterStatusError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lexora_gateway.asgi import Headers, Message, Receive, Scope, Send
+    from lexora_gateway.endpoint import Endpoint
+
+_log = structlog.get_logger("lexora_gateway")
+
+_DESCRIPTION = "OpenAI-compatible HTTP in front of a fleet of vLLM servers and other OpenAI-compatible engines."
+# A longer body that nobody reads is not worth keeping the connection for.
+_UNREAD_BODY_BYTES = 64 * 1024
+
+
+class GatewayApp(FastAPI):
+    """A FastAPI application whose POST endpoints are reached by one look-up, before FastAPI's own stack.
+
+    With middleware of the user's own installed they are reached through it, as any other route.
+    """
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], version: str) -> None:
+        super().__init__(
+            title="Spirrow-Lexora",
+            description=_DESCRIPTION,
+            version=version,
+            redirect_slashes=False,
+            redoc_url=None,
+            swagger_ui_oauth2_redirect_url=None,
+        )
+        self._endpoints = dict(endpoints)
+        self.router.routes[:0] = [Route(path, each, methods=["POST"]) for path, each in self._endpoints.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        if scope["method"] == "POST" and not self.user_middleware:
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await self._other(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document with the plain ASGI endpoints added."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            schema["paths"] = {**path_items(self._endpoints), **schema["paths"]}
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = headers_of(scope)
+        request_id = request_id_of(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        marked = _MarkedSend(send, request_id, _has_long_body(headers))
+        try:
+            await super().__call__(scope, receive, marked)
+        except Exception:  # the boundary: the client gets an answer, the log gets the traceback
+            _log.exception("a request failed in the facade", request_id=request_id, path=scope["path"])
+            if not marked.started:
+                await Answer(send, request_id).fail(bug(request_id))
+
+
+class _MarkedSend:
+    """Adds x-request-id to a response that lacks it, and `connection: close` after an unread body."""
+
+    __slots__ = ("_close", "_request_id", "_send", "started")
+
+    def __init__(self, send: Send, request_id: str, close: bool) -> None:
+        self._send = send
+        self._request_id = request_id.encode("ascii")
+        self._close = close
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = list(message.get("headers", ()))
+            if all(name.lower() != b"x-request-id" for name, _ in headers):
+                headers.append((b"x-request-id", self._request_id))
+            if self._close:
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
+        await self._send(message)
+
+
+def create_app(
+    router: RouterPort,
+    *,
+    version: str,
+    max_body_bytes: int,
+    max_request_timeout: float = 3600,
+    metrics: Metrics,
+    default_model: str | None = None,
+) -> FastAPI:
+    """Build the facade over `router`.
+
+    `max_body_bytes` bounds every request's body; `max_request_timeout` (seconds) caps x-request-timeout; `metrics`
+    gives body and content type of /metrics; `default_model` serves /generate and /chat when they name none.
+    """
+    limits = Limits(max_body_bytes, max_request_timeout)
+    endpoints = relays(router, limits)
+    endpoints["/v1/classify-task"] = ClassifyTask(router, limits)
+    endpoints["/generate"] = Generate(router, limits, default_model)
+    endpoints["/chat"] = Chat(router, limits, default_model)
+    app = GatewayApp(endpoints, version)
+    Control(router, version, metrics).add_to(app)
+    app.add_exception_handler(RouterStatusError, _on_status)
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(Exception, _on_bug)
+    return app
+
+
+def _has_long_body(headers: Headers) -> bool:
+    declared = headers.get(b"content-length", b"0")
+    return b"transfer-encoding" in headers or (declared.isdigit() and int(declared) > _UNREAD_BODY_BYTES)
+
+
+def _respond(failure: Failure) -> Response:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in failure.headers}
+    headers["content-type"] = failure.content_type.decode("latin-1")
+    return Response(failure.body(), failure.status, headers)
+
+
+def _on_status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RouterStatusError)
+    return _respond(from_status(error.status, request.state.request_id))
+
+
+def _on_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _respond(error.failure)
+
+
+def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    texts = {404: f"Unknown path: {request.url.path}", 405: f"Method {request.method} is not allowed here."}
+    failure = plain(error.status_code, texts.get(error.status_code, str(error.detail)))
+    failure.headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    return _respond(failure)
+
+
+def _on_validation(_: Request, error: Exception) -> Response:
+    return _respond(invalid(str(error)))
+
+
+def _on_bug(request: Request, _: Exception) -> Response:
+    return _respond(bug(request.state.request_id))

@@ -1,0 +1,53 @@
+"""POST /v1/classify-task: which model fits a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.models_pb2 import ClassifyRequest, ClassifyResponse
+from lexora_gateway.endpoint import Asked, Endpoint
+from lexora_gateway.json_body import parse_object
+from lexora_gateway.watch import until_gone
+
+if TYPE_CHECKING:
+    from lexora_gateway.answer import Answer
+    from lexora_gateway.asgi import Receive
+    from lexora_gateway.request import Limits
+    from lexora_gateway.router_port import RouterPort
+
+_MAX_CHARACTERS = 10_000
+
+
+class ClassifyTask(Endpoint):
+    """`{"task_description": ..., "candidate_models": [...]}` -> the recommended model and the alternatives."""
+
+    def __init__(self, router: RouterPort, limits: Limits) -> None:
+        super().__init__(limits)
+        self._router = router
+
+    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+        """Ask the router to classify."""
+        fields = parse_object(asked.body)
+        task = fields.text("task_description")
+        if not task or len(task) > _MAX_CHARACTERS:
+            fields.refuse("task_description", f"a text of 1 to {_MAX_CHARACTERS} characters")
+        models = fields.items("candidate_models", "a list of names")
+        if not all(isinstance(model, str) for model in models):
+            fields.refuse("candidate_models", "a list of names")
+        options = CallOptions(request_id=asked.request_id)
+        request = ClassifyRequest(options=options, task_description=task, candidate_models=models)
+        response = await until_gone(receive, self._router.classify(request, asked.context))
+        await answer.json(msgspec.json.encode(_shape(response)), Receipt())
+
+
+def _shape(response: ClassifyResponse) -> dict[str, object]:
+    return {
+        "recommended_model": response.recommended_model,
+        "task_type": response.task_type,
+        "confidence": response.confidence,
+        "reasoning": response.reasoning,
+        "alternatives": [{"model": other.model, "score": other.score} for other in response.alternatives],
+    }

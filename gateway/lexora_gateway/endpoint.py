@@ -1,0 +1,84 @@
+"""A POST endpoint as a plain ASGI application: body in, failures out, the same for all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import structlog
+
+from lexora_gateway.answer import Answer
+from lexora_gateway.asgi import headers_of
+from lexora_gateway.body import read_body
+from lexora_gateway.errors import Refused, bug, from_status, invalid
+from lexora_gateway.request import context_of, request_id_of
+from lexora_gateway.router_port import RouterStatusError
+from lexora_gateway.sse import openai_error
+from lexora_gateway.watch import ClientGone
+
+if TYPE_CHECKING:
+    from lexora_gateway.asgi import Headers, Receive, Scope, Send
+    from lexora_gateway.request import Limits
+    from lexora_gateway.router_port import CallContext
+    from lexora_gateway.sse import ErrorEvent
+
+_log = structlog.get_logger("lexora_gateway")
+
+
+class Endpoint(ABC):
+    """Reads a bounded body, lets `serve` answer, and turns whatever fails into an answer."""
+
+    def __init__(self, limits: Limits, error_event: ErrorEvent = openai_error) -> None:
+        self._limits = limits
+        self._error_event = error_event
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Writes nothing to a client that left."""
+        headers = headers_of(scope)
+        request_id = request_id_of(headers)
+        answer = Answer(send, request_id, self._error_event)
+        try:
+            body = await read_body(receive, headers, self._limits.max_body_bytes)
+            self.check(headers, body)
+            context = context_of(headers, self._limits.max_request_timeout)
+            await self.serve(Asked(headers, body, request_id, context), receive, answer)
+        except ClientGone:
+            return
+        except RouterStatusError as error:
+            await answer.fail(from_status(error.status, request_id))
+        except Refused as error:
+            await answer.fail(error.failure)
+        except Exception:  # the boundary: a bug must not take the connection's other requests with it
+            _log.exception("a request failed in the facade", request_id=request_id, path=scope["path"])
+            await answer.fail(bug(request_id))
+
+    def check(self, headers: Headers, body: bytes) -> None:
+        """Refuse a content type that is not JSON, and an empty body."""
+        content_type = headers.get(b"content-type")
+        if content_type != b"application/json" and not _is_json(content_type):
+            raise Refused(invalid("Unsupported media type: only 'application/json' is allowed.", "content-type"))
+        if not body:
+            raise Refused(invalid("The request body is empty; a JSON object is needed.", "body"))
+
+    @abstractmethod
+    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+        """Answer a request whose body has been read."""
+
+
+class Asked:
+    """A request: headers, whole body, identity, and the context of its call."""
+
+    __slots__ = ("body", "context", "headers", "request_id")
+
+    def __init__(self, headers: Headers, body: bytes, request_id: str, context: CallContext) -> None:
+        self.headers = headers
+        self.body = body
+        self.request_id = request_id
+        self.context = context
+
+
+def _is_json(content_type: bytes | None) -> bool:
+    if content_type is None:
+        return False
+    media = content_type.partition(b";")[0].strip().lower()
+    return media == b"application/json" or media.endswith(b"+json")

@@ -1,0 +1,69 @@
+"""Response headers: what the engine said, and who answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lexora.v1.common_pb2 import Header, Receipt
+    from lexora_gateway.asgi import HeaderList
+
+# What the connection or the facade itself decides.
+_RESERVED = frozenset(
+    (
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-connection",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-lexora-attempts",
+        "x-lexora-backend",
+        "x-request-id",
+    )
+)
+# Attempts are few; their texts are made once.
+_NUMBERS = tuple(str(number).encode() for number in range(64))
+
+
+def further(headers: Iterable[Header]) -> HeaderList:
+    """The engine's end-to-end headers, without those that are not its business and those that no server could send."""
+    return [
+        (header.name.encode(), header.value.encode())
+        for header in headers
+        if header.name.lower() not in _RESERVED and _is_token(header.name) and header.value.isprintable()
+    ]
+
+
+def receipt_headers(receipt: Receipt) -> HeaderList:
+    """x-lexora-backend and x-lexora-attempts, as far as the receipt knows them."""
+    found: HeaderList = []
+    backend = receipt.backend
+    if backend and backend.isprintable():
+        found.append((b"x-lexora-backend", backend.encode()))
+    attempts = receipt.attempts
+    if attempts > 0:
+        found.append((b"x-lexora-attempts", number(attempts)))
+    return found
+
+
+def number(value: int) -> bytes:
+    """Decimal digits of a whole number that is not negative."""
+    return _NUMBERS[value] if value < len(_NUMBERS) else b"%d" % value
+
+
+def media_type(content_type: str, default: bytes) -> bytes:
+    """A content type as header value; `default` when it is empty or cannot be sent."""
+    return content_type.encode() if content_type and content_type.isprintable() else default
+
+
+def _is_token(name: str) -> bool:
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()

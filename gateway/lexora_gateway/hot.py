@@ -1,0 +1,121 @@
+"""The relayed endpoints: the client's bytes go to the router, the engine's bytes come back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora_gateway.endpoint import Asked, Endpoint
+from lexora_gateway.errors import Refused, invalid
+from lexora_gateway.sse import error_event_of
+from lexora_gateway.watch import until_gone
+
+if TYPE_CHECKING:
+    from lexora_gateway.answer import Answer
+    from lexora_gateway.asgi import Headers, Receive
+    from lexora_gateway.request import Limits
+    from lexora_gateway.router_port import RouterPort
+
+JSON_PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/rerank",
+    "/rerank",
+    "/v1/score",
+    "/score",
+    "/pooling",
+    "/classify",
+    "/tokenize",
+    "/detokenize",
+)
+AUDIO_PATHS = ("/v1/audio/transcriptions", "/v1/audio/translations")
+
+
+class Relay(Endpoint):
+    """POST of one relayed path with a JSON body."""
+
+    # Only a hint, so that the JSON is parsed once, by the router, which answers with a whole `reply` if it misled.
+    _stream_hint = b'"stream"'
+
+    def __init__(self, path: str, router: RouterPort, limits: Limits) -> None:
+        super().__init__(limits, error_event_of(path))
+        self._path = path
+        self._router = router
+
+    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+        """Relay the call, whole or streamed."""
+        options = CallOptions(request_id=asked.request_id)
+        call = OpenAiCall(path=self._path, body=asked.body, content_type=_text(asked.headers))
+        if self._stream_hint in asked.body:
+            sink = _Sink(answer)
+            streamed = StreamRequest(options=options, openai=call)
+            await until_gone(receive, self._router.stream(streamed, asked.context, sink.emit))
+            await sink.end()
+        else:
+            request = GenerateRequest(options=options, openai=call)
+            response = await until_gone(receive, self._router.generate(request, asked.context))
+            await answer.reply(response.openai, response.receipt)
+
+
+class AudioRelay(Relay):
+    """POST of one relayed path with a multipart form."""
+
+    _stream_hint = b'name="stream"'
+
+    def check(self, headers: Headers, body: bytes) -> None:
+        """Refuse a content type that is not multipart/form-data, and an empty body."""
+        media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media != b"multipart/form-data":
+            raise Refused(invalid("Unsupported media type: only 'multipart/form-data' is allowed.", "content-type"))
+        if not body:
+            raise Refused(invalid("The request body is empty; a form is needed.", "body"))
+
+
+class _Sink:
+    """Passes the router's messages on: frames at once, a whole reply at the end."""
+
+    __slots__ = ("_answer", "_receipt", "_reply")
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._receipt: Receipt | None = None
+        self._reply: StreamResponse | None = None
+
+    async def emit(self, message: StreamResponse) -> None:
+        frames = message.frames
+        if not self._answer.started:
+            if message.HasField("receipt"):
+                self._receipt = message.receipt
+            if message.HasField("reply"):
+                self._reply = message
+                return
+            if not frames and not message.HasField("head"):
+                return
+            head = message.head if message.HasField("head") else None
+            await self._answer.begin(head, self._receipt or Receipt())
+        if frames:
+            await self._answer.piece(frames)
+
+    async def end(self) -> None:
+        if self._answer.started:
+            await self._answer.end()
+        elif self._reply is not None:
+            await self._answer.reply(self._reply.reply, self._receipt or Receipt())
+        else:
+            raise RuntimeError("the router's stream ended without an answer")
+
+
+def _text(headers: Headers) -> str:
+    return headers[b"content-type"].decode("latin-1")
+
+
+def relays(router: RouterPort, limits: Limits) -> dict[str, Endpoint]:
+    """Every relayed endpoint by path."""
+    found: dict[str, Endpoint] = {path: Relay(path, router, limits) for path in JSON_PATHS}
+    found.update((path, AudioRelay(path, router, limits)) for path in AUDIO_PATHS)
+    return found

@@ -1,0 +1,1 @@
+"""OpenAI's JSON shapes: the models list, typed requests, the OpenAPI document."""

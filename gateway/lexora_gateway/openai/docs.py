@@ -1,0 +1,49 @@
+"""OpenAPI path items of the plain ASGI endpoints, which FastAPI cannot see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lexora_gateway.hot import AUDIO_PATHS
+from lexora_gateway.openai.examples import ERROR, POST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_OBJECT = {"type": "object", "additionalProperties": True}
+_FORM = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "model": {"type": "string"},
+        "stream": {"type": "boolean"},
+    },
+    "required": ["file", "model"],
+}
+
+
+def path_items(paths: Iterable[str]) -> dict[str, Any]:
+    """`{path: {"post": operation}}` with summaries and examples."""
+    return {path: {"post": _operation(path)} for path in paths}
+
+
+def _operation(path: str) -> dict[str, Any]:
+    summary, tag, request, response = POST[path]
+    audio = path in AUDIO_PATHS
+    media, schema = ("multipart/form-data", _FORM) if audio else ("application/json", _OBJECT)
+    return {
+        "tags": [tag],
+        "summary": summary,
+        "operationId": "post" + path.replace("/", "_").replace("-", "_"),
+        "requestBody": {"required": True, "content": {media: {"schema": schema, "example": request}}},
+        "responses": {
+            "200": {
+                "description": "The answer; the engine's own, untouched, where the endpoint is relayed.",
+                "content": {"application/json": {"schema": _OBJECT, "example": response}},
+            },
+            "default": {
+                "description": "An error. The engine's own errors keep their status and body.",
+                "content": {"application/json": {"schema": _OBJECT, "example": ERROR}},
+            },
+        },
+    }

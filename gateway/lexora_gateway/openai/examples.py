@@ -1,0 +1,172 @@
+"""Example bodies for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MESSAGES = [{"role": "user", "content": "Say hello."}]
+_USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+
+MODEL: dict[str, Any] = {
+    "id": "qwen3-32b",
+    "object": "model",
+    "created": 1750000000,
+    "owned_by": "vllm",
+    "max_model_len": 32768,
+    "backend": "main",
+}
+MODELS: dict[str, Any] = {"object": "list", "data": [MODEL]}
+CAPABILITIES: dict[str, Any] = {
+    "models": [
+        {
+            "id": "qwen3-32b",
+            "backend": "main",
+            "backend_type": "vllm",
+            "capabilities": ["code", "general"],
+            "description": "The everyday model.",
+            "max_model_len": 32768,
+            "status": "healthy",
+        }
+    ],
+    "available_capabilities": ["code", "general"],
+    "default_model_for_unknown_task": "qwen3-32b",
+}
+HEALTH: dict[str, Any] = {"status": "healthy", "backends": {"main": "healthy"}, "version": "0.1.0"}
+STATS: dict[str, Any] = {
+    "total_requests": 120,
+    "successful_requests": 118,
+    "failed_requests": 1,
+    "cancelled_requests": 1,
+    "success_rate": 0.9916,
+    "requests_per_model": {"qwen3-32b": 120},
+    "errors_by_type": {"UPSTREAM_TIMEOUT": 1},
+    "active_requests": 2,
+    "uptime_seconds": 3600.5,
+}
+ERROR: dict[str, Any] = {
+    "error": {
+        "message": "The model `nope` does not exist.",
+        "type": "not_found_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+}
+
+_RERANK = {"model": "bge-reranker", "query": "What is vLLM?", "documents": ["An engine.", "A fruit."]}
+_RERANKED = {"id": "rerank-1", "model": "bge-reranker", "results": [{"index": 0, "relevance_score": 0.98}]}
+_SCORE = {"model": "bge-reranker", "text_1": "What is vLLM?", "text_2": ["An engine.", "A fruit."]}
+_SCORED = {"object": "list", "model": "bge-reranker", "data": [{"index": 0, "object": "score", "score": 0.98}]}
+
+# path -> summary, tag, request, response.
+POST: dict[str, tuple[str, str, Any, Any]] = {
+    "/v1/chat/completions": (
+        "Answer a conversation; `stream: true` gives events",
+        "generation",
+        {"model": "qwen3-32b", "messages": _MESSAGES, "max_tokens": 100},
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1750000000,
+            "model": "qwen3-32b",
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"},
+            ],
+            "usage": _USAGE,
+        },
+    ),
+    "/v1/completions": (
+        "Continue a text; `stream: true` gives events",
+        "generation",
+        {"model": "qwen3-32b", "prompt": "Once upon a time", "max_tokens": 100},
+        {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "created": 1750000000,
+            "model": "qwen3-32b",
+            "choices": [{"index": 0, "text": " there was", "finish_reason": "length"}],
+            "usage": _USAGE,
+        },
+    ),
+    "/v1/embeddings": (
+        "Vectors for texts or token ids",
+        "pooling",
+        {"model": "bge-m3", "input": ["first text", "second text"]},
+        {
+            "object": "list",
+            "model": "bge-m3",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2]}],
+            "usage": {"prompt_tokens": 4, "total_tokens": 4},
+        },
+    ),
+    "/v1/responses": (
+        "OpenAI's Responses API",
+        "generation",
+        {"model": "qwen3-32b", "input": "Say hello."},
+        {"id": "resp_1", "object": "response", "status": "completed", "output": []},
+    ),
+    "/v1/messages": (
+        "Anthropic's Messages API",
+        "generation",
+        {"model": "qwen3-32b", "messages": _MESSAGES, "max_tokens": 100},
+        {"id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "text", "text": "Hello."}]},
+    ),
+    "/v1/rerank": ("Order documents by relevance", "pooling", _RERANK, _RERANKED),
+    "/rerank": ("Order documents by relevance", "pooling", _RERANK, _RERANKED),
+    "/v1/score": ("Score pairs of texts", "pooling", _SCORE, _SCORED),
+    "/score": ("Score pairs of texts", "pooling", _SCORE, _SCORED),
+    "/pooling": (
+        "Raw output of a pooling model",
+        "pooling",
+        {"model": "bge-m3", "input": "a text"},
+        {"object": "list", "model": "bge-m3", "data": [{"index": 0, "object": "pooling", "data": [0.1]}]},
+    ),
+    "/classify": (
+        "Label texts with a classification model",
+        "pooling",
+        {"model": "sentiment", "input": ["I like it."]},
+        {"object": "list", "model": "sentiment", "data": [{"index": 0, "label": "positive", "probs": [0.1, 0.9]}]},
+    ),
+    "/tokenize": (
+        "Token ids of a text",
+        "tokens",
+        {"model": "qwen3-32b", "prompt": "Hello."},
+        {"count": 2, "max_model_len": 32768, "tokens": [9707, 13]},
+    ),
+    "/detokenize": (
+        "Text of token ids",
+        "tokens",
+        {"model": "qwen3-32b", "tokens": [9707, 13]},
+        {"prompt": "Hello."},
+    ),
+    "/v1/audio/transcriptions": ("Text of speech", "audio", {"model": "whisper", "file": "@a.wav"}, {"text": "Hello."}),
+    "/v1/audio/translations": (
+        "English text of speech",
+        "audio",
+        {"model": "whisper", "file": "@a.wav"},
+        {"text": "Hello."},
+    ),
+    "/v1/classify-task": (
+        "Which model fits a task",
+        "models",
+        {"task_description": "Write a parser.", "candidate_models": []},
+        {
+            "recommended_model": "qwen3-32b",
+            "task_type": "code",
+            "confidence": 0.9,
+            "reasoning": "It asks for code.",
+            "alternatives": [{"model": "mistral-7b", "score": 0.4}],
+        },
+    ),
+    "/generate": (
+        "Continue a prompt, the short form",
+        "short forms",
+        {"prompt": "Once upon a time", "max_tokens": 1000, "temperature": 0.7},
+        {"text": " there was a gateway."},
+    ),
+    "/chat": (
+        "Answer a conversation, the short form",
+        "short forms",
+        {"messages": _MESSAGES, "max_tokens": 1000, "temperature": 0.7},
+        {"response": "Hello."},
+    ),
+}

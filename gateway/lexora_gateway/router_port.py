@@ -1,0 +1,76 @@
+"""What the facade needs of a router, in lexora.v1 messages; in process and over gRPC alike."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
+
+if TYPE_CHECKING:
+    from google.rpc.status_pb2 import Status
+
+    from lexora.v1.models_pb2 import (
+        ClassifyRequest,
+        ClassifyResponse,
+        HealthRequest,
+        HealthResponse,
+        ListModelsRequest,
+        ListModelsResponse,
+    )
+    from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+
+Emit = Callable[[StreamResponse], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class CallContext:
+    """What surrounds a call.
+
+    `metadata` is gRPC metadata (traceparent, tracestate); `timeout` is the seconds left for the whole call, None for
+    no limit.
+    """
+
+    metadata: tuple[tuple[str, str], ...] = ()
+    timeout: float | None = None
+
+
+class RouterStatusError(Exception):
+    """A call ended in a google.rpc.Status.
+
+    Its details are Any messages of ErrorInfo, BadRequest, RetryInfo, QuotaFailure, lexora.v1.UpstreamError and
+    lexora.v1.Receipt.
+    """
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+class RouterPort(Protocol):
+    """A router. Every method raises RouterStatusError; cancelling the task that awaits one cancels the call."""
+
+    async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
+        """One request, one whole answer."""
+        ...
+
+    async def stream(self, request: StreamRequest, context: CallContext, emit: Emit) -> None:
+        """One request; each piece of the answer goes to `emit` as it is made."""
+        ...
+
+    async def classify(self, request: ClassifyRequest, context: CallContext) -> ClassifyResponse:
+        """Which model fits a task."""
+        ...
+
+    async def list_models(self, request: ListModelsRequest, context: CallContext) -> ListModelsResponse:
+        """The models that can be asked."""
+        ...
+
+    async def health(self, request: HealthRequest, context: CallContext) -> HealthResponse:
+        """State of the router and of each backend."""
+        ...
+
+    async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:
+        """Counters and gauges since the start."""
+        ...

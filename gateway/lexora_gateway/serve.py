@@ -1,0 +1,66 @@
+"""Running the facade on uvicorn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from lexora_gateway.protocol import BoundedHttpProtocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+    from fastapi import FastAPI
+
+# Longer than the idle time after which the usual clients drop a pooled connection by themselves.
+KEEP_ALIVE_SECONDS = 75
+
+
+def server_config(app: FastAPI, *, host: str, port: int) -> uvicorn.Config:
+    """uvicorn on uvloop and httptools, heads bounded, without its own logs. Port 0 picks a free port."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="auto",
+        http=BoundedHttpProtocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+
+
+class GatewayServer(uvicorn.Server):
+    """A uvicorn server that tells its address once it serves, and lets go of the router at its end.
+
+    `announce` gets the address as `http://host:port`; `on_stop` is awaited after the last response.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        announce: Callable[[str], None],
+        on_stop: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._announce = announce
+        self._on_stop = on_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell the address."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the responses under way end, then close the router."""
+        await super().shutdown(sockets)
+        if self._on_stop is not None:
+            await self._on_stop()

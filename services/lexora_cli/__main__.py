@@ -1,0 +1,5 @@
+"""`python -m lexora_cli` is `lexora`."""
+
+from lexora_cli.main import main
+
+main()

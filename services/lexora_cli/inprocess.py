@@ -1,0 +1,54 @@
+"""The facade's router port onto a router in the same process: the same messages, deadlines and errors, and no socket."""
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from lexora.v1 import models_pb2, router_pb2, stats_pb2
+from lexora_gateway.router_port import CallContext, Emit, RouterStatusError
+from lexora_router.server import RouterService
+from lexora_router.status import StatusError
+
+# In process nothing has to fit into metadata: an engine's error arrives whole.
+_WHOLE_ERRORS = (("x-lexora-error-bytes", str(1024 * 1024)),)
+
+_Answer = TypeVar("_Answer")
+
+
+class InProcessRouter:
+    """A RouterPort that calls the service directly."""
+
+    def __init__(self, service: RouterService) -> None:
+        self._service = service
+
+    async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
+        """One request, one whole answer."""
+        context.metadata += _WHOLE_ERRORS
+        return await _told(self._service.generate(request, context))
+
+    async def stream(self, request: router_pb2.StreamRequest, context: CallContext, emit: Emit) -> None:
+        """One request; each piece of the answer goes to `emit` as it is made."""
+        context.metadata += _WHOLE_ERRORS
+        await _told(self._service.stream(request, context, emit))
+
+    async def classify(self, request: models_pb2.ClassifyRequest, context: CallContext) -> models_pb2.ClassifyResponse:
+        """Which model fits a task."""
+        return await _told(self._service.classify(request, context))
+
+    async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
+        """The models that can be asked."""
+        return await _told(self._service.list_models(request, context))
+
+    async def health(self, request: models_pb2.HealthRequest, context: CallContext) -> models_pb2.HealthResponse:
+        """State of the router and of each backend."""
+        return await _told(self._service.health(request, context))
+
+    async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
+        """Counters and gauges since the start."""
+        return await _told(self._service.get_stats(request, context))
+
+
+async def _told(answer: Awaitable[_Answer]) -> _Answer:
+    try:
+        return await answer
+    except StatusError as error:
+        raise RouterStatusError(error.status) from error

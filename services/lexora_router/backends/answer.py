@@ -1,0 +1,149 @@
+"""An engine's answer on its way to the client: checked where it must be, otherwise passed on as it came."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from lexora_router.backends.http1 import Response
+from lexora_router.backends.sse import Inspector, dialect_of
+from lexora_router.backends.usage import WireUsage, add_usage
+from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
+from lexora_router.handler import Call, Emit, Frames, Head, Headers, Reply, Usage
+
+# Answers that need not be JSON.
+TEXT_PATHS = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
+# How long the end of a stream may lag behind its [DONE] before the connection is given up instead of kept.
+LINGER_SECONDS = 1.0
+# Comments that precede the first event are held back: they are no token, and the client waits for the engine's first word.
+MAX_HELD_BYTES = 65536
+# Hop-by-hop headers (RFC 9110, section 7.6.1), and those that the gateway sets itself.
+DROPPED_HEADERS = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade "
+    b"content-length content-type date server set-cookie x-request-id vary alt-svc x-accel-buffering".split()
+)
+
+
+class _Answer(msgspec.Struct):
+    usage: WireUsage | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class AnswerRelay:
+    """Relays the answers of one endpoint; `name` says which in error messages."""
+
+    def __init__(self, name: str, *, max_bytes: int, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._max_bytes = max_bytes
+        self._clock = clock
+
+    async def relay(self, call: Call, emit: Emit, response: Response, *, hide_usage: bool) -> None:
+        """Emit the answer. Raises UpstreamFailure for anything but a whole, valid one."""
+        content_type = response.content_type
+        if response.status >= 300:
+            raise await self._refusal(response, content_type)
+        head = Head(response.status, content_type, _end_to_end(response))
+        if content_type.startswith("text/event-stream"):
+            await self._stream(call, emit, response, head, Inspector(dialect_of(call.path), hide_usage=hide_usage))
+        else:
+            await self._reply(call, emit, response, head)
+
+    async def _stream(self, call: Call, emit: Emit, response: Response, head: Head, inspector: Inspector) -> None:
+        receipt, read, feed = call.receipt, response.read, inspector.feed
+        held = b""
+        while data := await read():
+            block = feed(data)
+            if block:
+                if receipt.first_event_at:
+                    await emit(Frames(block))
+                elif b"data:" in block:
+                    receipt.first_event_at = self._clock()
+                    await emit(head)
+                    await emit(Frames(held + block))
+                else:
+                    held = (held + block)[:MAX_HELD_BYTES]
+            receipt.usage = inspector.usage
+            if inspector.done or inspector.failure is not None:
+                break
+        self._check_end(inspector, began=receipt.first_event_at > 0)
+        await _linger(read)
+
+    def _check_end(self, inspector: Inspector, *, began: bool) -> None:
+        try:
+            inspector.end()
+        except UpstreamRefused as refusal:
+            if began:
+                raise UpstreamBroken("The engine refused the call in mid-answer.", refusal.body) from None
+            raise
+        if not began:
+            raise UpstreamInvalid(f"{self._name} answered an empty stream.")
+
+    async def _reply(self, call: Call, emit: Emit, response: Response, head: Head) -> None:
+        body = await self._read(response)
+        if not body:
+            raise UpstreamInvalid(f"{self._name} answered {head.status} with an empty body.")
+        if call.path not in TEXT_PATHS or head.content_type.startswith("application/json"):
+            call.receipt.usage = self._usage(body, head)
+            if b'"finish_reason":"abort"' in body:
+                raise UpstreamBroken(f"{self._name} aborted the answer.")
+        call.receipt.first_event_at = self._clock()
+        await emit(Reply(head, body))
+
+    def _usage(self, body: bytes, head: Head) -> Usage | None:
+        """Usage in the body, whose JSON is checked on the way."""
+        try:
+            wire = _decode_answer(body).usage
+        except msgspec.ValidationError:
+            wire = None  # JSON of another shape, such as a bare list
+        except (msgspec.DecodeError, RecursionError):
+            shown = head.content_type.partition(";")[0] or "no content type"
+            raise UpstreamInvalid(f"{self._name} answered {head.status} with invalid JSON ({shown}).") from None
+        return add_usage(None, wire) if wire is not None else None
+
+    async def _refusal(self, response: Response, content_type: str) -> UpstreamFailure:
+        status = response.status
+        if status < 400:
+            return UpstreamInvalid(f"{self._name} answered with a redirect ({status}); check its url.")
+        body = await self._read(response)
+        if status >= 500 and not _is_json(body):
+            shown = content_type.partition(";")[0] or "no content type"
+            return UpstreamInvalid(f"{self._name} answered {status} without a JSON error ({shown}).")
+        return UpstreamRefused(status, content_type, body, _end_to_end(response))
+
+    async def _read(self, response: Response) -> bytes:
+        """The whole body; raises UpstreamInvalid when it is larger than allowed."""
+        pieces, size = [], 0
+        while size <= self._max_bytes and (data := await response.read()):
+            pieces.append(data)
+            size += len(data)
+        if size > self._max_bytes:
+            raise UpstreamInvalid(f"{self._name} answered more than {self._max_bytes} bytes.")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _linger(read: Callable[[], Awaitable[bytes]]) -> None:
+    """Read to the end of the body, so that the connection can be used again."""
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while await read():
+                pass
+    except TimeoutError:
+        return
+
+
+def _end_to_end(response: Response) -> Headers:
+    return tuple(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in response.headers
+        if name not in DROPPED_HEADERS and not name.startswith(b"access-control-")
+    )
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""One address of a backend: one attempt there, from request to last byte."""
+
+from collections.abc import Callable
+
+from yarl import URL
+
+from lexora_router.backends.answer import AnswerRelay
+from lexora_router.backends.protocol import USAGE_PATHS, EngineProtocol
+from lexora_router.backends.transport import ConnectError, Response, Transport, TransportError, failure_of, head
+from lexora_router.errors import InvalidRequest, UpstreamBroken
+from lexora_router.handler import Call, Emit
+from lexora_router.inspect_body import with_model, with_model_multipart, with_stream_usage
+
+MAX_CACHED_HEADS = 1024
+
+
+class HttpEndpoint:
+    """An endpoint that speaks OpenAI's HTTP API.
+
+    `in_flight` counts attempts under way; `healthy` is the last word of probes and attempts (None before the first), and
+    `reason` says why it is not healthy.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        base: str,
+        *,
+        protocol: EngineProtocol,
+        transport: Transport,
+        stream_usage: bool,
+        max_response_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.backend = backend
+        self.base = URL(base)
+        self.address = str(self.base).rstrip("/")
+        self.in_flight = 0
+        self.healthy: bool | None = None
+        self.reason = ""
+        self.protocol = protocol
+        self._origin = transport.origin(self.base)
+        self._stream_usage = stream_usage
+        self._answers = AnswerRelay(f"Backend `{backend}` at {self.address}", max_bytes=max_response_bytes, clock=clock)
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._own_headers = {"accept-encoding": "identity", "user-agent": "lexora"} | protocol.auth()
+
+    async def attempt(self, call: Call, emit: Emit) -> None:
+        """Try the call here once. Raises UpstreamFailure; leaving early closes the connection, so that the engine aborts."""
+        body, hide_usage = self._request_body(call)
+        response = await self._send(call, body)
+        try:
+            await self._answers.relay(call, emit, response, hide_usage=hide_usage)
+        except TransportError as error:
+            if call.receipt.first_event_at:
+                raise UpstreamBroken("The connection to the engine broke in mid-answer.") from error
+            raise failure_of(error, self.backend, self.address) from error
+        finally:
+            response.close()
+
+    async def _send(self, call: Call, body: bytes) -> Response:
+        try:
+            return await self._origin.exchange(self._head(call, len(body)), body)
+        except TransportError as error:
+            failure = failure_of(error, self.backend, self.address)
+            if isinstance(error, ConnectError):
+                self.healthy, self.reason = False, failure.message
+            raise failure from error
+
+    def _head(self, call: Call, length: int) -> bytes:
+        assert call.target is not None
+        key = (call.path, call.target.model)
+        fixed = self._heads.get(key)
+        if fixed is None:
+            fixed = head("POST", self.protocol.url(self.base, *key), self._own_headers)
+            if len(self._heads) < MAX_CACHED_HEADS:
+                self._heads[key] = fixed
+        lines = [f"content-type: {call.content_type}", f"x-request-id: {call.id}", f"content-length: {length}"]
+        lines += [f"{name}: {value}" for name, value in call.trace]
+        text = "\r\n".join(lines)
+        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+            raise InvalidRequest("A header of the call has a line break in it.")
+        return fixed + text.encode("latin-1", "replace") + b"\r\n\r\n"
+
+    def _request_body(self, call: Call) -> tuple[bytes, bool]:
+        """The body for this engine, the client's own bytes where possible, and whether to hide the usage chunk."""
+        assert call.target is not None
+        body, model = call.body, call.target.model
+        if model and model != call.model:
+            if call.content_type.startswith("multipart/"):
+                body = with_model_multipart(call.content_type, body, model)
+            else:
+                body = with_model(body, model)
+        ask = call.stream and not call.include_usage and self._stream_usage and call.path in USAGE_PATHS
+        return (with_stream_usage(body) if ask else body), ask

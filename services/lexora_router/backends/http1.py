@@ -1,0 +1,313 @@
+"""HTTP/1.1 to one origin: a pool of kept connections, and answers that are read as they arrive.
+
+Written for this gateway's hot path, on asyncio's protocols and llhttp's parser: a relayed chunk costs one parser call and one
+wake-up. Message framing is llhttp's (RFC 9112); an answer without a length ends with its connection (section 6.3, rule 8).
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+# Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
+KEEPALIVE_SECONDS = 4.0
+# A reader that is this far behind stops the socket until it has caught up.
+HIGH_WATER_BYTES = 256 * 1024
+MAX_HEADER_BYTES = 256 * 1024
+
+
+class TransportError(Exception):
+    """No answer, or no whole one, could be had; the message says why, without the address."""
+
+
+class ConnectError(TransportError):
+    """No connection could be made: nothing was sent."""
+
+
+class Response:
+    """An answer whose head has arrived. `headers` have lower-case names. `close` it in any case, read to the end or not."""
+
+    __slots__ = ("_chunks", "_complete", "_connection", "_error", "_size", "_waiter", "headers", "status")
+
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._complete = False
+        self._error: TransportError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    @property
+    def content_type(self) -> str:
+        """The content-type header, empty when there is none."""
+        for name, value in self.headers:
+            if name == b"content-type":
+                return value.decode("latin-1")
+        return ""
+
+    async def read(self) -> bytes:
+        """All bytes that have arrived since the last read, at least one; empty at the end. Raises TransportError."""
+        if not self._chunks and not self._complete and self._error is None:
+            await self.wait()
+        if self._chunks:
+            data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
+            self._chunks.clear()
+            if self._size > HIGH_WATER_BYTES:
+                self._connection.resume()
+            self._size = 0
+            return data
+        if self._error is not None:
+            raise self._error
+        return b""
+
+    def close(self) -> None:
+        """Keep the connection when the answer was read to its end, else drop it, so that the engine notices."""
+        self._connection.release(keep=self._complete)
+
+    # -- filled by the connection
+
+    async def wait(self) -> None:
+        """Return when something new has arrived."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        """Let the reader look."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def started(self) -> bool:
+        """Whether the head is complete."""
+        return self.status != 0
+
+    @property
+    def error(self) -> TransportError | None:
+        """What ended the answer before its time."""
+        return self._error
+
+    def add(self, body: bytes) -> bool:
+        """Take a piece of the body; True when the reader has fallen behind."""
+        self._chunks.append(body)
+        self._size += len(body)
+        return self._size > HIGH_WATER_BYTES
+
+    def complete(self) -> None:
+        """The body has ended as it should."""
+        self._complete = True
+
+    def fail(self, error: TransportError) -> None:
+        """The connection has ended first."""
+        if not self._complete and self._error is None:
+            self._error = error
+        self.wake()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; serves one exchange at a time. The parser calls the on_* methods."""
+
+    def __init__(self, origin: "Origin") -> None:
+        self._origin = origin
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._response: Response | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0
+        self._until_close = False
+        self._keep_alive = False
+        self.idle_since = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be sent on it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, head: bytes, body: bytes) -> Response:
+        """Begin an exchange; the response fills as the answer arrives."""
+        assert self._transport is not None
+        self._headers, self._header_bytes = [], 0
+        self._keep_alive = self._until_close = False
+        self._response = response = Response(self)
+        if len(body) < HIGH_WATER_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        return response
+
+    def resume(self) -> None:
+        """Read from the socket again."""
+        if self.usable:
+            assert self._transport is not None
+            self._transport.resume_reading()
+
+    def release(self, *, keep: bool) -> None:
+        """End the exchange; back to the pool, or closed at once."""
+        if self._response is None:
+            return
+        self._response = None
+        if keep and self._keep_alive and self.usable:
+            self._origin.keep(self)
+        elif self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from asyncio's
+
+    def data_received(self, data: bytes) -> None:
+        response = self._response
+        if response is None:
+            self.close()  # nobody asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            response.fail(TransportError(f"the answer is not HTTP ({error})"))
+            self.close()
+            return
+        response.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._origin.forget(self)
+        response = self._response
+        if response is None:
+            return
+        if self._until_close and exc is None:
+            response.complete()
+        response.fail(TransportError("the connection was closed before the end of the answer"))
+
+    # -- httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise ValueError("headers too large")
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        response = self._response
+        if status < 200 or response is None:
+            self._headers = []
+            return
+        names = {name for name, _ in self._headers}
+        self._until_close = status != 204 and not names & {b"content-length", b"transfer-encoding"}
+        self._keep_alive = self._parser.should_keep_alive() and not self._until_close
+        response.headers = self._headers
+        response.status = status
+
+    def on_body(self, body: bytes) -> None:
+        if self._response is not None and self._response.add(body):
+            assert self._transport is not None
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._response is not None and self._response.started:
+            self._response.complete()
+
+
+class Origin:
+    """Scheme, host and port, with the connections kept to it. `tls` is None for plain TCP."""
+
+    def __init__(
+        self, host: str, port: int, *, tls: ssl.SSLContext | None, connect_timeout: float, clock: Callable[[], float]
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._connect_timeout = connect_timeout
+        self._clock = clock
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
+        self._reaper: asyncio.TimerHandle | None = None
+
+    async def exchange(self, head: bytes, body: bytes) -> Response:
+        """Send a request; returns when the head of the answer is here. Raises TransportError.
+
+        `head` ends with an empty line and has the body's content-length.
+        """
+        connection = self._kept() or await self._connect()
+        response = connection.send(head, body)
+        try:
+            while not response.started:
+                if response.error is not None:
+                    raise response.error
+                await response.wait()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def close(self) -> None:
+        """Drop every connection."""
+        if self._reaper is not None:
+            self._reaper.cancel()
+        for connection in list(self._open):
+            connection.close()
+
+    def keep(self, connection: _Connection) -> None:
+        """Hold a connection for the next request."""
+        connection.idle_since = self._clock()
+        self._idle.append(connection)
+        if self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)
+
+    def forget(self, connection: _Connection) -> None:
+        """The connection is gone."""
+        self._open.discard(connection)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+
+    def _kept(self) -> _Connection | None:
+        """The connection that was used last: it is the least likely to have been closed."""
+        oldest = self._clock() - KEEPALIVE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self),
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+        except TimeoutError:
+            raise ConnectError(f"no connection within {self._connect_timeout:g} s (connect_timeout)") from None
+        except ssl.SSLError as error:
+            raise ConnectError(f"the TLS handshake failed ({error.reason or type(error).__name__})") from error
+        except OSError as error:
+            raise ConnectError(error.strerror or "cannot connect") from error
+        self._open.add(connection)
+        return connection
+
+    def _reap(self) -> None:
+        """Close what has been idle for too long, so that a quiet gateway holds no connections."""
+        self._reaper = None
+        oldest = self._clock() - KEEPALIVE_SECONDS
+        while self._idle and self._idle[0].idle_since <= oldest:
+            self._idle.pop(0).close()
+        if self._idle:
+            self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)

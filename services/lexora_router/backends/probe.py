@@ -1,0 +1,86 @@
+"""Asks every endpoint how it is, on connections and timers of its own, so that load delays no probe."""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from lexora_router.backends.backend import Backend
+from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.backends.transport import Transport, TransportError
+
+MAX_ANSWER_BYTES = 4096
+
+_log = structlog.get_logger("lexora.probe")
+
+
+class Prober:
+    """Probes each endpoint every `interval` seconds, and gives it `timeout` seconds to answer."""
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        *,
+        interval: float,
+        timeout: float,
+        changed: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._backends = backends
+        self._interval = interval
+        self._timeout = timeout
+        self._changed = changed
+        self._clock = clock
+        self._first = asyncio.Event()
+        self._waiting = sum(len(backend.endpoints) for backend in backends.values())
+
+    async def first_round(self) -> None:
+        """Return when every endpoint has been asked once."""
+        await self._first.wait()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends.values():
+                for endpoint in backend.endpoints:
+                    group.create_task(self._watch(endpoint, backend))
+
+    async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
+        transport = Transport(connect_timeout=self._timeout, clock=self._clock, ca_file=backend.config.ca_file)
+        try:
+            await self._probe(endpoint, transport)
+            self._waiting -= 1
+            if not self._waiting:
+                self._first.set()
+            while True:
+                await asyncio.sleep(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - not all at the same time
+                await self._probe(endpoint, transport)
+        finally:
+            transport.close()
+
+    async def _probe(self, endpoint: HttpEndpoint, transport: Transport) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                reason = await _ask(endpoint, transport)
+        except TimeoutError:
+            reason = f"no answer to the probe within {self._timeout:g} s"
+        except (TransportError, OSError) as error:
+            reason = f"the probe failed: {error}"
+        healthy = not reason
+        if healthy != endpoint.healthy:
+            log = _log.info if healthy else _log.warning
+            log("endpoint_" + ("up" if healthy else "down"), backend=endpoint.backend, endpoint=endpoint.address, reason=reason)
+        endpoint.healthy, endpoint.reason = healthy, reason
+        self._changed()
+
+
+async def _ask(endpoint: HttpEndpoint, transport: Transport) -> str:
+    """Empty when the endpoint is well, else what is wrong with it."""
+    url = endpoint.protocol.health_url(endpoint.base)
+    if url is not None:
+        status, _ = await transport.get(url, endpoint.protocol.auth(), limit=MAX_ANSWER_BYTES)
+        return "" if status < 300 else f"the probe was answered {status}"
+    _, writer = await asyncio.open_connection(endpoint.base.host, endpoint.base.port)
+    writer.close()
+    return ""

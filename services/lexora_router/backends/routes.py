@@ -1,0 +1,123 @@
+"""From model names to targets: configured models first, then aliases' models, what backends list, and the default backend."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lexora_router.backends.backend import Backend
+from lexora_router.backends.catalogue import Catalogue
+from lexora_router.config import Config, ModelEntry
+from lexora_router.errors import InvalidRequest, ModelNotFound
+from lexora_router.handler import Target
+
+# An unknown model makes the router ask the backends again, but no more often than this, in seconds.
+DISCOVERY_INTERVAL = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutableModel:
+    """A model that can be asked. `entry` is its backend's own JSON, empty when the backend does not list it."""
+
+    id: str
+    backend: Backend
+    configured: ModelEntry | None
+    max_model_len: int
+    entry: bytes
+    alias_of: str = ""
+
+
+class ModelRoutes:
+    """Who serves which model.
+
+    A backend with `models` serves those; what else it lists is served too unless `strict_models` is set. A backend without
+    `models` serves whatever it lists. Everything else goes to the default backend, or to nobody.
+    """
+
+    def __init__(self, config: Config, backends: Mapping[str, Backend], catalogue: Catalogue) -> None:
+        self._backends = backends
+        self._catalogue = catalogue
+        self._aliases = config.routing.aliases
+        self._strict = config.routing.strict_models
+        self._default_model = config.default_model() or ""
+        default = config.default_backend()
+        self._default = backends[default] if default is not None else None
+        self._configured: dict[str, Target] = {}
+        for backend in backends.values():
+            for entry in backend.config.models:
+                self._configured.setdefault(entry.name, backend.target(entry.name))
+
+    def find(self, model: str) -> Target | None:
+        """Target of a model, by what is known now; raises InvalidRequest when none is named and there is no default."""
+        if not model:
+            return self._unnamed()
+        target = self._configured.get(model)
+        if target is not None:
+            return target
+        model = self._aliases.get(model, model)
+        target = self._configured.get(model) or self._listed(model)
+        if target is None and self._default is not None and not self._strict:
+            target = self._default.target(model)
+        return target
+
+    async def discover(self, model: str) -> Target:
+        """Ask the backends for models that are new; raises ModelNotFound."""
+        await self._catalogue.fresh(DISCOVERY_INTERVAL)
+        target = self.find(model)
+        if target is None:
+            raise ModelNotFound(model)
+        return target
+
+    def label(self, model: str) -> str:
+        """The model's name if it is a known one, else "other": clients may not invent metric labels."""
+        known = model in self._configured or model in self._aliases or self._listed(model) is not None
+        return model if known else "other"
+
+    async def default_model(self) -> str:
+        """The model for calls that name none: the configured one, else the first that the default backend lists, else ""."""
+        if self._default_model or self._default is None:
+            return self._default_model
+        await self._catalogue.fresh()
+        return next(iter(self._catalogue.listed(self._default.name)), "")
+
+    async def models(self) -> list[RoutableModel]:
+        """Exactly the models that can be asked, sorted by backend, then by name."""
+        await self._catalogue.fresh()
+        found: dict[str, RoutableModel] = {}
+        for backend in self._backends.values():
+            for model in self._models_of(backend):
+                found.setdefault(model.id, model)
+        for alias, name in self._aliases.items():
+            if name in found and alias not in found:
+                of = found[name]
+                found[alias] = RoutableModel(alias, of.backend, of.configured, of.max_model_len, b"", alias_of=name)
+        return sorted(found.values(), key=lambda model: (model.backend.name, model.id))
+
+    def _models_of(self, backend: Backend) -> list[RoutableModel]:
+        listed = self._catalogue.listed(backend.name)
+        models = []
+        for entry in backend.config.models:
+            upstream = listed.get(backend.config.model_mapping.get(entry.name, entry.name))
+            own = upstream.entry if upstream is not None and upstream.id == entry.name else b""
+            length = entry.max_model_len or (upstream.max_model_len if upstream else None) or 0
+            models.append(RoutableModel(entry.name, backend, entry, length, own))
+        if self._takes_listed(backend):
+            names = {model.id for model in models}
+            models += [
+                RoutableModel(m.id, backend, None, m.max_model_len or 0, m.entry) for m in listed.values() if m.id not in names
+            ]
+        return models
+
+    def _unnamed(self) -> Target:
+        if self._default_model and (target := self.find(self._default_model)) is not None:
+            return target
+        if self._default is not None:
+            return self._default.target("")
+        raise InvalidRequest("No model is named, and no default model is configured.", "model")
+
+    def _listed(self, model: str) -> Target | None:
+        for backend in self._backends.values():
+            if self._takes_listed(backend) and model in self._catalogue.listed(backend.name):
+                return backend.target(model)
+        return None
+
+    def _takes_listed(self, backend: Backend) -> bool:
+        return not (self._strict and backend.config.models)

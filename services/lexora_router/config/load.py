@@ -1,0 +1,153 @@
+"""Finds the configuration file, lays it and the environment over the defaults, and reports everything that is wrong."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from lexora_router.config.check import backend_faults, routing_faults
+from lexora_router.config.env import FILE_VARIABLE, apply
+from lexora_router.config.explain import explain
+from lexora_router.config.models import Config
+from lexora_router.config.positions import MAX_BYTES, Tree, read_map
+from lexora_router.config.problems import ConfigError, Path, Problem, Where
+from lexora_router.config.shape import ROOT, Shape
+from lexora_router.config.values import header_safe
+from lexora_router.config.warn import warnings
+
+SEARCH = (FilePath("config/lexora_config.yaml"), FilePath("lexora_config.yaml"), FilePath("/etc/lexora/config.yaml"))
+MASK = "********"
+
+__all__ = ["MASK", "SEARCH", "ConfigError", "Loaded", "Problem", "dump", "load"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration that can be used, the file it came from, and what the operator should know."""
+
+    config: Config
+    path: FilePath | None
+    warnings: tuple[str, ...]
+
+
+def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
+    """Load the configuration: defaults, then the file, then `LEXORA_*` of `environ`.
+
+    `path` is the file the user named, None to look for one. Raises ConfigError with every problem.
+    """
+    file = _find(path, environ)
+    tree = _read(file) if file else Tree()
+    apply(environ, tree)
+    config = None if tree.broken else _validate(tree)
+    if config is not None:
+        _check_keys(config, environ, tree)
+    if config is None or tree.problems:
+        raise ConfigError(tree.problems)
+    return Loaded(config, file, tuple(warnings(config, tree, environ)))
+
+
+def dump(config: Config) -> str:
+    """Return the whole effective configuration as YAML, with secrets masked."""
+    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _find(path: str | None, environ: Mapping[str, str]) -> FilePath | None:
+    named = path or environ.get(FILE_VARIABLE)
+    if named:
+        return FilePath(named)
+    return next((file for file in SEARCH if _present(file)), None)
+
+
+def _present(file: FilePath) -> bool:
+    try:
+        file.stat()
+    except PermissionError:
+        return True  # reading it will say so; running on the defaults instead would hide it
+    except OSError:
+        return False
+    return True
+
+
+def _read(file: FilePath) -> Tree:
+    source = str(file)
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            return _unreadable(Where(source), f"larger than {MAX_BYTES} bytes")
+        return read_map(raw.decode("utf-8-sig"), source)
+    except UnicodeDecodeError as error:
+        return _unreadable(Where(source, raw.count(b"\n", 0, error.start) + 1), "not UTF-8 text")
+    except OSError as error:
+        return _unreadable(Where(source), f"cannot be read: {error.strerror}")
+
+
+def _unreadable(where: Where, message: str) -> Tree:
+    tree = Tree()
+    tree.fail(where, message, broken=True)
+    return tree
+
+
+def _validate(tree: Tree) -> Config | None:
+    data = _without_empty_sections(tree.data, ROOT)
+    # pydantic checks across keys only where the keys themselves are right: do it first, so that all is said at once.
+    for path, message in _cross_faults(data):
+        tree.fail(tree.where(path), message, path)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            for path, message in explain(fault, data):
+                tree.fail(tree.where(path), message, path)
+        return None
+
+
+def _without_empty_sections(data: Any, form: Shape | None) -> Any:
+    """Drop sections, maps and lists that have a name and nothing under it: all their keys are commented out."""
+    if not isinstance(data, dict) or form is None:
+        return data
+    kept = {}
+    for key, value in data.items():
+        below = form.child(key)
+        if value is None and below is not None and below.nested and not below.optional:
+            continue
+        kept[key] = _without_empty_sections(value, below)
+    return kept
+
+
+def _cross_faults(data: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    vllm, routing = data.get("vllm"), data.get("routing")
+    if isinstance(vllm, dict):
+        vllm = vllm if vllm.get("urls") or "url" in vllm else {**vllm, "url": ""}  # it has a default
+        yield from ((("vllm", *path), message) for path, message in backend_faults(vllm))
+    if not isinstance(routing, dict):
+        return
+    yield from ((("routing", *path), message) for path, message in routing_faults(routing))
+    backends = routing.get("backends")
+    for name, backend in backends.items() if isinstance(backends, dict) else ():
+        if isinstance(backend, dict):
+            at = ("routing", "backends", name)
+            yield from (((*at, *path), message) for path, message in backend_faults(backend))
+
+
+def _check_keys(config: Config, environ: Mapping[str, str], tree: Tree) -> None:
+    """A key from the environment is seen by no model: check it here, before a call fails on it."""
+    for name, backend in config.backends().items():
+        key = backend.resolve_key(environ)
+        if key is not None and not header_safe(key):
+            path: Path = ("vllm",) if config.single_backend else ("routing", "backends", name)
+            path = (*path, "api_key_env")
+            tree.fail(tree.where(path), "the variable's value must be printable ASCII without spaces", path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value

@@ -1,0 +1,91 @@
+"""The value types of the configuration: each refuses nonsense at the key where it was written."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, Strict
+
+WEEK = 7 * 24 * 3600.0  # no duration is longer: a larger number is a slip of the unit
+MAX_ITEMS = 4096  # entries of one list or map
+_ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _plain_text(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must not contain control characters")
+    if text != text.strip():
+        raise ValueError("must not begin or end with a space")
+    return text
+
+
+def backend_name(name: str) -> str:
+    """Check the name of a backend: it appears in headers, metric labels and environment variables."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("a backend's name is 1 to 64 letters, digits, '.', '_' or '-', and begins with no sign")
+    return name
+
+
+def header_safe(key: str) -> bool:
+    """Tell whether an engine's key can travel in a header: printable ASCII without spaces, not empty."""
+    return bool(key) and key.isascii() and key.isprintable() and " " not in key
+
+
+def _header_safe(secret: SecretStr) -> SecretStr:
+    if not header_safe(secret.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces, and not empty")
+    return secret
+
+
+def _env_name(name: str) -> str:
+    # Capitals only: then a key that somebody pasted here is refused, and no warning or dump shows it.
+    if not _ENV_NAME.fullmatch(name):
+        raise ValueError("must name an environment variable, in capitals, digits and '_' (it is not the key itself)")
+    return name
+
+
+def base_url(url: str) -> str:
+    """Return the engine's base address, without a trailing slash and without the `/v1` that people paste.
+
+    Raises ValueError when it is no plain http(s) address. The message never repeats the address.
+    """
+    if not url.isprintable() or " " in url or len(url) > 2048:
+        raise ValueError("is not an address: it has spaces or control characters, or is over 2048 characters")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not an address: bad host or port") from None
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("must begin with http:// or https://")
+    if not host:
+        raise ValueError("has no host")
+    if "@" in parts.netloc:
+        raise ValueError("must not contain a user or a password, use api_key or api_key_env")
+    if "?" in url or "#" in url:
+        raise ValueError("must not contain '?' or '#'")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _absolute_path(path: str) -> str:
+    if not path.startswith("/") or path.startswith("//") or not path.isascii() or not path.isprintable() or " " in path:
+        raise ValueError("must be a path that begins with one '/'")
+    return path
+
+
+# Scalars are strict: `port: true` and `name: 4` are slips, not values. The environment converts its strings itself.
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1, max_length=1024), AfterValidator(_plain_text)]
+Prose = Annotated[str, Strict(), Field(max_length=16384)]
+Url = Annotated[str, Strict(), AfterValidator(base_url)]
+UrlPath = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_absolute_path)]
+Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
+BackendName = Annotated[str, Strict(), AfterValidator(backend_name)]
+EnvName = Annotated[str, Strict(), AfterValidator(_env_name)]
+Port = Annotated[int, Strict(), Field(ge=0, le=65535)]
+Count = Annotated[int, Strict(), Field(ge=0, le=2**53)]
+Positive = Annotated[int, Strict(), Field(ge=1, le=2**53)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Strict(), Field(gt=0, le=WEEK, allow_inf_nan=False)]
+Delay = Annotated[float, Strict(), Field(ge=0, le=WEEK, allow_inf_nan=False)]

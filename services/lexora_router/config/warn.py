@@ -1,0 +1,73 @@
+"""What an operator should know about a configuration that can be used."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lexora_router.config.models import Config
+from lexora_router.config.positions import Tree
+from lexora_router.config.problems import Path, Problem
+
+# Read and checked, and without effect so far. `*` is any name. Take a key out when its layer is in the pipeline.
+NOT_YET_IN_FORCE = (
+    "rate_limit",
+    "retry",
+    "fallback",
+    "queue",
+    "routing.classifier",
+    "routing.backends.*.fallback_backends",
+    "routing.backends.*.max_concurrency",
+)
+
+
+def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield one line for each thing that is allowed and probably not meant."""
+    yield from _unset_keys(config, tree, environ)
+    yield from _models_twice(config, tree)
+    yield from _unused_vllm(config, tree)
+    classifier = config.routing.classifier.backend
+    if classifier is not None and classifier not in config.routing.backends:
+        yield _line(tree, ("routing", "classifier", "backend"), f"there is no backend {classifier} under routing.backends")
+    idle = [key for key in NOT_YET_IN_FORCE if _has(tree.data, key.split("."))]
+    if idle:
+        yield f"accepted, not yet in force in this version: {', '.join(idle)}"
+
+
+def _unset_keys(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
+    for name, backend in config.backends().items():
+        path: Path = ("vllm",) if config.single_backend else ("routing", "backends", name)
+        if backend.api_key_env and not environ.get(backend.api_key_env, "").strip():
+            instead = "api_key is used" if backend.api_key else "calls go without a key"
+            yield _line(tree, (*path, "api_key_env"), f"{backend.api_key_env} is not set in the environment, {instead}")
+
+
+def _models_twice(config: Config, tree: Tree) -> Iterator[str]:
+    owners: dict[str, str] = {}
+    for backend_name, backend in config.backends().items():
+        for index, model in enumerate(backend.models):
+            first = owners.setdefault(model.name, backend_name)
+            path: Path = ("routing", "backends", backend_name, "models", index)
+            if first != backend_name:
+                yield _line(tree, path, f"{model.name} is also a model of {first}, which gets its calls")
+    for alias in config.routing.aliases:
+        if alias in owners:
+            path = ("routing", "aliases", alias)
+            yield _line(tree, path, f"has no effect: {owners[alias]} has a model of this name")
+
+
+def _unused_vllm(config: Config, tree: Tree) -> Iterator[str]:
+    for path, where in tree.origins.items():
+        if path[:1] == ("vllm",) and where.variable and not config.single_backend:
+            yield _line(tree, path, "has no effect: routing.backends is in force")
+
+
+def _has(data: Any, keys: list[str]) -> bool:
+    if not keys:
+        return data is not None
+    if not isinstance(data, dict):
+        return False
+    below = data.values() if keys[0] == "*" else [data[keys[0]]] if keys[0] in data else []
+    return any(_has(value, keys[1:]) for value in below)
+
+
+def _line(tree: Tree, path: Path, message: str) -> str:
+    return str(Problem(tree.where(path), path, message))

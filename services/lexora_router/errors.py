@@ -1,0 +1,156 @@
+"""Every error that the router can raise.
+
+RouterError                 status  reason
+├── InvalidRequest             400  INVALID_REQUEST        malformed, wrong-typed or incomplete
+├── ModelNotFound              404  MODEL_NOT_FOUND        no such model, and no default backend
+├── NotFound                   404  NOT_FOUND              an endpoint of the engine that is not relayed
+├── TooLarge                   413  REQUEST_TOO_LARGE
+├── Unimplemented              501  UNIMPLEMENTED
+├── NoHealthyEndpoint          503  NO_HEALTHY_ENDPOINT
+├── Draining                   503  DRAINING
+├── DeadlineExceeded           504  DEADLINE_EXCEEDED      the client's own deadline passed
+└── UpstreamFailure                                        an attempt on an endpoint failed
+    ├── UpstreamRefused         as  UPSTREAM_ERROR         the engine answered with an error status of its own
+    ├── UpstreamUnreachable    502  UPSTREAM_UNREACHABLE   no connection, or it broke before the answer
+    ├── UpstreamInvalid        502  UPSTREAM_INVALID       an answer that is none: HTML, bad JSON, nothing
+    ├── UpstreamBroken         502  UPSTREAM_BROKEN        the answer stopped, or said so itself
+    └── UpstreamTimeout        504  UPSTREAM_TIMEOUT       connected, but silent for too long
+
+`status` is the HTTP status that a client sees. Messages are for clients: they name what happened, where, and what to do, and
+hold no secret and no stack trace. A cancelled call raises `asyncio.CancelledError`, as everywhere.
+"""
+
+from typing import ClassVar
+
+
+class RouterError(Exception):
+    """A call that ends in an error; `message` is for the client."""
+
+    status: ClassVar[int] = 500
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(RouterError):
+    """The request is malformed, wrong-typed or incomplete; `param` names the field, if one can be named."""
+
+    status = 400
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ModelNotFound(RouterError):
+    """Nobody serves this model and no default backend takes it."""
+
+    status = 404
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model `{model[:200]}` does not exist. GET /v1/models lists the models that can be asked.")
+        self.param = "model"
+
+
+class NotFound(RouterError):
+    """The path is not one of the endpoints that are relayed."""
+
+    status = 404
+    reason = "NOT_FOUND"
+
+
+class TooLarge(RouterError):
+    """The request is larger than the configured bound."""
+
+    status = 413
+    reason = "REQUEST_TOO_LARGE"
+
+
+class Unimplemented(RouterError):
+    """The contract has it, this version does not."""
+
+    status = 501
+    reason = "UNIMPLEMENTED"
+
+
+class NoHealthyEndpoint(RouterError):
+    """No endpoint of the backend takes calls now."""
+
+    status = 503
+    reason = "NO_HEALTHY_ENDPOINT"
+
+
+class Draining(RouterError):
+    """The router is shutting down and takes no new calls."""
+
+    status = 503
+    reason = "DRAINING"
+
+
+class DeadlineExceeded(RouterError):
+    """The client's deadline passed."""
+
+    status = 504
+    reason = "DEADLINE_EXCEEDED"
+
+
+class UpstreamFailure(RouterError):
+    """One attempt on one endpoint failed."""
+
+
+class UpstreamRefused(UpstreamFailure):
+    """The engine answered with an HTTP error; status, headers and body are its own and pass through untouched."""
+
+    reason = "UPSTREAM_ERROR"
+
+    def __init__(self, status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(f"the engine answered {status}")
+        self.http_status = status
+        self.content_type = content_type
+        self.body = body
+        self.headers = headers
+
+
+class UpstreamUnreachable(UpstreamFailure):
+    """No connection to the endpoint, or it broke before the answer began."""
+
+    status = 502
+    reason = "UPSTREAM_UNREACHABLE"
+
+
+class UpstreamInvalid(UpstreamFailure):
+    """The endpoint answered something that no engine should: HTML, bad JSON, an empty 200, a redirect."""
+
+    status = 502
+    reason = "UPSTREAM_INVALID"
+
+
+class UpstreamBroken(UpstreamFailure):
+    """The answer stopped before its end; `event` is the engine's own error payload (JSON), empty if it sent none."""
+
+    status = 502
+    reason = "UPSTREAM_BROKEN"
+
+    def __init__(self, message: str, event: bytes = b"") -> None:
+        super().__init__(message)
+        self.event = event
+
+
+class UpstreamTimeout(UpstreamFailure):
+    """The engine was silent for longer than allowed; `phase` is "first token", "idle" or "total"."""
+
+    status = 504
+    reason = "UPSTREAM_TIMEOUT"
+
+    def __init__(self, message: str, phase: str) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+def http_status(error: RouterError) -> int:
+    """HTTP status that the client sees for this error."""
+    return error.http_status if isinstance(error, UpstreamRefused) else error.status

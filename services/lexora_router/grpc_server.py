@@ -1,0 +1,179 @@
+"""The service on the gRPC wire: contexts, trailing metadata, health, reflection and channelz."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from lexora.v1 import common_pb2, embed_pb2, models_pb2, router_pb2, router_pb2_grpc, stats_pb2
+from lexora_router.server import RouterService
+from lexora_router.status import StatusError
+
+SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
+MAX_METADATA_BYTES = 2 * 1024 * 1024
+
+_Answer = TypeVar("_Answer")
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class WireContext:
+    """What the wire says of a call: metadata, and seconds left until its deadline."""
+
+    metadata: tuple[tuple[str, str], ...]
+    timeout: float | None
+
+
+class RouterServicer(router_pb2_grpc.RouterServiceServicer):
+    """Adapts RouterService to grpc.aio."""
+
+    def __init__(self, service: RouterService) -> None:
+        self._service = service
+
+    async def Generate(  # noqa: D102
+        self, request: router_pb2.GenerateRequest, context: _Context
+    ) -> router_pb2.GenerateResponse:
+        response = await _served(context, self._service.generate(request, _wire(context)))
+        context.set_trailing_metadata(_trailing(response.receipt))
+        return response
+
+    async def Stream(self, request: router_pb2.StreamRequest, context: _Context) -> None:  # type: ignore[override]  # noqa: D102
+        last = common_pb2.Receipt()
+
+        async def send(message: router_pb2.StreamResponse) -> None:
+            if message.HasField("receipt"):
+                last.CopyFrom(message.receipt)
+            try:
+                await context.write(message)
+            except grpc.aio.InternalError:
+                # The client is gone, and this task is about to be cancelled; nobody may take it for a broken engine.
+                raise asyncio.CancelledError from None
+
+        await _served(context, self._service.stream(request, _wire(context), send))
+        context.set_trailing_metadata(_trailing(last))
+
+    async def Embed(self, request: embed_pb2.EmbedRequest, context: _Context) -> embed_pb2.EmbedResponse:  # noqa: D102
+        response = await _served(context, self._service.embed(request, _wire(context)))
+        context.set_trailing_metadata(_trailing(response.receipt))
+        return response
+
+    async def Classify(  # noqa: D102
+        self, request: models_pb2.ClassifyRequest, context: _Context
+    ) -> models_pb2.ClassifyResponse:
+        return await _served(context, self._service.classify(request, _wire(context)))
+
+    async def ListModels(  # noqa: D102
+        self, request: models_pb2.ListModelsRequest, context: _Context
+    ) -> models_pb2.ListModelsResponse:
+        return await _served(context, self._service.list_models(request, _wire(context)))
+
+    async def Health(self, request: models_pb2.HealthRequest, context: _Context) -> models_pb2.HealthResponse:  # noqa: D102
+        return await _served(context, self._service.health(request, _wire(context)))
+
+    async def GetStats(self, request: stats_pb2.GetStatsRequest, context: _Context) -> stats_pb2.GetStatsResponse:  # noqa: D102
+        return await _served(context, self._service.get_stats(request, _wire(context)))
+
+
+async def _served(context: _Context, answer: Awaitable[_Answer]) -> _Answer:
+    try:
+        return await answer
+    except StatusError as error:
+        status = error.status
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(status)))
+        await context.abort(_CODES[status.code], status.message)
+        raise AssertionError("abort raises") from error
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _wire(context: _Context) -> WireContext:
+    pairs = context.invocation_metadata() or ()
+    return WireContext(tuple((key, value) for key, value in pairs if isinstance(value, str)), context.time_remaining())
+
+
+def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:
+    return (
+        ("x-request-id", receipt.request_id),
+        ("x-lexora-backend", receipt.backend),
+        ("x-lexora-attempts", str(receipt.attempts)),
+    )
+
+
+def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:
+    """Trailing metadata of a failed call: what stock clients read, and the receipt."""
+    hints: tuple[tuple[str, str], ...] = ()
+    retry, receipt = error_details_pb2.RetryInfo(), common_pb2.Receipt()
+    for detail in status.details:
+        if detail.Unpack(retry):
+            milliseconds = retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos // 1_000_000
+            hints += (("grpc-retry-pushback-ms", str(milliseconds)),)
+        elif detail.Unpack(receipt):
+            hints += _trailing(receipt)
+    return hints
+
+
+class GrpcServer:
+    """The gRPC server: the router, health (Check and Watch), reflection (v1 and v1alpha) and channelz."""
+
+    def __init__(self, service: RouterService, *, max_body_bytes: int) -> None:
+        self.health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_body_bytes + 1024 * 1024),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(service), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        channelz.add_channelz_servicer(self._server)
+        enable_reflection(self._server)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, which port 0 lets the system choose. Raises OSError when the address is taken."""
+        address = host if host.startswith("unix:") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        await self._server.start()
+        await self.set_serving(serving=True)
+        return bound
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell grpc.health.v1, overall and for the service."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            await self.health.set(name, state)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, let the ones under way finish for `grace` seconds, then cancel them."""
+        await self._server.stop(grace)
+
+
+def enable_reflection(server: grpc.aio.Server) -> None:
+    """Serve descriptors under both names: newer tools ask v1, older ones v1alpha. The messages are the same on the wire."""
+    names = (
+        SERVICE,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
+        reflection.SERVICE_NAME,
+    )
+    reflection.enable_server_reflection(names, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    v1 = grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler})
+    server.add_generic_rpc_handlers((v1,))

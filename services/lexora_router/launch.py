@@ -1,0 +1,77 @@
+"""From a command line to a serving process: configuration, logs, event loop, signals, exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+import uvloop
+
+from lexora_router.config import Config
+from lexora_router.config_load import ConfigError, load
+from lexora_router.telemetry.logs import configure_logs
+
+FAILED = 1
+
+_log = structlog.get_logger("lexora")
+
+
+def launch(
+    file: str | None, changes: Mapping[str, str | int | None], serve: Callable[[Config], Coroutine[Any, Any, None]]
+) -> int:
+    """Load the configuration, lay `changes` (keys of its server section, None for no change) over it, and serve.
+
+    Returns the exit code: 0 after a clean end, 1 when the configuration is wrong or an address cannot be had. What is wrong
+    goes to stderr in plain words.
+    """
+    try:
+        loaded = load(file, os.environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{complaint(error)}\n")
+        return FAILED
+    given = {key: value for key, value in changes.items() if value is not None}
+    config = loaded.config.model_copy(update={"server": loaded.config.server.model_copy(update=given)})
+    writer = configure_logs(config.logging.level, config.logging.format)
+    try:
+        _log.info("configuration", file=str(loaded.path) if loaded.path else None)
+        for warning in loaded.warnings:
+            _log.warning("configuration", warning=warning)
+        run(serve(config))
+    except OSError as error:
+        sys.stderr.write(f"lexora: {error}\n")
+        return FAILED
+    finally:
+        writer.close()
+    return 0
+
+
+def complaint(error: ConfigError) -> str:
+    """Everything that is wrong with a configuration, one line each, below a headline."""
+    count = len(error.problems)
+    headline = f"lexora: the configuration cannot be used, {count} problem{'' if count == 1 else 's'}:"
+    return "\n".join([headline, *(f"  {problem}" for problem in error.problems)])
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on uvloop until it ends."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. A second signal ends the process at once, even when the event loop hangs."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        event.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    return event

@@ -1,0 +1,51 @@
+"""Sees every outcome: the outermost layer."""
+
+from asyncio import CancelledError
+from collections.abc import Callable
+from typing import Protocol
+
+from lexora_router.errors import RouterError, http_status
+from lexora_router.handler import Call, Emit, Handler
+
+CLIENT_GONE = 499
+
+
+class Recorder(Protocol):
+    """Somebody who counts or writes down calls."""
+
+    def begin(self, call: Call) -> None:
+        """A call has come in."""
+
+    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+        """The call is over: HTTP status (499: the client left), and the error it ended with, if any."""
+
+
+class Observe:
+    """Tells the recorders of every call: once when it begins, once when it ends, whatever way it ends."""
+
+    def __init__(self, inner: Handler, *, recorders: tuple[Recorder, ...], clock: Callable[[], float]) -> None:
+        self._inner = inner
+        self._recorders = recorders
+        self._clock = clock
+
+    async def __call__(self, call: Call, emit: Emit) -> None:
+        """Serve the call and tell."""
+        for recorder in self._recorders:
+            recorder.begin(call)
+        status = 200
+        failure: BaseException | None = None
+        try:
+            await self._inner(call, emit)
+        except CancelledError as gone:
+            status, failure = CLIENT_GONE, gone
+            raise
+        except RouterError as error:
+            status, failure = http_status(error), error
+            raise
+        except BaseException as bug:
+            status, failure = 500, bug
+            raise
+        finally:
+            call.receipt.finished_at = self._clock()
+            for recorder in self._recorders:
+                recorder.end(call, status, failure)

@@ -1,0 +1,87 @@
+"""Silence costs one attempt: the first token, the gap between tokens, and the whole attempt are bounded."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+from lexora_router.errors import UpstreamTimeout
+from lexora_router.handler import Call, Emit, Event, Handler, Timeouts
+
+
+class EngineTimeouts:
+    """Ends an attempt with UpstreamTimeout when the engine is silent for too long.
+
+    A client that reads slowly is not the engine's silence: while an event is being handed over only the total counts.
+    """
+
+    def __init__(self, inner: Handler, *, clock: Callable[[], float]) -> None:
+        self._inner = inner
+        self._clock = clock
+
+    async def __call__(self, call: Call, emit: Emit) -> None:
+        """Serve the call under its target's timeouts."""
+        assert call.target is not None
+        async with _Watch(call, call.target.timeouts, emit, self._clock) as watched:
+            await self._inner(call, watched)
+
+
+class _Watch:
+    """One timer per attempt, moved only when it fires, so that an event costs two clock readings and no timer."""
+
+    __slots__ = ("_call", "_clock", "_emit", "_emitting", "_last", "_limits", "_phase", "_timeout", "_timer", "_total_at")
+
+    def __init__(self, call: Call, limits: Timeouts, emit: Emit, clock: Callable[[], float]) -> None:
+        self._call = call
+        self._limits = limits
+        self._emit = emit
+        self._clock = clock
+        self._emitting = False
+        self._phase = "first token"
+        self._timeout = asyncio.timeout(None)
+        self._last = clock()
+        self._total_at = self._last + limits.total
+
+    async def __aenter__(self) -> Emit:
+        await self._timeout.__aenter__()
+        first = min(self._last + self._limits.first_token, self._total_at)
+        self._timer = asyncio.get_running_loop().call_at(first, self._check)
+        return self._pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise self._error() from None
+
+    async def _pass(self, event: Event) -> None:
+        self._phase = "idle"
+        self._emitting = True
+        try:
+            await self._emit(event)
+        finally:
+            self._emitting = False
+            self._last = self._clock()
+
+    def _check(self) -> None:
+        now = self._clock()
+        allowed = self._limits.first_token if self._phase == "first token" else self._limits.idle
+        silent_until = now + allowed if self._emitting else self._last + allowed
+        due = min(silent_until, self._total_at)
+        if now < due:
+            self._timer = asyncio.get_running_loop().call_at(due, self._check)
+            return
+        if now >= self._total_at:
+            self._phase = "total"
+        self._timeout.reschedule(now)
+
+    def _error(self) -> UpstreamTimeout:
+        receipt, limits = self._call.receipt, self._limits
+        where = f"backend `{receipt.backend}`"
+        if self._phase == "total":
+            return UpstreamTimeout(f"{where} was not done within {limits.total:g} s (total_timeout).", "total")
+        if self._phase == "first token":
+            return UpstreamTimeout(f"{where} sent nothing for {limits.first_token:g} s (first_token_timeout).", "first token")
+        return UpstreamTimeout(f"{where} fell silent for {limits.idle:g} s in mid-answer (idle_timeout).", "idle")

@@ -1,0 +1,56 @@
+"""Listening addresses, and what to do when one cannot be had."""
+
+import errno
+import socket
+from dataclasses import dataclass
+
+BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings that choose an address, for messages: keys of the configuration and options of the command."""
+
+    host: str
+    port: str
+
+
+HTTP = Settings("server.host (--host)", "server.port (--port)")
+GRPC = Settings("server.grpc_host (--host)", "server.grpc_port (--grpc-port)")
+
+
+class CannotListen(OSError):
+    """An address cannot be had; the message names it, the reason and the setting to change."""
+
+    def __init__(self, where: str, error: OSError, settings: Settings) -> None:
+        self.where = where
+        reason = "no such host name or address" if isinstance(error, socket.gaierror) else error.strerror or str(error)
+        setting = settings.port if error.errno in (errno.EADDRINUSE, errno.EACCES) else settings.host
+        super().__init__(f"cannot listen on {where}: {reason}; change {setting}")
+
+
+def listen(host: str, port: int, settings: Settings) -> socket.socket:
+    """A listening, non-blocking TCP socket; port 0 picks a free one. Raises CannotListen."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CannotListen(address(host, port), error, settings) from error
+    listener.setblocking(False)
+    return listener
+
+
+def address(host: str, port: int) -> str:
+    """host:port as people and clients write it; a unix: address stays as it is."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def address_of(listener: socket.socket) -> str:
+    """host:port of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return address(host, port)

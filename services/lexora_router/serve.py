@@ -1,0 +1,46 @@
+"""The router alone, over gRPC; and the gRPC side of a process that serves HTTP too."""
+
+import structlog
+
+from lexora_router.app import RouterApp
+from lexora_router.config import Config
+from lexora_router.launch import stop_event
+from lexora_router.listening import GRPC, CannotListen, address, listen
+from lexora_router.version import __version__
+
+# After the drain: for the last messages of answers that have just ended, and for watchers of the health service.
+GRACE_SECONDS = 1.0
+
+_log = structlog.get_logger("lexora")
+
+
+async def serve(config: Config) -> None:
+    """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen."""
+    stop = stop_event()
+    router = RouterApp(config)
+    try:
+        _log.info("serving", grpc=await start_grpc(router), version=__version__)
+        await stop.wait()
+        await router.drain()
+    finally:
+        await end(router)
+    _log.info("stopped")
+
+
+async def start_grpc(router: RouterApp) -> str:
+    """Start the router and its gRPC server; returns the address. Raises CannotListen."""
+    server = router.config.server
+    host = server.grpc_host or server.host
+    try:
+        return address(host, await router.start(host, server.grpc_port))
+    except OSError as error:
+        if not host.startswith("unix:"):
+            # gRPC does not say why: an ordinary socket meets the same trouble, and tells.
+            listen(host, server.grpc_port, GRPC).close()
+        raise CannotListen(address(host, server.grpc_port), error, GRPC) from error
+
+
+async def end(router: RouterApp) -> None:
+    """Let answers that have just ended reach their clients, then close everything."""
+    await router.grpc.stop(GRACE_SECONDS)
+    await router.stop()

@@ -1,0 +1,119 @@
+"""From the router's errors to google.rpc.Status, ErrorInfo always, hints where they help.
+
+https://google.aip.dev/193 and google/rpc/error_details.proto.
+"""
+
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from lexora.v1 import common_pb2
+from lexora_router.errors import RouterError, UpstreamBroken, UpstreamRefused
+
+DOMAIN = "lexora.spirrow"
+RETRY_SECONDS = 1
+
+_CODES = {
+    "INVALID_REQUEST": code_pb2.INVALID_ARGUMENT,
+    "MODEL_NOT_FOUND": code_pb2.NOT_FOUND,
+    "NOT_FOUND": code_pb2.NOT_FOUND,
+    "REQUEST_TOO_LARGE": code_pb2.RESOURCE_EXHAUSTED,
+    "UNIMPLEMENTED": code_pb2.UNIMPLEMENTED,
+    "NO_HEALTHY_ENDPOINT": code_pb2.UNAVAILABLE,
+    "DRAINING": code_pb2.UNAVAILABLE,
+    "DEADLINE_EXCEEDED": code_pb2.DEADLINE_EXCEEDED,
+    "UPSTREAM_UNREACHABLE": code_pb2.UNAVAILABLE,
+    "UPSTREAM_INVALID": code_pb2.UNAVAILABLE,
+    "UPSTREAM_BROKEN": code_pb2.UNAVAILABLE,
+    "UPSTREAM_TIMEOUT": code_pb2.DEADLINE_EXCEEDED,
+    "INTERNAL": code_pb2.INTERNAL,
+}
+
+# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto names the HTTP status of each code.
+_UPSTREAM_CODES = {
+    400: code_pb2.INVALID_ARGUMENT,
+    401: code_pb2.UNAUTHENTICATED,
+    403: code_pb2.PERMISSION_DENIED,
+    404: code_pb2.NOT_FOUND,
+    408: code_pb2.DEADLINE_EXCEEDED,
+    409: code_pb2.ABORTED,
+    413: code_pb2.RESOURCE_EXHAUSTED,
+    422: code_pb2.INVALID_ARGUMENT,
+    429: code_pb2.RESOURCE_EXHAUSTED,
+    501: code_pb2.UNIMPLEMENTED,
+    504: code_pb2.DEADLINE_EXCEEDED,
+}
+
+_RETRYABLE = {"NO_HEALTHY_ENDPOINT", "DRAINING"}
+
+
+class StatusError(Exception):
+    """A call ended in an error; `status` is its google.rpc.Status."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+def code_of(error: RouterError) -> "code_pb2.Code.ValueType":
+    """The gRPC code of an error."""
+    if isinstance(error, UpstreamRefused):
+        status = error.http_status
+        return _UPSTREAM_CODES.get(status, code_pb2.FAILED_PRECONDITION if status < 500 else code_pb2.UNAVAILABLE)
+    return _CODES[error.reason]
+
+
+def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int) -> status_pb2.Status:
+    """The status of an error. An engine's own answer is carried in UpstreamError, at most `max_body` bytes of it."""
+    message = error.message
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason, domain=DOMAIN, metadata={"request_id": receipt.request_id, "backend": receipt.backend}
+        )
+    ]
+    param = getattr(error, "param", None)
+    if param:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=param, description=message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.reason in _RETRYABLE:
+        hint = error_details_pb2.RetryInfo()
+        hint.retry_delay.seconds = RETRY_SECONDS
+        details.append(hint)
+    if isinstance(error, UpstreamRefused):
+        details.append(
+            common_pb2.UpstreamError(
+                status=error.http_status,
+                content_type=error.content_type,
+                body=error.body[:max_body],
+                truncated=len(error.body) > max_body,
+                headers=[common_pb2.Header(name=name, value=value) for name, value in error.headers],
+            )
+        )
+        message = _upstream_message(error)
+    elif isinstance(error, UpstreamBroken) and error.event:
+        details.append(
+            common_pb2.UpstreamError(
+                content_type="application/json", body=error.event[:max_body], truncated=len(error.event) > max_body
+            )
+        )
+    details.append(receipt)
+    return status_pb2.Status(code=code_of(error), message=message, details=[_pack(detail) for detail in details])
+
+
+def internal_status(request_id: str) -> status_pb2.Status:
+    """The status of a bug: no exception text, but an identity to look for in the log."""
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"request_id": request_id})
+    return status_pb2.Status(
+        code=code_pb2.INTERNAL, message=f"Internal error; the log has it under request id {request_id}.", details=[_pack(info)]
+    )
+
+
+def _upstream_message(error: UpstreamRefused) -> str:
+    shown = error.body[:300].decode("utf-8", "replace").strip()
+    return f"{error.message}: {shown}" if shown else error.message
+
+
+def _pack(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

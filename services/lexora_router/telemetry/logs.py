@@ -1,0 +1,89 @@
+"""Log set-up, and the one line per finished call. Never a prompt, never a secret."""
+
+import logging
+import sys
+from typing import TextIO
+
+import msgspec
+import structlog
+
+from lexora_router.errors import RouterError
+from lexora_router.handler import Call
+from lexora_router.telemetry.writer import LineWriter
+
+
+def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineWriter:
+    """Send structlog and the standard library's logging to `stream`, as console lines or JSON; close the writer at the end."""
+    writer = LineWriter(stream)
+    render: structlog.typing.Processor
+    if style == "json":
+        render = structlog.processors.JSONRenderer(serializer=_to_json)
+    else:
+        render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.PrintLoggerFactory(file=writer),  # type: ignore[arg-type]  # a sink needs write and flush only
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(writer)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    for noisy in ("asyncio", "aiohttp", "grpc", "httpx", "httpcore", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return writer
+
+
+def _to_json(value: object, **_: object) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+class AccessLog:
+    """A recorder that writes one line per finished call."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("lexora.call")
+
+    def begin(self, call: Call) -> None:
+        """Nothing: a call is worth one line, at its end."""
+
+    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+        """Write the line."""
+        receipt = call.receipt
+        usage = receipt.usage
+        fields = {
+            "request_id": call.id,
+            "path": call.path,
+            "model": call.model,
+            "backend": receipt.backend,
+            "endpoint": receipt.endpoint,
+            "status": status,
+            "stream": call.stream,
+            "tenant": call.user or "anonymous",
+            "queue_ms": _ms(call.started, receipt.dispatched_at),
+            "ttft_ms": _ms(call.started, receipt.first_event_at),
+            "total_ms": _ms(call.started, receipt.finished_at),
+            "tokens_in": usage.input_tokens if usage else None,
+            "tokens_out": usage.output_tokens if usage else None,
+            "attempts": receipt.attempts,
+        }
+        if isinstance(error, RouterError):
+            self._log.info("call", **fields, error=error.reason, detail=error.message[:500])
+        elif status >= 500:
+            self._log.error("call", **fields, error="INTERNAL")
+        else:
+            self._log.info("call", **fields)
+
+
+def _ms(start: float, end: float) -> float | None:
+    return round((end - start) * 1000, 2) if end else None

@@ -1,0 +1,60 @@
+"""Lines to a stream without ever waiting for it: a thread writes what the event loop leaves in a bounded queue."""
+
+import threading
+from collections import deque
+from typing import TextIO
+
+MAX_LINES = 20_000
+# Lines of this many seconds are written at once: waking a thread for each would cost more than the line.
+GATHER_SECONDS = 0.02
+
+
+class LineWriter:
+    """A file-like sink. When the reader of the stream is too slow, lines are dropped and counted in `dropped`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lexora-log", daemon=True)
+        self.dropped = 0
+        self._thread.start()
+
+    def write(self, line: str) -> int:
+        """Leave a line to be written; never blocks."""
+        if len(self._lines) == MAX_LINES:
+            self.dropped += 1
+        self._lines.append(line)
+        if not self._wake.is_set():
+            self._wake.set()
+        return len(line)
+
+    def flush(self) -> None:
+        """Nothing: the thread flushes."""
+
+    def close(self) -> None:
+        """Write what is left, then end the thread; waits at most two seconds for a stream that blocks."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout=2.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait()
+            self._stop.wait(GATHER_SECONDS)
+            self._wake.clear()
+            self._drain()
+        self._drain()
+
+    def _drain(self) -> None:
+        batch = []
+        while self._lines:
+            batch.append(self._lines.popleft())
+        if not batch:
+            return
+        try:
+            self._stream.write("".join(batch))
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.dropped += len(batch)

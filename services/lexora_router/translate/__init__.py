@@ -1,0 +1,26 @@
+"""The typed form of the contract to and from OpenAI's JSON, which is the router's inner form.
+
+Requests become bytes (`*_body`, which raise InvalidRequest), answers become messages (`*_response` and the chunk
+readers, which raise UpstreamInvalid). Answers are read tolerantly: unknown and missing fields and nulls are
+fine.
+"""
+
+from lexora_router.translate.chat import chat_body
+from lexora_router.translate.chat_answer import ChunkReader, chat_response
+from lexora_router.translate.completion import CompletionChunkReader, completion_body, completion_response
+from lexora_router.translate.embed import embed_body, embed_response
+from lexora_router.translate.usage import merge_usage, usage_message, usage_of
+
+__all__ = [
+    "ChunkReader",
+    "CompletionChunkReader",
+    "chat_body",
+    "chat_response",
+    "completion_body",
+    "completion_response",
+    "embed_body",
+    "embed_response",
+    "merge_usage",
+    "usage_message",
+    "usage_of",
+]

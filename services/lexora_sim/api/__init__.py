@@ -1,0 +1,1 @@
+"""The HTTP endpoints: requests in, JSON and event streams out."""

@@ -1,0 +1,203 @@
+"""Which endpoint answers a request, and what they all need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, responses, tokenizer
+from lexora_sim.api.errors import ApiError, bad_request, detail, unknown_model
+from lexora_sim.api.fields import Fields
+from lexora_sim.api.generation import new_hex
+from lexora_sim.engine.scheduler import Scheduler
+from lexora_sim.faults.apply import apply_early
+from lexora_sim.faults.fault import BadFault, Fault, parse_fault
+from lexora_sim.faults.registry import FaultRegistry
+from lexora_sim.record import Stats
+from lexora_sim.settings import SimSettings
+from lexora_sim.wire.exchange import Exchange
+
+if TYPE_CHECKING:
+    from lexora_sim.wire.protocol import Connection
+    from lexora_sim.wire.request import Request
+
+Endpoint = Callable[["App", Exchange], None]
+
+_COMMON: dict[str, dict[str, Endpoint]] = {
+    "/health": {"GET": info.serve_health},
+    "/ping": {"GET": info.serve_health, "POST": info.serve_health},
+    "/version": {"GET": info.serve_version},
+    "/load": {"GET": info.serve_load},
+    "/metrics": {"GET": info.serve_metrics},
+    "/v1/models": {"GET": info.serve_models},
+    "/tokenize": {"POST": tokenizer.serve_tokenize},
+    "/detokenize": {"POST": tokenizer.serve_detokenize},
+    "/sim/stats": {"GET": admin.serve_stats},
+    "/sim/requests": {"GET": admin.serve_requests},
+    "/sim/reset": {"POST": admin.serve_reset},
+    "/sim/faults": {
+        "GET": admin.serve_list_faults,
+        "POST": admin.serve_add_fault,
+        "DELETE": admin.serve_clear_faults,
+    },
+}
+_GENERATING: dict[str, Endpoint] = {
+    "/v1/chat/completions": chat.serve_chat,
+    "/v1/completions": completions.serve_completion,
+    "/v1/responses": responses.serve_responses,
+    "/v1/messages": messages.serve_messages,
+    "/v1/audio/transcriptions": audio.serve_audio,
+    "/v1/audio/translations": audio.serve_audio,
+}
+_POOLING: dict[str, Endpoint] = {
+    "/v1/embeddings": pooling.serve_embeddings,
+    "/pooling": pooling.serve_pooling,
+    "/classify": pooling.serve_classify,
+    "/v1/score": pooling.serve_score,
+    "/score": pooling.serve_score,
+    "/v1/rerank": pooling.serve_rerank,
+    "/rerank": pooling.serve_rerank,
+}
+_BODY_FAULT = re.compile(rb'"sim_fault"\s*:')
+_BODY_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+class App:
+    """The simulated server without its sockets. Needs a running event loop.
+
+    `refuse` and `accept_again` are what the socket's owner does for the fault of that name.
+    """
+
+    def __init__(self, settings: SimSettings) -> None:
+        self.settings = settings
+        self.scheduler = Scheduler(settings)
+        self.stats = Stats(settings)
+        self.faults = FaultRegistry(settings.seed)
+        self.fingerprint = f"vllm-{settings.version}-5e5e5e5e"
+        self.stopping = False
+        self.refuse: Callable[[Fault], None] = lambda _fault: None
+        self.accept_again: Callable[[], None] = lambda: None
+        self._routes = dict(_COMMON)
+        if settings.models:
+            self._routes |= {path: {"POST": endpoint} for path, endpoint in _GENERATING.items()}
+        if settings.embedding_models:
+            self._routes |= {path: {"POST": endpoint} for path, endpoint in _POOLING.items()}
+
+    def serve(self, connection: Connection, request: Request) -> Exchange:
+        """Answer one request, now or later; the exchange says when it is over."""
+        record = self.stats.received(request, id(connection))
+        exchange = Exchange(connection, request, record, with_request_id=self.settings.request_id_headers)
+        try:
+            self._dispatch(exchange)
+        except ApiError as error:
+            exchange.respond_json(error.status, error.body, error.headers)
+        return exchange
+
+    def accept(self, exchange: Exchange, fields: Fields, model: str, priority: int) -> None:
+        """Note what a valid request asked for."""
+        exchange.record.model = model
+        exchange.record.priority = priority
+
+    def model_of(self, fields: Fields, *, pooling: bool) -> str:
+        """Return the model a request names, the first one when it names none; raises ApiError."""
+        name = fields.string("model")
+        fields.check()
+        mine, others = self.settings.models, self.settings.embedding_models
+        if pooling:
+            mine, others = others, mine
+        if name is None or name in mine:
+            return name or mine[0]
+        if name in others:
+            raise bad_request(f"The model `{name}` does not support this API.", "model")
+        raise unknown_model(name, list(mine), pooling=pooling)
+
+    def any_model(self, fields: Fields) -> str:
+        """Return the model a request names, of either kind; raises ApiError."""
+        everything = (*self.settings.models, *self.settings.embedding_models)
+        name = fields.string("model")
+        fields.check()
+        if name is not None and name not in everything:
+            raise unknown_model(name, list(everything), pooling=False)
+        return name or everything[0]
+
+    def answer_id(self, exchange: Exchange, prefix: str) -> str:
+        """Return an answer's id: from the client's request id when it sent one."""
+        return f"{prefix}-{exchange.request_id or new_hex()}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the counters of /sim/stats."""
+        stats, scheduler = self.stats, self.scheduler
+        return {
+            "requests": stats.requests,
+            "by_path": stats.by_path,
+            "aborts": stats.aborts,
+            "completed": stats.completed,
+            "errors": stats.errors,
+            "running": scheduler.running,
+            "waiting": scheduler.waiting,
+            "max_running": scheduler.max_running,
+            "tokens_out": scheduler.tokens_out,
+            "connections": stats.connections,
+            "max_connections": stats.max_connections,
+            "faults": stats.faults,
+        }
+
+    def _dispatch(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if not request.path.startswith("/sim/"):
+            if self._unauthorized(request):
+                exchange.respond(401, b'{"error":"Unauthorized"}', "application/json", bare=True)
+                return
+            exchange.fault = self._fault(request)
+            if exchange.fault is not None:
+                exchange.record.fault = exchange.fault.kind
+                self.stats.faults[exchange.fault.kind] += 1
+                if apply_early(exchange, exchange.fault):
+                    return
+        methods = self._routes.get(request.path)
+        if methods is None:
+            raise detail(404)
+        endpoint = methods.get(request.method)
+        if endpoint is None:
+            raise detail(405, [("allow", ", ".join(methods))])
+        endpoint(self, exchange)
+
+    def _unauthorized(self, request: Request) -> bool:
+        key = self.settings.api_key
+        if key is None or not request.path.startswith("/v1"):
+            return False
+        return request.headers.get("authorization") != f"Bearer {key}"
+
+    def _fault(self, request: Request) -> Fault | None:
+        """Return the fault the request asks for, otherwise one the admin set; raises ApiError for a bad one."""
+        text = request.headers.get("x-sim-fault")
+        if text is None and _BODY_FAULT.search(request.body):
+            text = _body_fault(request.body)
+        if text is not None:
+            try:
+                return parse_fault(text)
+            except BadFault as error:
+                raise bad_request(str(error), "sim_fault") from None
+        if not self.faults.active:
+            return None
+        found = _BODY_MODEL.search(request.body)
+        return self.faults.pick(request.path, _decode_name(found.group(1)) if found else None)
+
+
+def _body_fault(body: bytes) -> str | None:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    fault = value.get("sim_fault") if isinstance(value, dict) else None
+    return fault if isinstance(fault, str) else None
+
+
+def _decode_name(raw: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

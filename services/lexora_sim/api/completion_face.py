@@ -1,0 +1,155 @@
+"""The wording of completions: text chunks, legacy logprobs, echo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from lexora_sim.api.generation import DONE, Choice, Piece, failure_events
+from lexora_sim.api.sampling import Sampling
+from lexora_sim.api.usage import full_usage, running_usage, short_usage
+from lexora_sim.text.logprobs import alternatives, logprob, token_text
+from lexora_sim.text.vocabulary import EOS, VOCABULARY
+
+encode = msgspec.json.encode
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionOptions:
+    """`logprobs` is the number of alternatives, None for none at all."""
+
+    logprobs: int | None
+    echo: bool
+    details: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class CompletionFace:
+    """One completion answer, streamed or whole."""
+
+    identity: str
+    created: int
+    model: str
+    fingerprint: str
+    choices: list[Choice]
+    sampling: Sampling
+    options: CompletionOptions
+    _prefix: bytes = b""
+    _begun: set[int] = field(default_factory=set)
+    _offsets: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._prefix = b'data: {"id":%b,"object":"text_completion","created":%d,"model":%b,"choices":[' % (
+            encode(self.identity),
+            self.created,
+            encode(self.model),
+        )
+
+    def opening(self) -> Iterable[bytes]:
+        """Say nothing: completions start with their text."""
+        return ()
+
+    def delta(self, choice: Choice, piece: Piece) -> Iterable[bytes]:
+        """Say what a step added; nothing while its text is held back, unless token ids are asked for."""
+        first = choice.index not in self._begun
+        echo = first and self.options.echo
+        if piece.finish is None and not piece.text and not self.sampling.return_token_ids and not echo:
+            return
+        self._begun.add(choice.index)
+        text, ids = piece.text, piece.ids
+        if echo:
+            text, ids = VOCABULARY.decode(choice.prompt) + text, choice.prompt + ids
+        body = {
+            "index": choice.index,
+            "text": text,
+            "logprobs": self._logprobs(ids, self._offsets.get(choice.index, 0), len(choice.prompt) if echo else 0),
+            "finish_reason": piece.finish,
+            "stop_reason": piece.stop,
+            "prompt_token_ids": choice.prompt if first and self.sampling.return_token_ids else None,
+            "token_ids": piece.ids if self.sampling.return_token_ids else None,
+        }
+        self._offsets[choice.index] = self._offsets.get(choice.index, 0) + len(text)
+        tail = b"]"
+        if self.sampling.continuous_usage:
+            tail += b',"usage":%b' % encode(running_usage(choice))
+        if piece.finish is not None and not self.sampling.include_usage:
+            tail += b',"system_fingerprint":%b' % encode(self.fingerprint)
+        yield b"%b%b%b}\n\n" % (self._prefix, encode(body), tail)
+
+    def closing(self) -> Iterable[bytes]:
+        """Say the usage when asked to, then the end."""
+        if self.sampling.include_usage:
+            usage = encode(short_usage(self.choices))
+            yield b'%b],"usage":%b,"system_fingerprint":%b}\n\n' % (self._prefix, usage, encode(self.fingerprint))
+        yield DONE
+
+    def failure(self) -> Iterable[bytes]:
+        """Say that the engine died."""
+        return failure_events()
+
+    def whole(self) -> dict[str, Any]:
+        """Return the unary answer."""
+        return {
+            "id": self.identity,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [self._choice(choice) for choice in self.choices],
+            "service_tier": None,
+            "system_fingerprint": self.fingerprint,
+            "usage": full_usage(self.choices, details=self.options.details),
+            "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "metrics": None,
+        }
+
+    def _choice(self, choice: Choice) -> dict[str, Any]:
+        text, ids, skipped = choice.text, choice.ids, 0
+        if self.options.echo:
+            text, ids, skipped = VOCABULARY.decode(choice.prompt) + text, choice.prompt + ids, len(choice.prompt)
+        return {
+            "index": choice.index,
+            "text": text,
+            "logprobs": self._logprobs(ids, 0, skipped),
+            "finish_reason": choice.finish,
+            "stop_reason": choice.stop,
+            "token_ids": choice.ids if self.sampling.return_token_ids else None,
+            "prompt_logprobs": self._prompt_logprobs(choice.prompt) if self.options.echo else None,
+            "prompt_token_ids": choice.prompt if self.sampling.return_token_ids else None,
+            "routed_experts": None,
+        }
+
+    def _logprobs(self, ids: list[int], offset: int, prompt: int) -> dict[str, Any] | None:
+        """Return the legacy form; the first token of an echoed prompt has no probability."""
+        count = self.options.logprobs
+        if count is None:
+            return None
+        shown = [token for token in ids if token != EOS]
+        offsets, values, tokens, tops = [], [], [], []
+        for number, token in enumerate(shown):
+            text = token_text(token)
+            unknown = number == 0 and prompt > 0
+            offsets.append(offset)
+            tokens.append(text)
+            values.append(None if unknown else logprob(token))
+            tops.append(None if unknown else {token_text(t): value for t, value in alternatives(token, max(count, 1))})
+            offset += len(text)
+        return {"text_offset": offsets, "token_logprobs": values, "tokens": tokens, "top_logprobs": tops}
+
+    def _prompt_logprobs(self, prompt: list[int]) -> list[Any] | None:
+        count = self.options.logprobs
+        if count is None:
+            return None
+        rows: list[Any] = [None]
+        for token in prompt[1:]:
+            pairs = alternatives(token, max(count, 1))
+            rows.append(
+                {
+                    str(other): {"logprob": value, "rank": rank + 1, "decoded_token": token_text(other)}
+                    for rank, (other, value) in enumerate(pairs)
+                }
+            )
+        return rows

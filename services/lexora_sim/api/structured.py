@@ -1,0 +1,63 @@
+"""What forces the text of an answer: response formats and structured outputs."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from typing import Any
+from zlib import crc32
+
+from lexora_sim.api.errors import bad_request
+from lexora_sim.text.schema import instance
+
+_ANY_OBJECT = {
+    "type": "object",
+    "properties": {"answer": {"type": "string"}, "count": {"type": "integer"}},
+    "required": ["answer", "count"],
+}
+
+
+def forced_text(body: dict[str, Any], prompt: list[int], seed: int) -> str | None:
+    """Return the text the request's format calls for, None when it leaves the text free; raises ApiError."""
+    own = body.get("structured_outputs")
+    own = own if isinstance(own, dict) else {}
+    choices = own.get("choice") or body.get("guided_choice")
+    number = instance_seed(prompt, seed)
+    if isinstance(choices, list) and choices:
+        return str(choices[number % len(choices)])
+    schema = own.get("json") or body.get("guided_json")
+    if schema is None:
+        schema = _format_schema(body.get("response_format"))
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except ValueError:
+            raise bad_request("the schema is not valid JSON.", "structured_outputs") from None
+    return None if schema is None else dump(instance(schema, number))
+
+
+def instance_seed(prompt: list[int], seed: int) -> int:
+    """Return the number that picks an instance: the same prompt and seed, the same instance."""
+    return crc32(array("I", prompt).tobytes(), seed & 0xFFFFFFFF)
+
+
+def dump(value: Any) -> str:
+    """Return JSON text as a model would write it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _format_schema(wanted: Any) -> Any:
+    if wanted is None:
+        return None
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return _ANY_OBJECT
+    if kind == "json_schema":
+        holder = wanted.get("json_schema")
+        schema = holder.get("schema") if isinstance(holder, dict) else wanted.get("schema")
+        if not isinstance(schema, dict):
+            raise bad_request("response_format json_schema needs a schema.", "response_format")
+        return schema
+    raise bad_request("response_format must be text, json_object or json_schema.", "response_format")

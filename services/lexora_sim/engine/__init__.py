@@ -1,0 +1,1 @@
+"""The engine model: sequences, scheduling, caches, timing and the numbers they leave behind."""

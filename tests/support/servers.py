@@ -1,0 +1,86 @@
+"""The product's own processes, ready to be called: engines, routers, gateways, or both in one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.support.process import REPOSITORY, Process, python
+
+
+class Simulator(Process):
+    """`python -m lexora_sim`; `url` is where it listens."""
+
+    def __init__(self, *arguments: str, model: str = "qwen3-32b", port: int = 0) -> None:
+        super().__init__(python("lexora_sim", "--port", str(port), "--model", model, *arguments))
+        self.url = self.wait_for(r"on (http://\S+)").group(1)
+
+    def stats(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.url}/sim/stats").raise_for_status().json())
+
+    def requests(self, limit: int = 100) -> list[dict[str, Any]]:
+        found = httpx.get(f"{self.url}/sim/requests", params={"limit": limit}).raise_for_status().json()
+        return list(found["requests"] if isinstance(found, dict) else found)
+
+    def fault(self, fault: str, **options: Any) -> None:
+        httpx.post(f"{self.url}/sim/faults", json={"fault": fault, **options}).raise_for_status()
+
+    def clear(self) -> None:
+        httpx.delete(f"{self.url}/sim/faults").raise_for_status()
+        httpx.post(f"{self.url}/sim/reset").raise_for_status()
+
+
+class Gateway(Process):
+    """`lexora serve`, or `lexora router` plus `lexora gateway`: `http` is a base URL, `grpc` is host:port."""
+
+    def __init__(self, config: dict[str, Any], folder: Path, *, env: dict[str, str] | None = None) -> None:
+        self.config_file = write_config(config, folder)
+        super().__init__([*LEXORA, "serve", "--config", str(self.config_file)], env=env, cwd=folder)
+        ready = self.wait_for(r"serving\b.*")
+        line = plain(ready.group(0))
+        self.http = re.search(r"http=(http://\S+)", line).group(1)  # type: ignore[union-attr]
+        self.grpc = re.search(r"grpc=(\S+)", line).group(1)  # type: ignore[union-attr]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of the samples of a metric whose labels match."""
+        return metric(httpx.get(f"{self.http}/metrics").raise_for_status().text, name, **labels)
+
+
+LEXORA = python("lexora_cli")
+
+
+def base_config(**backends: dict[str, Any]) -> dict[str, Any]:
+    """Loopback, free ports, fast probes; `backends` by name, the first one the default."""
+    config: dict[str, Any] = {
+        "server": {"host": "127.0.0.1", "port": 0, "grpc_port": 0},
+        "health": {"interval": 0.2, "timeout": 1.0},
+        "rate_limit": {"enabled": False},
+    }
+    if backends:
+        config["routing"] = {"default_backend": next(iter(backends)), "backends": backends}
+    return config
+
+
+def write_config(config: dict[str, Any], folder: Path) -> Path:
+    path = folder / "lexora_config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    total = 0.0
+    for line in text.splitlines():
+        found = re.fullmatch(rf"{re.escape(name)}(?:\{{(.*)\}})? (\S+)", line)
+        if found and all(f'{key}="{value}"' in (found.group(1) or "") for key, value in labels.items()):
+            total += float(found.group(2))
+    return total
+
+
+def plain(text: str) -> str:
+    """Without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+__all__ = ["LEXORA", "REPOSITORY", "Gateway", "Simulator", "base_config", "metric", "plain", "write_config"]

@@ -1,0 +1,192 @@
+"""A scripted router, statuses with details, and the facade on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.status_pb2 import Status
+
+from lexora.v1.common_pb2 import Receipt
+from lexora.v1.models_pb2 import (
+    ClassifyRequest,
+    ClassifyResponse,
+    HealthRequest,
+    HealthResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+)
+from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
+from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
+from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora_gateway import CallContext, Emit, GatewayServer, RouterStatusError, create_app, server_config
+
+Script = Callable[..., Awaitable[Any]]
+RECEIPT = Receipt(backend="main", attempts=2)
+HEAD = OpenAiHead(status=200, content_type="text/event-stream; charset=utf-8")
+CHAT = "/v1/chat/completions"
+BODY = b'{"model": "m", "messages": []}'
+STREAMED = b'{"model": "m", "stream": true}'
+JSON = {"content-type": "application/json"}
+
+
+class ScriptedRouter:
+    """Does what the test says, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any, CallContext]] = []
+        self.cancelled = asyncio.Event()
+        self.waiting = asyncio.Event()
+        self.active = 0
+        self.generates: Script = whole(b"{}")
+        self.streams: Script = frames(b"data: [DONE]\n\n")
+        self.classified: ClassifyResponse | Exception = ClassifyResponse()
+        self.models: ListModelsResponse | Exception = ListModelsResponse()
+        self.state: HealthResponse | Exception = HealthResponse()
+        self.counters: GetStatsResponse | Exception = GetStatsResponse()
+
+    async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
+        self.asked.append(("generate", request, context))
+        result = await self._watched(self.generates(self))
+        assert isinstance(result, GenerateResponse)
+        return result
+
+    async def stream(self, request: StreamRequest, context: CallContext, emit: Emit) -> None:
+        self.asked.append(("stream", request, context))
+        await self._watched(self.streams(self, emit))
+
+    async def classify(self, request: ClassifyRequest, context: CallContext) -> ClassifyResponse:
+        return self._told("classify", request, context, self.classified)
+
+    async def list_models(self, request: ListModelsRequest, context: CallContext) -> ListModelsResponse:
+        return self._told("list_models", request, context, self.models)
+
+    async def health(self, request: HealthRequest, context: CallContext) -> HealthResponse:
+        return self._told("health", request, context, self.state)
+
+    async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:
+        return self._told("get_stats", request, context, self.counters)
+
+    async def hang(self) -> None:
+        """Wait until cancelled."""
+        self.waiting.set()
+        await asyncio.Event().wait()
+
+    async def _watched(self, work: Awaitable[Any]) -> Any:
+        self.active += 1
+        try:
+            return await work
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        finally:
+            self.active -= 1
+
+    def _told(self, name: str, request: Any, context: CallContext, answer: Any) -> Any:
+        self.asked.append((name, request, context))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def whole(body: bytes, status: int = 200, content_type: str = "application/json", **more: Any) -> Script:
+    async def script(_: ScriptedRouter) -> GenerateResponse:
+        head = OpenAiHead(status=status, content_type=content_type, **more)
+        return GenerateResponse(receipt=RECEIPT, openai=OpenAiReply(head=head, body=body))
+
+    return script
+
+
+def frames(*pieces: bytes, then: Exception | None = None) -> Script:
+    async def script(_: ScriptedRouter, emit: Emit) -> None:
+        for index, piece in enumerate(pieces):
+            if index == 0:
+                await emit(StreamResponse(receipt=RECEIPT, head=HEAD, frames=piece))
+            else:
+                await emit(StreamResponse(frames=piece))
+        if then is not None:
+            raise then
+
+    return script
+
+
+def failing(error: Exception) -> Script:
+    async def script(*_: Any) -> Any:
+        raise error
+
+    return script
+
+
+async def hanging(router: ScriptedRouter, *_: Any) -> Any:
+    await router.hang()
+
+
+def failure(code: int, message: str = "no", *details: Any) -> RouterStatusError:
+    status = Status(code=code, message=message)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return RouterStatusError(status)
+
+
+def make_app(router: ScriptedRouter, **options: Any) -> FastAPI:
+    settings: dict[str, Any] = {
+        "version": "1.2.3",
+        "max_body_bytes": 1000,
+        "metrics": lambda: (b"up 1\n", "text/plain; version=0.0.4"),
+    }
+    return create_app(router, **(settings | options))
+
+
+def client(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+
+
+@contextlib.asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[int]:
+    """The facade on a free loopback port, as it is run for real."""
+    addresses: list[str] = []
+    server = GatewayServer(server_config(app, host="127.0.0.1", port=0), addresses.append)
+    task = asyncio.create_task(server.serve())
+    await until(lambda: bool(addresses))
+    try:
+        yield int(addresses[0].rpartition(":")[2])
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+def post(path: str, body: bytes, *more: str) -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: x",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *more,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

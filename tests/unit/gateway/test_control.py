@@ -1,0 +1,198 @@
+import json
+from typing import Any
+
+import pytest
+
+from lexora.v1 import models_pb2
+from lexora.v1.models_pb2 import BackendHealth, ClassifyResponse, HealthResponse, ListModelsResponse, Model, ModelScore
+from lexora.v1.stats_pb2 import GetStatsResponse
+from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, make_app
+
+UNREACHABLE = failure(14, "The gateway cannot reach its router; try again shortly.")
+OWN = {"id": "x", "object": "model", "created": 5, "owned_by": "vllm", "root": "/m", "max_model_len": 4096}
+
+
+def listing() -> ListModelsResponse:
+    return ListModelsResponse(
+        models=[
+            Model(
+                id="org/big",
+                backend="main",
+                backend_type="vllm",
+                capabilities=["code", "general"],
+                description="Big.",
+                max_model_len=4096,
+                status=models_pb2.BACKEND_STATUS_HEALTHY,
+                upstream_json=json.dumps(OWN),
+            ),
+            Model(id="fast", backend="main", alias_of="org/big", max_model_len=4096),
+            Model(id="gpt", backend="cloud", backend_type="openai_compatible", upstream_json="broken"),
+        ],
+        available_capabilities=["code", "general"],
+        default_model_for_unknown_task="org/big",
+    )
+
+
+async def get(router: ScriptedRouter, path: str, **headers: str) -> Any:
+    async with client(make_app(router)) as http:
+        return await http.get(path, headers=headers)
+
+
+async def test_models_keep_the_backends_entry_and_gain_a_backend() -> None:
+    router = ScriptedRouter()
+    router.models = listing()
+    response = await get(router, "/v1/models", **{"x-request-id": "r"})
+    made = {"object": "model", "created": 0, "owned_by": "main", "max_model_len": 4096, "backend": "main"}
+    assert response.json() == {
+        "object": "list",
+        "data": [
+            OWN | {"id": "org/big", "backend": "main"},
+            {"id": "fast"} | made,
+            {"id": "gpt", "object": "model", "created": 0, "owned_by": "cloud", "backend": "cloud"},
+        ],
+    }
+    assert response.headers["x-request-id"] == "r"
+    assert router.asked[0][2].timeout == 10
+
+
+async def test_one_model_by_a_name_with_a_slash() -> None:
+    router = ScriptedRouter()
+    router.models = listing()
+    assert (await get(router, "/v1/models/org/big")).json()["root"] == "/m"
+    assert (await get(router, "/v1/models/org%2Fbig")).json()["id"] == "org/big"
+
+
+async def test_a_model_that_is_not_listed() -> None:
+    response = await get(ScriptedRouter(), "/v1/models/nope")
+    assert response.status_code == 404
+    assert response.json()["error"] == {
+        "message": "The model `nope` does not exist.",
+        "type": "not_found_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+
+
+async def test_capabilities() -> None:
+    router = ScriptedRouter()
+    router.models = listing()
+    body = (await get(router, "/v1/models/capabilities")).json()
+    assert body["models"][0] == {
+        "id": "org/big",
+        "backend": "main",
+        "backend_type": "vllm",
+        "capabilities": ["code", "general"],
+        "description": "Big.",
+        "max_model_len": 4096,
+        "status": "healthy",
+    }
+    assert (body["models"][2]["max_model_len"], body["models"][2]["status"]) == (None, "unknown")
+    assert body["available_capabilities"] == ["code", "general"]
+    assert body["default_model_for_unknown_task"] == "org/big"
+
+
+HEALTH = [
+    (models_pb2.BACKEND_STATUS_HEALTHY, "healthy", 200),
+    (models_pb2.BACKEND_STATUS_DEGRADED, "degraded", 200),
+    (models_pb2.BACKEND_STATUS_UNSPECIFIED, "degraded", 200),
+    (models_pb2.BACKEND_STATUS_UNHEALTHY, "unhealthy", 503),
+]
+
+
+@pytest.mark.parametrize(("status", "name", "code"), HEALTH)
+async def test_health(status: Any, name: str, code: int) -> None:
+    router = ScriptedRouter()
+    backends = {"b": BackendHealth(status=status), "a": BackendHealth(status=models_pb2.BACKEND_STATUS_HEALTHY)}
+    router.state = HealthResponse(status=status, backends=backends)
+    response = await get(router, "/health")
+    own = "unknown" if status == models_pb2.BACKEND_STATUS_UNSPECIFIED else name
+    assert response.status_code == code
+    assert response.json() == {"status": name, "backends": {"a": "healthy", "b": own}, "version": "1.2.3"}
+    assert (await get(router, "/health/ready")).status_code == code
+    assert (await get(router, "/health/live")).status_code == 200
+
+
+async def test_health_without_a_router() -> None:
+    router = ScriptedRouter()
+    router.state = UNREACHABLE
+    response = await get(router, "/health")
+    assert (response.status_code, response.json()["status"]) == (503, "unhealthy")
+    assert (await get(router, "/health/ready")).status_code == 503
+    assert (await get(router, "/health/live")).json() == {"status": "alive"}
+
+
+async def test_a_failed_list_is_a_status() -> None:
+    router = ScriptedRouter()
+    router.models = UNREACHABLE
+    response = await get(router, "/v1/models", **{"x-request-id": "r"})
+    assert response.status_code == 503
+    assert response.json()["error"]["message"] == str(UNREACHABLE)
+    assert response.headers["x-request-id"] == "r"
+
+
+async def test_stats_are_plain_numbers_and_maps() -> None:
+    router = ScriptedRouter()
+    router.counters = GetStatsResponse(
+        total_requests=1 << 40, success_rate=0.5, errors_by_type={"B": 2, "A": 1}, in_flight={"http://x:1": 3}
+    )
+    body = (await get(router, "/stats")).json()
+    assert set(body) == {field.name for field in GetStatsResponse.DESCRIPTOR.fields}
+    assert (body["total_requests"], body["success_rate"], body["active_requests"]) == (1 << 40, 0.5, 0)
+    assert (body["errors_by_type"], body["in_flight"]) == ({"A": 1, "B": 2}, {"http://x:1": 3})
+    assert body["requests_per_model"] == {}
+
+
+async def test_metrics() -> None:
+    response = await get(ScriptedRouter(), "/metrics")
+    assert (response.text, response.headers["content-type"]) == ("up 1\n", "text/plain; version=0.0.4")
+
+
+async def classify(router: ScriptedRouter, body: Any) -> Any:
+    async with client(make_app(router, max_body_bytes=100_000)) as http:
+        return await http.post("/v1/classify-task", content=json.dumps(body), headers=JSON)
+
+
+async def test_classify_task() -> None:
+    router = ScriptedRouter()
+    router.classified = ClassifyResponse(
+        recommended_model="m",
+        task_type="code",
+        confidence=0.75,
+        reasoning="why",
+        alternatives=[ModelScore(model="n", score=0.5)],
+    )
+    response = await classify(router, {"task_description": "t", "candidate_models": ["m", "n"]})
+    assert response.json() == {
+        "recommended_model": "m",
+        "task_type": "code",
+        "confidence": 0.75,
+        "reasoning": "why",
+        "alternatives": [{"model": "n", "score": 0.5}],
+    }
+    request = router.asked[0][1]
+    assert (request.task_description, list(request.candidate_models)) == ("t", ["m", "n"])
+    assert request.options.request_id == response.headers["x-request-id"]
+
+
+async def test_classify_task_that_is_not_there_yet() -> None:
+    router = ScriptedRouter()
+    router.classified = failure(12, "not in this version")
+    assert (await classify(router, {"task_description": "t"})).status_code == 501
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "task_description"),
+        ({"task_description": ""}, "task_description"),
+        ({"task_description": "x" * 10_001}, "task_description"),
+        ({"task_description": 1}, "task_description"),
+        ({"task_description": "t", "candidate_models": "m"}, "candidate_models"),
+        ({"task_description": "t", "candidate_models": [1]}, "candidate_models"),
+    ],
+)
+async def test_classify_task_asked_wrongly(body: Any, param: str) -> None:
+    router = ScriptedRouter()
+    response = await classify(router, body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert not router.asked

@@ -1,0 +1,112 @@
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora_gateway.errors import from_status
+from tests.unit.gateway.support import failure
+
+REASONS = {
+    "INVALID_REQUEST": (400, "invalid_request_error", None),
+    "UNAUTHENTICATED": (401, "authentication_error", "unauthenticated"),
+    "PERMISSION_DENIED": (403, "permission_error", "permission_denied"),
+    "MODEL_NOT_FOUND": (404, "not_found_error", "model_not_found"),
+    "NOT_FOUND": (404, "not_found_error", "not_found"),
+    "REQUEST_TOO_LARGE": (413, "invalid_request_error", "request_too_large"),
+    "RATE_LIMITED": (429, "rate_limit_error", "rate_limited"),
+    "QUEUE_FULL": (429, "rate_limit_error", "queue_full"),
+    "CANCELLED": (499, "api_error", "cancelled"),
+    "UPSTREAM_UNREACHABLE": (502, "api_error", "upstream_unreachable"),
+    "UPSTREAM_BROKEN": (502, "api_error", "upstream_broken"),
+    "UPSTREAM_INVALID": (502, "api_error", "upstream_invalid"),
+    "NO_HEALTHY_ENDPOINT": (503, "api_error", "no_healthy_endpoint"),
+    "DRAINING": (503, "api_error", "draining"),
+    "UPSTREAM_TIMEOUT": (504, "api_error", "upstream_timeout"),
+    "DEADLINE_EXCEEDED": (504, "api_error", "deadline_exceeded"),
+    "UNIMPLEMENTED": (501, "server_error", "unimplemented"),
+    "INTERNAL": (500, "server_error", None),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_reason_decides_status_type_and_code(reason: str) -> None:
+    failed = from_status(failure(2, "text", ErrorInfo(reason=reason)).status, "r")
+    assert (failed.status, failed.type, failed.code) == REASONS[reason]
+    assert (failed.message, failed.param) == ("text", None)
+
+
+CODES = {
+    code_pb2.CANCELLED: 499,
+    code_pb2.UNKNOWN: 500,
+    code_pb2.INVALID_ARGUMENT: 400,
+    code_pb2.DEADLINE_EXCEEDED: 504,
+    code_pb2.NOT_FOUND: 404,
+    code_pb2.ALREADY_EXISTS: 500,
+    code_pb2.PERMISSION_DENIED: 403,
+    code_pb2.RESOURCE_EXHAUSTED: 429,
+    code_pb2.FAILED_PRECONDITION: 400,
+    code_pb2.ABORTED: 500,
+    code_pb2.OUT_OF_RANGE: 400,
+    code_pb2.UNIMPLEMENTED: 501,
+    code_pb2.INTERNAL: 500,
+    code_pb2.UNAVAILABLE: 503,
+    code_pb2.DATA_LOSS: 500,
+    code_pb2.UNAUTHENTICATED: 401,
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("details", [(), (ErrorInfo(reason="SOMETHING_NEW"),)])
+def test_without_a_known_reason_the_code_decides(code: int, details: tuple[ErrorInfo, ...]) -> None:
+    assert from_status(failure(code, "text", *details).status, "r").status == CODES[code]
+
+
+@pytest.mark.parametrize("code", [code_pb2.UNKNOWN, code_pb2.INTERNAL])
+def test_the_text_of_an_unforeseen_status_stays_inside(code: int) -> None:
+    failed = from_status(failure(code, "Unexpected <class 'KeyError'>: 'password'").status, "r-1")
+    assert "password" not in failed.message
+    assert "r-1" in failed.message
+
+
+def test_an_empty_message_gets_words() -> None:
+    assert from_status(failure(14, "").status, "r").message == "No healthy endpoint."
+
+
+@pytest.mark.parametrize(("seconds", "nanos", "shown"), [(0, 1, b"1"), (0, 0, b"1"), (2, 0, b"2"), (2, 1, b"3")])
+def test_retry_info_becomes_whole_seconds(seconds: int, nanos: int, shown: bytes) -> None:
+    hint = RetryInfo()
+    hint.retry_delay.seconds = seconds
+    hint.retry_delay.nanos = nanos
+    failed = from_status(failure(8, "x", ErrorInfo(reason="QUEUE_FULL"), QuotaFailure(), hint).status, "r")
+    assert failed.headers == [(b"retry-after", shown)]
+
+
+def test_an_upstream_answer_keeps_status_type_body_and_headers() -> None:
+    hint = RetryInfo()
+    hint.retry_delay.seconds = 9
+    upstream = UpstreamError(
+        status=422, content_type="text/plain", body=b"\xff no", headers=[Header(name="retry-after", value="3")]
+    )
+    failed = from_status(failure(3, "x", hint, upstream, Receipt(backend="b", attempts=1)).status, "r")
+    assert (failed.status, failed.content_type, failed.body()) == (422, b"text/plain", b"\xff no")
+    assert failed.headers == [(b"retry-after", b"3"), (b"x-lexora-backend", b"b"), (b"x-lexora-attempts", b"1")]
+
+
+def test_an_upstream_event_before_the_head_counts_by_its_reason() -> None:
+    event = UpstreamError(status=0, body=b'{"error":{}}')
+    failed = from_status(failure(14, "died", ErrorInfo(reason="UPSTREAM_BROKEN"), event).status, "r")
+    assert (failed.status, failed.event, failed.raw) == (502, b'{"error":{}}', None)
+
+
+def test_half_an_upstream_event_is_not_shown() -> None:
+    event = UpstreamError(status=0, body=b'{"err', truncated=True)
+    assert from_status(failure(14, "died", event).status, "r").event is None
+
+
+def test_unknown_and_unreadable_details_do_no_harm() -> None:
+    status = Status(code=5, message="gone")
+    status.details.append(AnyMessage(type_url="type.googleapis.com/some.Other", value=b"x"))
+    status.details.append(AnyMessage(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff"))
+    assert from_status(status, "r").status == 404

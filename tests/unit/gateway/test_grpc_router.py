@@ -1,0 +1,254 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from lexora.v1.common_pb2 import UpstreamError
+from lexora.v1.models_pb2 import ClassifyRequest, HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse, Model
+from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
+from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
+from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
+from lexora_gateway.details import details_of
+from tests.unit.gateway.support import BODY, CHAT, JSON, client, connected, failure, make_app, post, serving
+
+MIB = 1024 * 1024
+CONTEXT = CallContext()
+REQUEST = GenerateRequest(openai=OpenAiCall(path=CHAT, body=b"{}"))
+STREAM = StreamRequest(openai=OpenAiCall(path=CHAT, body=b"{}"))
+
+
+class Servicer(RouterServiceServicer):
+    """Ends calls as the test says."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.metadata: dict[str, Any] = {}
+        self.remaining: float | None = None
+        self.status: RouterStatusError | None = None
+        self.bare: grpc.StatusCode | None = None
+        self.hang = False
+        self.reply = GenerateResponse()
+        self.waiting = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def Generate(self, request: Any, context: Any) -> Any:
+        await self._script(request, context)
+        return self.reply
+
+    async def Stream(self, request: Any, context: Any) -> Any:
+        for number in range(3):
+            yield StreamResponse(frames=b"%d" % number)
+        await self._script(request, context)
+
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        return ListModelsResponse(models=[Model(id="m")])
+
+    async def Health(self, request: Any, context: Any) -> Any:
+        return HealthResponse(version="v")
+
+    async def GetStats(self, request: Any, context: Any) -> Any:
+        return GetStatsResponse(total_requests=3)
+
+    async def _script(self, request: Any, context: Any) -> None:
+        self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
+        self.remaining = context.time_remaining()
+        if self.hang:
+            self.waiting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        if self.bare is not None:
+            await context.abort(self.bare, "bare")
+        if self.status is not None:
+            status = self.status.status
+            code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+            details = (("grpc-status-details-bin", status.SerializeToString()),)
+            await context.abort(code, status.message, details)
+
+
+@contextlib.asynccontextmanager
+async def wired(servicer: Servicer, address: str = "127.0.0.1:0", **options: Any) -> AsyncIterator[GrpcRouter]:
+    limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    server = grpc.aio.server(options=[*limits, ("grpc.max_metadata_size", 2 * MIB)])
+    add_RouterServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port(address)
+    await server.start()
+    settings: dict[str, Any] = {"max_send_bytes": 8 * MIB} | options
+    router = GrpcRouter(address if address.startswith("unix:") else f"127.0.0.1:{port}", **settings)
+    try:
+        yield router
+    finally:
+        await router.close()
+        await server.stop(None)
+
+
+async def collect(router: GrpcRouter, context: CallContext = CONTEXT) -> list[bytes]:
+    got: list[bytes] = []
+
+    async def emit(message: StreamResponse) -> None:
+        got.append(message.frames)
+
+    await router.stream(STREAM, context, emit)
+    return got
+
+
+async def test_every_rpc_goes_through() -> None:
+    servicer = Servicer()
+    servicer.reply = GenerateResponse(openai={"body": b"answer"})
+    async with wired(servicer) as router:
+        assert (await router.generate(REQUEST, CONTEXT)).openai.body == b"answer"
+        assert await collect(router) == [b"0", b"1", b"2"]
+        assert (await router.list_models(ListModelsRequest(), CONTEXT)).models[0].id == "m"
+        assert (await router.health(HealthRequest(), CONTEXT)).version == "v"
+        assert (await router.get_stats(GetStatsRequest(), CONTEXT)).total_requests == 3
+        with pytest.raises(RouterStatusError) as raised:
+            await router.classify(ClassifyRequest(), CONTEXT)
+    assert raised.value.status.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    assert servicer.requests == [REQUEST, STREAM]
+
+
+async def test_a_unix_socket_is_a_target_too(tmp_path: Path) -> None:
+    async with wired(Servicer(), f"unix:{tmp_path}/router.sock") as router:
+        assert (await router.health(HealthRequest(), CONTEXT)).version == "v"
+
+
+async def test_metadata_and_deadline_go_along() -> None:
+    servicer = Servicer()
+    async with wired(servicer) as router:
+        await router.generate(REQUEST, CallContext((("traceparent", "00-1"),), 30.0))
+        assert servicer.metadata["traceparent"] == "00-1"
+        assert servicer.metadata["x-lexora-error-bytes"] == "1048576"
+        assert servicer.remaining is not None
+        assert 29 < servicer.remaining <= 30
+        await router.generate(REQUEST, CONTEXT)
+        assert servicer.remaining is None
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_status_comes_back_with_its_details(streamed: bool) -> None:
+    servicer = Servicer()
+    own = b"x" * MIB
+    servicer.status = failure(5, "gone", ErrorInfo(reason="MODEL_NOT_FOUND"), UpstreamError(status=404, body=own))
+    async with wired(servicer) as router:
+        with pytest.raises(RouterStatusError) as raised:
+            await (collect(router) if streamed else router.generate(REQUEST, CONTEXT))
+    assert raised.value.status == servicer.status.status
+    upstream = details_of(raised.value.status).upstream
+    assert upstream is not None
+    assert upstream.body == own
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED])
+async def test_a_bare_status_keeps_code_and_message(streamed: bool, code: grpc.StatusCode) -> None:
+    servicer = Servicer()
+    servicer.bare = code
+    async with wired(servicer) as router:
+        with pytest.raises(RouterStatusError) as raised:
+            await (collect(router) if streamed else router.generate(REQUEST, CONTEXT))
+    status = raised.value.status
+    assert (status.code, status.message, len(status.details)) == (code.value[0], "bare", 0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_unreadable_details_leave_code_and_message() -> None:
+    servicer = Servicer()
+
+    async def script(_: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "gone", (("grpc-status-details-bin", b"\xff\xff"),))
+
+    servicer._script = script  # type: ignore[method-assign]  # the scripted part is what the test replaces
+    async with wired(servicer) as router:
+        with pytest.raises(RouterStatusError) as raised:
+            await router.generate(REQUEST, CONTEXT)
+    assert (raised.value.status.code, raised.value.status.message) == (5, "gone")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_deadline_that_passes(streamed: bool) -> None:
+    servicer = Servicer()
+    servicer.hang = True
+    context = CallContext(timeout=0.05)
+    async with wired(servicer) as router:
+        with pytest.raises(RouterStatusError) as raised:
+            await (collect(router, context) if streamed else router.generate(REQUEST, context))
+        assert raised.value.status.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_cancelled_task_cancels_the_call(streamed: bool) -> None:
+    servicer = Servicer()
+    servicer.hang = True
+    async with wired(servicer) as router:
+        work: Any = collect(router) if streamed else router.generate(REQUEST, CONTEXT)
+        task = asyncio.ensure_future(work)
+        await servicer.waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+
+
+async def test_an_emit_that_fails_cancels_the_call() -> None:
+    servicer = Servicer()
+    servicer.hang = True
+
+    async def emit(message: StreamResponse) -> None:
+        if message.frames == b"2":
+            await servicer.waiting.wait()
+            raise KeyError
+
+    async with wired(servicer) as router:
+        with pytest.raises(KeyError):
+            await router.stream(STREAM, CONTEXT, emit)
+        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+
+
+async def test_large_bodies_pass_both_ways() -> None:
+    servicer = Servicer()
+    body = b"x" * (6 * MIB)
+    servicer.reply = GenerateResponse(openai={"body": body})
+    async with wired(servicer) as router:
+        response = await router.generate(GenerateRequest(openai=OpenAiCall(body=body)), CONTEXT)
+    assert response.openai.body == body
+    assert servicer.requests[0].openai.body == body
+
+
+async def test_a_dead_router_is_a_503_that_says_so() -> None:
+    router = GrpcRouter("127.0.0.1:1", max_send_bytes=MIB)
+    app = make_app(router)  # type: ignore[arg-type]  # any RouterPort will do
+    try:
+        with structlog.testing.capture_logs() as logs:
+            async with client(app) as http:
+                response = await http.post(CHAT, content=BODY, headers=JSON)
+                health = await http.get("/health")
+    finally:
+        await router.close()
+    assert response.status_code == 503
+    assert response.json()["error"]["message"] == "The gateway cannot reach its router; try again shortly."
+    assert health.status_code == 503
+    assert logs[0]["event"] == "the router cannot be reached"
+
+
+async def test_a_client_that_leaves_the_facade_cancels_the_call_at_the_router() -> None:
+    servicer = Servicer()
+    servicer.hang = True
+    async with wired(servicer) as router, serving(make_app(router)) as port:  # type: ignore[arg-type]  # as above
+        async with connected(port) as (_, writer):
+            writer.write(post(CHAT, BODY))
+            await servicer.waiting.wait()
+        await asyncio.wait_for(servicer.cancelled.wait(), 0.5)

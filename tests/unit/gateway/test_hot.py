@@ -1,0 +1,392 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+
+from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora.v1.openai_pb2 import OpenAiReply
+from lexora.v1.router_pb2 import StreamResponse
+from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
+from tests.unit.gateway.support import (
+    BODY,
+    CHAT,
+    HEAD,
+    JSON,
+    RECEIPT,
+    STREAMED,
+    ScriptedRouter,
+    client,
+    failing,
+    failure,
+    frames,
+    make_app,
+    whole,
+)
+
+
+async def ask(router: ScriptedRouter, path: str = CHAT, body: bytes = BODY, **headers: str) -> Any:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with client(make_app(router)) as http:
+        return await http.post(path, content=body, headers=JSON | named)
+
+
+@pytest.mark.parametrize("path", JSON_PATHS)
+async def test_a_body_goes_through_as_bytes_and_comes_back_as_bytes(path: str) -> None:
+    router = ScriptedRouter()
+    answer = b'{"seed":9007199254740993 , "x": null}'
+    router.generates = whole(answer, 201, "application/json; charset=utf-8")
+    body = b'{ "seed":9007199254740993,"user":null, "odd": 1e400}'
+    response = await ask(router, path, body)
+    assert (response.status_code, response.content) == (201, answer)
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
+    assert response.headers["content-length"] == str(len(answer))
+    assert (response.headers["x-lexora-backend"], response.headers["x-lexora-attempts"]) == ("main", "2")
+    [(name, request, _)] = router.asked
+    assert name == "generate"
+    assert (request.openai.path, request.openai.body) == (path, body)
+    assert request.openai.content_type == "application/json"
+    assert request.options.request_id == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", AUDIO_PATHS)
+async def test_a_form_goes_through_with_its_boundary(path: str) -> None:
+    router = ScriptedRouter()
+    media = "multipart/form-data; boundary=xyz"
+    body = b'--xyz\r\ncontent-disposition: form-data; name="model"\r\n\r\nwhisper\r\n--xyz--\r\n'
+    response = await ask(router, path, body, content_type=media)
+    assert response.status_code == 200
+    [(name, request, _)] = router.asked
+    assert (name, request.openai.content_type, request.openai.body) == ("generate", media, body)
+
+
+async def test_a_form_with_a_stream_field_is_streamed() -> None:
+    router = ScriptedRouter()
+    body = b'--xyz\r\ncontent-disposition: form-data; name="stream"\r\n\r\ntrue\r\n--xyz--\r\n'
+    response = await ask(router, AUDIO_PATHS[0], body, content_type="multipart/form-data; boundary=xyz")
+    assert response.content == b"data: [DONE]\n\n"
+    assert router.asked[0][0] == "stream"
+
+
+@pytest.mark.parametrize("media", ["text/plain", "", "multipart/form-data; boundary=x", "application/jsonx", "json"])
+async def test_another_content_type_is_refused(media: str) -> None:
+    router = ScriptedRouter()
+    response = await ask(router, content_type=media)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "content-type"
+    assert not router.asked
+
+
+async def test_no_content_type_is_refused() -> None:
+    router = ScriptedRouter()
+    async with client(make_app(router)) as http:
+        assert (await http.post(CHAT, content=BODY)).status_code == 400
+        response = await http.post(AUDIO_PATHS[0], content=BODY, headers=JSON)
+    assert response.status_code == 400
+    assert not router.asked
+
+
+@pytest.mark.parametrize("media", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.x+json;a=b"])
+async def test_json_by_another_name_is_taken(media: str) -> None:
+    router = ScriptedRouter()
+    assert (await ask(router, content_type=media)).status_code == 200
+    assert router.asked[0][1].openai.content_type == media
+
+
+@pytest.mark.parametrize("path", [CHAT, AUDIO_PATHS[0]])
+async def test_an_empty_body_is_refused(path: str) -> None:
+    router = ScriptedRouter()
+    media = "multipart/form-data" if path in AUDIO_PATHS else "application/json"
+    response = await ask(router, path, b"", content_type=media)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "body")
+    assert not router.asked
+
+
+async def test_the_body_may_have_just_the_allowed_size() -> None:
+    router = ScriptedRouter()
+    assert (await ask(router, body=b"x" * 1000)).status_code == 200
+    response = await ask(router, body=b"x" * 1001)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+    assert response.headers["connection"] == "close"
+    assert len(router.asked) == 1
+
+
+@pytest.mark.parametrize("given", ["a", "req-1/2", "~" * 128])
+async def test_a_request_id_is_taken_and_returned(given: str) -> None:
+    router = ScriptedRouter()
+    response = await ask(router, x_request_id=given)
+    assert response.headers["x-request-id"] == given
+    assert router.asked[0][1].options.request_id == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "~" * 129, "é"])
+async def test_an_unfit_request_id_is_replaced(given: str) -> None:
+    router = ScriptedRouter()
+    async with client(make_app(router)) as http:
+        response = await http.post(CHAT, content=BODY, headers={**JSON, "x-request-id": given.encode()})
+    made = response.headers["x-request-id"]
+    assert len(made) == 32
+    assert made == router.asked[0][1].options.request_id
+
+
+async def test_trace_headers_become_metadata() -> None:
+    router = ScriptedRouter()
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await ask(router, traceparent=parent, tracestate="a=1,b=2", authorization="Bearer secret")
+    assert router.asked[0][2].metadata == (("traceparent", parent), ("tracestate", "a=1,b=2"))
+    await ask(router, tracestate="a=1")
+    assert router.asked[1][2].metadata == ()
+
+
+async def test_trace_headers_that_grpc_cannot_carry_are_left_out() -> None:
+    router = ScriptedRouter()
+    async with client(make_app(router)) as http:
+        headers = {**JSON, "traceparent": "x" * 3000, "tracestate": "ä".encode()}
+        await http.post(CHAT, content=BODY, headers=headers)
+    assert router.asked[0][2].metadata == ()
+
+
+async def test_the_time_limit_is_passed_on_and_capped() -> None:
+    router = ScriptedRouter()
+    await ask(router)
+    await ask(router, x_request_timeout="2.5")
+    await ask(router, x_request_timeout="99999")
+    assert [context.timeout for _, _, context in router.asked] == [None, 2.5, 3600]
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "soon", "nan", "inf", ""])
+async def test_a_time_limit_that_is_none_is_refused(given: str) -> None:
+    router = ScriptedRouter()
+    response = await ask(router, x_request_timeout=given)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "x-request-timeout")
+    assert not router.asked
+
+
+async def test_the_engines_further_headers_come_along() -> None:
+    router = ScriptedRouter()
+    given = {
+        "x-ratelimit-remaining-requests": "3",
+        "Connection": "close",
+        "content-length": "1",
+        "x-request-id": "theirs",
+        "bad name": "1",
+        "x-bad": "a\r\nb: c",
+    }
+    router.generates = whole(b"{}", headers=[Header(name=name, value=value) for name, value in given.items()])
+    response = await ask(router, x_request_id="mine")
+    assert response.headers["x-ratelimit-remaining-requests"] == "3"
+    assert response.headers["x-request-id"] == "mine"
+    assert response.headers["content-length"] == "2"
+    assert not {"connection", "bad name", "x-bad", "b"} & set(response.headers)
+
+
+async def test_a_stream_is_relayed() -> None:
+    router = ScriptedRouter()
+    router.streams = frames(b'data: {"a":1}\n\n', b"data: 2\n\n", b"", b"data: [DONE]\n\n")
+    response = await ask(router, body=STREAMED, x_request_id="r")
+    assert (response.status_code, response.content) == (200, b'data: {"a":1}\n\ndata: 2\n\ndata: [DONE]\n\n')
+    headers = response.headers
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-cache", "no")
+    assert (headers["x-request-id"], headers["x-lexora-backend"], headers["x-lexora-attempts"]) == ("r", "main", "2")
+    assert "content-length" not in headers
+    [(name, request, _)] = router.asked
+    assert (name, request.openai.body, request.options.request_id) == ("stream", STREAMED, "r")
+
+
+async def send_raw(router: ScriptedRouter, body: bytes = STREAMED) -> list[dict[str, Any]]:
+    """The ASGI messages of one call."""
+    sent: list[dict[str, Any]] = []
+    requests = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        return requests.pop() if requests else await never()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "headers": [(b"content-type", b"application/json")],
+    }
+    await make_app(router)(scope, receive, send)
+    return sent
+
+
+async def never() -> Any:
+    import asyncio
+
+    return await asyncio.Event().wait()
+
+
+async def test_each_message_is_sent_at_once_and_nothing_before_the_first() -> None:
+    router = ScriptedRouter()
+    sent: list[Any] = []
+
+    async def script(_: ScriptedRouter, emit: Any) -> None:
+        await emit(StreamResponse(receipt=RECEIPT))
+        assert not sent
+        await emit(StreamResponse(head=HEAD))
+        assert [message["type"] for message in sent] == ["http.response.start"]
+        for number in range(3):
+            await emit(StreamResponse(frames=b"data: %d\n\n" % number))
+            assert sent[-1] == {"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True}
+        await emit(StreamResponse(receipt=Receipt(backend="main", attempts=2)))
+        assert len(sent) == 4
+
+    router.streams = script
+    requests = [{"type": "http.request", "body": STREAMED, "more_body": False}]
+
+    async def receive() -> Any:
+        return requests.pop() if requests else await never()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"content-type", b"application/json")]}
+    await make_app(router)(scope, receive, send)
+    assert len(sent) == 5
+    assert sent[-1] == {"type": "http.response.body", "body": b""}
+    assert (b"x-lexora-backend", b"main") in sent[0]["headers"]
+
+
+async def test_a_reply_inside_a_stream_call_is_a_whole_answer() -> None:
+    router = ScriptedRouter()
+
+    async def script(_: ScriptedRouter, emit: Any) -> None:
+        await emit(StreamResponse(receipt=RECEIPT, reply=OpenAiReply(head={"status": 200}, body=b'{"a": 1}')))
+
+    router.streams = script
+    response = await ask(router, body=b'{"user": "\\"stream\\"", "tools": ["stream"]}')
+    assert response.content == b'{"a": 1}'
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["content-length"] == "8"
+    assert response.headers["x-lexora-backend"] == "main"
+
+
+async def test_a_stream_without_an_answer_is_a_bug() -> None:
+    router = ScriptedRouter()
+    router.streams = frames()
+    with structlog.testing.capture_logs() as logs:
+        response = await ask(router, body=STREAMED, x_request_id="r")
+    assert response.status_code == 500
+    assert [(entry["request_id"], entry["log_level"]) for entry in logs] == [("r", "error")]
+
+
+@pytest.mark.parametrize("body", [BODY, STREAMED])
+async def test_an_error_before_the_head_is_a_status(body: bytes) -> None:
+    router = ScriptedRouter()
+    info = ErrorInfo(reason="INVALID_REQUEST")
+    bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="temperature")])
+    hint = RetryInfo()
+    hint.retry_delay.nanos = 1
+    router.generates = router.streams = failing(failure(3, "too hot", info, bad, hint, RECEIPT))
+    response = await ask(router, body=body, x_request_id="r")
+    assert response.status_code == 400
+    assert response.json() == {
+        "error": {"message": "too hot", "type": "invalid_request_error", "param": "temperature", "code": None}
+    }
+    assert response.headers["retry-after"] == "1"
+    assert (response.headers["x-request-id"], response.headers["x-lexora-backend"]) == ("r", "main")
+    assert response.headers["x-lexora-attempts"] == "2"
+
+
+@pytest.mark.parametrize("body", [BODY, STREAMED])
+async def test_the_engines_own_error_comes_back_untouched(body: bytes) -> None:
+    router = ScriptedRouter()
+    own = b'{"error":{"message":"busy" ,"code":429}}'
+    headers = [Header(name="retry-after", value="7"), Header(name="x-ratelimit-limit-requests", value="1")]
+    upstream = UpstreamError(status=429, content_type="application/problem+json", body=own, headers=headers)
+    router.generates = router.streams = failing(failure(8, "busy", ErrorInfo(reason="UPSTREAM_ERROR"), upstream))
+    response = await ask(router, body=body)
+    assert (response.status_code, response.content) == (429, own)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["retry-after"] == "7"
+    assert response.headers["x-ratelimit-limit-requests"] == "1"
+
+
+BROKEN = failure(14, "the engine died", ErrorInfo(reason="UPSTREAM_BROKEN"))
+ENGINE_EVENT = b'{"error":{"message":"worker killed","code":500}}'
+ENGINE_BROKE = failure(14, "x", ErrorInfo(reason="UPSTREAM_BROKEN"), UpstreamError(status=0, body=ENGINE_EVENT))
+OWN_EVENTS = {
+    CHAT: (b"", {"error": {"message": "the engine died", "type": "api_error", "param": None, "code": "upstream_broken"}}),
+    "/v1/messages": (
+        b"event: error\n",
+        {"type": "error", "error": {"type": "api_error", "message": "the engine died"}},
+    ),
+    "/v1/responses": (
+        b"event: error\n",
+        {
+            "type": "error",
+            "code": "upstream_broken",
+            "message": "the engine died",
+            "param": None,
+            "sequence_number": 0,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("path", list(OWN_EVENTS))
+async def test_an_error_after_the_head_is_the_last_event(path: str) -> None:
+    router = ScriptedRouter()
+    router.streams = frames(b"data: 1\n\n", then=BROKEN)
+    response = await ask(router, path, STREAMED)
+    prefix, event = OWN_EVENTS[path]
+    first, _, last = response.content.partition(b"\n\n")
+    assert (response.status_code, first) == (200, b"data: 1")
+    assert last.startswith(prefix + b"data: ")
+    assert last.endswith(b"\n\n")
+    assert json.loads(last[len(prefix) + 6 :]) == event
+    assert b"[DONE]" not in response.content
+
+
+@pytest.mark.parametrize("path", list(OWN_EVENTS))
+async def test_the_engines_own_error_event_is_sent_untouched(path: str) -> None:
+    router = ScriptedRouter()
+    router.streams = frames(b"data: 1\n\n", then=ENGINE_BROKE)
+    response = await ask(router, path, STREAMED)
+    assert response.content == b"data: 1\n\n" + OWN_EVENTS[path][0] + b"data: " + ENGINE_EVENT + b"\n\n"
+
+
+async def test_a_failed_stream_ends_its_body_properly() -> None:
+    router = ScriptedRouter()
+    router.streams = frames(b"data: 1\n\n", then=BROKEN)
+    sent = await send_raw(router)
+    assert not sent[-1].get("more_body", False)
+    assert sent[-1]["body"].startswith(b"data: {")
+
+
+@pytest.mark.parametrize("body", [BODY, STREAMED])
+async def test_a_bug_is_logged_and_tells_nothing(body: bytes) -> None:
+    router = ScriptedRouter()
+    router.generates = router.streams = failing(ValueError("secret"))
+    with structlog.testing.capture_logs() as logs:
+        response = await ask(router, body=body, x_request_id="find-me")
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "server_error"
+    assert "find-me" in response.json()["error"]["message"]
+    assert b"secret" not in response.content
+    assert (logs[0]["request_id"], logs[0]["exc_info"]) == ("find-me", True)
+
+
+async def test_a_bug_after_the_head_is_an_event() -> None:
+    router = ScriptedRouter()
+    router.streams = frames(b"data: 1\n\n", then=ValueError("secret"))
+    with structlog.testing.capture_logs() as logs:
+        response = await ask(router, body=STREAMED)
+    assert response.content.startswith(b'data: 1\n\ndata: {"error":')
+    assert b"secret" not in response.content
+    assert len(logs) == 1
+
+
+def test_the_facade_knows_neither_router_nor_command() -> None:
+    import lexora_gateway
+
+    sources = Path(lexora_gateway.__file__).parent.rglob("*.py")
+    text = "".join(source.read_text() for source in sources)
+    assert not any(name in text for name in ("lexora_router", "lexora_sim", "lexora_cli"))

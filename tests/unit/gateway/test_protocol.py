@@ -1,0 +1,152 @@
+import asyncio
+import contextlib
+
+import pytest
+
+from lexora_gateway import protocol
+from lexora_gateway.protocol import MAX_HEAD_BYTES
+from tests.unit.gateway.support import BODY, CHAT, ScriptedRouter, connected, hanging, make_app, post, serving
+
+
+async def answer_to(*pieces: bytes) -> bytes:
+    """What comes back until the server closes, each piece sent by itself."""
+    async with serving(make_app(ScriptedRouter())) as port, connected(port) as (reader, writer):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        return await asyncio.wait_for(reader.read(), 5)
+
+
+def refused(answer: bytes) -> bool:
+    return (
+        answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        and b"connection: close" in answer
+        and b'"code":"request_head_too_large"' in answer
+    )
+
+
+async def test_a_head_too_large_in_one_piece() -> None:
+    headers = [f"x-{number}: {'y' * 1000}" for number in range(70)]
+    assert refused(await answer_to(post(CHAT, BODY, *headers)))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"GET /health/live HTTP/1.1\r\nx-long: ", b"GET /health/live?", b"GET /health/live HTTP/1.1\r\nx", b"\r\n\r\n"],
+)
+async def test_a_head_without_end(start: bytes) -> None:
+    # Before the first byte of a request the parser eats newlines for ever.
+    filler = (b"\r\n" if start.startswith(b"\r\n") else b"yy") * 512
+    answer = await answer_to(start, *[filler] * (MAX_HEAD_BYTES // len(filler) + 2))
+    assert refused(answer)
+
+
+async def test_many_small_headers_without_end() -> None:
+    assert refused(await answer_to(b"GET / HTTP/1.1\r\n", *[b"x-header: value\r\n" * 100] * 50))
+
+
+async def test_a_head_just_within_the_bound_passes() -> None:
+    pad = "y" * (MAX_HEAD_BYTES - 1000)
+    answer = await answer_to(f"GET /health/live HTTP/1.1\r\nconnection: close\r\nx: {pad}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_a_long_body_does_not_count_as_head() -> None:
+    router = ScriptedRouter()
+    body = b"x" * 300_000
+    async with serving(make_app(router, max_body_bytes=1_000_000)) as port, connected(port) as (reader, writer):
+        for _ in range(3):
+            writer.write(post(CHAT, body))
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readuntil(b"{}")
+    assert len(router.asked) == 3
+
+
+@pytest.mark.parametrize("filler", [b"x-trailer: value\r\n" * 100, b"y" * 2000])
+async def test_trailers_without_end_close_the_connection(filler: bytes) -> None:
+    router = ScriptedRouter()
+    head = post(CHAT, b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
+    async with serving(make_app(router)) as port, connected(port) as (reader, writer):
+        writer.write(head + b"2\r\n{}\r\n0\r\n")
+        # What shares a read with the body is not counted.
+        writer.write(filler * (10 * MAX_HEAD_BYTES // len(filler)))
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert not router.asked
+
+
+async def test_trailers_are_not_headers() -> None:
+    router = ScriptedRouter()
+    head = post(CHAT, b"", "connection: close").replace(b"content-length: 0", b"transfer-encoding: chunked")
+    async with serving(make_app(router)) as port, connected(port) as (reader, writer):
+        writer.write(head + b"2\r\n{}\r\n0\r\nx-request-id: trailer\r\n\r\n")
+        assert b"x-request-id: trailer" not in await reader.read()
+    assert router.asked[0][1].openai.body == b"{}"
+
+
+async def test_what_is_no_http_gets_a_400_in_the_usual_shape() -> None:
+    answer = await answer_to(b"nonsense\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b'{"error":{"message":"Invalid HTTP request received."' in answer
+
+
+async def test_a_refusal_never_lands_inside_a_response_under_way() -> None:
+    router = ScriptedRouter()
+    router.generates = hanging
+    async with serving(make_app(router)) as port, connected(port) as (reader, writer):
+        writer.write(post(CHAT, BODY))
+        await router.waiting.wait()
+        writer.write(b"nonsense\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    await asyncio.wait_for(router.cancelled.wait(), 5)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_refused_client_that_is_still_sending_gets_its_answer(declared: bool) -> None:
+    body = b"x" * 8_000_000
+    head = post(CHAT, body).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    if not declared:
+        head = head.replace(b"content-length: 8000000", b"transfer-encoding: chunked") + b"7a1200\r\n"
+    async with serving(make_app(ScriptedRouter())) as port, connected(port) as (reader, writer):
+        # A client that reads only after it has sent everything: a reset would lose the answer.
+        writer.write(head)
+        for start in range(0, len(body), 100_000):
+            writer.write(body[start : start + 100_000])
+            await writer.drain()
+        answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_refused_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_BYTES", 1_000_000)
+    head = post(CHAT, b"").replace(b"content-length: 0", b"content-length: 99999999")
+    async with serving(make_app(ScriptedRouter())) as port, connected(port) as (_, writer):
+        writer.write(head)
+
+        async def send_for_ever() -> None:
+            while True:
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_for_ever(), 5)
+
+
+async def test_a_refused_client_that_falls_silent_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.05)
+    head = post(CHAT, b"").replace(b"content-length: 0", b"content-length: 99999999")
+    app = make_app(ScriptedRouter())
+    async with serving(app) as port, connected(port) as (reader, writer):
+        writer.write(head)
+        assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+
+        async def send_slowly() -> None:
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_slowly(), 5)

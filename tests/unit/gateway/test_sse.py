@@ -1,0 +1,12 @@
+import json
+
+from lexora_gateway.errors import Failure
+from lexora_gateway.sse import error_event_of
+
+
+def test_newlines_in_the_engines_words_stay_inside_the_event() -> None:
+    failed = Failure(502, "x", "api_error", event=b'{\n "error":\r\n {}\r}')
+    event = error_event_of("/v1/completions")(failed)
+    assert event == b'data: {\ndata:  "error":\ndata:  {}\ndata: }\n\n'
+    lines = event.decode().removesuffix("\n\n").split("\n")
+    assert json.loads("\n".join(line.removeprefix("data: ") for line in lines)) == {"error": {}}

@@ -1,0 +1,135 @@
+"""The example file and the page about the configuration say what the models say."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic.fields import FieldInfo
+
+from lexora_router.config import BackendConfig, Config, ModelEntry, RoutingConfig
+from lexora_router.config.load import dump, load
+from lexora_router.config.shape import at, leaves, shape
+from lexora_router.config.warn import NOT_YET_IN_FORCE
+
+ROOT = Path(__file__).parents[4]
+EXAMPLE = ROOT / "config" / "lexora_config.yaml"
+PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+PATHS = [path for path, _ in leaves()]
+# A key that is switched off begins with a "#" and no space.
+SWITCHED_ON = re.sub(r"(?m)^(\s*)#(?=[a-z_-])", r"\1", EXAMPLE.read_text(encoding="utf-8"))
+
+
+def name(path: tuple[str, ...]) -> str:
+    return ".".join(path).replace("*", "NAME").replace(".[]", "[]")
+
+
+def field(path: tuple[str, ...]) -> FieldInfo:
+    model: Any = Config
+    found = FieldInfo()
+    for key in path:
+        if key == "*":
+            model = BackendConfig
+        elif key == "[]":
+            model = ModelEntry
+        else:
+            found = model.model_fields[key]
+            model = shape(found.annotation).kind
+    return found
+
+
+def values(data: Any, path: tuple[str, ...]) -> list[Any]:
+    """Everything that the data has at a path, under whatever names."""
+    if not path:
+        return [data]
+    if path[0] == "*":
+        below = list(data.values())
+    elif path[0] == "[]":
+        below = [item for item in data if isinstance(item, dict)]
+    else:
+        below = [data[path[0]]] if isinstance(data, dict) and path[0] in data else []
+    return [value for item in below for value in values(item, path[1:])]
+
+
+def test_the_walk_finds_every_kind_of_key() -> None:
+    assert ("server", "port") in PATHS
+    assert ("routing", "backends", "*", "azure", "api_version") in PATHS
+    assert ("routing", "backends", "*", "models", "[]", "max_model_len") in PATHS
+    assert len(PATHS) == len(set(PATHS)) > 60
+
+
+def test_the_example_file_is_the_defaults_but_for_its_backends() -> None:
+    result = load(str(EXAMPLE), {})
+    assert result.warnings == ()
+    routing = result.config.routing.model_copy(update={"backends": {}, "default_backend": None})
+    assert result.config.model_copy(update={"routing": routing}) == Config(routing=RoutingConfig())
+    main = result.config.backends()["main"]
+    assert main.model_copy(update={"models": ()}) == BackendConfig(url="http://localhost:8000")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_the_example_file_has_every_key_with_its_default(path: tuple[str, ...]) -> None:
+    found = values(yaml.safe_load(SWITCHED_ON), path)
+    assert found, "the key is missing"
+    info = field(path)
+    free = info.is_required() or path[:3] == ("routing", "backends", "*") or path == ("routing", "default_backend")
+    default = list(info.default) if isinstance(info.default, tuple) else info.default
+    assert free or found == [default]
+
+
+def test_the_example_file_has_no_other_keys(tmp_path: Path) -> None:
+    known = {key for path in PATHS for key in path}
+    keys = set(re.findall(r"(?m)^\s*#?(?:- )?([a-z_]+):", EXAMPLE.read_text(encoding="utf-8")))
+    assert keys - known == {"main", "openai_backup"}
+    commented = tmp_path / "c.yaml"
+    commented.write_text(SWITCHED_ON, encoding="utf-8")
+    config = load(str(commented), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"}).config
+    assert set(config.backends()) == {"main", "openai_backup", "azure"}
+
+
+def rows() -> dict[str, list[str]]:
+    lines = [line for line in PAGE.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    assert all(len(row) == 4 for row in cells)
+    found = {row[0].strip("`"): row[1:] for row in cells}
+    assert len(found) == len(cells)
+    return found
+
+
+def test_the_page_has_exactly_the_keys_of_the_models() -> None:
+    assert sorted(rows()) == sorted(map(name, PATHS))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name)
+def test_the_page_has_the_default_the_variable_and_a_meaning(path: tuple[str, ...]) -> None:
+    default, variable, meaning = rows()[name(path)]
+    info = field(path)
+    if info.is_required():
+        assert default == "required"
+    elif info.default_factory is None:
+        value = info.default
+        assert default.strip("`") == (value if isinstance(value, str) and value else json.dumps(value))
+    expected = "–" if "[]" in path else "`LEXORA_" + "__".join(path).replace("*", "NAME").upper() + "`"
+    assert variable == expected
+    assert meaning
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+def test_the_examples_of_the_page_load(example: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(example, encoding="utf-8")
+    config = load(str(file), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"}).config
+    assert config.backends()
+    assert yaml.safe_load(dump(config))
+
+
+def test_the_page_says_what_is_not_in_force() -> None:
+    sections = dict(re.findall(r"(?ms)^### (\S+?)\n(.*?)(?=^##|\Z)", PAGE))
+    for key in NOT_YET_IN_FORCE:
+        parent, _, last = key.rpartition(".")
+        section = sections[parent.removesuffix(".*") or key]
+        assert "not yet in force" in section
+        assert last in section
+        assert at(tuple(key.split("."))) is not None
