@@ -80,8 +80,9 @@ def parse_object(body: bytes) -> Fields:
     """The JSON object in `body`. Raises Refused (400) for anything else, 10,000-deep nesting included."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-        # A lone surrogate passes as JSON but is no text; better found here than in the middle of a message.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if b"\\u" in body:
+            # Half a surrogate pair passes as JSON but is no text; better found here than in the middle of a message.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError:
         raise Refused(invalid("The request body is not UTF-8.", "body")) from None
     except UnicodeEncodeError:

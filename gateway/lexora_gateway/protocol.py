@@ -53,6 +53,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Bytes received since the parser last got anywhere: a head began, a piece of a body came, a message ended.
         self._unparsed = 0
         self._read = 0
+        # Length of the read that brought the head's first byte.
+        self._first_read = 0
         self._in_head = False
         self._too_large = False
         self._linger_left = 0
@@ -72,13 +74,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._read = len(data)
         self._unparsed += self._read
         super().data_received(data)
-        if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._unparsed > MAX_HEAD_BYTES and self._linger_end is None and not self.transport.is_closing():
             self._too_large = True
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._unparsed = 0
+        self._first_read = self._read
         self._in_head = True
         super().on_message_begin()
 
@@ -90,7 +93,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A whole head; it may have come in one large read."""
         self._in_head = False
-        if self._unparsed + self._read > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
+        if self._first_read + self._unparsed > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             self._too_large = True
             raise _HeadTooLarge
         super().on_headers_complete()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.router_port import CallContext
@@ -32,7 +32,7 @@ def request_id_of(headers: Headers) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return uuid4().hex
+    return token_hex(16)
 
 
 def context_of(headers: Headers, max_timeout: float, default_timeout: float | None = None) -> CallContext:

@@ -32,6 +32,7 @@ def server_config(app: FastAPI, *, host: str, port: int) -> uvicorn.Config:
         log_config=None,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
 

@@ -1,6 +1,7 @@
 """The router as one object: built from a configuration, started and stopped inside an event loop."""
 
 import asyncio
+import gc
 import time
 
 import structlog
@@ -19,6 +20,8 @@ from lexora_router.server import RouterService
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import BackendCollector, Metrics
 from lexora_router.telemetry.stats import Stats
+
+YOUNG_OBJECTS = 20_000
 
 _log = structlog.get_logger("lexora.router")
 
@@ -75,6 +78,7 @@ class RouterApp:
             asyncio.create_task(self._prober.run(), name="lexora-probe"),
             asyncio.create_task(self._catalogue.keep_fresh(), name="lexora-catalogue"),
         ]
+        _settle_garbage_collector()
         return bound
 
     async def drain(self) -> None:
@@ -107,6 +111,16 @@ class RouterApp:
             task = asyncio.create_task(self.grpc.set_serving(serving=serving))
             self._updates.add(task)
             task.add_done_callback(self._updates.discard)
+
+
+def _settle_garbage_collector() -> None:
+    """Leave what lives as long as the process out of every collection, and collect the young less often.
+
+    At the default threshold of 700 objects a call pays for a collection of its own, a tenth of its CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 def _registry() -> CollectorRegistry:

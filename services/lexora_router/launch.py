@@ -11,7 +11,7 @@ import structlog
 import uvloop
 
 from lexora_router.config import Config
-from lexora_router.config_load import ConfigError, load
+from lexora_router.config.load import ConfigError, load
 from lexora_router.telemetry.logs import configure_logs
 
 FAILED = 1

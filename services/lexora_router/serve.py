@@ -34,6 +34,8 @@ async def start_grpc(router: RouterApp) -> str:
     try:
         return address(host, await router.start(host, server.grpc_port))
     except OSError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise  # not gRPC's word for an address: a certificate file, for example
         if not host.startswith("unix:"):
             # gRPC does not say why: an ordinary socket meets the same trouble, and tells.
             listen(host, server.grpc_port, GRPC).close()

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -171,7 +171,7 @@ class RouterService:
     def _call(self, options: common_pb2.CallOptions, context: Context) -> Call:
         now = self._clock()
         return Call(
-            id=options.request_id or uuid.uuid4().hex,
+            id=options.request_id or secrets.token_hex(16),
             path="",
             body=b"",
             content_type=JSON,

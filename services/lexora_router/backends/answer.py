@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from lexora_router.backends.http1 import Response
+from lexora_router.backends.http1 import Response, TransportError
 from lexora_router.backends.sse import Inspector, dialect_of
 from lexora_router.backends.usage import WireUsage, add_usage
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
@@ -129,8 +129,8 @@ async def _linger(read: Callable[[], Awaitable[bytes]]) -> None:
         async with asyncio.timeout(LINGER_SECONDS):
             while await read():
                 pass
-    except TimeoutError:
-        return
+    except (TimeoutError, TransportError):
+        return  # the answer is whole, whatever becomes of its connection
 
 
 def _end_to_end(response: Response) -> Headers:

@@ -53,8 +53,8 @@ class Response:
 
     async def read(self) -> bytes:
         """All bytes that have arrived since the last read, at least one; empty at the end. Raises TransportError."""
-        if not self._chunks and not self._complete and self._error is None:
-            await self.wait()
+        while not self._chunks and not self._complete and self._error is None:
+            await self.wait()  # what arrived may be framing only
         if self._chunks:
             data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
@@ -97,6 +97,8 @@ class Response:
 
     def add(self, body: bytes) -> bool:
         """Take a piece of the body; True when the reader has fallen behind."""
+        if self._complete:
+            return False
         self._chunks.append(body)
         self._size += len(body)
         return self._size > HIGH_WATER_BYTES
@@ -124,6 +126,7 @@ class _Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._until_close = False
         self._keep_alive = False
+        self._surplus = False
         self.idle_since = 0.0
 
     @property
@@ -154,7 +157,8 @@ class _Connection(asyncio.Protocol):
         if self._response is None:
             return
         self._response = None
-        if keep and self._keep_alive and self.usable:
+        if keep and self._keep_alive and not self._surplus and self.usable:
+            self.resume()
             self._origin.keep(self)
         elif self._transport is not None:
             self._transport.abort()
@@ -193,6 +197,10 @@ class _Connection(asyncio.Protocol):
 
     # -- httptools
 
+    def on_message_begin(self) -> None:
+        if self._response is not None and self._response.started:
+            self._surplus = True  # a second answer to one request: what follows on this connection is anybody's guess
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADER_BYTES:
@@ -202,7 +210,7 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         response = self._response
-        if status < 200 or response is None:
+        if status < 200 or response is None or self._surplus:
             self._headers = []
             return
         names = {name for name, _ in self._headers}

@@ -1,10 +1,12 @@
 """How an engine is addressed: paths, names, keys. One class per kind of engine; none of them does I/O."""
 
 from typing import Protocol
+from urllib.parse import quote
 
 from yarl import URL
 
 from lexora_router.config import AzureConfig, BackendConfig
+from lexora_router.errors import InvalidRequest
 
 USAGE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
@@ -64,7 +66,7 @@ class AzureProtocol:
     def url(self, base: URL, path: str, model: str) -> URL:
         """The model is part of the path in the deployment style."""
         rest = path.removeprefix("/v1/").lstrip("/")
-        where = base / "openai" / "v1" if self._v1 else base / "openai" / "deployments" / model
+        where = base / "openai" / "v1" if self._v1 else _deployment(base, model)
         return where.joinpath(rest).with_query(self._query)
 
     def auth(self) -> dict[str, str]:
@@ -79,6 +81,13 @@ class AzureProtocol:
     def health_url(self, base: URL) -> URL | None:
         """Nothing free of charge to ask."""
         return None
+
+
+def _deployment(base: URL, model: str) -> URL:
+    """The model as one segment of the path, whatever a client calls it; raises InvalidRequest when it cannot be one."""
+    if model in ("", ".", ".."):
+        raise InvalidRequest("The model does not name a deployment.", "model")
+    return (base / "openai" / "deployments").joinpath(quote(model, safe=""), encoded=True)
 
 
 def protocol_of(config: BackendConfig) -> EngineProtocol:

@@ -53,10 +53,11 @@ class ModelRoutes:
         if target is not None:
             return target
         model = self._aliases.get(model, model)
-        target = self._configured.get(model) or self._listed(model)
-        if target is None and self._default is not None and not self._strict:
-            target = self._default.target(model)
-        return target
+        target = self._configured.get(model)
+        if target is not None:
+            return target
+        backend = self._lister(model) or (None if self._strict else self._default)
+        return backend.target(model) if backend is not None else None
 
     async def discover(self, model: str) -> Target:
         """Ask the backends for models that are new; raises ModelNotFound."""
@@ -68,7 +69,7 @@ class ModelRoutes:
 
     def label(self, model: str) -> str:
         """The model's name if it is a known one, else "other": clients may not invent metric labels."""
-        known = model in self._configured or model in self._aliases or self._listed(model) is not None
+        known = model in self._configured or model in self._aliases or self._lister(model) is not None
         return model if known else "other"
 
     async def default_model(self) -> str:
@@ -113,10 +114,11 @@ class ModelRoutes:
             return self._default.target("")
         raise InvalidRequest("No model is named, and no default model is configured.", "model")
 
-    def _listed(self, model: str) -> Target | None:
+    def _lister(self, model: str) -> Backend | None:
+        """The backend that lists a model which is not configured."""
         for backend in self._backends.values():
-            if self._takes_listed(backend) and model in self._catalogue.listed(backend.name):
-                return backend.target(model)
+            if model in self._catalogue.listed(backend.name) and self._takes_listed(backend):
+                return backend
         return None
 
     def _takes_listed(self, backend: Backend) -> bool:

@@ -144,7 +144,7 @@ class Inspector:
             seen = _decode_payload(payload)
         except msgspec.ValidationError:
             return True  # an event of another shape is not ours to judge
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.failure = UpstreamInvalid("The engine sent an event that is not JSON.")
             return False
         if (error := bytes(seen.error)) not in (b"", b"null"):
@@ -177,7 +177,14 @@ _TERMINAL = {"message_stop", "response.completed", "response.incomplete", "respo
 # Marks that make a block worth parsing: everything else passes by unread.
 _LOOKS: dict[Dialect, tuple[bytes, ...]] = {
     Dialect.OPENAI: (b'"usage"', b'"finish_reason":"', b"[DONE]", b'"error"', b'"finish_reason": "'),
-    Dialect.RESPONSES: (b'"usage"', b"response.completed", b"response.incomplete", b"response.failed", b'"error"'),
+    Dialect.RESPONSES: (
+        b'"usage"',
+        b"response.completed",
+        b"response.incomplete",
+        b"response.failed",
+        b"response.cancelled",
+        b'"error"',
+    ),
     Dialect.ANTHROPIC: (b'"usage"', b"message_stop", b'"error"'),
     Dialect.OTHER: (b'"usage"', b'"error"'),
 }

@@ -28,7 +28,19 @@ class EngineTimeouts:
 class _Watch:
     """One timer per attempt, moved only when it fires, so that an event costs two clock readings and no timer."""
 
-    __slots__ = ("_call", "_clock", "_emit", "_emitting", "_last", "_limits", "_phase", "_timeout", "_timer", "_total_at")
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_emit",
+        "_emitting",
+        "_exceeded",
+        "_last",
+        "_limits",
+        "_phase",
+        "_timeout",
+        "_timer",
+        "_total_at",
+    )
 
     def __init__(self, call: Call, limits: Timeouts, emit: Emit, clock: Callable[[], float]) -> None:
         self._call = call
@@ -37,6 +49,7 @@ class _Watch:
         self._clock = clock
         self._emitting = False
         self._phase = "first token"
+        self._exceeded = ""
         self._timeout = asyncio.timeout(None)
         self._last = clock()
         self._total_at = self._last + limits.total
@@ -73,15 +86,14 @@ class _Watch:
         if now < due:
             self._timer = asyncio.get_running_loop().call_at(due, self._check)
             return
-        if now >= self._total_at:
-            self._phase = "total"
+        self._exceeded = "total" if now >= self._total_at else self._phase
         self._timeout.reschedule(now)
 
     def _error(self) -> UpstreamTimeout:
         receipt, limits = self._call.receipt, self._limits
         where = f"backend `{receipt.backend}`"
-        if self._phase == "total":
+        if self._exceeded == "total":
             return UpstreamTimeout(f"{where} was not done within {limits.total:g} s (total_timeout).", "total")
-        if self._phase == "first token":
+        if self._exceeded == "first token":
             return UpstreamTimeout(f"{where} sent nothing for {limits.first_token:g} s (first_token_timeout).", "first token")
         return UpstreamTimeout(f"{where} fell silent for {limits.idle:g} s in mid-answer (idle_timeout).", "idle")

@@ -6,6 +6,7 @@ import asyncio
 import time
 from bisect import insort
 
+from lexora_sim.engine.clock import Clock
 from lexora_sim.engine.metrics import ModelMetrics
 from lexora_sim.engine.prefix_cache import PrefixCache
 from lexora_sim.engine.sequence import Sequence
@@ -24,7 +25,7 @@ class Scheduler:
 
     def __init__(self, settings: SimSettings) -> None:
         self.settings = settings
-        self.loop = asyncio.get_running_loop()
+        self.clock = Clock(asyncio.get_running_loop())
         self.metrics = {name: ModelMetrics() for name in (*settings.models, *settings.embedding_models)}
         self.prefix_caching = settings.prefix_cache
         self.kv_capacity = settings.kv_capacity_tokens

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from asyncio import TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
     from lexora_sim.text.language import Source
 
 _BURST = 16  # tokens per turn of the loop when nothing separates them
+_MAX_CATCH_UP = 0.05  # seconds of lateness that are made good
+_TICK = 0.0015  # seconds; the clock's step and a little
 
 # (new token ids, finish reason or None, stop token id or None)
 Sink = Callable[[list[int], str | None, int | None], None]
@@ -48,7 +49,7 @@ class Sequence:
     first_token: float = 0.0
     last_token: float = 0.0
     due: float = 0.0
-    timer: TimerHandle | None = None
+    planned: float = -1.0  # the instant of the next step; negative = none
     running: bool = False
     done: bool = False
     stalled: bool = False
@@ -64,15 +65,17 @@ class Sequence:
         scheduler = self.scheduler
         if scheduler is None or self.frozen:
             return
-        now = scheduler.loop.time()
-        self.due = max(self.due, now - 0.05) + delay if self.due else now + delay
-        self.timer = scheduler.loop.call_at(self.due, self.step)
+        now = scheduler.clock.now()
+        self.due = max(self.due, now - _MAX_CATCH_UP) + delay if self.due else now + delay
+        self.planned = self.due
+        if delay > 0:
+            scheduler.clock.at(self.due, self.step)
+        else:
+            scheduler.clock.soon(self.step)
 
     def cancel(self) -> None:
         """Take no further step."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self.planned = -1.0
 
     def freeze(self) -> None:
         """Keep the place and say nothing more."""
@@ -87,10 +90,10 @@ class Sequence:
 
     def step(self) -> None:
         """Make the tokens that are due and plan the next step."""
-        self.timer = None
         scheduler = self.scheduler
-        if scheduler is None or self.done or self.frozen or not self.running:
-            return
+        if scheduler is None or self.planned < 0 or self.planned > scheduler.clock.now() + _TICK:
+            return  # cancelled or planned anew since this call was made
+        self.planned = -1.0
         if not self.ready():
             self.stalled = True
             return

@@ -90,7 +90,9 @@ class Exchange:
         if self.over or self.held:
             return
         fault = self.fault
-        if fault is not None and fault.kind == "split":
+        if fault is None:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event)
+        elif fault.kind == "split":
             for piece in pieces(_newlines(event, fault.text("newline", "lf")), max(1, fault.number("bytes", 5))):
                 self._push(self._chunk(piece))
         else:

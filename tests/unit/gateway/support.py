@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
@@ -25,8 +25,9 @@ from lexora.v1.models_pb2 import (
 from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
-from lexora_gateway import CallContext, Emit, GatewayServer, RouterStatusError, create_app, server_config
+from lexora_gateway import CallContext, Emit, GatewayServer, RouterPort, RouterStatusError, create_app, server_config
 
+T = TypeVar("T")
 Script = Callable[..., Awaitable[Any]]
 RECEIPT = Receipt(backend="main", attempts=2)
 HEAD = OpenAiHead(status=200, content_type="text/event-stream; charset=utf-8")
@@ -88,7 +89,7 @@ class ScriptedRouter:
         finally:
             self.active -= 1
 
-    def _told(self, name: str, request: Any, context: CallContext, answer: Any) -> Any:
+    def _told(self, name: str, request: Any, context: CallContext, answer: T | Exception) -> T:
         self.asked.append((name, request, context))
         if isinstance(answer, Exception):
             raise answer
@@ -136,7 +137,7 @@ def failure(code: int, message: str = "no", *details: Any) -> RouterStatusError:
     return RouterStatusError(status)
 
 
-def make_app(router: ScriptedRouter, **options: Any) -> FastAPI:
+def make_app(router: RouterPort, **options: Any) -> FastAPI:
     settings: dict[str, Any] = {
         "version": "1.2.3",
         "max_body_bytes": 1000,

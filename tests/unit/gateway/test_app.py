@@ -5,9 +5,9 @@ import pytest
 import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
+from tests.unit.gateway.support import BODY, CHAT, JSON, ScriptedRouter, client, make_app
 
 from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
-from tests.unit.gateway.support import BODY, CHAT, JSON, ScriptedRouter, client, make_app
 
 POST_PATHS = (*JSON_PATHS, *AUDIO_PATHS, "/v1/classify-task", "/generate", "/chat")
 GET_PATHS = (
@@ -40,7 +40,9 @@ async def test_an_unknown_path(path: str, method: str) -> None:
     assert response.headers["x-request-id"] == "r"
 
 
-@pytest.mark.parametrize(("method", "path", "allow"), [("GET", CHAT, "POST"), ("PUT", "/chat", "POST"), ("POST", "/stats", "GET")])
+@pytest.mark.parametrize(
+    ("method", "path", "allow"), [("GET", CHAT, "POST"), ("PUT", "/chat", "POST"), ("POST", "/stats", "GET")]
+)
 async def test_a_wrong_method(method: str, path: str, allow: str) -> None:
     async with client(make_app(ScriptedRouter())) as http:
         response = await http.request(method, path)

@@ -2,11 +2,11 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, make_app
 
 from lexora.v1 import models_pb2
 from lexora.v1.models_pb2 import BackendHealth, ClassifyResponse, HealthResponse, ListModelsResponse, Model, ModelScore
 from lexora.v1.stats_pb2 import GetStatsResponse
-from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, make_app
 
 UNREACHABLE = failure(14, "The gateway cannot reach its router; try again shortly.")
 OWN = {"id": "x", "object": "model", "created": 5, "owned_by": "vllm", "root": "/m", "max_model_len": 4096}

@@ -7,8 +7,6 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-
-from lexora.v1.router_pb2 import StreamResponse
 from tests.unit.gateway.support import (
     BODY,
     CHAT,
@@ -24,6 +22,8 @@ from tests.unit.gateway.support import (
     serving,
     until,
 )
+
+from lexora.v1.router_pb2 import StreamResponse
 
 # Far above what it takes, far below what anybody would call a leak.
 SOON = 0.1

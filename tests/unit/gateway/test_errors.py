@@ -3,10 +3,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
+from tests.unit.gateway.support import failure
 
 from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
 from lexora_gateway.errors import from_status
-from tests.unit.gateway.support import failure
 
 REASONS = {
     "INVALID_REQUEST": (400, "invalid_request_error", None),

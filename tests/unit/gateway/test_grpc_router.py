@@ -8,16 +8,16 @@ import grpc
 import pytest
 import structlog
 from google.rpc.error_details_pb2 import ErrorInfo
+from tests.unit.gateway.support import BODY, CHAT, JSON, client, connected, failure, make_app, post, serving
 
 from lexora.v1.common_pb2 import UpstreamError
 from lexora.v1.models_pb2 import ClassifyRequest, HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse, Model
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.openai_pb2 import OpenAiCall, OpenAiReply
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
 from lexora_gateway.details import details_of
-from tests.unit.gateway.support import BODY, CHAT, JSON, client, connected, failure, make_app, post, serving
 
 MIB = 1024 * 1024
 CONTEXT = CallContext()
@@ -34,6 +34,7 @@ class Servicer(RouterServiceServicer):
         self.remaining: float | None = None
         self.status: RouterStatusError | None = None
         self.bare: grpc.StatusCode | None = None
+        self.details = b""
         self.hang = False
         self.reply = GenerateResponse()
         self.waiting = asyncio.Event()
@@ -47,6 +48,12 @@ class Servicer(RouterServiceServicer):
         for number in range(3):
             yield StreamResponse(frames=b"%d" % number)
         await self._script(request, context)
+
+    async def Embed(self, request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no")
+
+    async def Classify(self, request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no")
 
     async def ListModels(self, request: Any, context: Any) -> Any:
         return ListModelsResponse(models=[Model(id="m")])
@@ -73,7 +80,7 @@ class Servicer(RouterServiceServicer):
         if self.status is not None:
             status = self.status.status
             code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-            details = (("grpc-status-details-bin", status.SerializeToString()),)
+            details = (("grpc-status-details-bin", self.details or status.SerializeToString()),)
             await context.abort(code, status.message, details)
 
 
@@ -105,7 +112,7 @@ async def collect(router: GrpcRouter, context: CallContext = CONTEXT) -> list[by
 
 async def test_every_rpc_goes_through() -> None:
     servicer = Servicer()
-    servicer.reply = GenerateResponse(openai={"body": b"answer"})
+    servicer.reply = GenerateResponse(openai=OpenAiReply(body=b"answer"))
     async with wired(servicer) as router:
         assert (await router.generate(REQUEST, CONTEXT)).openai.body == b"answer"
         assert await collect(router) == [b"0", b"1", b"2"]
@@ -166,11 +173,8 @@ async def test_a_bare_status_keeps_code_and_message(streamed: bool, code: grpc.S
 
 async def test_unreadable_details_leave_code_and_message() -> None:
     servicer = Servicer()
-
-    async def script(_: Any, context: Any) -> None:
-        await context.abort(grpc.StatusCode.NOT_FOUND, "gone", (("grpc-status-details-bin", b"\xff\xff"),))
-
-    servicer._script = script  # type: ignore[method-assign]  # the scripted part is what the test replaces
+    servicer.status = failure(5, "gone")
+    servicer.details = b"\xff\xff"
     async with wired(servicer) as router:
         with pytest.raises(RouterStatusError) as raised:
             await router.generate(REQUEST, CONTEXT)
@@ -221,7 +225,7 @@ async def test_an_emit_that_fails_cancels_the_call() -> None:
 async def test_large_bodies_pass_both_ways() -> None:
     servicer = Servicer()
     body = b"x" * (6 * MIB)
-    servicer.reply = GenerateResponse(openai={"body": body})
+    servicer.reply = GenerateResponse(openai=OpenAiReply(body=body))
     async with wired(servicer) as router:
         response = await router.generate(GenerateRequest(openai=OpenAiCall(body=body)), CONTEXT)
     assert response.openai.body == body
@@ -230,7 +234,7 @@ async def test_large_bodies_pass_both_ways() -> None:
 
 async def test_a_dead_router_is_a_503_that_says_so() -> None:
     router = GrpcRouter("127.0.0.1:1", max_send_bytes=MIB)
-    app = make_app(router)  # type: ignore[arg-type]  # any RouterPort will do
+    app = make_app(router)
     try:
         with structlog.testing.capture_logs() as logs:
             async with client(app) as http:
@@ -247,7 +251,7 @@ async def test_a_dead_router_is_a_503_that_says_so() -> None:
 async def test_a_client_that_leaves_the_facade_cancels_the_call_at_the_router() -> None:
     servicer = Servicer()
     servicer.hang = True
-    async with wired(servicer) as router, serving(make_app(router)) as port:  # type: ignore[arg-type]  # as above
+    async with wired(servicer) as router, serving(make_app(router)) as port:
         async with connected(port) as (_, writer):
             writer.write(post(CHAT, BODY))
             await servicer.waiting.wait()

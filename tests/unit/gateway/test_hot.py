@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -5,11 +6,6 @@ from typing import Any
 import pytest
 import structlog
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-
-from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
-from lexora.v1.openai_pb2 import OpenAiReply
-from lexora.v1.router_pb2 import StreamResponse
-from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
 from tests.unit.gateway.support import (
     BODY,
     CHAT,
@@ -26,11 +22,21 @@ from tests.unit.gateway.support import (
     whole,
 )
 
+import lexora_gateway
+from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
+from lexora.v1.router_pb2 import StreamResponse
+from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
+
 
 async def ask(router: ScriptedRouter, path: str = CHAT, body: bytes = BODY, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with client(make_app(router)) as http:
         return await http.post(path, content=body, headers=JSON | named)
+
+
+def raw(**headers: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", b"application/json"), *((name.encode(), value) for name, value in headers.items())]
 
 
 @pytest.mark.parametrize("path", JSON_PATHS)
@@ -125,7 +131,7 @@ async def test_a_request_id_is_taken_and_returned(given: str) -> None:
 async def test_an_unfit_request_id_is_replaced(given: str) -> None:
     router = ScriptedRouter()
     async with client(make_app(router)) as http:
-        response = await http.post(CHAT, content=BODY, headers={**JSON, "x-request-id": given.encode()})
+        response = await http.post(CHAT, content=BODY, headers=raw(**{"x-request-id": given.encode()}))
     made = response.headers["x-request-id"]
     assert len(made) == 32
     assert made == router.asked[0][1].options.request_id
@@ -143,7 +149,7 @@ async def test_trace_headers_become_metadata() -> None:
 async def test_trace_headers_that_grpc_cannot_carry_are_left_out() -> None:
     router = ScriptedRouter()
     async with client(make_app(router)) as http:
-        headers = {**JSON, "traceparent": "x" * 3000, "tracestate": "ä".encode()}
+        headers = raw(traceparent=b"x" * 3000, tracestate="ä".encode())
         await http.post(CHAT, content=BODY, headers=headers)
     assert router.asked[0][2].metadata == ()
 
@@ -196,10 +202,9 @@ async def test_a_stream_is_relayed() -> None:
     assert (name, request.openai.body, request.options.request_id) == ("stream", STREAMED, "r")
 
 
-async def send_raw(router: ScriptedRouter, body: bytes = STREAMED) -> list[dict[str, Any]]:
-    """The ASGI messages of one call."""
-    sent: list[dict[str, Any]] = []
-    requests = [{"type": "http.request", "body": body, "more_body": False}]
+async def send_raw(router: ScriptedRouter, sent: list[Any]) -> None:
+    """One streamed call; the ASGI messages go to `sent` as they come."""
+    requests = [{"type": "http.request", "body": STREAMED, "more_body": False}]
 
     async def receive() -> Any:
         return requests.pop() if requests else await never()
@@ -207,19 +212,11 @@ async def send_raw(router: ScriptedRouter, body: bytes = STREAMED) -> list[dict[
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": CHAT,
-        "headers": [(b"content-type", b"application/json")],
-    }
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": raw()}
     await make_app(router)(scope, receive, send)
-    return sent
 
 
 async def never() -> Any:
-    import asyncio
-
     return await asyncio.Event().wait()
 
 
@@ -239,16 +236,7 @@ async def test_each_message_is_sent_at_once_and_nothing_before_the_first() -> No
         assert len(sent) == 4
 
     router.streams = script
-    requests = [{"type": "http.request", "body": STREAMED, "more_body": False}]
-
-    async def receive() -> Any:
-        return requests.pop() if requests else await never()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"content-type", b"application/json")]}
-    await make_app(router)(scope, receive, send)
+    await send_raw(router, sent)
     assert len(sent) == 5
     assert sent[-1] == {"type": "http.response.body", "body": b""}
     assert (b"x-lexora-backend", b"main") in sent[0]["headers"]
@@ -258,7 +246,7 @@ async def test_a_reply_inside_a_stream_call_is_a_whole_answer() -> None:
     router = ScriptedRouter()
 
     async def script(_: ScriptedRouter, emit: Any) -> None:
-        await emit(StreamResponse(receipt=RECEIPT, reply=OpenAiReply(head={"status": 200}, body=b'{"a": 1}')))
+        await emit(StreamResponse(receipt=RECEIPT, reply=OpenAiReply(head=OpenAiHead(status=200), body=b'{"a": 1}')))
 
     router.streams = script
     response = await ask(router, body=b'{"user": "\\"stream\\"", "tools": ["stream"]}')
@@ -356,7 +344,8 @@ async def test_the_engines_own_error_event_is_sent_untouched(path: str) -> None:
 async def test_a_failed_stream_ends_its_body_properly() -> None:
     router = ScriptedRouter()
     router.streams = frames(b"data: 1\n\n", then=BROKEN)
-    sent = await send_raw(router)
+    sent: list[Any] = []
+    await send_raw(router, sent)
     assert not sent[-1].get("more_body", False)
     assert sent[-1]["body"].startswith(b"data: {")
 
@@ -385,8 +374,6 @@ async def test_a_bug_after_the_head_is_an_event() -> None:
 
 
 def test_the_facade_knows_neither_router_nor_command() -> None:
-    import lexora_gateway
-
     sources = Path(lexora_gateway.__file__).parent.rglob("*.py")
     text = "".join(source.read_text() for source in sources)
     assert not any(name in text for name in ("lexora_router", "lexora_sim", "lexora_cli"))

@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
+from tests.unit.gateway.support import JSON, RECEIPT, Script, ScriptedRouter, client, failing, failure, make_app
 
 from lexora.v1 import chat_pb2
 from lexora.v1.chat_pb2 import ChatChoice, ChatChunk, ChatDelta, ChatMessage, ChatResponse
 from lexora.v1.common_pb2 import UpstreamError
 from lexora.v1.completion_pb2 import CompletionChoice, CompletionChunk, CompletionResponse
 from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
-from tests.unit.gateway.support import JSON, RECEIPT, ScriptedRouter, Script, client, failing, failure, make_app
 
 
 def completes(text: str) -> Script:

@@ -1,0 +1,37 @@
+"""What the backends said, for people."""
+
+from collections.abc import Iterable, Iterator
+
+from rich.markup import escape
+
+from lexora_cli.probe import Finding
+from lexora_cli.screen import harmless
+
+_SHOWN_MODELS = 10
+
+
+def lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """One line for each endpoint, and below it what to do, in rich's markup."""
+    for finding in findings:
+        where = f"[bold]{_plain(finding.backend)}[/bold] {_plain(finding.endpoint)}"
+        if finding.trouble is not None:
+            yield f"[red]FAILED[/red]  {where}: {_plain(finding.trouble.problem)}"
+            yield f"        {_plain(finding.trouble.advice)}"
+            continue
+        yield f"[green]answers[/green] {where}: {finding.latency_ms:g} ms, {_plain(_models(finding))}"
+        if finding.missing:
+            yield f"        [yellow]configured, but not listed by the engine:[/yellow] {_plain(', '.join(finding.missing))}"
+
+
+def _models(finding: Finding) -> str:
+    models = finding.models
+    if models is None:
+        return "does not list its models"
+    if not models:
+        return "lists no models"
+    rest = f" and {len(models) - _SHOWN_MODELS} more" if len(models) > _SHOWN_MODELS else ""
+    return f"models: {', '.join(models[:_SHOWN_MODELS])}{rest}"
+
+
+def _plain(text: str) -> str:
+    return escape(harmless(text))

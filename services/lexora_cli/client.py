@@ -1,0 +1,117 @@
+"""A blocking gRPC client of a router, for commands."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
+from lexora.v1.router_pb2 import StreamRequest, StreamResponse
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+
+# Questions about the router itself are answered from memory, or from probes with time limits of their own.
+TIMEOUT_SECONDS = 10.0
+_MIB = 2**20
+
+
+class RouterFailure(Exception):
+    """A call failed; the message is one line for people. `reason` is the router's own, empty when it never answered."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RouterClient:
+    """One channel to the router at `target` (host:port or unix:path). Methods raise RouterFailure."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = grpc.insecure_channel(
+            target,
+            [
+                ("grpc.max_receive_message_length", 256 * _MIB),
+                ("grpc.max_metadata_size", 2 * _MIB),
+                ("grpc.absolute_max_metadata_size", 2 * _MIB),
+                ("grpc.enable_http_proxy", 0),
+            ],
+        )
+        self._stub = RouterServiceStub(self._channel)
+
+    def models(self) -> ListModelsResponse:
+        """The models that can be asked."""
+        with self._told():
+            return self._stub.ListModels(ListModelsRequest(), timeout=TIMEOUT_SECONDS)
+
+    def health(self) -> HealthResponse:
+        """State of the router and of each backend."""
+        with self._told():
+            return self._stub.Health(HealthRequest(), timeout=TIMEOUT_SECONDS)
+
+    def stats(self) -> GetStatsResponse:
+        """Counters and gauges since the start."""
+        with self._told():
+            return self._stub.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
+
+    def stream(self, request: StreamRequest, on_message: Callable[[StreamResponse], None]) -> None:
+        """Pass each message of the answer to `on_message`; leaving early, by any exception, cancels the call."""
+        messages: Any = self._stub.Stream(request)
+        with self._told():
+            try:
+                for message in messages:
+                    on_message(message)
+            finally:
+                messages.cancel()
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def __enter__(self) -> "RouterClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise _failure(error, self.target) from error
+
+
+def _failure(error: grpc.RpcError, target: str) -> RouterFailure:
+    assert isinstance(error, grpc.Call)
+    message, reason = str(error.details() or "").strip(), _reason(error)
+    if reason:
+        return RouterFailure(f"{reason}: {' '.join(message.split())}", reason)
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE:
+            return RouterFailure(
+                f"no router answers at {target}; start one with `lexora serve`, or name another with --router HOST:PORT"
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return RouterFailure(f"the router at {target} did not answer within {TIMEOUT_SECONDS:.0f} seconds")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return RouterFailure(f"{target} serves gRPC, but is no Lexora router")
+    return RouterFailure(f"{error.code().name}: {' '.join(message.split())}")
+
+
+def _reason(error: grpc.Call) -> str:
+    """The router's UPPER_SNAKE reason; empty when the status has no details of ours."""
+    for name, value in error.trailing_metadata() or ():
+        if name != "grpc-status-details-bin":
+            continue
+        try:
+            details = Status.FromString(value).details
+        except DecodeError:
+            return ""
+        info = ErrorInfo()
+        return next((info.reason for detail in details if detail.Unpack(info)), "")
+    return ""

@@ -1,0 +1,91 @@
+"""`lexora chat`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lexora_cli.options import DEFAULT_ROUTER, Router
+from lexora_cli.screen import err, fail, out
+
+if TYPE_CHECKING:
+    from lexora_cli.client import RouterClient
+    from lexora_cli.conversation import Conversation
+
+_MAX_PROMPT_BYTES = 16 * 2**20
+
+
+def chat(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="Ask this and leave. Piped input does the same.", show_default=False),
+    ] = None,
+    router: Router = DEFAULT_ROUTER,
+    model: Annotated[str, typer.Option("--model", "-m", help="Model to ask; the router's default when absent.")] = "",
+    system: Annotated[str, typer.Option("--system", "-s", metavar="TEXT", help="Instructions to the model.")] = "",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.", show_default=False)] = None,
+) -> None:
+    """Talk with a model in the terminal, over gRPC.
+
+    Ctrl-C stops an answer, Ctrl-D leaves, /help tells the rest.
+
+    [bold]Examples[/bold]
+
+      lexora chat
+      lexora chat --model qwen3-32b --system "Answer in one sentence."
+      lexora chat "What is a token bucket?"
+      git diff | lexora chat --system "Review this change."
+    """
+    import sys  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.client import RouterClient  # noqa: PLC0415 - start-up time
+    from lexora_cli.conversation import Conversation  # noqa: PLC0415 - start-up time
+
+    if prompt is None and not sys.stdin.isatty():
+        prompt = _piped()
+    with RouterClient(router) as client:
+        conversation = Conversation(client, model, system, max_tokens)
+        if prompt is None:
+            _talk(client, conversation)
+        else:
+            _ask_once(conversation, prompt)
+
+
+def _piped() -> str:
+    import sys  # noqa: PLC0415 - start-up time
+
+    data = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
+    if len(data) > _MAX_PROMPT_BYTES:
+        fail(f"the input is longer than {_MAX_PROMPT_BYTES} bytes")
+    text = data.decode("utf-8", "replace").strip()
+    return text or fail("there is nothing to ask: the prompt is empty", 2)
+
+
+def _ask_once(conversation: "Conversation", prompt: str) -> None:
+    """The answer goes to stdout, everything else to stderr, so that the answer can be piped on."""
+    from rich.markup import escape  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.chat_loop import TerminalShow  # noqa: PLC0415 - start-up time
+    from lexora_cli.client import RouterFailure  # noqa: PLC0415 - start-up time
+
+    show = TerminalShow(out())
+    try:
+        receipt = conversation.ask(prompt, show)
+    except RouterFailure as failure:
+        if conversation.messages:
+            show.end()
+        fail(str(failure))
+    except KeyboardInterrupt:
+        show.end()
+        raise typer.Exit(130) from None
+    show.end()
+    err().print(f"[dim]{escape(receipt)}[/dim]")
+
+
+def _talk(client: "RouterClient", conversation: "Conversation") -> None:
+    import contextlib  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.chat_loop import ChatLoop  # noqa: PLC0415 - start-up time
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401, PLC0415 - gives `input` its line editing and history, where it exists
+    ChatLoop(client, conversation, out(), input).run()

@@ -1,0 +1,108 @@
+"""`lexora check`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lexora_cli.options import AsJson, ConfigFile
+from lexora_cli.screen import plain
+
+if TYPE_CHECKING:
+    from lexora_cli.probe import Finding
+    from lexora_router.config.load import ConfigError, Loaded
+
+CONFIG_WRONG = 1
+BACKEND_SILENT = 2
+
+
+def check(
+    config: ConfigFile = None,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask the backends whether they answer.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check the configuration, show what is in force, and ask the backends.
+
+    Secrets are masked. Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer.
+
+    [bold]Examples[/bold]
+
+      lexora check
+      lexora check --config lexora_config.yaml --no-probe
+      lexora check --json
+    """
+    import os  # noqa: PLC0415 - start-up time
+
+    from lexora_router.config.load import ConfigError, load  # noqa: PLC0415 - start-up time
+
+    try:
+        loaded = load(config, os.environ)
+    except ConfigError as error:
+        _refuse(error, as_json)
+        raise typer.Exit(CONFIG_WRONG) from None
+    if not as_json:
+        _show_config(loaded)
+    findings = _probe(loaded) if probe else []
+    if as_json:
+        _print_json(loaded, findings, probed=probe)
+    elif probe:
+        _show_findings(findings)
+    raise typer.Exit(0 if all(finding.healthy for finding in findings) else BACKEND_SILENT)
+
+
+def _refuse(error: "ConfigError", as_json: bool) -> None:
+    import json  # noqa: PLC0415 - start-up time
+    import sys  # noqa: PLC0415 - start-up time
+
+    from lexora_router.launch import complaint  # noqa: PLC0415 - start-up time
+
+    if as_json:
+        plain(json.dumps({"ok": False, "problems": [str(problem) for problem in error.problems]}, indent=2))
+    else:
+        sys.stderr.write(f"{complaint(error)}\n")
+
+
+def _probe(loaded: "Loaded") -> "list[Finding]":
+    import asyncio  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.probe import probe_all  # noqa: PLC0415 - start-up time
+
+    return asyncio.run(probe_all(loaded.config))
+
+
+def _show_config(loaded: "Loaded") -> None:
+    from rich.markup import escape  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.screen import err  # noqa: PLC0415 - start-up time
+    from lexora_router.config.load import dump  # noqa: PLC0415 - start-up time
+
+    plain(f"# in force: the defaults, {loaded.path or 'no file'}, and LEXORA_* variables")
+    plain(dump(loaded.config).rstrip())
+    for warning in loaded.warnings:
+        err().print(f"[yellow]warning:[/yellow] {escape(warning)}")
+
+
+def _show_findings(findings: "list[Finding]") -> None:
+    from lexora_cli.check_text import lines  # noqa: PLC0415 - start-up time
+    from lexora_cli.screen import out  # noqa: PLC0415 - start-up time
+
+    plain("")
+    for line in lines(findings):
+        out().print(line)
+
+
+def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) -> None:
+    import json  # noqa: PLC0415 - start-up time
+    from dataclasses import asdict  # noqa: PLC0415 - start-up time
+
+    import yaml  # noqa: PLC0415 - start-up time
+
+    from lexora_router.config.load import dump  # noqa: PLC0415 - start-up time
+
+    report: dict[str, Any] = {
+        "ok": all(finding.healthy for finding in findings),
+        "file": str(loaded.path) if loaded.path else None,
+        "warnings": list(loaded.warnings),
+        "endpoints": [asdict(finding) for finding in findings] if probed else None,
+        "config": yaml.safe_load(dump(loaded.config)),
+    }
+    plain(json.dumps(report, indent=2, ensure_ascii=False))

@@ -1,0 +1,32 @@
+"""`lexora gateway`."""
+
+from typing import Annotated
+
+import typer
+
+from lexora_cli.options import ConfigFile, Host, Port
+
+
+def gateway(
+    router: Annotated[
+        str, typer.Option("--router", "-r", metavar="HOST:PORT", help="The router's gRPC address, or unix:PATH.")
+    ],
+    config: ConfigFile = None,
+    host: Host = None,
+    port: Port = None,
+) -> None:
+    """Serve HTTP in front of a router elsewhere.
+
+    Of the configuration only server.host, server.port, its limits and logging matter here.
+
+    [bold]Examples[/bold]
+
+      lexora gateway --router 127.0.0.1:50051
+      lexora gateway --router unix:/run/lexora/router.sock --port 8080
+    """
+    from functools import partial  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.facade import serve  # noqa: PLC0415 - start-up time
+    from lexora_router.launch import launch  # noqa: PLC0415 - start-up time
+
+    raise typer.Exit(launch(config, {"host": host, "port": port}, partial(serve, router)))

@@ -1,0 +1,59 @@
+"""`lexora models`."""
+
+from typing import TYPE_CHECKING
+
+from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.screen import fail, harmless, out, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lexora.v1.models_pb2 import ListModelsResponse
+
+
+def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
+    """List the models that can be asked, each with its backend.
+
+    [bold]Examples[/bold]
+
+      lexora models
+      lexora models --router 10.0.0.5:50051 --json
+    """
+    import json  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.client import RouterClient, RouterFailure  # noqa: PLC0415 - start-up time
+    from lexora_cli.plain_message import as_data  # noqa: PLC0415 - start-up time
+
+    try:
+        with RouterClient(router) as client:
+            listed = client.models()
+    except RouterFailure as failure:
+        fail(str(failure))
+    if as_json:
+        plain(json.dumps(as_data(listed), indent=2, ensure_ascii=False))
+    elif not listed.models:
+        plain("No models: none is configured, and no backend has listed any.")
+    else:
+        out().print(_table(listed))
+
+
+def _table(listed: "ListModelsResponse") -> "Table":
+    from rich.table import Table  # noqa: PLC0415 - start-up time
+
+    from lexora_cli.status_text import coloured  # noqa: PLC0415 - start-up time
+
+    table = Table("model", "backend", "type", "status", "context", "capabilities", box=None, pad_edge=False)
+    for model in listed.models:
+        name = f"{model.id} -> {model.alias_of}" if model.alias_of else model.id
+        context = f"{model.max_model_len:,}" if model.max_model_len else "-"
+        status = coloured(model.DESCRIPTOR.fields_by_name["status"], model.status)
+        table.add_row(
+            *map(_text, (name, model.backend, model.backend_type)), status, context, _text(", ".join(model.capabilities))
+        )
+    return table
+
+
+def _text(text: str) -> str:
+    from rich.markup import escape  # noqa: PLC0415 - start-up time
+
+    return escape(harmless(text))

@@ -1,0 +1,36 @@
+"""`lexora sim`."""
+
+import inspect
+from typing import Any
+
+import typer
+
+from lexora_cli.screen import fail
+from lexora_cli.sim_options import OPTIONS
+
+
+def sim(**values: Any) -> None:
+    """Run a simulated vLLM server: deterministic text, a timing model and faults on demand, no GPU.
+
+    [bold]Examples[/bold]
+
+      lexora sim --port 8000 --model qwen3-32b
+      lexora sim --model qwen3-32b --embedding-model bge-m3 --ttft-ms 200 --itl-ms 25
+    """
+    from lexora_sim import SimSettings, run  # noqa: PLC0415 - start-up time
+
+    # Typer hands lists over, and an empty one for an option that was not given.
+    settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    if settings["embedding_models"] and settings["models"] == ("sim-model",):
+        settings["models"] = ()
+    try:
+        checked = SimSettings(**settings)
+    except ValueError as error:
+        fail(str(error), 2)
+    raise typer.Exit(run(checked))
+
+
+# Typer reads the options from here.
+_PARAMETERS = [option.parameter() for option in OPTIONS]
+sim.__signature__ = inspect.Signature(_PARAMETERS, return_annotation=None)  # type: ignore[attr-defined]  # functions have one
+sim.__annotations__ = {parameter.name: parameter.annotation for parameter in _PARAMETERS} | {"return": None}

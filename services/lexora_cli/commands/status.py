@@ -1,0 +1,38 @@
+"""`lexora status`."""
+
+import typer
+
+from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.screen import fail, out, plain
+
+
+def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
+    """Show how a router and its backends are, and what it has done.
+
+    Exit code 1 when the router does not answer or no backend does.
+
+    [bold]Examples[/bold]
+
+      lexora status
+      lexora status --router 10.0.0.5:50051 --json
+    """
+    import json  # noqa: PLC0415 - start-up time
+
+    from lexora.v1.models_pb2 import BACKEND_STATUS_UNHEALTHY  # noqa: PLC0415 - start-up time
+    from lexora_cli.client import RouterClient, RouterFailure  # noqa: PLC0415 - start-up time
+    from lexora_cli.plain_message import as_data  # noqa: PLC0415 - start-up time
+    from lexora_cli.status_text import counters, endpoints, headline  # noqa: PLC0415 - start-up time
+
+    try:
+        with RouterClient(router) as client:
+            health, stats = client.health(), client.stats()
+    except RouterFailure as failure:
+        fail(str(failure))
+    if as_json:
+        plain(json.dumps({"health": as_data(health), "stats": as_data(stats)}, indent=2, ensure_ascii=False))
+    else:
+        out().print(headline(health))
+        out().print(endpoints(health))
+        for line in counters(stats):
+            plain(line)
+    raise typer.Exit(1 if health.status == BACKEND_STATUS_UNHEALTHY else 0)

@@ -1,0 +1,98 @@
+"""A router port that can be emptied: no new calls, patience with those under way, and a proper error for what is left."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from lexora.v1 import models_pb2, router_pb2, stats_pb2
+from lexora.v1.common_pb2 import Receipt
+from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
+from lexora_router.errors import Draining
+from lexora_router.status import status_of
+
+_Answer = TypeVar("_Answer")
+_Given = ParamSpec("_Given")
+
+
+class DrainingPort:
+    """Passes calls on to `inner` and knows which are under way."""
+
+    def __init__(self, inner: RouterPort) -> None:
+        self._inner = inner
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._aborted: set[asyncio.Task[Any]] = set()
+        self._refusing = False
+        self._idle = asyncio.Event()
+
+    @property
+    def active(self) -> int:
+        """Calls under way."""
+        return len(self._tasks)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new calls; return when those under way are done or `seconds` have passed."""
+        self._refusing = True
+        if not self._tasks:
+            return
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass  # the caller aborts what is left
+
+    def abort(self) -> None:
+        """End the calls under way with an error that says why, so that their clients get an end of their answers."""
+        for task in self._tasks - self._aborted:
+            self._aborted.add(task)
+            task.cancel()
+
+    async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
+        """One request, one whole answer."""
+        return await self._counted(self._inner.generate, request, context)
+
+    async def stream(self, request: router_pb2.StreamRequest, context: CallContext, emit: Emit) -> None:
+        """One request; each piece of the answer goes to `emit` as it is made."""
+        await self._counted(self._inner.stream, request, context, emit)
+
+    async def classify(self, request: models_pb2.ClassifyRequest, context: CallContext) -> models_pb2.ClassifyResponse:
+        """Which model fits a task."""
+        return await self._counted(self._inner.classify, request, context)
+
+    async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
+        """The models that can be asked."""
+        return await self._counted(self._inner.list_models, request, context)
+
+    async def health(self, request: models_pb2.HealthRequest, context: CallContext) -> models_pb2.HealthResponse:
+        """State of the router and of each backend."""
+        return await self._counted(self._inner.health, request, context)
+
+    async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
+        """Counters and gauges since the start."""
+        return await self._counted(self._inner.get_stats, request, context)
+
+    async def _counted(
+        self, method: Callable[_Given, Awaitable[_Answer]], *given: _Given.args, **named: _Given.kwargs
+    ) -> _Answer:
+        if self._refusing:
+            raise _refusal()
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            return await method(*given, **named)
+        except asyncio.CancelledError:
+            # A client that left at the same moment has cancelled the task once more: then nobody needs an answer.
+            if task in self._aborted and task.uncancel() == 0:
+                raise _refusal() from None
+            raise
+        finally:
+            self._tasks.discard(task)
+            self._aborted.discard(task)
+            if not self._tasks:
+                self._idle.set()
+
+
+def _refusal() -> RouterStatusError:
+    error = Draining("The gateway is shutting down; try another one.")
+    return RouterStatusError(status_of(error, Receipt(), max_body=0))

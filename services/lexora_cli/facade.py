@@ -1,0 +1,51 @@
+"""The HTTP facade in a process of its own, in front of a router at the end of a gRPC channel."""
+
+import prometheus_client
+import structlog
+
+from lexora_cli.draining import DrainingPort
+from lexora_cli.http_server import HttpServer
+from lexora_gateway import GrpcRouter, create_app
+from lexora_router.config import Config
+from lexora_router.launch import stop_event
+from lexora_router.listening import HTTP, listen
+from lexora_router.version import __version__
+
+# What surrounds a body in its message.
+_ENVELOPE_BYTES = 2**20
+
+_log = structlog.get_logger("lexora")
+
+
+async def serve(target: str, config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile."""
+    stop = stop_event()
+    server = config.server
+    listener = listen(server.host, server.port, HTTP)
+    router = GrpcRouter(
+        target,
+        max_send_bytes=server.max_body_bytes + _ENVELOPE_BYTES,
+        max_receive_bytes=server.max_response_bytes + _ENVELOPE_BYTES,
+    )
+    port = DrainingPort(router)
+    app = create_app(
+        port,
+        version=__version__,
+        max_body_bytes=server.max_body_bytes,
+        max_request_timeout=server.max_request_timeout,
+        metrics=lambda: (prometheus_client.generate_latest(), prometheus_client.CONTENT_TYPE_LATEST),
+    )
+    http = HttpServer(app, listener)
+    try:
+        await http.start()
+        _log.info("serving", http=http.url, router=target, version=__version__)
+        await http.serve_until(stop)
+        if port.active:
+            _log.info("draining", active=port.active, timeout=server.drain_timeout)
+        await port.drain(server.drain_timeout)
+        port.abort()
+    finally:
+        await http.stop()
+        await router.close()
+        listener.close()
+    _log.info("stopped")

@@ -1,0 +1,60 @@
+"""The facade's HTTP server, started and stopped by its owner, not by signals."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+from fastapi import FastAPI
+
+from lexora_gateway import GatewayServer, server_config
+from lexora_router.listening import address_of
+
+# What a response may take to reach a slow client after the drain; then its connection is cut.
+GRACE_SECONDS = 5
+
+
+class HttpServer:
+    """Serves an application on a socket that is already listening."""
+
+    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+        host, port = listener.getsockname()[:2]
+        config = server_config(app, host=host, port=port)
+        config.timeout_graceful_shutdown = GRACE_SECONDS
+        self.url = f"http://{address_of(listener)}"
+        self._ready = asyncio.Event()
+        self._server = _Server(config, lambda _: self._ready.set())
+        self._listener = listener
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when requests are served."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="lexora-http")
+        await self._or_end(self._ready)
+
+    async def serve_until(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set; raises RuntimeError when the server ends by itself."""
+        await self._or_end(stop)
+
+    async def stop(self) -> None:
+        """Take no new connections, close idle ones, let responses finish for a few seconds, then return."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)  # `_or_end` tells what it ended with
+
+    async def _or_end(self, event: asyncio.Event) -> None:
+        assert self._task is not None
+        waiting = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait((self._task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self._task.done() and not event.is_set():
+            raise RuntimeError("the HTTP server ended by itself") from self._task.exception()
+
+
+class _Server(GatewayServer):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the command."""
+        yield

@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+DEFAULT_ROUTER = "127.0.0.1:50051"
+
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help=r"Configuration file. Else $LEXORA_CONFIG, \[config/]lexora_config.yaml or /etc/lexora/config.yaml.",
+    ),
+]
+Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on, instead of the configured one.")]
+Port = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="PORT", help="HTTP port, instead of server.port; 0 picks a free one."),
+]
+GrpcPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="PORT", help="gRPC port, instead of server.grpc_port; 0 picks a free one."),
+]
+Router = Annotated[str, typer.Option("--router", "-r", metavar="HOST:PORT", help="The router's gRPC address, or unix:PATH.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,129 @@
+import asyncio
+
+import pytest
+from tests.support.clock import jumping, now
+from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
+
+from lexora_router.errors import UpstreamBroken, UpstreamTimeout
+from lexora_router.handler import Call, Frames, Timeouts
+from lexora_router.layers.timeouts import EngineTimeouts
+
+A = Frames(b"a")
+STREAMING: list[Step] = [HEAD, A]
+# First token 10 s, idle 5 s, total 100 s.
+
+
+def call_with(timeouts: Timeouts | None = None) -> Call:
+    target = make_target() if timeouts is None else make_target(timeouts=timeouts)
+    call = make_call(target=target)
+    call.receipt.backend = "main"
+    return call
+
+
+async def attempt(*steps: Step, client: Client | None = None, timeouts: Timeouts | None = None) -> Scripted:
+    inner = Scripted(*steps)
+    await EngineTimeouts(inner, clock=now)(call_with(timeouts), client or Client())
+    return inner
+
+
+async def phase_and_seconds(*steps: Step, client: Client | None = None, timeouts: Timeouts | None = None) -> tuple[str, float]:
+    start = now()
+    with pytest.raises(UpstreamTimeout, match="backend `main`") as raised:
+        await attempt(*steps, client=client, timeouts=timeouts)
+    return raised.value.phase, pytest.approx(now() - start)
+
+
+@jumping
+async def test_an_engine_that_is_quick_enough_passes() -> None:
+    client = Client()
+    await attempt(9.0, HEAD, A, 4.0, A, 4.0, A, 4.0, client=client)
+    assert client.events == [HEAD, A, A, A]
+
+
+@jumping
+async def test_silence_before_the_first_token() -> None:
+    assert await phase_and_seconds(HANG) == ("first token", 10)
+
+
+@jumping
+async def test_silence_between_tokens_is_measured_from_the_last_one() -> None:
+    assert await phase_and_seconds(9.0, HEAD, A, 4.0, A, HANG) == ("idle", 18)
+
+
+@jumping
+async def test_an_idle_timeout_longer_than_the_first_token_s() -> None:
+    timeouts = Timeouts(first_token=2.0, idle=50.0, total=1000.0)
+    assert await phase_and_seconds(1.0, HEAD, A, 40.0, A, HANG, timeouts=timeouts) == ("idle", 91)
+
+
+@jumping
+async def test_the_total_counts_although_the_engine_is_never_silent() -> None:
+    assert await phase_and_seconds(HEAD, *[4.0, A] * 100) == ("total", 100)
+
+
+@jumping
+async def test_the_total_counts_before_the_first_token_too() -> None:
+    assert await phase_and_seconds(HANG, timeouts=Timeouts(first_token=10.0, idle=5.0, total=3.0)) == ("total", 3)
+
+
+@jumping
+async def test_a_client_that_reads_slowly_is_not_the_engine_s_silence() -> None:
+    client = Client(delay=30.0)
+    await attempt(HEAD, A, A, client=client)
+    assert len(client.events) == 3
+
+
+@jumping
+async def test_the_silence_after_a_slow_client_counts_from_the_handing_over() -> None:
+    assert await phase_and_seconds(HEAD, HANG, client=Client(delay=30.0)) == ("idle", 35)
+
+
+@jumping
+async def test_a_client_that_never_reads_is_ended_by_the_total() -> None:
+    assert await phase_and_seconds(HEAD, client=Client(delay=1e6)) == ("total", 100)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([HANG], r"sent nothing for 10 s \(first_token_timeout\)"),
+        ([HEAD, HANG], r"fell silent for 5 s in mid-answer \(idle_timeout\)"),
+        ([HEAD, *[4.0, A] * 100], r"not done within 100 s \(total_timeout\)"),
+    ],
+)
+@jumping
+async def test_the_message_names_the_key_to_turn(steps: list[Step], words: str) -> None:
+    with pytest.raises(UpstreamTimeout, match=words):
+        await attempt(*steps)
+
+
+@pytest.mark.parametrize("error", [UpstreamBroken("gone"), TimeoutError("somebody else's")])
+@pytest.mark.parametrize("before", [[], STREAMING], ids=["before the first event", "after it"])
+@jumping
+async def test_failures_below_go_on_and_leave_no_timer(error: Exception, before: list[Step]) -> None:
+    with pytest.raises(type(error)) as raised:
+        await attempt(*before, error)
+    assert raised.value is error
+    await asyncio.sleep(1000)  # a timer left behind would end this
+
+
+@pytest.mark.parametrize("before", [[], STREAMING], ids=["while waiting", "while streaming"])
+@jumping
+async def test_a_client_that_leaves_is_no_timeout(before: list[Step]) -> None:
+    inner, client = Scripted(*before, HANG), Client()
+    task = asyncio.create_task(EngineTimeouts(inner, clock=now)(call_with(), client))
+    await inner.begun()
+    await client.got(len(before))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (inner.cancelled, inner.running) == (1, 0)
+
+
+@jumping
+async def test_the_attempt_is_cancelled_once_when_it_times_out() -> None:
+    inner = Scripted(HANG)
+    with pytest.raises(UpstreamTimeout):
+        await EngineTimeouts(inner, clock=now)(call_with(), Client())
+    assert (inner.cancelled, inner.running) == (1, 0)
+    await asyncio.sleep(1000)  # nothing else is cancelled afterwards

@@ -1,0 +1,63 @@
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lexora_router.policy.picker import pick
+
+
+@dataclass
+class Candidate:
+    in_flight: int
+    healthy: bool | None
+
+
+candidates = st.lists(st.builds(Candidate, st.integers(0, 50), st.sampled_from([True, False, None])), min_size=1, max_size=12)
+
+
+@given(candidates, st.randoms(use_true_random=False))
+def test_the_index_is_in_range(pool: list[Candidate], chance: random.Random) -> None:
+    assert pick(pool, chance.randrange) in range(len(pool))
+
+
+@given(candidates, st.randoms(use_true_random=False))
+def test_one_that_is_down_is_never_picked_while_another_may_live(pool: list[Candidate], chance: random.Random) -> None:
+    picked = pool[pick(pool, chance.randrange)]
+    assert picked.healthy is not False or all(candidate.healthy is False for candidate in pool)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.randoms(use_true_random=False))
+def test_of_two_the_less_loaded_is_picked(a: int, b: int, chance: random.Random) -> None:
+    pool = [Candidate(a, True), Candidate(b, None)]
+    assert pool[pick(pool, chance.randrange)].in_flight == min(a, b)
+
+
+@given(candidates, st.randoms(use_true_random=False))
+def test_the_most_loaded_is_never_picked_when_it_stands_alone(pool: list[Candidate], chance: random.Random) -> None:
+    alive = [candidate for candidate in pool if candidate.healthy is not False] or pool
+    most = max(candidate.in_flight for candidate in alive)
+    if len(alive) > 1 and sum(candidate.in_flight == most for candidate in alive) == 1:
+        assert pool[pick(pool, chance.randrange)].in_flight < most
+
+
+@given(candidates)
+def test_an_endpoint_alone_is_picked_without_a_draw(pool: list[Candidate]) -> None:
+    def no_draw(_: int) -> int:
+        raise AssertionError("nothing to draw")
+
+    assert pick(pool[:1], no_draw) == 0
+
+
+def test_when_all_are_down_all_are_tried() -> None:
+    pool = [Candidate(0, False) for _ in range(3)]
+    chance = random.Random(1)
+    assert set(Counter(pick(pool, chance.randrange) for _ in range(200))) == {0, 1, 2}
+
+
+def test_idle_endpoints_are_picked_about_equally_often() -> None:
+    pool = [Candidate(0, None) for _ in range(4)]
+    chance = random.Random(1)
+    counts = Counter(pick(pool, chance.randrange) for _ in range(4000))
+    assert all(800 < counts[i] < 1200 for i in range(4))
