@@ -22,6 +22,8 @@ DROPPED_HEADERS = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade "
     b"content-length content-type date server set-cookie x-request-id vary alt-svc x-accel-buffering".split()
 )
+# Other values name further headers that are the connection's own.
+_PLAIN_CONNECTION = (b"close", b"keep-alive")
 
 
 class _Answer(msgspec.Struct):
@@ -134,10 +136,14 @@ async def _linger(read: Callable[[], Awaitable[bytes]]) -> None:
 
 
 def _end_to_end(response: Response) -> Headers:
+    dropped = DROPPED_HEADERS
+    for name, value in response.headers:
+        if name == b"connection" and value not in _PLAIN_CONNECTION:
+            dropped = dropped.union(option.strip() for option in value.lower().split(b","))
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in response.headers
-        if name not in DROPPED_HEADERS and not name.startswith(b"access-control-")
+        if name not in dropped and not name.startswith(b"access-control-")
     )
 
 

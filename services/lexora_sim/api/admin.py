@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from lexora_sim.wire.exchange import Exchange
 
 
+_DEFAULT_LIMIT = 100
+
+
 def serve_stats(app: App, exchange: Exchange) -> None:
     """GET /sim/stats."""
     exchange.respond_json(200, app.describe())
 
 
 def serve_requests(app: App, exchange: Exchange) -> None:
-    """GET /sim/requests?limit=N: the last N requests, the newest last."""
+    """GET /sim/requests?limit=N: the last N requests (100), the newest last."""
     text = exchange.request.parameters().get("limit", "")
-    limit = int(text) if text.isdecimal() else app.settings.keep_requests
+    limit = int(text) if text.isdecimal() else _DEFAULT_LIMIT
     records = app.stats.records
     chosen = itertools.islice(records, max(0, len(records) - limit), None)
     exchange.respond_json(200, {"requests": [record.describe() for record in chosen]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, responses, tokenizer
-from lexora_sim.api.errors import ApiError, bad_request, detail, unknown_model
+from lexora_sim.api.errors import ApiError, bad_request, bug, detail, unknown_model
 from lexora_sim.api.fields import Fields
 from lexora_sim.api.generation import new_hex
 from lexora_sim.engine.scheduler import Scheduler
@@ -61,6 +62,7 @@ _POOLING: dict[str, Endpoint] = {
     "/v1/rerank": pooling.serve_rerank,
     "/rerank": pooling.serve_rerank,
 }
+_log = logging.getLogger("lexora_sim")
 _BODY_FAULT = re.compile(rb'"sim_fault"\s*:')
 _BODY_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
@@ -94,6 +96,9 @@ class App:
             self._dispatch(exchange)
         except ApiError as error:
             exchange.respond_json(error.status, error.body, error.headers)
+        except Exception:  # the boundary: a bug must show as a 500 and a trace, not as bad HTTP
+            _log.exception("%s %s failed", request.method, request.path)
+            self._fail(exchange)
         return exchange
 
     def accept(self, exchange: Exchange, fields: Fields, model: str, priority: int) -> None:
@@ -164,6 +169,13 @@ class App:
         if endpoint is None:
             raise detail(405, [("allow", ", ".join(methods))])
         endpoint(self, exchange)
+
+    def _fail(self, exchange: Exchange) -> None:
+        if exchange.streaming:
+            exchange.kill("rst")
+        else:
+            error = bug()
+            exchange.respond_json(error.status, error.body)
 
     def _unauthorized(self, request: Request) -> bool:
         key = self.settings.api_key

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lexora_sim.api.chat_face import ChatFace, ChatOptions
 from lexora_sim.api.errors import bad_request
 from lexora_sim.api.fields import Fields, read_fields
 from lexora_sim.api.generation import Choice, Generation
-from lexora_sim.api.sampling import Sampling, check_length, check_logprobs, read_sampling, room
+from lexora_sim.api.sampling import Sampling, check_characters, check_length, check_logprobs, read_sampling, room
 from lexora_sim.api.structured import forced_text
 from lexora_sim.api.tools import choose_call
 from lexora_sim.settings import SimSettings
@@ -32,8 +31,9 @@ def serve_chat(app: App, exchange: Exchange) -> None:
     model = app.model_of(fields, pooling=False)
     options = _options(fields)
     _check_messages(messages)
+    check_characters(count_characters(messages), app.settings)
     prompt = _prompt(fields, messages, tools)
-    check_length(len(prompt), _characters(messages), app.settings)
+    check_length(len(prompt), app.settings)
     call = choose_call(tools, fields.body.get("tool_choice"), messages, prompt, sampling.seed)
     text = call.arguments if call else forced_text(fields.body, prompt, sampling.seed)
     choices = make_choices(prompt, text, sampling, app.settings, app.settings.default_tokens)
@@ -95,5 +95,11 @@ def _prompt(fields: Fields, messages: list[Any], tools: list[Any] | None) -> lis
     return chat_ids(messages, tools=tools, add_generation_prompt=started, continue_final_message=continued)
 
 
-def _characters(messages: Iterable[Any]) -> int:
-    return sum(len(content) for message in messages if isinstance(content := message.get("content"), str))
+def count_characters(messages: list[Any]) -> int:
+    """Return the length of all text in a conversation."""
+    contents = [message.get("content") for message in messages]
+    texts = [content for content in contents if isinstance(content, str)]
+    for parts in contents:
+        if isinstance(parts, list):
+            texts += [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return sum(map(len, texts))

@@ -10,8 +10,9 @@ from lexora_sim.api.completion_face import CompletionFace, CompletionOptions
 from lexora_sim.api.errors import bad_request
 from lexora_sim.api.fields import read_fields
 from lexora_sim.api.generation import Choice, Generation
-from lexora_sim.api.sampling import check_length, check_logprobs, read_sampling
+from lexora_sim.api.sampling import check_characters, check_length, check_logprobs, read_sampling
 from lexora_sim.api.structured import forced_text
+from lexora_sim.settings import SimSettings
 from lexora_sim.text.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def serve_completion(app: App, exchange: Exchange) -> None:
     fields.check()
     model = app.model_of(fields, pooling=False)
     check_logprobs(logprobs)
-    prompts = read_prompts(fields.body.get("prompt"))
+    prompts = read_prompts(fields.body.get("prompt"), app.settings)
     choices: list[Choice] = []
     for prompt in prompts:
-        check_length(len(prompt), 0, app.settings)
+        check_length(len(prompt), app.settings)
         text = forced_text(fields.body, prompt, sampling.seed)
         for choice in make_choices(prompt, text, sampling, app.settings, _DEFAULT_TOKENS):
             choice.index = len(choices)
@@ -52,10 +53,10 @@ def serve_completion(app: App, exchange: Exchange) -> None:
     Generation(app.scheduler, exchange, model, sampling=sampling, choices=choices, face=face).start()
 
 
-def read_prompts(value: Any) -> list[list[int]]:
+def read_prompts(value: Any, settings: SimSettings) -> list[list[int]]:
     """Return the token ids of every prompt: a string, a list of strings, of ids, or of lists of ids.
 
-    Raises ApiError.
+    Raises ApiError, also for a text that is too long for the model whatever its tokens.
     """
     if isinstance(value, str):
         value = [value]
@@ -65,12 +66,13 @@ def read_prompts(value: Any) -> list[list[int]]:
         raise bad_request(f"at most {_MAX_PROMPTS} prompts are taken at once.", "prompt")
     if all(isinstance(item, int) for item in value):
         return [_ids(value)]
-    return [_ids(item) if isinstance(item, list) else _text(item) for item in value]
+    return [_ids(item) if isinstance(item, list) else _text(item, settings) for item in value]
 
 
-def _text(value: Any) -> list[int]:
+def _text(value: Any, settings: SimSettings) -> list[int]:
     if not isinstance(value, str):
         raise bad_request("a prompt is a string or a list of token ids.", "prompt")
+    check_characters(len(value), settings)
     return VOCABULARY.encode(value)
 
 

@@ -61,6 +61,11 @@ def engine_dead() -> ApiError:
     return ApiError(500, error_body(text, "InternalServerError", None, 500))
 
 
+def bug() -> ApiError:
+    """500 for a fault of the simulator itself."""
+    return ApiError(500, error_body("Internal server error", "InternalServerError", None, 500))
+
+
 def overloaded() -> ApiError:
     """503 when the waiting queue is full."""
     text = "The server is overloaded: the number of queued requests is at its limit."

@@ -73,7 +73,7 @@ def serve_score(app: App, exchange: Exchange) -> None:
     left, right = _either(fields, "text_1", "queries"), _either(fields, "text_2", "documents")
     fields.check()
     model = _accept(app, exchange, fields)
-    firsts, seconds = read_prompts(left), read_prompts(right)
+    firsts, seconds = read_prompts(left, app.settings), read_prompts(right, app.settings)
     if len(firsts) not in (1, len(seconds)):
         raise bad_request("Input lengths must be either 1:1, 1:N or N:N")
     pairs = [[*firsts[index % len(firsts)], *second] for index, second in enumerate(seconds)]
@@ -96,7 +96,7 @@ def serve_rerank(app: App, exchange: Exchange) -> None:
     start = VOCABULARY.encode(query or "")
     pairs = [start + VOCABULARY.encode(text) for text in texts]
     for pair in pairs:
-        check_length(len(pair), 0, app.settings)
+        check_length(len(pair), app.settings)
 
     def answer() -> tuple[bytes, str]:
         rows = [
@@ -129,10 +129,9 @@ def _read(app: App, exchange: Exchange) -> tuple[Fields, str, list[list[int]]]:
         fields.missing("input")
     fields.check()
     model = _accept(app, exchange, fields)
-    prompts = [chat_ids(messages)] if given is None and messages else read_prompts(given)
-    characters = [len(text) for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
-    for number, prompt in enumerate(prompts):
-        check_length(len(prompt), characters[number] if number < len(characters) else 0, app.settings)
+    prompts = [chat_ids(messages)] if given is None and messages else read_prompts(given, app.settings)
+    for prompt in prompts:
+        check_length(len(prompt), app.settings)
     return fields, model, prompts
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lexora_sim.api.chat import make_choices
+from lexora_sim.api.chat import count_characters, make_choices
 from lexora_sim.api.errors import bad_request
 from lexora_sim.api.fields import read_fields
 from lexora_sim.api.generation import Choice, Generation, Piece, new_hex
-from lexora_sim.api.sampling import check_length, read_sampling
+from lexora_sim.api.sampling import check_characters, check_length, read_sampling
 from lexora_sim.api.tools import ToolCall, choose_call
 from lexora_sim.text.template import chat_ids
 
@@ -35,8 +35,9 @@ def serve_responses(app: App, exchange: Exchange) -> None:
     model = app.model_of(fields, pooling=False)
     messages = _messages(given, fields.body.get("instructions"))
     tools = fields.items("tools")
+    check_characters(count_characters(messages), app.settings)
     prompt = chat_ids(messages, tools=tools)
-    check_length(len(prompt), 0, app.settings)
+    check_length(len(prompt), app.settings)
     call = choose_call(tools, fields.body.get("tool_choice"), messages, prompt, sampling.seed)
     text = call.arguments if call else None
     choices = make_choices(prompt, text, sampling, app.settings, app.settings.default_tokens)

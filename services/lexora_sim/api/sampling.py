@@ -69,8 +69,8 @@ def check_priority(priority: int, settings: SimSettings) -> None:
         raise bad_request(f"Got priority {priority} but Priority scheduling is not enabled.")
 
 
-def check_length(prompt_tokens: int, characters: int, settings: SimSettings) -> None:
-    """Refuse a prompt that leaves no room for an answer; raises ApiError."""
+def check_characters(characters: int, settings: SimSettings) -> None:
+    """Refuse a text that cannot fit before any work is spent on it; raises ApiError."""
     limit = settings.max_model_len
     most = limit * _CHARACTERS_PER_TOKEN
     if characters > most:
@@ -80,6 +80,11 @@ def check_length(prompt_tokens: int, characters: int, settings: SimSettings) -> 
             f"for {limit} input tokens). Please reduce the length of the input prompt.",
             ("input_text", characters),
         )
+
+
+def check_length(prompt_tokens: int, settings: SimSettings) -> None:
+    """Refuse a prompt that leaves no room for an answer; raises ApiError."""
+    limit = settings.max_model_len
     if prompt_tokens >= limit:
         raise _too_long(
             limit,

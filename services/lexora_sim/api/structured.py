@@ -33,12 +33,20 @@ def forced_text(body: dict[str, Any], prompt: list[int], seed: int) -> str | Non
             schema = json.loads(schema)
         except ValueError:
             raise bad_request("the schema is not valid JSON.", "structured_outputs") from None
-    return None if schema is None else dump(instance(schema, number))
+    return None if schema is None else dump(make_instance(schema, number))
 
 
 def instance_seed(prompt: list[int], seed: int) -> int:
     """Return the number that picks an instance: the same prompt and seed, the same instance."""
     return crc32(array("I", prompt).tobytes(), seed & 0xFFFFFFFF)
+
+
+def make_instance(schema: Any, number: int) -> Any:
+    """Return an instance of a client's schema; raises ApiError when it is no schema."""
+    try:
+        return instance(schema, number)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        raise bad_request(f"Invalid JSON schema: {error}") from None
 
 
 def dump(value: Any) -> str:

@@ -43,5 +43,5 @@ def serve_detokenize(app: App, exchange: Exchange) -> None:
     tokens = fields.items("tokens", required=True)
     fields.check()
     app.accept(exchange, fields, app.any_model(fields), 0)
-    ids = read_prompts(tokens)[0] if tokens else []
+    ids = read_prompts(tokens, app.settings)[0] if tokens else []
     exchange.respond_json(200, {"prompt": VOCABULARY.decode(ids)})

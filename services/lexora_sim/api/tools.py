@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexora_sim.api.errors import bad_request
-from lexora_sim.api.structured import dump, instance_seed
-from lexora_sim.text.schema import instance
+from lexora_sim.api.structured import dump, instance_seed, make_instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,9 @@ def choose_call(tools: list[Any] | None, choice: Any, messages: list[Any], promp
 
 def _call(function: dict[str, Any], prompt: list[int], seed: int, *, named: bool) -> ToolCall:
     schema = function.get("parameters") or function.get("input_schema") or {"type": "object"}
-    arguments = instance({"type": "object", **schema}, instance_seed(prompt, seed))
+    if not isinstance(schema, dict):
+        raise bad_request("a tool's parameters must be an object.", "tools")
+    arguments = make_instance({"type": "object", **schema}, instance_seed(prompt, seed))
     return ToolCall(str(function.get("name")), dump(arguments), named)
 
 

@@ -71,8 +71,11 @@ def render(scheduler: Scheduler) -> bytes:
 
 
 def _series(name: str, model: str, before: str = "", after: str = "") -> str:
-    escaped = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{name}{{engine="0",{before}model_name="{escaped}"{after}}}'
+    return f'{name}{{engine="0",{before}model_name="{_escape(model)}"{after}}}'
+
+
+def _escape(label: str) -> str:
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _plain(name: str, models: dict[str, ModelMetrics], attribute: str) -> list[tuple[str, float]]:
@@ -102,7 +105,7 @@ def _finished(models: dict[str, ModelMetrics]) -> Iterator[tuple[str, float]]:
 def _rejections(models: dict[str, ModelMetrics]) -> Iterator[tuple[str, float]]:
     for model, metrics in models.items():
         for reason, count in (("max_num_queued_reqs", metrics.rejections), ("max_num_queued_tokens", 0)):
-            yield f'admission_rejections_total{{model_name="{model}",reason="{reason}"}}', float(count)
+            yield f'admission_rejections_total{{model_name="{_escape(model)}",reason="{reason}"}}', float(count)
 
 
 def _histogram(name: str, models: dict[str, ModelMetrics], attribute: str) -> Iterator[tuple[str, float]]:

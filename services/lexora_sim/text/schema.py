@@ -9,6 +9,7 @@ from lexora_sim.text.language import mix
 from lexora_sim.text.words import ENGLISH
 
 _MAX_DEPTH = 24
+_MAX_NODES = 4096
 _FORMATS = {
     "date": "2026-01-02",
     "date-time": "2026-01-02T03:04:05Z",
@@ -23,7 +24,8 @@ _FORMATS = {
 def instance(schema: Any, seed: int = 0) -> Any:
     """Return a value valid under `schema` (objects, arrays, scalars, enum, const, anyOf, oneOf, allOf, local $ref).
 
-    `pattern` is not looked at. Recursion stops at a depth of 24, where optional parts are left out anyway.
+    `pattern` is not looked at. Recursion stops at a depth of 24 and after 4096 values; optional parts are left out
+    long before. Raises TypeError, ValueError, AttributeError, ZeroDivisionError or OverflowError for what is no schema.
     """
     return _Maker(schema, seed).make(schema, 0)
 
@@ -32,9 +34,11 @@ class _Maker:
     def __init__(self, root: Any, seed: int) -> None:
         self._root = root
         self._state = mix(seed & 0xFFFFFFFF)
+        self._nodes = 0
 
     def make(self, schema: Any, depth: int) -> Any:
-        if not isinstance(schema, dict) or depth > _MAX_DEPTH:
+        self._nodes += 1
+        if not isinstance(schema, dict) or depth > _MAX_DEPTH or self._nodes > _MAX_NODES:
             return None
         if "const" in schema:
             return schema["const"]

@@ -119,7 +119,7 @@ def names(text: str) -> list[str]:
     return text.split()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 2.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait for a condition; fails the test when it does not come true."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the condition is the server's inside, which has no event

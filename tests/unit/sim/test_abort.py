@@ -29,7 +29,7 @@ async def test_a_client_that_leaves_is_seen_at_once(quick: dict[str, object], *,
         record = sim.app.stats.records[-1]
         assert record.aborted
         assert record.disconnect_seen is not None
-        assert record.disconnect_seen - left < 0.02
+        assert record.disconnect_seen - left < 0.05
         assert record.tokens_sent > 2
         scheduler = sim.app.scheduler
         assert (scheduler.running, scheduler.waiting, scheduler.kv_used) == (0, 0, 0)

@@ -115,7 +115,7 @@ async def test_timing() -> None:
     async with start(ttft_ms=30.0, itl_ms=10.0, prefill_rate=1000.0) as sim:
         started = time.monotonic()
         await complete(sim, list(range(20, 60)), max_tokens=4)
-        assert 0.095 < time.monotonic() - started < 0.3
+        assert 0.095 < time.monotonic() - started < 1.0
         text = (await call(sim, "GET", "/metrics")).body.decode()
         assert 'vllm:time_to_first_token_seconds_bucket{engine="0",le="0.06",model_name="tiny"} 0.0' in text
         assert 'vllm:time_to_first_token_seconds_count{engine="0",model_name="tiny"} 1.0' in text

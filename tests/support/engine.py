@@ -1,0 +1,133 @@
+"""An engine in a thread that answers every POST with the bytes it is given, and keeps what it got.
+
+Unlike RawServer it needs no event loop, so that one gateway process can be tested against it by a whole module.
+"""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tests.support.raw_server import RawRequest, reply
+
+Answer = Callable[[socket.socket, RawRequest], None]
+DEADLINE_SECONDS = 5.0
+
+
+class ScriptedEngine:
+    """`answer` is the raw response to every POST, or a function that writes to the connection itself.
+
+    `/health` and `/v1/models` answer as a well engine would, everything else by GET is in `pages` or 404.
+    """
+
+    def __init__(self, *models: str) -> None:
+        listing = {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "scripted"} for model in models]}
+        self.pages: dict[str, bytes] = {"/health": reply(b"{}"), "/v1/models": reply(json.dumps(listing).encode())}
+        self.answer: bytes | Answer = reply(b'{"object":"nothing"}')
+        self.requests: list[RawRequest] = []
+        self.gets: list[RawRequest] = []
+        self.left = 0
+        """Clients that closed before their answer was out (functions notice by themselves)."""
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return len(self._open)
+
+    @property
+    def last(self) -> RawRequest:
+        """The POST that came last."""
+        return self.requests[-1]
+
+    def __enter__(self) -> Self:
+        self._acceptor.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(DEADLINE_SECONDS)
+        for thread in self._threads:
+            thread.join(DEADLINE_SECONDS)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            with self._lock:
+                self._open.add(connection)
+                self._threads = [each for each in self._threads if each.is_alive()]
+                self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection.makefile("rb") as reader, contextlib.suppress(OSError, EOFError):
+                while True:
+                    request = _read(reader.readline, reader.read)
+                    if not self._answer(connection, request):
+                        return
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            connection.close()
+
+    def _answer(self, connection: socket.socket, request: RawRequest) -> bool:
+        if request.method == "GET":
+            self.gets.append(request)
+            connection.sendall(self.pages.get(request.target, reply(b"{}", status="404 Not Found")))
+            return True
+        answer = self.answer
+        self.requests.append(request)
+        if not isinstance(answer, bytes):
+            answer(connection, request)
+            return False
+        connection.sendall(answer)
+        head = answer.partition(b"\r\n\r\n")[0].lower()
+        return b"connection: close" not in head and (b"\r\ncontent-length:" in head or b"\r\ntransfer-encoding:" in head)
+
+
+def until_closed(connection: socket.socket) -> float:
+    """Wait for the peer to leave; the instant (time.monotonic) at which it did. Fails when it stays."""
+    connection.settimeout(DEADLINE_SECONDS)
+    try:
+        while connection.recv(65536):
+            pass
+    except TimeoutError:
+        raise AssertionError("the peer did not leave") from None
+    except ConnectionError:
+        pass
+    return time.monotonic()
+
+
+def _read(readline: Callable[[], bytes], read: Callable[[int], bytes]) -> RawRequest:
+    first = readline()
+    if not first:
+        raise EOFError
+    method, target, _ = first.decode("latin-1").split(" ")
+    request = RawRequest(method, target)
+    while line := readline().strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        request.headers.append((name, value.strip()))
+    request.body = read(int(request.header("content-length") or 0))
+    return request

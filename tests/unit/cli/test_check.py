@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lexora_cli import probe
+from lexora_cli.advice import Trouble
+from lexora_cli.main import app
+from lexora_cli.probe import Finding
+from lexora_router.config import Config
+
+BROKEN = "server: {prot: 8001, host: ''}\nrouting:\n  backends:\n    main: {url: 'ftp://x', tiemout: 3}\n"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No file and no variable of the machine has a say."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lexora_router.config.load.SEARCH", ())
+
+
+@pytest.fixture
+def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    found: list[Finding] = []
+
+    async def probe_all(config: Config) -> list[Finding]:
+        return found
+
+    monkeypatch.setattr(probe, "probe_all", probe_all)
+    return found
+
+
+def test_every_problem_of_a_file_is_told_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(BROKEN)
+    result = CliRunner().invoke(app, ["check", "--config", str(file)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    headline, *problems = result.stderr.splitlines()
+    assert headline == "lexora: the configuration cannot be used, 4 problems:"
+    assert len(problems) == 4
+    assert any(f"{file}:1: server.prot: unknown key" in line for line in problems)
+    assert any("routing.backends.main.tiemout: unknown key, did you mean timeout?" in line for line in problems)
+
+
+def test_problems_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(BROKEN)
+    result = CliRunner().invoke(app, ["check", "--config", str(file), "--json"])
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["ok"] is False
+    assert len(report["problems"]) == 4
+
+
+def test_the_configuration_in_force_is_shown_with_secrets_masked() -> None:
+    env = {"LEXORA_VLLM__API_KEY": "sk-hidden", "LEXORA_SERVER__PORT": "9001", "LEXORA_RETRY__MAX_RETRIES": "2"}
+    result = CliRunner().invoke(app, ["check", "--no-probe"], env=env)
+    assert result.exit_code == 0, result.output
+    assert "port: 9001" in result.stdout
+    assert "api_key: '********'" in result.stdout
+    assert "sk-hidden" not in result.output
+
+
+def test_warnings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    result = CliRunner().invoke(app, ["check", "--no-probe"], env={"LEXORA_VLLM__API_KEY_ENV": "NO_SUCH_KEY"})
+    assert result.exit_code == 0
+    assert "warning: " in result.stderr
+    assert "NO_SUCH_KEY is not set" in result.stderr.replace("\n", " ")
+
+
+def test_a_backend_that_answers(findings: list[Finding]) -> None:
+    findings.append(Finding("vllm", "http://gpu1:8000", healthy=True, latency_ms=2.5, models=["a", "b"], missing=["c"]))
+    result = CliRunner().invoke(app, ["check"])
+    assert result.exit_code == 0
+    assert "answers vllm http://gpu1:8000: 2.5 ms, models: a, b" in result.stdout
+    assert "not listed by the engine: c" in result.stdout
+
+
+def test_a_backend_that_does_not_answer(findings: list[Finding]) -> None:
+    findings.append(Finding("vllm", "http://gpu1:8000", trouble=Trouble("connection refused", "start the engine")))
+    result = CliRunner().invoke(app, ["check"])
+    assert result.exit_code == 2
+    assert "FAILED  vllm http://gpu1:8000: connection refused" in result.stdout
+    assert "start the engine" in result.stdout
+
+
+def test_names_from_engines_do_not_move_the_cursor(findings: list[Finding]) -> None:
+    findings.append(Finding("vllm", "http://gpu1:8000", healthy=True, latency_ms=1, models=["a\x1b[2J[red]b"]))
+    result = CliRunner().invoke(app, ["check"])
+    assert "\x1b" not in result.stdout
+    assert "a[2J[red]b" in result.stdout
+
+
+def test_the_report_as_json(findings: list[Finding]) -> None:
+    findings.append(Finding("vllm", "http://gpu1:8000", trouble=Trouble("refused", "start it")))
+    result = CliRunner().invoke(app, ["check", "--json"], env={"LEXORA_VLLM__API_KEY": "sk-hidden"})
+    assert result.exit_code == 2
+    report = json.loads(result.stdout)
+    assert (report["ok"], report["file"]) == (False, None)
+    assert report["endpoints"][0]["trouble"] == {"problem": "refused", "advice": "start it"}
+    assert report["config"]["vllm"]["api_key"] == "********"

@@ -1,0 +1,53 @@
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from lexora_cli.main import app
+from lexora_router.version import __version__
+
+COMMANDS = ["serve", "router", "gateway", "check", "chat", "models", "status", "demo", "sim"]
+HEAVY = {"aiohttp", "fastapi", "grpc", "httpx", "pydantic", "uvicorn", "yaml"}
+
+
+def test_version_is_told() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"lexora {__version__}\n")
+
+
+def test_help_lists_every_command() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b +[A-Z]", result.stdout), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_examples(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Examples" in result.stdout
+    assert f"lexora {command}" in result.stdout.split("Examples")[1]
+
+
+def test_the_places_of_the_file_survive_the_markup_of_the_help() -> None:
+    result = CliRunner().invoke(app, ["check", "--help"], env={"COLUMNS": "200"})
+    assert "[config/]lexora_config.yaml" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["serve", "--port", "65536"], ["serve", "--nonsense"], ["gateway"], ["sim", "--port", "x"], ["unknown"]],
+)
+def test_usage_errors_end_with_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_heavy_modules_wait_for_the_command_that_needs_them() -> None:
+    code = "import sys, lexora_cli.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not HEAVY & {name.partition(".")[0] for name in loaded}

@@ -1,0 +1,176 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, closed_port, reply, stream_head
+
+from lexora_router.backends import http1
+from lexora_router.backends.http1 import ConnectError, Origin, TransportError
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@asynccontextmanager
+async def origin(port: int) -> AsyncIterator[Origin]:
+    made = Origin("127.0.0.1", port, tls=None, connect_timeout=1.0, clock=time.monotonic)
+    try:
+        yield made
+    finally:
+        made.close()
+        await asyncio.sleep(0)
+
+
+async def whole(made: Origin) -> tuple[int, bytes]:
+    async with asyncio.timeout(5):
+        response = await made.exchange(GET, b"")
+        body = b""
+        try:
+            while data := await response.read():
+                body += data
+        finally:
+            response.close()
+    return response.status, body
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        ([reply(b"hello")], b"hello"),
+        ([reply(b"")], b""),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], b""),
+        ([stream_head() + chunk(b"a") + chunk(b"b") + LAST_CHUNK], b"ab"),
+        ([stream_head(), chunk(b"a")[:2], chunk(b"a")[2:], LAST_CHUNK[:3], LAST_CHUNK[3:]], b"a"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", b"until ", b"the end", Do.CLOSE], b"until the end"),
+        ([b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"], b"ok"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n" + reply(b"late")], b"late"),
+        ([b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", reply(b"late")], b"late"),
+        ([stream_head() + chunk(b"a") + b"0\r\nx-trailer: 1\r\n\r\n"], b"a"),
+    ],
+)
+async def test_every_framing(answer: list[bytes | Do], body: bytes) -> None:
+    async with RawServer(answer) as server, origin(server.port) as made:
+        status, got = await whole(made)
+    assert status in (200, 204)
+    assert got == body
+
+
+@pytest.mark.parametrize("answer", [reply(b"hello"), stream_head() + chunk(b"hel") + chunk(b"lo") + LAST_CHUNK])
+async def test_single_bytes(answer: bytes) -> None:
+    async with RawServer([bytes([byte]) for byte in answer]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"hello")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [b"SSH-2.0-OpenSSH\r\n", Do.HANG],
+        [Do.CLOSE],
+        [Do.RESET],
+        [b"HTTP/1.1 200 OK\r\ncontent-le", Do.CLOSE],
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", Do.CLOSE],
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", Do.RESET],
+        [b"HTTP/1.1 200 OK\r\n\r\nabc", Do.RESET],
+        [stream_head() + chunk(b"a"), Do.CLOSE],
+        [stream_head() + b"zz\r\n", Do.HANG],
+        [b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", Do.HANG],
+    ],
+)
+async def test_no_whole_answer(answer: list[bytes | Do]) -> None:
+    async with RawServer(answer) as server, origin(server.port) as made:
+        with pytest.raises(TransportError) as raised:
+            await whole(made)
+    assert not isinstance(raised.value, ConnectError)
+
+
+async def test_headers_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "MAX_HEADER_BYTES", 1000)
+    many = b"".join(b"x-%d: y\r\n" % i for i in range(1000))
+    async with RawServer([b"HTTP/1.1 200 OK\r\n" + many + b"\r\n", Do.HANG]) as server, origin(server.port) as made:
+        with pytest.raises(TransportError, match="not HTTP"):
+            await whole(made)
+
+
+async def test_nobody_listens() -> None:
+    async with origin(closed_port()) as made:
+        with pytest.raises(ConnectError):
+            await whole(made)
+
+
+async def test_header_names_are_lower_case_and_keep_their_order() -> None:
+    answer = reply(b"", content_type="text/plain", headers="X-B: 1\r\nX-A: 2\r\nx-b: 3\r\n")
+    async with RawServer([answer]) as server, origin(server.port) as made:
+        response = await made.exchange(GET, b"")
+        response.close()
+    assert response.content_type == "text/plain"
+    assert response.headers[1:4] == [(b"x-b", b"1"), (b"x-a", b"2"), (b"x-b", b"3")]
+
+
+async def test_an_unread_answer_costs_its_connection() -> None:
+    async with RawServer([stream_head() + chunk(b"a"), Do.HANG]) as server, origin(server.port) as made:
+        response = await made.exchange(GET, b"")
+        response.close()
+        await server.wait_lost()
+
+
+async def test_a_second_answer_to_one_request_is_neither_given_nor_kept() -> None:
+    async with RawServer([reply(b"mine") + reply(b"evil"), Do.HANG], [reply(b"right")]) as server:
+        async with origin(server.port) as made:
+            assert await whole(made) == (200, b"mine")
+            assert await whole(made) == (200, b"right")
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "surplus", [b"HTTP/1.1 200 OK\r\ncontent-le", b"garbage", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nev"]
+)
+async def test_what_follows_an_answer_is_never_taken_for_the_next_one(surplus: bytes) -> None:
+    async with RawServer([reply(b"mine") + surplus, Do.HANG], [reply(b"right")]) as server, origin(server.port) as made:
+        assert (await whole(made))[1] == b"mine"
+        assert await whole(made) == (200, b"right")
+        assert server.connections == 2
+
+
+async def test_a_kept_connection_that_the_engine_closes_is_not_used() -> None:
+    gate = asyncio.Event()
+    async with RawServer([reply(b"one"), gate, Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
+        await whole(made)
+        gate.set()
+        async with asyncio.timeout(5):
+            while made._open:  # noqa: ASYNC110 - the connection tells nobody
+                await asyncio.sleep(0.001)
+        assert await whole(made) == (200, b"two")
+
+
+async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "KEEPALIVE_SECONDS", 0.02)
+    async with RawServer([reply(b"one")]) as server, origin(server.port) as made:
+        await whole(made)
+        await server.wait_lost()
+
+
+async def test_a_slow_reader_stops_the_sender_and_gets_everything() -> None:
+    block = b"x" * 65_536
+    async with RawServer([stream_head(), *[chunk(block)] * 200, LAST_CHUNK]) as server, origin(server.port) as made:
+        response = await made.exchange(GET, b"")
+        await asyncio.sleep(0.05)  # the sender runs into the mark
+        assert response._size < 8 * http1.HIGH_WATER_BYTES
+        size = 0
+        while data := await response.read():
+            size += len(data)
+        response.close()
+        assert size == 200 * len(block)
+        assert await whole(made) == (200, block * 200)
+        assert server.connections == 1
+
+
+async def test_an_answer_left_unread_does_not_stop_the_next_one() -> None:
+    large = reply(b"x" * (2 * http1.HIGH_WATER_BYTES))
+    async with RawServer([large], [large]) as server, origin(server.port) as made:
+        response = await made.exchange(GET, b"")
+        async with asyncio.timeout(5):
+            while not response._complete:
+                await response.read()
+        response.close()
+        assert len((await whole(made))[1]) == 2 * http1.HIGH_WATER_BYTES
