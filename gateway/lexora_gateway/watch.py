@@ -31,7 +31,7 @@ class _Watch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.gone = True
-        pass
+        self._task.cancel()
 
 
 async def until_gone(receive: Receive, work: Awaitable[T]) -> T:

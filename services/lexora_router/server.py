@@ -42,6 +42,7 @@ from lexora_router.translate import (
     completion_response,
     embed_body,
     embed_response,
+    usage_message,
 )
 
 MAX_ID_LENGTH = 128
@@ -284,13 +285,8 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
         endpoint=receipt.endpoint,
         model=receipt.model,
         attempts=receipt.attempts,
+        usage=usage_message(receipt.usage),
     )
-    if receipt.usage is not None:
-        usage = receipt.usage
-        message.usage.input_tokens = usage.input_tokens
-        message.usage.output_tokens = usage.output_tokens
-        message.usage.cached_tokens = usage.cached_tokens
-        message.usage.reasoning_tokens = usage.reasoning_tokens
     for instant, duration in (
         (receipt.dispatched_at, message.queue_time),
         (receipt.first_event_at, message.time_to_first_token),

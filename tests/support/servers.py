@@ -24,6 +24,10 @@ class Simulator(Process):
         found = httpx.get(f"{self.url}/sim/requests", params={"limit": limit}).raise_for_status().json()
         return list(found["requests"] if isinstance(found, dict) else found)
 
+    def posts(self) -> list[dict[str, Any]]:
+        """The calls that came, oldest first, without probes and listings."""
+        return [request for request in self.requests() if request["method"] == "POST" and request["path"] != "/sim/reset"]
+
     def fault(self, fault: str, **options: Any) -> None:
         httpx.post(f"{self.url}/sim/faults", json={"fault": fault, **options}).raise_for_status()
 

@@ -7,9 +7,9 @@ import msgspec
 
 from lexora_router.backends.http1 import Response, TransportError
 from lexora_router.backends.sse import Inspector, dialect_of
-from lexora_router.backends.usage import WireUsage, add_usage
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
 from lexora_router.handler import Call, Emit, Frames, Head, Headers, Reply, Usage
+from lexora_router.usage import UsageJson
 
 # Answers that need not be JSON.
 TEXT_PATHS = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
@@ -27,7 +27,7 @@ _PLAIN_CONNECTION = (b"close", b"keep-alive")
 
 
 class _Answer(msgspec.Struct):
-    usage: WireUsage | None = None
+    usage: UsageJson | None = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -102,7 +102,7 @@ class AnswerRelay:
         except (msgspec.DecodeError, RecursionError):
             shown = head.content_type.partition(";")[0] or "no content type"
             raise UpstreamInvalid(f"{self._name} answered {head.status} with invalid JSON ({shown}).") from None
-        return add_usage(None, wire) if wire is not None else None
+        return wire.counted() if wire is not None else None
 
     async def _refusal(self, response: Response, content_type: str) -> UpstreamFailure:
         status = response.status

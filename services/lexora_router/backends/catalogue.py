@@ -89,7 +89,7 @@ class Catalogue:
             if status != 200:
                 raise ValueError(f"status {status}")
             self._listings[backend.name] = _Listing(_parse(body))
-        except (TransportError, TimeoutError, ValueError) as error:  # msgspec's errors are ValueErrors
+        except (TransportError, TimeoutError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             _log.debug("models_not_listed", backend=backend.name, error=f"{type(error).__name__}: {error}"[:200])
 
 

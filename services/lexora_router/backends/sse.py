@@ -7,9 +7,9 @@ from enum import Enum
 
 import msgspec
 
-from lexora_router.backends.usage import WireUsage, add_usage
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
 from lexora_router.handler import Usage
+from lexora_router.usage import UsageJson, merge_usage
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
@@ -72,13 +72,13 @@ class _Choice(msgspec.Struct):
 
 
 class _Nested(msgspec.Struct):
-    usage: WireUsage | None = None
+    usage: UsageJson | None = None
 
 
 class _Payload(msgspec.Struct):
     type: str | None = None
     choices: list[_Choice] | None = None
-    usage: WireUsage | None = None
+    usage: UsageJson | None = None
     error: msgspec.Raw = msgspec.Raw()  # empty when absent: a union with None would refuse every value
     response: _Nested | None = None
     message: msgspec.Raw = msgspec.Raw()
@@ -158,7 +158,7 @@ class Inspector:
                 self.failure = UpstreamBroken("The engine aborted the answer.")
                 return False
             if seen.usage is not None:
-                self.usage = add_usage(self.usage, seen.usage)
+                self.usage = merge_usage(self.usage, seen.usage.counted())
                 return bool(seen.choices) or not self._hide_usage
             return True
         if seen.type in _TERMINAL:
@@ -168,7 +168,7 @@ class Inspector:
             nested = _nested(seen.message)
         for usage in (seen.usage, nested.usage if nested else None):
             if usage is not None:
-                self.usage = add_usage(self.usage, usage)
+                self.usage = merge_usage(self.usage, usage.counted())
         return True
 
 

@@ -9,7 +9,7 @@ from lexora_router.translate.chat import chat_body
 from lexora_router.translate.chat_answer import ChunkReader, chat_response
 from lexora_router.translate.completion import CompletionChunkReader, completion_body, completion_response
 from lexora_router.translate.embed import embed_body, embed_response
-from lexora_router.translate.usage import merge_usage, usage_message, usage_of
+from lexora_router.translate.shared import usage_message
 
 __all__ = [
     "ChunkReader",
@@ -20,7 +20,5 @@ __all__ = [
     "completion_response",
     "embed_body",
     "embed_response",
-    "merge_usage",
     "usage_message",
-    "usage_of",
 ]

@@ -8,7 +8,8 @@ import msgspec
 
 from lexora.v1 import chat_pb2, common_pb2
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.translate.usage import UsageJson, usage_message
+from lexora_router.translate.shared import usage_message
+from lexora_router.usage import UsageJson
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from lexora_router.translate.answer import (
     usage,
 )
 from lexora_router.translate.sse import payloads
-from lexora_router.translate.usage import UsageJson
+from lexora_router.usage import UsageJson
 
 _ROLES = {
     "system": chat_pb2.ROLE_SYSTEM,

@@ -17,7 +17,7 @@ from lexora_router.translate.answer import (
 )
 from lexora_router.translate.shared import encode, new_body, put_model, put_sampling
 from lexora_router.translate.sse import payloads
-from lexora_router.translate.usage import UsageJson
+from lexora_router.usage import UsageJson
 
 
 def completion_body(request: completion_pb2.CompletionRequest, *, stream: bool, default_model: str | None) -> bytes:

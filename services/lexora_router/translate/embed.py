@@ -11,7 +11,7 @@ from lexora.v1 import embed_pb2
 from lexora_router.errors import InvalidRequest, UpstreamInvalid
 from lexora_router.translate.answer import Index, decoded, refuse_error, usage
 from lexora_router.translate.shared import encode, new_body, put_model
-from lexora_router.translate.usage import UsageJson
+from lexora_router.usage import UsageJson
 
 
 def embed_body(request: embed_pb2.EmbedRequest, default_model: str | None) -> bytes:

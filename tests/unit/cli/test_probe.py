@@ -118,7 +118,7 @@ async def test_something_that_does_not_speak_http() -> None:
 
 async def test_tls_against_plain_http() -> None:
     async with RawServer([b"HTTP/1.1 400 Bad Request\r\n\r\n", Do.CLOSE]) as server:
-        found = await one({"url": server.url.replace("http://", "https://")}, health={"timeout": 1})
+        found = await one({"url": server.url.replace("http://", "https://")}, health={"timeout": 0.2})
     assert not found.healthy
 
 

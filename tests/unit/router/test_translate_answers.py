@@ -16,9 +16,7 @@ from lexora_router.translate import (
     chat_response,
     completion_response,
     embed_response,
-    merge_usage,
     usage_message,
-    usage_of,
 )
 
 VLLM_CHAT = {
@@ -342,58 +340,6 @@ def test_embeddings_as_numbers_and_as_base64_in_the_order_of_inputs():
 def test_embeddings_that_are_none(text: str):
     with pytest.raises(UpstreamInvalid):
         embed_response(json.dumps({"data": [{"embedding": text}]}).encode())
-
-
-# --- usage
-
-
-@pytest.mark.parametrize(
-    ("usage", "counted"),
-    [
-        ({"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}, Usage(5, 3)),
-        (
-            {
-                "prompt_tokens": 5,
-                "completion_tokens": 3,
-                "prompt_tokens_details": {"cached_tokens": 4},
-                "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": None},
-            },
-            Usage(5, 3, 4, 2),
-        ),
-        (
-            {
-                "input_tokens": 5,
-                "output_tokens": 3,
-                "input_tokens_details": {"cached_tokens": 4},
-                "output_tokens_details": {"reasoning_tokens": 2},
-            },
-            Usage(5, 3, 4, 2),
-        ),
-        (
-            {"input_tokens": 5, "output_tokens": 3, "cache_read_input_tokens": 10, "cache_creation_input_tokens": 1},
-            Usage(16, 3, 10),
-        ),
-        ({"prompt_tokens": None, "completion_tokens": None}, Usage()),
-        ({"prompt_tokens": 7.0}, Usage(7)),
-        ({"prompt_tokens": 0, "input_tokens": 9}, Usage(0)),
-        ({}, Usage()),
-    ],
-)
-def test_usage_of_every_school(usage: dict[str, Any], counted: Usage):
-    assert usage_of(json.dumps({"usage": usage}).encode()) == counted
-    assert usage_of(json.dumps({"response": {"usage": usage}}).encode()) == counted
-    assert usage_of(json.dumps({"type": "message_start", "message": {"usage": usage}}).encode()) == counted
-
-
-@pytest.mark.parametrize("body", [b"{}", b'{"usage":null}', b"", b"[]", b'{"usage":3}', b'{"usage":{"prompt_tokens":-1}}'])
-def test_no_usage(body: bytes):
-    assert usage_of(body) is None
-
-
-def test_usage_that_comes_in_pieces():
-    opening, closing = Usage(16, 0, 15), Usage(0, 4, 0, 1)
-    assert merge_usage(None, opening) == opening
-    assert merge_usage(opening, closing) == Usage(16, 4, 15, 1)
 
 
 def test_usage_message():

@@ -1,11 +1,9 @@
 """Tokens of a call, as engines of different schools count them."""
 
-import contextlib
 from typing import Annotated
 
 import msgspec
 
-from lexora.v1 import common_pb2
 from lexora_router.handler import Usage
 
 # Counts come as integers, from some engines as floats; beyond 2**53 they are nonsense.
@@ -47,29 +45,6 @@ class UsageJson(msgspec.Struct, gc=False):
         )
 
 
-class _Nested(msgspec.Struct, gc=False):
-    usage: UsageJson | None = None
-
-
-class _Carrier(msgspec.Struct, gc=False):
-    usage: UsageJson | None = None
-    response: _Nested | None = None
-    message: _Nested | None = None
-
-
-_carriers = msgspec.json.Decoder(_Carrier)
-
-
-def usage_of(body: bytes) -> Usage | None:
-    """Usage in an answer or in one event of a stream (also under `response` or `message`); None when it has none."""
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        carrier = _carriers.decode(body)
-        for holder in (carrier, carrier.response, carrier.message):
-            if holder is not None and holder.usage is not None:
-                return holder.usage.counted()
-    return None
-
-
 def merge_usage(seen: Usage | None, found: Usage) -> Usage:
     """Usage after one more event of a stream: counts only grow, and Anthropic's tell input and output apart."""
     if seen is None:
@@ -79,16 +54,4 @@ def merge_usage(seen: Usage | None, found: Usage) -> Usage:
         output_tokens=max(seen.output_tokens, found.output_tokens),
         cached_tokens=max(seen.cached_tokens, found.cached_tokens),
         reasoning_tokens=max(seen.reasoning_tokens, found.reasoning_tokens),
-    )
-
-
-def usage_message(usage: Usage | None) -> common_pb2.Usage | None:
-    """The contract's form of it."""
-    if usage is None:
-        return None
-    return common_pb2.Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_tokens=usage.cached_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
     )

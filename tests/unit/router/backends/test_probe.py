@@ -1,0 +1,114 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support.raw_server import Do, RawServer, closed_port, reply
+from tests.unit.router.backends.engine import make_backend
+
+from lexora_router.backends.backend import Backend, Health
+from lexora_router.backends.probe import Prober
+
+OK = reply(b"", content_type="")
+
+
+class Watch:
+    """Runs a prober and knows when it has said something new."""
+
+    def __init__(self, *backends: Backend, timeout: float = 1.0, interval: float = 0.01) -> None:
+        self.rounds = 0
+        self._news = asyncio.Event()
+        named = {f"{number}-{backend.name}": backend for number, backend in enumerate(backends)}
+        self.prober = Prober(named, interval=interval, timeout=timeout, changed=self._changed, clock=time.monotonic)
+
+    def _changed(self) -> None:
+        self.rounds += 1
+        self._news.set()
+
+    async def until(self, backend: Backend, state: Health) -> None:
+        async with asyncio.timeout(5):
+            while backend.health() is not state:
+                self._news.clear()
+                await self._news.wait()
+
+
+@asynccontextmanager
+async def watching(watch: Watch) -> AsyncIterator[Watch]:
+    task = asyncio.create_task(watch.prober.run())
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0)
+
+
+async def test_an_endpoint_that_answers_is_well() -> None:
+    async with RawServer([OK]) as server:
+        backend = make_backend(server.url, api_key="k")
+        assert backend.health() is Health.UNKNOWN
+        async with watching(Watch(backend)) as watch:
+            await watch.until(backend, Health.HEALTHY)
+            assert backend.endpoints[0].reason == ""
+            [request, *_] = server.requests
+            assert (request.method, request.target) == ("GET", "/health")
+            assert request.header("authorization") == "Bearer k"
+
+
+async def test_going_and_coming_back() -> None:
+    async with RawServer([OK], [reply(b"", status="503 Busy")], [reply(b"", status="503 Busy")], [OK]) as server:
+        backend = make_backend(server.url)
+        async with watching(Watch(backend)) as watch:
+            await watch.until(backend, Health.HEALTHY)
+            await watch.until(backend, Health.UNHEALTHY)
+            assert backend.endpoints[0].reason == "the probe was answered 503"
+            await watch.until(backend, Health.HEALTHY)
+
+
+async def test_a_frozen_endpoint_is_down_after_the_probe_s_timeout_and_delays_no_other() -> None:
+    async with RawServer([Do.HANG]) as frozen, RawServer([OK]) as well:
+        backends = [make_backend(server.url) for server in (frozen, well)]
+        async with watching(Watch(*backends, timeout=0.1)) as watch:
+            await watch.until(backends[1], Health.HEALTHY)
+            assert backends[0].health() is Health.UNKNOWN
+            await watch.until(backends[0], Health.UNHEALTHY)
+            assert "within 0.1 s" in backends[0].endpoints[0].reason
+
+
+async def test_nobody_listens() -> None:
+    backend = make_backend(f"http://127.0.0.1:{closed_port()}")
+    async with watching(Watch(backend)) as watch:
+        await watch.until(backend, Health.UNHEALTHY)
+        assert "the probe failed" in backend.endpoints[0].reason
+
+
+async def test_where_nothing_may_be_asked_a_connection_is_enough() -> None:
+    async with RawServer([OK]) as server:
+        backend = make_backend(server.url, type="openai_compatible")
+        async with watching(Watch(backend)) as watch:
+            await watch.until(backend, Health.HEALTHY)
+        assert server.connections
+        assert server.requests == []
+    backend = make_backend(f"http://127.0.0.1:{closed_port()}", type="openai_compatible")
+    async with watching(Watch(backend)) as watch:
+        await watch.until(backend, Health.UNHEALTHY)
+
+
+async def test_the_first_round_is_over_when_every_endpoint_was_asked() -> None:
+    async with RawServer([OK]) as well, RawServer([Do.HANG]) as frozen:
+        backend = make_backend("", urls=[well.url, frozen.url])
+        async with watching(Watch(backend, timeout=0.05)) as watch:
+            first = asyncio.create_task(watch.prober.first_round())
+            await watch.until(backend, Health.HEALTHY)
+            assert not first.done()
+            async with asyncio.timeout(5):
+                await first
+            assert backend.health() is Health.DEGRADED
+
+
+async def test_a_prober_that_ends_leaves_no_connection() -> None:
+    async with RawServer([OK]) as server:
+        backend = make_backend(server.url)
+        async with watching(Watch(backend, interval=60)) as watch:
+            await watch.until(backend, Health.HEALTHY)
+        await server.wait_lost()
