@@ -21,6 +21,7 @@ from lexora.v1 import (
     stats_pb2,
 )
 from lexora_router.errors import (
+    DeadlineExceeded,
     Draining,
     InvalidRequest,
     NotFound,
@@ -59,6 +60,8 @@ RELAYED_PATHS = MULTIPART_PATHS | frozenset(
     f"{CHAT} {COMPLETIONS} {EMBEDDINGS} /v1/responses /v1/messages /v1/rerank /rerank /v1/score /score "
     "/pooling /classify /tokenize /detokenize".split()
 )
+
+_NO_OPTIONS = common_pb2.CallOptions()
 
 _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
@@ -121,8 +124,8 @@ class RouterService:
         return await self._guarded(request.options, context, lambda call: self._embed(request, call))
 
     async def _embed(self, request: embed_pb2.EmbedRequest, call: Call) -> embed_pb2.EmbedResponse:
-        model = request.model or await self._overview.default_model()
-        self._set_body(call, EMBEDDINGS, embed_body(request, model or None))
+        model = await self._model(call, request.model)
+        self._set_body(call, EMBEDDINGS, embed_body(request, model))
         reply = await self._whole(call)
         response = embed_response(reply.body)
         response.receipt.CopyFrom(self._receipt(call))
@@ -139,25 +142,36 @@ class RouterService:
 
     async def list_models(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""
-        return await self._overview.models()
+        return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._overview.models()), always=True)
 
     async def health(self, request: models_pb2.HealthRequest, context: Context) -> models_pb2.HealthResponse:
         """State of the router and of each backend."""
-        return await self._overview.health(draining=self.draining)
+        health = self._overview.health
+        return await self._guarded(
+            _NO_OPTIONS, context, lambda call: _within(call, health(draining=self.draining)), always=True
+        )
 
     async def get_stats(self, request: stats_pb2.GetStatsRequest, context: Context) -> stats_pb2.GetStatsResponse:
         """Counters since the start."""
+        return await self._guarded(_NO_OPTIONS, context, self._get_stats, always=True)
+
+    async def _get_stats(self, call: Call) -> stats_pb2.GetStatsResponse:
         return self._overview.stats()
 
     # -- the call
 
     async def _guarded(
-        self, options: common_pb2.CallOptions, context: Context, serve: Callable[[Call], Awaitable[_Answer]]
+        self,
+        options: common_pb2.CallOptions,
+        context: Context,
+        serve: Callable[[Call], Awaitable[_Answer]],
+        *,
+        always: bool = False,
     ) -> _Answer:
-        """Make the call, serve it, and turn whatever goes wrong into a StatusError."""
+        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError."""
         call = self._call(options, context)
         try:
-            if self.draining:
+            if self.draining and not always:
                 raise Draining("The router is shutting down; try another one.")
             _check_options(options)
             return await serve(call)
@@ -172,7 +186,7 @@ class RouterService:
     def _call(self, options: common_pb2.CallOptions, context: Context) -> Call:
         now = self._clock()
         return Call(
-            id=options.request_id or secrets.token_hex(16),
+            id=options.request_id if options.request_id and _is_id(options.request_id) else secrets.token_hex(16),
             path="",
             body=b"",
             content_type=JSON,
@@ -191,14 +205,18 @@ class RouterService:
             case "openai":
                 self._fill_openai(request.openai, call, stream=stream)
             case "chat":
-                default = request.chat.model or await self._overview.default_model()
-                self._set_body(call, CHAT, chat_body(request.chat, stream=stream, default_model=default or None))
+                default = await self._model(call, request.chat.model)
+                self._set_body(call, CHAT, chat_body(request.chat, stream=stream, default_model=default))
             case "completion":
-                default = request.completion.model or await self._overview.default_model()
-                body = completion_body(request.completion, stream=stream, default_model=default or None)
+                default = await self._model(call, request.completion.model)
+                body = completion_body(request.completion, stream=stream, default_model=default)
                 self._set_body(call, COMPLETIONS, body)
             case _:
                 raise InvalidRequest("One of chat, completion and openai must be set.", "input")
+
+    async def _model(self, call: Call, named: str) -> str | None:
+        """The model that is named, else the default one, for which the backends may have to be asked."""
+        return named or await _within(call, self._overview.default_model()) or None
 
     def _fill_openai(self, openai: openai_pb2.OpenAiCall, call: Call, *, stream: bool) -> None:
         if openai.path not in RELAYED_PATHS:
@@ -216,7 +234,7 @@ class RouterService:
         call.model = fields.model or ""
         call.stream = fields.stream
         call.include_usage = fields.include_usage
-        call.user = call.user or fields.user or ""
+        call.user = call.user or (fields.user or "")[:MAX_USER_LENGTH]
 
     async def _whole(self, call: Call) -> Reply:
         replies: list[Reply] = []
@@ -268,6 +286,17 @@ class _StreamSink:
                 await self._send(router_pb2.StreamResponse(receipt=receipt, completion=chunk))
 
 
+async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
+    """Await an answer that does not pass the pipeline; raises DeadlineExceeded as the pipeline does."""
+    try:
+        async with asyncio.timeout_at(call.deadline):
+            return await answer
+    except TimeoutError:
+        assert call.deadline is not None
+        allowed = call.deadline - call.started
+        raise DeadlineExceeded(f"The call was not done within its deadline of {allowed:.3g} s.") from None
+
+
 def _reader(kind: str | None) -> ChunkReader | CompletionChunkReader | None:
     match kind:
         case "chat":
@@ -308,11 +337,14 @@ def _inspect(path: str, content_type: str, body: bytes) -> Fields:
 
 
 def _check_options(options: common_pb2.CallOptions) -> None:
-    name = options.request_id
-    if len(name) > MAX_ID_LENGTH or not name.isascii() or not name.isprintable() or " " in name:
+    if not _is_id(options.request_id):
         raise InvalidRequest(f"request_id takes at most {MAX_ID_LENGTH} visible ASCII characters.", "options.request_id")
     if len(options.user) > MAX_USER_LENGTH:
         raise InvalidRequest(f"user takes at most {MAX_USER_LENGTH} characters.", "options.user")
+
+
+def _is_id(name: str) -> bool:
+    return len(name) <= MAX_ID_LENGTH and name.isascii() and name.isprintable() and " " not in name
 
 
 def _error_bytes(context: Context) -> int:

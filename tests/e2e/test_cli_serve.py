@@ -5,8 +5,7 @@ import re
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +69,9 @@ class Reader:
             self.text += f"<{type(error).__name__}>"
 
 
-def until(done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 5
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 def test_sigterm_lets_a_stream_end_refuses_new_calls_and_exits_with_0(engine: Simulator, tmp_path: Path) -> None:
     with Gateway(config(engine), tmp_path) as gateway:
-        with Reader(gateway.http, tokens=60) as reader:
+        with Reader(gateway.http, tokens=45) as reader:
             gateway.signal(signal.SIGTERM)
             gateway.wait_for("draining")
             refused = httpx.post(f"{gateway.http}/v1/chat/completions", json=chat(1, stream=False))
@@ -135,7 +127,7 @@ def test_router_and_gateway_in_two_processes(engine: Simulator, tmp_path: Path) 
             answer = httpx.post(f"{http}/v1/chat/completions", json=chat(3, stream=False)).raise_for_status()
             assert answer.headers["x-lexora-backend"] == "main"
             assert httpx.get(f"{http}/metrics").status_code == 200
-            with Reader(http, tokens=60) as reader:
+            with Reader(http, tokens=45) as reader:
                 gateway.signal(signal.SIGTERM)
                 gateway.wait_for("draining")
                 refused = httpx.post(f"{http}/v1/chat/completions", json=chat(1, stream=False))

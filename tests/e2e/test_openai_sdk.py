@@ -249,7 +249,7 @@ def test_no_gateway() -> None:
 @pytest.mark.parametrize("how", ["rst", "fin", "error", "abort", "eof"])
 def test_an_engine_that_dies_in_mid_stream_raises(client: OpenAI, how: str) -> None:
     asked = fault(f"die_after=12;how={how}")
-    seen = []
+    seen: list[Any] = []
     with client.chat.completions.create(model=MODEL, messages=HELLO, extra_body=asked, stream=True) as stream:
         chunks = iter(stream)
         with pytest.raises(openai.APIError) as error:

@@ -58,6 +58,14 @@ class Process:
             except queue.Empty:
                 continue
 
+    def wait_ready(self, pattern: str) -> re.Match[str]:
+        """As `wait_for`, for constructors: a process that does not get ready is ended."""
+        try:
+            return self.wait_for(pattern)
+        except BaseException:
+            self.stop()
+            raise
+
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
@@ -88,9 +96,7 @@ class Process:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.stop()
 
     def _read(self) -> None:

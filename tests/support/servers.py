@@ -15,7 +15,7 @@ class Simulator(Process):
 
     def __init__(self, *arguments: str, model: str = "qwen3-32b", port: int = 0) -> None:
         super().__init__(python("lexora_sim", "--port", str(port), "--model", model, *arguments))
-        self.url = self.wait_for(r"on (http://\S+)").group(1)
+        self.url = self.wait_ready(r"on (http://\S+)").group(1)
 
     def stats(self) -> dict[str, Any]:
         return dict(httpx.get(f"{self.url}/sim/stats").raise_for_status().json())
@@ -42,7 +42,7 @@ class Gateway(Process):
     def __init__(self, config: dict[str, Any], folder: Path, *, env: dict[str, str] | None = None) -> None:
         self.config_file = write_config(config, folder)
         super().__init__([*LEXORA, "serve", "--config", str(self.config_file)], env=env, cwd=folder)
-        ready = self.wait_for(r"serving\b.*")
+        ready = self.wait_ready(r"serving\b.*")
         line = plain(ready.group(0))
         self.http = re.search(r"http=(http://\S+)", line).group(1)  # type: ignore[union-attr]
         self.grpc = re.search(r"grpc=(\S+)", line).group(1)  # type: ignore[union-attr]

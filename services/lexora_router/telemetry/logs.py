@@ -1,6 +1,7 @@
 """Log set-up, and the one line per finished call. Never a prompt, never a secret."""
 
 import logging
+import os
 import sys
 import time
 from typing import TextIO
@@ -20,7 +21,7 @@ def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineW
     if style == "json":
         render = structlog.processors.JSONRenderer(serializer=_to_json)
     else:
-        render = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+        render = structlog.dev.ConsoleRenderer(colors=stream.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=0)
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         _stamp,

@@ -154,7 +154,10 @@ def client(app: FastAPI) -> httpx.AsyncClient:
 async def serving(app: FastAPI) -> AsyncIterator[int]:
     """The facade on a free loopback port, as it is run for real."""
     addresses: list[str] = []
-    server = GatewayServer(server_config(app, host="127.0.0.1", port=0), addresses.append)
+    config = server_config(app, host="127.0.0.1", port=0)
+    # A call that was not cancelled must fail its test, not hang it.
+    config.timeout_graceful_shutdown = 1
+    server = GatewayServer(config, addresses.append)
     task = asyncio.create_task(server.serve())
     await until(lambda: bool(addresses))
     try:

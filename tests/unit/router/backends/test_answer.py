@@ -3,7 +3,7 @@ import json
 import time
 
 import pytest
-from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, closed_port, reply, stream, stream_head
+from tests.support.raw_server import LAST_CHUNK, Do, RawServer, Step, chunk, closed_port, reply, stream, stream_head
 from tests.unit.router.backends.engine import engine
 from tests.unit.router.support import Client, make_call
 
@@ -182,7 +182,7 @@ async def test_a_stream_in_single_bytes_comes_out_whole() -> None:
 
 async def test_each_event_is_handed_over_when_it_comes() -> None:
     gate = asyncio.Event()
-    script = [stream_head() + chunk(A), gate, chunk(DONE) + LAST_CHUNK]
+    script: list[Step] = [stream_head() + chunk(A), gate, chunk(DONE) + LAST_CHUNK]
     async with RawServer(script) as server, engine(server.url) as main:
         client = Client()
         task = asyncio.create_task(main.ask(make_call(), client))
@@ -195,7 +195,7 @@ async def test_each_event_is_handed_over_when_it_comes() -> None:
 
 async def test_nothing_is_emitted_before_the_engine_s_first_event() -> None:
     gate = asyncio.Event()
-    script = [stream_head() + chunk(b": ping\n\n"), gate, chunk(A + DONE) + LAST_CHUNK]
+    script: list[Step] = [stream_head() + chunk(b": ping\n\n"), gate, chunk(A + DONE) + LAST_CHUNK]
     async with RawServer(script) as server, engine(server.url) as main:
         call, client = make_call(), Client()
         task = asyncio.create_task(main.ask(call, client))

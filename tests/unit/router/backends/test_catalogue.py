@@ -38,7 +38,8 @@ class FakeTransport:
 
 
 def catalogue_of(**transports: FakeTransport) -> Catalogue:
-    return Catalogue({name: backend_of(fake) for name, fake in transports.items()}, ttl=TTL, timeout=TIMEOUT, clock=now)
+    backends = {name: dataclasses.replace(backend_of(fake), name=name) for name, fake in transports.items()}
+    return Catalogue(backends, ttl=TTL, timeout=TIMEOUT, clock=now)
 
 
 def backend_of(fake: FakeTransport, **fields: Any) -> Backend:

@@ -62,8 +62,8 @@ async def test_nobody_listens() -> None:
             await made.get(URL(f"http://127.0.0.1:{closed_port()}"), {}, limit=100)
 
 
-async def test_a_plain_server_is_no_tls_server() -> None:
-    async with RawServer([Do.CLOSE]) as server, transport() as made:
+async def test_a_server_that_speaks_no_tls() -> None:
+    async with RawServer([Do.CLOSE]) as server, transport(connect_timeout=0.05) as made:
         with pytest.raises(ConnectError):
             await made.get(URL(f"https://127.0.0.1:{server.port}"), {}, limit=100)
 

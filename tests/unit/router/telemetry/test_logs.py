@@ -1,0 +1,131 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from tests.unit.router.support import CHAT, make_call
+
+from lexora_router.errors import ModelNotFound
+from lexora_router.handler import Call, Usage
+from lexora_router.telemetry.logs import AccessLog, configure_logs
+
+FIELDS = {
+    "request_id": "call-1",
+    "path": CHAT,
+    "model": "m",
+    "backend": "main",
+    "endpoint": "http://e:1",
+    "status": 200,
+    "stream": True,
+    "tenant": "anonymous",
+    "queue_ms": 1.5,
+    "ttft_ms": 20.0,
+    "total_ms": 300.0,
+    "tokens_in": 5,
+    "tokens_out": 7,
+    "attempts": 1,
+    "event": "call",
+    "level": "info",
+}
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Logging is the whole process's: leave it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    noisy = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp", "grpc", "httpx", "httpcore", "uvicorn")}
+    root.handlers = []
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    for name, before in noisy.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+
+
+def finished(**changes: Any) -> Call:
+    call = make_call(started=10.0, **changes)
+    receipt = call.receipt
+    receipt.backend, receipt.endpoint, receipt.attempts, receipt.usage = "main", "http://e:1", 1, Usage(5, 7)
+    receipt.dispatched_at, receipt.first_event_at, receipt.finished_at = 10.0015, 10.02, 10.3
+    return call
+
+
+def lines(*ends: tuple[Call, int, BaseException | None], style: str = "json", level: str = "INFO") -> list[str]:
+    stream = io.StringIO()
+    writer = configure_logs(level, style, stream)
+    log = AccessLog()
+    for call, status, error in ends:
+        log.begin(call)
+        log.end(call, status, error)
+    writer.close()
+    return stream.getvalue().splitlines()
+
+
+def test_a_finished_call_is_one_line_with_all_its_fields() -> None:
+    [line] = lines((finished(), 200, None))
+    seen = json.loads(line)
+    assert seen.pop("timestamp").endswith("Z")
+    assert seen == FIELDS
+
+
+def test_a_call_that_reached_nothing_has_no_times() -> None:
+    [line] = lines((make_call(user="team-a"), 404, ModelNotFound("m")))
+    seen = json.loads(line)
+    assert (seen["queue_ms"], seen["ttft_ms"], seen["tokens_in"]) == (None, None, None)
+    assert (seen["error"], seen["tenant"], seen["status"]) == ("MODEL_NOT_FOUND", "team-a", 404)
+    assert seen["detail"].startswith("The model `m` does not exist")
+
+
+def test_a_bug_is_an_error_and_its_text_is_not_told_here() -> None:
+    [line] = lines((finished(), 500, ZeroDivisionError("text")))
+    seen = json.loads(line)
+    assert (seen["level"], seen["error"], seen["status"]) == ("error", "INTERNAL", 500)
+    assert "text" not in line
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_neither_prompt_nor_line_breaks_get_into_the_log(style: str) -> None:
+    call = finished(model="a\nfake line \x1b[31m", body=b'{"messages":"a secret prompt"}', user="u\r\nv")
+    [line] = lines((call, 200, None), style=style)
+    assert "secret" not in line
+    assert "\x1b" not in line
+
+
+def test_console_lines_have_the_same_fields() -> None:
+    [line] = lines((finished(), 200, None), style="console")
+    for name, value in FIELDS.items():
+        if name not in ("event", "level"):
+            assert f"{name}={value}" in line
+
+
+def test_the_level_is_kept() -> None:
+    assert lines((finished(), 200, None), level="WARNING") == []
+
+
+def test_the_standard_library_s_loggers_end_up_in_the_same_place() -> None:
+    stream = io.StringIO()
+    writer = configure_logs("INFO", "json", stream)
+    logging.getLogger("somebody").info("said %s", "this")
+    logging.getLogger("uvicorn.access").info("chatter")
+    writer.close()
+    [line] = stream.getvalue().splitlines()
+    assert json.loads(line)["event"] == "said this"
+
+
+def test_a_line_is_one_write_so_that_none_is_cut_when_lines_are_dropped() -> None:
+    class Writes(io.StringIO):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flushed = 0
+
+    stream = Writes()
+    writer = configure_logs("INFO", "json", stream)
+    writer.close()  # the thread is gone: lines stay in the queue
+    AccessLog().end(finished(), 200, None)
+    [line] = writer._lines
+    assert line.endswith("}\n")

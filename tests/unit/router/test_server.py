@@ -1,0 +1,304 @@
+import asyncio
+from typing import Any, TypeVar, cast
+
+import pytest
+import structlog
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from tests.support.clock import jumping, now
+from tests.unit.router.support import CHAT, HEAD, Scripted, Step
+
+from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
+from lexora.v1.common_pb2 import CallOptions, Receipt, UpstreamError
+from lexora.v1.completion_pb2 import CompletionRequest
+from lexora.v1.embed_pb2 import EmbedRequest
+from lexora.v1.models_pb2 import ClassifyRequest
+from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora_router.errors import UpstreamBroken, UpstreamRefused
+from lexora_router.handler import Frames, Head, Reply, Usage
+from lexora_router.handler import Receipt as Known
+from lexora_router.overview import Overview
+from lexora_router.server import RELAYED_PATHS, RouterService, receipt_message
+from lexora_router.status import StatusError
+
+M = TypeVar("M", bound=Message)
+JSON_HEAD = Head(200, "application/json", (("x-a", "1"),))
+ANSWER = b'{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}'
+EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+BODY = b'{"model":"m","messages":[],"seed":9007199254740993}'
+STREAM_BODY = b'{"model":"m","messages":[],"stream":true,"stream_options":{"include_usage":true}}'
+MESSAGES = [ChatMessage(role=ROLE_USER, text="hello")]
+
+
+class FakeOverview:
+    async def default_model(self) -> str:
+        return "default-m"
+
+
+class FakeContext:
+    def __init__(self, *metadata: tuple[str, str], timeout: float | None = None) -> None:
+        self.metadata = metadata
+        self.timeout = timeout
+
+
+def service(*steps: Step, max_body_bytes: int = 10_000) -> tuple[RouterService, Scripted]:
+    pipeline = Scripted(*steps)
+    made = RouterService(pipeline, cast("Overview", FakeOverview()), max_body_bytes=max_body_bytes, clock=now)
+    return made, pipeline
+
+
+def openai(body: bytes = BODY, path: str = CHAT, **options: str) -> GenerateRequest:
+    return GenerateRequest(options=CallOptions(**options), openai=OpenAiCall(path=path, body=body))
+
+
+async def streamed(made: RouterService, request: StreamRequest, context: FakeContext | None = None) -> list[StreamResponse]:
+    sent: list[StreamResponse] = []
+
+    async def send(message: StreamResponse) -> None:
+        sent.append(message)
+
+    await made.stream(request, context or FakeContext(), send)
+    return sent
+
+
+def detail(error: StatusError, kind: type[M]) -> M:
+    for packed in error.status.details:
+        found = kind()
+        if packed.Unpack(found):
+            return found
+    raise AssertionError(f"no {kind.__name__} in {error.status}")
+
+
+async def refused(request: GenerateRequest, *steps: Step, context: FakeContext | None = None, **limits: int) -> StatusError:
+    made, pipeline = service(*steps, **limits)
+    with pytest.raises(StatusError) as raised:
+        await made.generate(request, context or FakeContext())
+    if not steps:
+        assert pipeline.calls == [], "the pipeline was reached"
+    return raised.value
+
+
+# -- what a call becomes
+
+
+@jumping
+async def test_the_client_s_bytes_are_the_call() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    trace = ("traceparent", "00-a-b-01")
+    response = await made.generate(
+        openai(request_id="id-1", user="team"), FakeContext(trace, ("authorization", "Bearer theirs"), timeout=30.0)
+    )
+    [call] = pipeline.calls
+    assert (call.id, call.path, call.body, call.model, call.user) == ("id-1", CHAT, BODY, "m", "team")
+    assert (call.stream, call.include_usage, call.content_type) == (False, False, "application/json")
+    assert call.deadline == call.started + 30.0
+    assert call.trace == (trace,)
+    assert (response.openai.head.status, response.openai.body) == (200, ANSWER)
+    assert [(header.name, header.value) for header in response.openai.head.headers] == [("x-a", "1")]
+    assert response.receipt.request_id == "id-1"
+
+
+@jumping
+async def test_what_the_body_says_is_read() -> None:
+    made, pipeline = service(HEAD, Frames(DONE))
+    await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    [call] = pipeline.calls
+    assert (call.stream, call.include_usage, call.deadline) == (True, True, None)
+    assert len(call.id) == 32
+
+
+@jumping
+async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    await made.generate(openai(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), FakeContext())
+    assert pipeline.calls[0].user == "u" * 256
+
+
+@pytest.mark.parametrize("path", sorted(RELAYED_PATHS - {CHAT}))
+@jumping
+async def test_every_relayed_path_is_taken(path: str) -> None:
+    made, pipeline = service(Reply(JSON_HEAD, b"{}"))
+    body = b'{"model":"m","messages":[],"prompt":"a","input":"a"}'
+    await made.generate(openai(body, path), FakeContext())
+    assert pipeline.calls[0].path == path
+
+
+@jumping
+async def test_a_typed_chat_is_translated_both_ways() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    response = await made.generate(GenerateRequest(chat=ChatRequest(messages=MESSAGES)), FakeContext())
+    assert pipeline.calls[0].path == CHAT
+    assert pipeline.calls[0].model == "default-m"
+    assert response.chat.choices[0].message.text == "hi"
+
+
+@jumping
+async def test_a_typed_completion_is_translated_both_ways() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, b'{"choices":[{"index":0,"text":"hi","finish_reason":"stop"}]}'))
+    response = await made.generate(GenerateRequest(completion=CompletionRequest(model="m", text="a")), FakeContext())
+    assert pipeline.calls[0].path == "/v1/completions"
+    assert response.completion.choices[0].text == "hi"
+
+
+@jumping
+async def test_embeddings_are_translated_both_ways() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, b'{"model":"e","data":[{"index":0,"embedding":[0.5,-1.0]}]}'))
+    response = await made.embed(EmbedRequest(options=CallOptions(request_id="id-1"), texts=["a"]), FakeContext())
+    assert (pipeline.calls[0].path, pipeline.calls[0].model) == ("/v1/embeddings", "default-m")
+    assert list(response.embeddings[0].values) == [0.5, -1.0]
+    assert response.receipt.request_id == "id-1"
+
+
+# -- streams
+
+
+@jumping
+async def test_the_head_travels_with_the_first_frames_and_the_receipt_ends_the_stream() -> None:
+    made, _ = service(HEAD, Frames(EVENT), Frames(DONE))
+    first, second, last = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    assert (first.head.status, first.frames, first.HasField("receipt")) == (200, EVENT, True)
+    assert (second.frames, second.HasField("head"), second.HasField("receipt")) == (DONE, False, False)
+    assert last.HasField("receipt")
+    assert last.WhichOneof("output") is None
+
+
+@jumping
+async def test_an_engine_that_answers_a_stream_in_one_piece() -> None:
+    made, _ = service(Reply(JSON_HEAD, ANSWER))
+    first, _ = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    assert first.reply.body == ANSWER
+    with pytest.raises(StatusError) as raised:
+        await streamed(made, StreamRequest(chat=ChatRequest(messages=MESSAGES)))
+    assert detail(raised.value, ErrorInfo).reason == "UPSTREAM_INVALID"
+
+
+@jumping
+async def test_a_typed_stream_comes_in_chunks() -> None:
+    made, pipeline = service(HEAD, Frames(EVENT + EVENT), Frames(DONE))
+    sent = await streamed(made, StreamRequest(chat=ChatRequest(messages=MESSAGES)))
+    assert [message.chat.choices[0].text for message in sent[:-1]] == ["hi", "hi"]
+    assert [message.HasField("receipt") for message in sent] == [True, False, True]
+    assert pipeline.calls[0].stream
+
+
+@jumping
+async def test_a_stream_that_breaks_has_sent_what_came_before() -> None:
+    made, _ = service(HEAD, Frames(EVENT), UpstreamBroken("died", b'{"error":{}}'))
+    sent: list[StreamResponse] = []
+
+    async def send(message: StreamResponse) -> None:
+        sent.append(message)
+
+    with pytest.raises(StatusError) as raised:
+        await made.stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)), FakeContext(), send)
+    assert [message.frames for message in sent] == [EVENT]
+    assert detail(raised.value, UpstreamError).body == b'{"error":{}}'
+
+
+@jumping
+async def test_a_stream_for_who_asked_for_a_whole_answer() -> None:
+    error = await refused(openai(), HEAD, Frames(EVENT))
+    assert detail(error, ErrorInfo).reason == "UPSTREAM_INVALID"
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "field"),
+    [
+        (GenerateRequest(), code_pb2.INVALID_ARGUMENT, "input"),
+        (openai(b"{"), code_pb2.INVALID_ARGUMENT, None),
+        (openai(b""), code_pb2.INVALID_ARGUMENT, None),
+        (openai(b'{"model":"m"}'), code_pb2.INVALID_ARGUMENT, "messages"),
+        (openai(b'{"model":7,"messages":[]}'), code_pb2.INVALID_ARGUMENT, "model"),
+        (openai(STREAM_BODY), code_pb2.INVALID_ARGUMENT, "stream"),
+        (openai(path="/health"), code_pb2.NOT_FOUND, None),
+        (openai(path="/v1/chat/completions/../../admin"), code_pb2.NOT_FOUND, None),
+        (openai(b'{"messages":"' + b"x" * 10_000 + b'"}'), code_pb2.RESOURCE_EXHAUSTED, None),
+        (openai(request_id="a b"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (openai(request_id="a\r\nx-evil: 1"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (openai(request_id="x" * 129), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (openai(user="x" * 257), code_pb2.INVALID_ARGUMENT, "options.user"),
+    ],
+)
+@jumping
+async def test_bad_requests_go_no_further(request_: GenerateRequest, code: int, field: str | None) -> None:
+    error = await refused(request_)
+    assert error.status.code == code
+    if field is not None:
+        assert detail(error, BadRequest).field_violations[0].field == field
+
+
+@jumping
+async def test_a_request_id_that_is_refused_is_not_sent_back_whole() -> None:
+    error = await refused(openai(request_id="x" * 100_000))
+    assert error.status.ByteSize() < 4000
+
+
+@jumping
+async def test_a_router_that_drains_takes_nothing() -> None:
+    made, pipeline = service()
+    made.draining = True
+    with pytest.raises(StatusError) as raised:
+        await made.generate(openai(), FakeContext())
+    assert detail(raised.value, ErrorInfo).reason == "DRAINING"
+    assert pipeline.calls == []
+
+
+@jumping
+async def test_classification_is_not_there_yet() -> None:
+    made, _ = service()
+    with pytest.raises(StatusError) as raised:
+        await made.classify(ClassifyRequest(), FakeContext())
+    assert raised.value.status.code == code_pb2.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("metadata", "carried"),
+    [((), 3072), ((("x-lexora-error-bytes", "5000"),), 5000), ((("x-lexora-error-bytes", "-1"),), 3072)],
+)
+@jumping
+async def test_an_engine_s_error_is_carried_as_far_as_the_caller_can_take_it(metadata: Any, carried: int) -> None:
+    refusal = UpstreamRefused(400, "application/json", b"x" * 9000)
+    error = await refused(openai(), refusal, context=FakeContext(*metadata))
+    found = detail(error, UpstreamError)
+    assert (len(found.body), found.truncated, found.status) == (carried, True, 400)
+
+
+@jumping
+async def test_a_bug_is_logged_and_shows_nothing() -> None:
+    with structlog.testing.capture_logs() as logs:
+        error = await refused(openai(request_id="id-1"), ZeroDivisionError("inner secret"))
+    assert error.status.code == code_pb2.INTERNAL
+    assert "secret" not in str(error.status)
+    [entry] = logs
+    assert (entry["event"], entry["request_id"]) == ("bug", "id-1")
+
+
+@jumping
+async def test_a_cancelled_call_stays_cancelled() -> None:
+    made, _ = service(asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await made.generate(openai(), FakeContext())
+
+
+# -- the receipt
+
+
+@jumping
+async def test_a_receipt_tells_durations_since_the_call_came_in() -> None:
+    known = Known("main", "http://e:1", "m", 2, Usage(1, 2, 3, 4), dispatched_at=10.25, first_event_at=11.5, finished_at=13.0)
+    told = receipt_message("id-1", 10.0, known)
+    assert (told.request_id, told.backend, told.endpoint, told.model, told.attempts) == ("id-1", "main", "http://e:1", "m", 2)
+    usage = told.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) == (1, 2, 3, 4)
+    durations = (told.queue_time, told.time_to_first_token, told.total_time)
+    assert [duration.ToTimedelta().total_seconds() for duration in durations] == [0.25, 1.5, 3.0]
+
+
+def test_what_was_not_reached_is_left_out() -> None:
+    assert receipt_message("id-1", 10.0, Known()) == Receipt(request_id="id-1")

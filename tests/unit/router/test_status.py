@@ -1,0 +1,145 @@
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+from google.protobuf.message import Message
+from google.rpc import code_pb2, status_pb2
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+
+from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora_router.errors import (
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    ModelNotFound,
+    NoHealthyEndpoint,
+    NotFound,
+    RouterError,
+    TooLarge,
+    Unimplemented,
+    UpstreamBroken,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from lexora_router.status import StatusError, internal_status, status_of
+
+RECEIPT = Receipt(request_id="id-1", backend="main", attempts=1)
+M = TypeVar("M", bound=Message)
+
+
+def leaves(root: type[RouterError]) -> Iterator[type[RouterError]]:
+    children = root.__subclasses__()
+    if not children:
+        yield root
+    for child in children:
+        yield from leaves(child)
+
+
+def refusal(status: int = 400, body: bytes = b'{"error":{"message":"no"}}') -> UpstreamRefused:
+    return UpstreamRefused(status, "application/json", body, (("retry-after", "7"),))
+
+
+CODES = [
+    (RouterError("?"), code_pb2.INTERNAL),
+    (InvalidRequest("bad", "messages"), code_pb2.INVALID_ARGUMENT),
+    (ModelNotFound("m"), code_pb2.NOT_FOUND),
+    (NotFound("no such path"), code_pb2.NOT_FOUND),
+    (TooLarge("large"), code_pb2.RESOURCE_EXHAUSTED),
+    (Unimplemented("later"), code_pb2.UNIMPLEMENTED),
+    (NoHealthyEndpoint("all down"), code_pb2.UNAVAILABLE),
+    (Draining("bye"), code_pb2.UNAVAILABLE),
+    (DeadlineExceeded("late"), code_pb2.DEADLINE_EXCEEDED),
+    (UpstreamUnreachable("gone"), code_pb2.UNAVAILABLE),
+    (UpstreamInvalid("html"), code_pb2.UNAVAILABLE),
+    (UpstreamBroken("stopped"), code_pb2.UNAVAILABLE),
+    (UpstreamTimeout("silent", "idle"), code_pb2.DEADLINE_EXCEEDED),
+    (refusal(400), code_pb2.INVALID_ARGUMENT),
+    (refusal(401), code_pb2.UNAUTHENTICATED),
+    (refusal(403), code_pb2.PERMISSION_DENIED),
+    (refusal(404), code_pb2.NOT_FOUND),
+    (refusal(413), code_pb2.RESOURCE_EXHAUSTED),
+    (refusal(418), code_pb2.FAILED_PRECONDITION),
+    (refusal(422), code_pb2.INVALID_ARGUMENT),
+    (refusal(429), code_pb2.RESOURCE_EXHAUSTED),
+    (refusal(500), code_pb2.UNAVAILABLE),
+    (refusal(503), code_pb2.UNAVAILABLE),
+    (refusal(504), code_pb2.DEADLINE_EXCEEDED),
+]
+
+
+def test_every_error_that_can_be_raised_is_tested_here() -> None:
+    tested = {type(error) for error, _ in CODES}
+    assert {leaf for leaf in leaves(RouterError) if leaf.__module__.startswith("lexora_router")} <= tested
+
+
+@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
+def test_every_error_has_its_code_its_reason_and_the_receipt(error: RouterError, code: int) -> None:
+    status = status_of(error, RECEIPT, max_body=1000)
+    assert status.code == code
+    assert status.message.startswith(error.message)
+    info = detail(status, ErrorInfo)
+    assert info is not None
+    assert (info.reason, info.domain) == (error.reason, "lexora.spirrow")
+    assert dict(info.metadata) == {"request_id": "id-1", "backend": "main"}
+    assert detail(status, Receipt) == RECEIPT
+    assert StatusError(status).status is status
+
+
+@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
+def test_only_what_may_pass_by_itself_has_a_retry_hint(error: RouterError, code: int) -> None:
+    hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
+    assert (hint is not None) == isinstance(error, NoHealthyEndpoint | Draining)
+    assert hint is None or hint.retry_delay.seconds > 0
+
+
+def test_a_bad_field_is_named() -> None:
+    found = detail(status_of(InvalidRequest("must be a list", "messages"), RECEIPT, max_body=0), BadRequest)
+    assert found is not None
+    [violation] = found.field_violations
+    assert (violation.field, violation.description) == ("messages", "must be a list")
+    assert detail(status_of(InvalidRequest("malformed"), RECEIPT, max_body=0), BadRequest) is None
+
+
+def test_an_engine_s_answer_is_carried_whole() -> None:
+    status = status_of(refusal(429), RECEIPT, max_body=1000)
+    assert detail(status, UpstreamError) == UpstreamError(
+        status=429,
+        content_type="application/json",
+        body=b'{"error":{"message":"no"}}',
+        headers=[Header(name="retry-after", value="7")],
+    )
+    assert status.message == 'the engine answered 429: {"error":{"message":"no"}}'
+
+
+def test_an_engine_s_answer_that_is_too_large_is_cut_and_says_so() -> None:
+    status = status_of(refusal(body=b"\xff" + b"x" * 5000), RECEIPT, max_body=100)
+    found = detail(status, UpstreamError)
+    assert found is not None
+    assert (len(found.body), found.truncated) == (100, True)
+    assert len(status.message) < 400
+
+
+def test_an_engine_s_error_event_is_carried() -> None:
+    event = b'{"error":{"message":"died"}}'
+    found = detail(status_of(UpstreamBroken("died", event), RECEIPT, max_body=1000), UpstreamError)
+    assert found == UpstreamError(content_type="application/json", body=event)
+    assert detail(status_of(UpstreamBroken("died"), RECEIPT, max_body=1000), UpstreamError) is None
+
+
+def test_a_bug_shows_its_id_and_nothing_else() -> None:
+    status = internal_status("id-7")
+    assert status.code == code_pb2.INTERNAL
+    assert "id-7" in status.message
+    info = detail(status, ErrorInfo)
+    assert info is not None
+    assert dict(info.metadata) == {"request_id": "id-7"}
+
+
+def detail(status: status_pb2.Status, kind: type[M]) -> M | None:
+    for packed in status.details:
+        found = kind()
+        if packed.Unpack(found):
+            return found
+    return None
