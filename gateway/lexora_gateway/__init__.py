@@ -2,6 +2,7 @@
 
 from lexora_gateway.app import create_app
 from lexora_gateway.grpc_router import GrpcRouter
+from lexora_gateway.patience import Patience
 from lexora_gateway.protocol import BoundedHttpProtocol
 from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
 from lexora_gateway.serve import GatewayServer, server_config
@@ -12,6 +13,7 @@ __all__ = [
     "Emit",
     "GatewayServer",
     "GrpcRouter",
+    "Patience",
     "RouterPort",
     "RouterStatusError",
     "create_app",

@@ -18,6 +18,7 @@ from lexora_gateway.errors import Failure, Refused, bug, from_status, invalid, p
 from lexora_gateway.hot import relays
 from lexora_gateway.magickit import Chat, Generate
 from lexora_gateway.openai.docs import path_items
+from lexora_gateway.patience import PATIENCE, Patience
 from lexora_gateway.request import Limits, request_id_of
 from lexora_gateway.router_port import RouterPort, RouterStatusError
 
@@ -116,13 +117,15 @@ def create_app(
     max_request_timeout: float = 3600,
     metrics: Metrics,
     default_model: str | None = None,
+    patience: Patience = PATIENCE,
 ) -> FastAPI:
     """Build the facade over `router`.
 
     `max_body_bytes` bounds every request's body; `max_request_timeout` (seconds) caps x-request-timeout; `metrics`
-    gives body and content type of /metrics; `default_model` serves /generate and /chat when they name none.
+    gives body and content type of /metrics; `default_model` serves /generate and /chat when they name none; of
+    `patience` the silence inside a body counts here, the rest in `server_config`.
     """
-    limits = Limits(max_body_bytes, max_request_timeout)
+    limits = Limits(max_body_bytes, max_request_timeout, patience.body)
     endpoints = relays(router, limits)
     endpoints["/v1/classify-task"] = ClassifyTask(router, limits)
     endpoints["/generate"] = Generate(router, limits, default_model)

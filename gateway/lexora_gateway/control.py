@@ -15,7 +15,7 @@ from lexora_gateway.asgi import headers_of
 from lexora_gateway.errors import Refused, model_not_found
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
-from lexora_gateway.request import context_of
+from lexora_gateway.request import context_of, timeout_of
 from lexora_gateway.router_port import CallContext, RouterPort, RouterStatusError
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ class Control:
         return _overall(response), {name: status_name(each.status) for name, each in sorted(response.backends.items())}
 
     def _context(self, request: Request) -> CallContext:
-        return context_of(headers_of(request.scope), CONTROL_TIMEOUT, CONTROL_TIMEOUT)
+        headers = headers_of(request.scope)
+        return context_of(headers, timeout_of(headers, CONTROL_TIMEOUT) or CONTROL_TIMEOUT)
 
 
 def stats_json(response: GetStatsResponse) -> dict[str, Any]:

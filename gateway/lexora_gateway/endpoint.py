@@ -11,7 +11,7 @@ from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.body import read_body
 from lexora_gateway.errors import Refused, bug, from_status, invalid
-from lexora_gateway.request import context_of, request_id_of
+from lexora_gateway.request import Clock, context_of, request_id_of
 from lexora_gateway.router_port import RouterStatusError
 from lexora_gateway.sse import openai_error
 from lexora_gateway.watch import ClientGone
@@ -38,9 +38,11 @@ class Endpoint(ABC):
         request_id = request_id_of(headers)
         answer = Answer(send, request_id, self._error_event)
         try:
-            body = await read_body(receive, headers, self._limits.max_body_bytes)
+            limits = self._limits
+            clock = Clock(headers, limits.max_request_timeout)
+            body = await read_body(receive, headers, limits.max_body_bytes, limits.body_silence, clock.end)
             self.check(headers, body)
-            context = context_of(headers, self._limits.max_request_timeout)
+            context = context_of(headers, clock.remaining())
             await self.serve(Asked(headers, body, request_id, context), receive, answer)
         except ClientGone:
             return

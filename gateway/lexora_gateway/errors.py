@@ -58,6 +58,7 @@ _CODES: dict[int, str] = {
 _HTTP: dict[int, tuple[str, str | None]] = {
     404: ("not_found_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
+    408: ("invalid_request_error", "request_timeout"),
     431: ("invalid_request_error", "request_head_too_large"),
 }
 
@@ -106,6 +107,13 @@ def too_large(limit: int) -> Failure:
     status, kind, code = _REASONS["REQUEST_TOO_LARGE"]
     message = f"The request body is larger than the {limit} bytes this server takes."
     return Failure(status, message, kind, code=code, headers=[(b"connection", b"close")])
+
+
+def request_timeout(message: str) -> Failure:
+    """408, after which the connection is closed because the rest of the request is not read."""
+    failure = plain(408, message)
+    failure.headers.append((b"connection", b"close"))
+    return failure
 
 
 def model_not_found(model: str) -> Failure:

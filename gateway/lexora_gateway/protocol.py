@@ -1,4 +1,4 @@
-"""uvicorn's httptools protocol with a bound on the request head, which the parser lacks."""
+"""uvicorn's httptools protocol with bounds on the request head and on slow clients, which it lacks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lexora_gateway.errors import Failure, invalid, plain
+from lexora_gateway.patience import PATIENCE, Patience, StallWatch
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,8 +21,6 @@ MAX_HEAD_BYTES = 64 * 1024
 # Closing on a client that is still sending makes its kernel drop the answer, so what it sends is thrown away for a while.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 2.0
-# A body with a length of so few digits (below 100 kB) is there before anybody can refuse it.
-_SHORT_DIGITS = 5
 # ": " and the line's end around each header.
 _PER_HEADER = 4
 
@@ -40,7 +39,13 @@ class _LingeringTransport:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses request heads over 64 KiB with 431 and closes; also bounds trailers and chunk extensions."""
+    """Refuses request heads over 64 KiB with 431 and closes; also bounds trailers and chunk extensions.
+
+    A head that takes longer than `patience.head` is answered 408. A connection to which nothing could be written for
+    `patience.write` is cut off, which the application sees as a disconnect.
+    """
+
+    patience = PATIENCE
 
     def __init__(
         self,
@@ -59,12 +64,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._too_large = False
         self._linger_left = 0
         self._linger_end: asyncio.TimerHandle | None = None
+        # Runs only while the head under way did not come in one read.
+        self._head_end: asyncio.TimerHandle | None = None
+        self._stall: StallWatch
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        """A new connection; its first byte is waited for as long as a next request's."""
+        super().connection_made(transport)
+        self._stall = StallWatch(self.loop, transport, self.patience.write)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end of the connection."""
         if self._linger_end is not None:
             self._linger_end.cancel()
+        self._stop_head_timer()
+        self._stall.stop()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not take what is written to it."""
+        super().pause_writing()
+        self._stall.start()
+
+    def resume_writing(self) -> None:
+        """The client takes it again."""
+        super().resume_writing()
+        self._stall.resume()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; refuse what grows without end."""
@@ -77,6 +104,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._unparsed > MAX_HEAD_BYTES and self._linger_end is None and not self.transport.is_closing():
             self._too_large = True
             self.send_400_response("")
+        else:
+            self._expect_more()
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -93,12 +122,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A whole head; it may have come in one large read."""
         self._in_head = False
+        self._stop_head_timer()
         if self._first_read + self._unparsed > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             self._too_large = True
             raise _HeadTooLarge
         super().on_headers_complete()
-        if self._has_long_body() and self.cycle is not None:
-            self.cycle.transport = cast("asyncio.Transport", _LingeringTransport(self.transport, self.close_gently))
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
@@ -114,15 +142,36 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A response's last byte."""
         if self._linger_end is None:
             super().on_response_complete()
+            if self.transport.is_closing():
+                self._stall.start()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No next request came."""
+        self._close()
+
+    def shutdown(self) -> None:
+        """The server stops: an idle connection is closed, a response under way is the last one."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._stall.start()
 
     def close_gently(self) -> None:
         """Close, but let a client that is still sending its request read the answer first."""
-        done = self.cycle is not None and not self.cycle.more_body and not self._too_large
-        if done or self.transport.is_closing():
-            self.transport.close()
+        if self.cycle is not None and not self.cycle.more_body:
+            self._close()
+        else:
+            self._linger()
+
+    def _close(self) -> None:
+        self.transport.close()
+        # What is still to be written keeps the connection.
+        self._stall.start()
+
+    def _linger(self) -> None:
+        if self.transport.is_closing():
             return
         self._linger_left = LINGER_BYTES
-        self._linger_end = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._linger_end = self.loop.call_later(LINGER_SECONDS, self._close)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
@@ -130,7 +179,35 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _throw_away(self, count: int) -> None:
         self._linger_left -= count
         if self._linger_left < 0:
-            self.transport.close()
+            self._close()
+
+    def _expect_more(self) -> None:
+        """After a read: what has not come whole gets a time limit, or a gentle end in case it is refused."""
+        cycle = self.cycle
+        if self._in_head or cycle is None or cycle.response_complete:
+            if self._head_end is None and not self.transport.is_closing():
+                self._head_end = self.loop.call_later(self.patience.head, self._on_head_timeout)
+        elif cycle.more_body and cycle.transport is self.transport:
+            cycle.transport = cast("asyncio.Transport", _LingeringTransport(self.transport, self.close_gently))
+
+    def _on_head_timeout(self) -> None:
+        self._head_end = None
+        if self._linger_end is not None:
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # A head that was sent ahead of the answer before it: its time starts anew.
+            self._expect_more()
+        elif self._in_head:
+            failure = plain(408, f"The request head was not complete after {self.patience.head:g} seconds.")
+            self._refuse(failure, b"408 Request Timeout")
+        else:
+            # Newlines between requests, or the rest of a body that nobody wants.
+            self._close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_end is not None:
+            self._head_end.cancel()
+            self._head_end = None
 
     def send_400_response(self, msg: str) -> None:
         """Refuse and close: 431 for a head too large, else 400, in OpenAI's error shape."""
@@ -155,13 +232,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             body,
         ]
         self.transport.write(b"\r\n".join(lines))
-        self.close_gently()
-
-    def _has_long_body(self) -> bool:
-        for name, value in self.headers:
-            if name == b"transfer-encoding" or (name == b"content-length" and len(value) > _SHORT_DIGITS):
-                return True
-        return False
+        self._linger()
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + _PER_HEADER for name, value in self.headers)
+
+
+def protocol_with(patience: Patience) -> type[BoundedHttpProtocol]:
+    """The protocol with time limits of its own."""
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"patience": patience})

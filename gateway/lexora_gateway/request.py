@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from lexora_gateway.errors import Refused, invalid
+from lexora_gateway.errors import Refused, invalid, request_timeout
+from lexora_gateway.patience import BODY_SILENCE_SECONDS
 from lexora_gateway.router_port import CallContext
 
 if TYPE_CHECKING:
@@ -21,10 +23,11 @@ _TRACE_VALUE = re.compile(rb"[ -~]{1,2048}")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of every request: bytes of its body, seconds of its call."""
+    """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body."""
 
     max_body_bytes: int
     max_request_timeout: float
+    body_silence: float = BODY_SILENCE_SECONDS
 
 
 def request_id_of(headers: Headers) -> str:
@@ -35,15 +38,39 @@ def request_id_of(headers: Headers) -> str:
     return token_hex(16)
 
 
-def context_of(headers: Headers, max_timeout: float, default_timeout: float | None = None) -> CallContext:
-    """Trace and time limit of a call. Raises Refused for an x-request-timeout that is not a number above 0."""
-    metadata: tuple[tuple[str, str], ...] = ()
-    if b"traceparent" in headers:
-        metadata = _trace(headers)
+def timeout_of(headers: Headers, max_timeout: float) -> float | None:
+    """Seconds of x-request-timeout, capped; None without one. Raises Refused for what is not a number above 0."""
     given = headers.get(b"x-request-timeout")
-    if given is None:
-        return CallContext(metadata, default_timeout)
-    return CallContext(metadata, min(_seconds(given), max_timeout))
+    return None if given is None else min(_seconds(given), max_timeout)
+
+
+def context_of(headers: Headers, timeout: float | None) -> CallContext:
+    """Trace and time limit of a call."""
+    return CallContext(_trace(headers) if b"traceparent" in headers else (), timeout)
+
+
+class Clock:
+    """The time of one request, which runs from its head on, the body's arrival included.
+
+    `end` is when its body must have arrived, in the event loop's time. Raises Refused as `timeout_of` does.
+    """
+
+    __slots__ = ("_limited", "_loop", "end")
+
+    def __init__(self, headers: Headers, max_timeout: float) -> None:
+        timeout = timeout_of(headers, max_timeout)
+        self._limited = timeout is not None
+        self._loop = asyncio.get_running_loop()
+        self.end = self._loop.time() + (max_timeout if timeout is None else timeout)
+
+    def remaining(self) -> float | None:
+        """Seconds left for the call; None without a limit. Raises Refused (408) when there are none."""
+        if not self._limited:
+            return None
+        left = self.end - self._loop.time()
+        if left <= 0:
+            raise Refused(request_timeout("The request body did not arrive in time."))
+        return left
 
 
 def _trace(headers: Headers) -> tuple[tuple[str, str], ...]:
@@ -59,5 +86,8 @@ def _seconds(value: bytes) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise Refused(invalid("x-request-timeout must be a number of seconds above 0.", "x-request-timeout"))
+        failure = invalid("x-request-timeout must be a number of seconds above 0.", "x-request-timeout")
+        # The body has not been read yet.
+        failure.headers.append((b"connection", b"close"))
+        raise Refused(failure)
     return seconds

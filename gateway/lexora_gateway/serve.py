@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from lexora_gateway.protocol import BoundedHttpProtocol
+from lexora_gateway.patience import PATIENCE, Patience
+from lexora_gateway.protocol import protocol_with
 
 if TYPE_CHECKING:
     import socket
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
 KEEP_ALIVE_SECONDS = 75
 
 
-def server_config(app: FastAPI, *, host: str, port: int) -> uvicorn.Config:
-    """uvicorn on uvloop and httptools, heads bounded, without its own logs. Port 0 picks a free port."""
+def server_config(app: FastAPI, *, host: str, port: int, patience: Patience = PATIENCE) -> uvicorn.Config:
+    """uvicorn on uvloop and httptools, heads and slow clients bounded, without its own logs. Port 0 picks a free port.
+
+    `patience` bounds heads and writes here; its silence inside a body is for `create_app`.
+    """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         loop="auto",
-        http=BoundedHttpProtocol,
+        http=protocol_with(patience),
         ws="none",
         lifespan="off",
         access_log=False,

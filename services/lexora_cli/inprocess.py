@@ -22,13 +22,11 @@ class InProcessRouter:
 
     async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
         """One request, one whole answer."""
-        context.metadata += _WHOLE_ERRORS
-        return await _told(self._service.generate(request, context))
+        return await _told(self._service.generate(request, _with_whole_errors(context)))
 
     async def stream(self, request: router_pb2.StreamRequest, context: CallContext, emit: Emit) -> None:
         """One request; each piece of the answer goes to `emit` as it is made."""
-        context.metadata += _WHOLE_ERRORS
-        await _told(self._service.stream(request, context, emit))
+        await _told(self._service.stream(request, _with_whole_errors(context), emit))
 
     async def classify(self, request: models_pb2.ClassifyRequest, context: CallContext) -> models_pb2.ClassifyResponse:
         """Which model fits a task."""
@@ -45,6 +43,10 @@ class InProcessRouter:
     async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
         """Counters and gauges since the start."""
         return await _told(self._service.get_stats(request, context))
+
+
+def _with_whole_errors(context: CallContext) -> CallContext:
+    return CallContext(context.metadata + _WHOLE_ERRORS, context.timeout)
 
 
 async def _told(answer: Awaitable[_Answer]) -> _Answer:

@@ -54,6 +54,7 @@ class RouterApp:
         self.service = RouterService(
             build(routes=routes, recorders=recorders, clock=clock),
             self._overview,
+            recorders=recorders,
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
         )

@@ -17,6 +17,10 @@ from lexora_router.status import StatusError
 
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_METADATA_BYTES = 2 * 1024 * 1024
+# A client gives up at its deadline by itself; the router ends a call this much before, so that its status, which says
+# what was waited for, still arrives: a share of the time there is, but no more than so many seconds.
+RETURN_SHARE = 0.1
+RETURN_SECONDS = 0.05
 
 _Answer = TypeVar("_Answer")
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -95,7 +99,10 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 def _wire(context: _Context) -> WireContext:
     pairs = context.invocation_metadata() or ()
-    return WireContext(tuple((key, value) for key, value in pairs if isinstance(value, str)), context.time_remaining())
+    remaining = context.time_remaining()
+    if remaining is not None:
+        remaining -= min(remaining * RETURN_SHARE, RETURN_SECONDS)
+    return WireContext(tuple((key, value) for key, value in pairs if isinstance(value, str)), remaining)
 
 
 def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:

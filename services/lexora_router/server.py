@@ -29,9 +29,11 @@ from lexora_router.errors import (
     TooLarge,
     Unimplemented,
     UpstreamInvalid,
+    http_status,
 )
 from lexora_router.handler import Call, Event, Frames, Handler, Head, Receipt, Reply
 from lexora_router.inspect_body import Fields, inspect_json, inspect_multipart
+from lexora_router.layers.observe import Recorder
 from lexora_router.overview import Overview
 from lexora_router.status import StatusError, internal_status, status_of
 from lexora_router.translate import (
@@ -83,9 +85,18 @@ Send = Callable[[router_pb2.StreamResponse], Awaitable[None]]
 class RouterService:
     """Serves the rpcs of RouterService. Every method raises StatusError, and nothing else, for a failed call."""
 
-    def __init__(self, pipeline: Handler, overview: Overview, *, max_body_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        pipeline: Handler,
+        overview: Overview,
+        *,
+        recorders: tuple[Recorder, ...],
+        max_body_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
         self._pipeline = pipeline
         self._overview = overview
+        self._recorders = recorders
         self._max_body_bytes = max_body_bytes
         self._clock = clock
         self.draining = False
@@ -176,12 +187,22 @@ class RouterService:
             _check_options(options)
             return await serve(call)
         except RouterError as error:
+            self._record_unseen(call, error)
             raise StatusError(status_of(error, self._receipt(call), max_body=_error_bytes(context))) from error
         except asyncio.CancelledError:
             raise
         except Exception as bug:  # the boundary: a client gets an identity, the log gets the rest
             _log.exception("bug", request_id=call.id)
             raise StatusError(internal_status(call.id)) from bug
+
+    def _record_unseen(self, call: Call, error: RouterError) -> None:
+        """Count and write down a call that was refused before the pipeline saw it."""
+        if call.receipt.finished_at:
+            return
+        call.receipt.finished_at = self._clock()
+        for recorder in self._recorders:
+            recorder.begin(call)
+            recorder.end(call, http_status(error), error)
 
     def _call(self, options: common_pb2.CallOptions, context: Context) -> Call:
         now = self._clock()

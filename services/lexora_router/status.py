@@ -12,6 +12,9 @@ from lexora_router.errors import RouterError, UpstreamBroken, UpstreamRefused
 
 DOMAIN = "lexora.spirrow"
 RETRY_SECONDS = 1
+# A message travels beside the details, percent-encoded, and both must fit into the metadata that clients accept.
+MAX_MESSAGE_BYTES = 512
+MAX_HEADER_BYTES = 512
 
 _CODES = {
     "INVALID_REQUEST": code_pb2.INVALID_ARGUMENT,
@@ -65,7 +68,7 @@ def code_of(error: RouterError) -> "code_pb2.Code.ValueType":
 
 def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int) -> status_pb2.Status:
     """The status of an error. An engine's own answer is carried in UpstreamError, at most `max_body` bytes of it."""
-    message = error.message
+    message = _bounded(error.message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
             reason=error.reason, domain=DOMAIN, metadata={"request_id": receipt.request_id, "backend": receipt.backend}
@@ -86,7 +89,7 @@ def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int)
                 content_type=error.content_type,
                 body=error.body[:max_body],
                 truncated=len(error.body) > max_body,
-                headers=[common_pb2.Header(name=name, value=value) for name, value in error.headers],
+                headers=_headers(error, max(MAX_HEADER_BYTES, max_body // 4)),
             )
         )
         message = _upstream_message(error)
@@ -104,13 +107,40 @@ def internal_status(request_id: str) -> status_pb2.Status:
     """The status of a bug: no exception text, but an identity to look for in the log."""
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"request_id": request_id})
     return status_pb2.Status(
-        code=code_pb2.INTERNAL, message=f"Internal error; the log has it under request id {request_id}.", details=[_pack(info)]
+        code=code_pb2.INTERNAL,
+        message=f"Internal error; the log has it under request id {request_id}.",
+        details=[_pack(info), _pack(common_pb2.Receipt(request_id=request_id))],
     )
 
 
 def _upstream_message(error: UpstreamRefused) -> str:
     shown = error.body[:300].decode("utf-8", "replace").strip()
     return f"{error.message}: {shown}" if shown else error.message
+
+
+def _headers(error: UpstreamRefused, limit: int) -> list[common_pb2.Header]:
+    """The engine's headers that fit, in their order; those that tell when to come back are the last to go."""
+    kept = list(error.headers)
+    size = sum(len(name) + len(value) for name, value in kept)
+    for name, value in sorted(kept, key=_is_hint):
+        if size <= limit:
+            break
+        kept.remove((name, value))
+        size -= len(name) + len(value)
+    return [common_pb2.Header(name=name, value=value) for name, value in kept]
+
+
+def _is_hint(header: tuple[str, str]) -> bool:
+    return header[0] == "retry-after" or "ratelimit" in header[0]
+
+
+def _bounded(message: str) -> str:
+    """The message, or its beginning and its end: a name that a client chose may fill the middle."""
+    raw = message.encode("utf-8", "replace")
+    if len(raw) <= MAX_MESSAGE_BYTES:
+        return message
+    half = MAX_MESSAGE_BYTES // 2
+    return f"{raw[:half].decode('utf-8', 'ignore')} ... {raw[-half:].decode('utf-8', 'ignore')}"
 
 
 def _pack(message: Message) -> any_pb2.Any:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.links import WAYS, Link, linked, running
-from tests.support.loop_engine import LoopEngine
 
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
+from tests.support.links import WAYS, Link, linked, running
+from tests.support.loop_engine import LoopEngine
 
 BODY_LIMIT = 2 * 1024 * 1024
 

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from tests.support.raw_server import Step, reply, stream
-
 from lexora.v1 import chat_pb2, common_pb2, completion_pb2, openai_pb2, router_pb2
+from tests.support.raw_server import Step, reply, stream
 
 CHAT = "/v1/chat/completions"
 ID = "call-0001"

@@ -6,12 +6,12 @@ import struct
 from typing import Any
 
 import pytest
+
+from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, router_pb2
 from tests.contract.messages import COUNTED, OPTIONS, USAGE, encoded, receipt, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import reply
-
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, router_pb2
 
 LOGPROBS = {"tokens": ["lo"], "token_logprobs": [-0.5], "top_logprobs": [{"lo": -0.5}], "text_offset": [0]}
 
@@ -26,7 +26,9 @@ def completed() -> bytes:
 )
 async def test_a_completion(link: Link, engine: LoopEngine, prompt: dict[str, Any], sent: object) -> None:
     engine.answer(reply(completed()))
-    request = completion_pb2.CompletionRequest(model="m", echo=True, logprobs=1, suffix=".", extra_json='{"best_of":2}', **prompt)
+    request = completion_pb2.CompletionRequest(
+        model="m", echo=True, logprobs=1, suffix=".", extra_json='{"best_of":2}', **prompt
+    )
     outcome = await link.generate(unary(completion=request))
     logprob = chat_pb2.TokenLogprob(token="lo", logprob=-0.5, top=[chat_pb2.TokenLogprob(token="lo", logprob=-0.5)])
     for found in (*outcome.only.completion.choices[0].logprobs, *outcome.only.completion.choices[0].logprobs[0].top):

@@ -1,6 +1,8 @@
 """The wire-faithful form: the engine's bytes out, the client's bytes in, whatever they are."""
 
 import pytest
+
+from lexora.v1 import common_pb2, openai_pb2, router_pb2
 from tests.contract.messages import (
     CHAT,
     COUNTED,
@@ -18,8 +20,6 @@ from tests.contract.messages import (
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import LAST_CHUNK, chunk, reply, stream_head
-
-from lexora.v1 import common_pb2, openai_pb2, router_pb2
 
 ODD = b'{ "model" : "m", "messages" : [], "seed": 9007199254740993, "x": null, "\\u00e9":"\xe3\x81\x82", "t": 1.0e0 }'
 HEADERS = "openai-processing-ms: 7\r\nx-ratelimit-remaining-tokens: 9\r\nset-cookie: a=b\r\nserver: uvicorn\r\n"

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
+
+from lexora.v1 import chat_pb2, common_pb2, router_pb2
 from tests.contract.messages import COUNTED, ID, USAGE, answer, chat, encoded, receipt, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import reply
-
-from lexora.v1 import chat_pb2, common_pb2, router_pb2
 
 USER = {"role": "user", "content": "Hi"}
 

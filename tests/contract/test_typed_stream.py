@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 import pytest
+
+from lexora.v1 import chat_pb2, common_pb2, completion_pb2, router_pb2
 from tests.contract.messages import COUNTED, DONE, STREAM, USAGE_EVENT, chat, delta, event, receipt, streamed
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import LAST_CHUNK, chunk, stream, stream_head
-
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, router_pb2
 
 
 def piece(**fields: Any) -> chat_pb2.ChatChunk:

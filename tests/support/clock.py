@@ -52,6 +52,9 @@ def now() -> float:
 
 
 async def _alone(test: Coroutine[Any, Any, None]) -> None:
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     await test
+    assert not errors, f"a callback failed: {errors}"
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"tasks left behind: {left}"

@@ -23,14 +23,15 @@ DEADLINE_SECONDS = 5.0
 class LoopEngine:
     """`async with LoopEngine("m") as engine`; `answer(...)` is the script of every POST until the next `answer`.
 
-    `requests` are the POSTs that came; `left_at` the instants (time.monotonic) at which a client left an exchange
+    `requests` are the POSTs that came, `gets` how many GETs; `left_at` the instants (time.monotonic) at which a client left an exchange
     that was under way.
     """
 
     def __init__(self, *models: str) -> None:
         listing = {"object": "list", "data": [{"id": m, "object": "model", "max_model_len": 4096} for m in models]}
-        self.pages: dict[str, bytes] = {"/health": reply(b"{}"), "/v1/models": reply(json.dumps(listing).encode())}
+        self.pages: dict[str, Step] = {"/health": reply(b"{}"), "/v1/models": reply(json.dumps(listing).encode())}
         self.requests: list[RawRequest] = []
+        self.gets = 0
         self.left_at: list[float] = []
         self.connections: set[_Connection] = set()
         self.port = 0
@@ -88,6 +89,7 @@ class LoopEngine:
     def script_of(self, request: RawRequest) -> tuple[Step, ...]:
         """The steps of the answer to a request."""
         if request.method == "GET":
+            self.gets += 1
             return (self.pages.get(request.target, reply(b"{}", status="404 Not Found")),)
         self.requests.append(request)
         return self._script

@@ -115,6 +115,8 @@ class RawServer:
         if isinstance(step, bytes):
             writer.write(step)
             await writer.drain()
+            await asyncio.sleep(0)  # so that each step arrives by itself
+            await asyncio.sleep(0)
         elif isinstance(step, asyncio.Event):
             await step.wait()
         elif step is Do.HANG:

@@ -66,7 +66,7 @@ class Catalogue:
     async def keep_fresh(self) -> None:
         """Ask again whenever the listings have grown old; runs until cancelled."""
         while True:
-            await self.fresh()
+            await self.fresh(self._ttl / 2)
             await asyncio.sleep(max(self._ttl, 1.0))
 
     async def close(self) -> None:

@@ -59,7 +59,7 @@ class Transport:
 
 def head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
     """Request line and headers, each line ended, without the empty line that ends the head."""
-    host = url.authority.rpartition("@")[2]
+    host = url.raw_authority.rpartition("@")[2]
     lines = [f"{method} {url.raw_path_qs} HTTP/1.1", f"host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n").encode("latin-1")
 

@@ -17,7 +17,7 @@ from lexora.v1.models_pb2 import ClassifyRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
-from lexora_router.handler import Frames, Head, Reply, Usage
+from lexora_router.handler import Call, Frames, Head, Reply, Usage
 from lexora_router.handler import Receipt as Known
 from lexora_router.overview import Overview
 from lexora_router.server import RELAYED_PATHS, RouterService, receipt_message
@@ -33,6 +33,22 @@ STREAM_BODY = b'{"model":"m","messages":[],"stream":true,"stream_options":{"incl
 MESSAGES = [ChatMessage(role=ROLE_USER, text="hello")]
 
 
+class Seen:
+    """A recorder that remembers the statuses of calls that never reached the pipeline."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+
+    def begin(self, call: Call) -> None:
+        assert not self.statuses or call.id
+
+    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+        self.statuses.append(status)
+
+
+SEEN = Seen()
+
+
 class FakeOverview:
     async def default_model(self) -> str:
         return "default-m"
@@ -46,7 +62,9 @@ class FakeContext:
 
 def service(*steps: Step, max_body_bytes: int = 10_000) -> tuple[RouterService, Scripted]:
     pipeline = Scripted(*steps)
-    made = RouterService(pipeline, cast("Overview", FakeOverview()), max_body_bytes=max_body_bytes, clock=now)
+    made = RouterService(
+        pipeline, cast("Overview", FakeOverview()), recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now
+    )
     return made, pipeline
 
 
@@ -302,3 +320,17 @@ async def test_a_receipt_tells_durations_since_the_call_came_in() -> None:
 
 def test_what_was_not_reached_is_left_out() -> None:
     assert receipt_message("id-1", 10.0, Known()) == Receipt(request_id="id-1")
+
+
+async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
+    SEEN.statuses.clear()
+    made, pipeline = service()
+    with pytest.raises(StatusError):
+        await made.generate(openai(b"{"), FakeContext())
+    with pytest.raises(StatusError):
+        await made.generate(openai(path="/metrics"), FakeContext())
+    made.draining = True
+    with pytest.raises(StatusError):
+        await made.generate(openai(), FakeContext())
+    assert SEEN.statuses == [400, 404, 503]
+    assert not pipeline.calls

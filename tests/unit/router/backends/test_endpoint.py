@@ -3,10 +3,11 @@ import json
 import time
 
 import pytest
-from tests.support.raw_server import Do, RawServer, chunk, reply, stream, stream_head
+from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, reply, stream, stream_head
 from tests.unit.router.backends.engine import UNARY, engine
 from tests.unit.router.support import Client, make_call
 
+from lexora_router.backends import endpoint
 from lexora_router.errors import InvalidRequest, UpstreamUnreachable
 
 DONE = b"data: [DONE]\n\n"
@@ -138,6 +139,14 @@ async def test_a_connection_is_used_again_after_answers_streams_and_refusals() -
         assert (server.connections, len(server.requests)) == (1, 5)
 
 
+async def test_the_end_of_a_stream_may_come_after_its_done_and_the_connection_is_kept() -> None:
+    script = [stream_head(), chunk(EVENT), chunk(DONE), LAST_CHUNK]
+    async with RawServer(script) as server, engine(server.url) as main:
+        await main.stream()
+        await main.stream()
+        assert server.connections == 1
+
+
 async def test_a_connection_is_not_used_again_when_the_engine_says_so() -> None:
     async with RawServer([reply(b"{}", headers="connection: close\r\n"), Do.HANG], [reply(b"{}")]) as server:
         async with engine(server.url) as main:
@@ -191,3 +200,12 @@ async def test_a_connection_that_breaks_before_the_answer(end: Do) -> None:
         with pytest.raises(UpstreamUnreachable):
             await main.unary()
         assert main.endpoint.healthy is None  # it was there: a probe shall judge
+
+
+async def test_clients_that_invent_models_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "MAX_CACHED_HEADS", 4)
+    async with RawServer([reply(b"{}")]) as server, engine(server.url) as main:
+        for number in range(10):
+            await main.unary(model=f"invented-{number}")
+        assert len(main.endpoint._heads) == 4
+        assert len(server.requests) == 10

@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, closed_port, reply, stream_head
@@ -165,12 +166,35 @@ async def test_a_slow_reader_stops_the_sender_and_gets_everything() -> None:
         assert server.connections == 1
 
 
+class FakeTransport:
+    """A socket that is always open."""
+
+    def __init__(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def abort(self) -> None:
+        pass
+
+
 async def test_an_answer_left_unread_does_not_stop_the_next_one() -> None:
-    large = reply(b"x" * (2 * http1.HIGH_WATER_BYTES))
-    async with RawServer([large], [large]) as server, origin(server.port) as made:
-        response = await made.exchange(GET, b"")
-        async with asyncio.timeout(5):
-            while not response._complete:
-                await response.read()
+    async with origin(1) as made:
+        socket, connection = FakeTransport(), http1._Connection(made)
+        connection.connection_made(cast("asyncio.Transport", socket))
+        response = connection.send(GET, b"")
+        connection.data_received(reply(b"x" * (http1.HIGH_WATER_BYTES + 1)))
+        assert not socket.reading
         response.close()
-        assert len((await whole(made))[1]) == 2 * http1.HIGH_WATER_BYTES
+        assert made._idle == [connection]
+        assert socket.reading

@@ -61,3 +61,30 @@ def test_idle_endpoints_are_picked_about_equally_often() -> None:
     chance = random.Random(1)
     counts = Counter(pick(pool, chance.randrange) for _ in range(4000))
     assert all(800 < counts[i] < 1200 for i in range(4))
+
+
+def share_of_the_recovered(weight: float, capacity: int, endpoints: int = 2) -> float:
+    """Attempts at a recovered endpoint of all in flight, once each has been placed by `pick`."""
+    pool = [Candidate(0, True) for _ in range(endpoints)]
+    weights = [weight] + [1.0] * (endpoints - 1)
+    chance = random.Random(1)
+    for _ in range(capacity):
+        pool[pick(pool, chance.randrange, weights)].in_flight += 1
+    return pool[0].in_flight / capacity
+
+
+def test_a_light_endpoint_gets_its_weights_share() -> None:
+    assert abs(share_of_the_recovered(0.1, 1100) - 0.1 / 1.1) < 0.01
+    assert abs(share_of_the_recovered(0.5, 1500) - 0.5 / 1.5) < 0.01
+    assert abs(share_of_the_recovered(1.0, 1000) - 0.5) < 0.01
+
+
+def test_a_light_endpoint_is_tried_when_it_is_idle() -> None:
+    assert share_of_the_recovered(0.01, 4) == 0.25
+
+
+@given(candidates, st.randoms(use_true_random=False), st.integers(0, 10**9))
+def test_equal_weights_choose_as_none_do(pool: list[Candidate], chance: random.Random, seed: int) -> None:
+    one = pick(pool, random.Random(seed).randrange)
+    assert pick(pool, random.Random(seed).randrange, [1.0] * len(pool)) == one
+    assert pick(pool, random.Random(seed).randrange, [0.5] * len(pool)) == one

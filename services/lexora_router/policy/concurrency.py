@@ -1,0 +1,147 @@
+"""The adaptive concurrency limit of one endpoint (`concurrency: auto`).
+
+Additive increase, multiplicative decrease: the one pair of linear rules with which several routers in front of one engine come
+to equal shares of its capacity (Chiu and Jain, "Analysis of the increase and decrease algorithms for congestion avoidance",
+1989). The limit doubles until the first sign of congestion, as TCP's does, then grows by about half its square root a round. A
+gradient of latencies (Netflix's Gradient2) was not taken: its long average learns the queue of a lasting overload as the new
+normal, and TTFT moves with the length of prompts, which says nothing about load.
+
+Signs of congestion, strongest first:
+- the engine refuses (429, 503): down to 0.7 at once;
+- the engine says that requests wait or that its KV cache is full, in numbers not older than three scrapes: down to 0.9. Such
+  numbers stand above TTFT, good or bad. They count once, and only if taken after the last change of the limit;
+- without such numbers, the median TTFT of a round is more than twice the least known: down to 0.9. If three steps down did not
+  make it better, concurrency is not the reason (longer prompts, other routers): that TTFT is the new normal.
+
+A round is made of calls dispatched after the last change, so that each change is judged by its own effect. The limit grows only
+in rounds in which it was nearly reached: an idle endpoint proves nothing.
+"""
+
+from dataclasses import dataclass
+from math import isqrt
+from statistics import median
+from typing import Final
+
+_BACKPRESSURE: Final = 0.7
+_CONGESTED: Final = 0.9
+_TOLERANCE: Final = 2.0
+"""Median TTFT over the least known that is still taken for noise."""
+_SLACK: Final = 0.02
+"""Seconds of TTFT that are noise whatever the ratio."""
+_HELPED: Final = 0.9
+"""A run of decreases that leaves TTFT above this share of what it was has not helped."""
+_RUN: Final = 3
+_ROUND_LEAST: Final = 8
+_ROUND_MOST: Final = 32
+_KV_FULL: Final = 0.95
+_STALE_SCRAPES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What a scrape of the engine's metrics said: requests waiting, KV cache in use (0 to 1), and when, in seconds."""
+
+    waiting: float
+    kv_cache_usage: float
+    at: float
+
+
+class AdaptiveLimit:
+    """How many calls one endpoint may have in flight: `limit`, always within `least` and `most`.
+
+    `scrape_interval` is in seconds; instants are seconds of one clock that does not go back.
+    """
+
+    def __init__(self, *, initial: int = 16, least: int = 1, most: int = 1024, scrape_interval: float = 5.0) -> None:
+        if not 1 <= least <= most or not scrape_interval > 0:
+            raise ValueError("1 <= least <= most and scrape_interval > 0 are needed")
+        self.least = least
+        self.most = most
+        self.limit = min(max(initial, least), most)
+        self._stale_after = _STALE_SCRAPES * scrape_interval
+        self._load: EngineLoad | None = None
+        self._changed = float("-inf")  # when the limit was last decided on
+        self._ttfts: list[float] = []  # of this round; at most _ROUND_MOST
+        self._busiest = 0  # most calls in flight in this round
+        self._normal: float | None = None  # median TTFT without congestion
+        self._starting = True  # no congestion seen yet
+        self._run: list[float] = []  # medians of the decreases for TTFT in a row; at most _RUN
+
+    def scraped(self, load: EngineLoad) -> None:
+        """The engine's own numbers arrived."""
+        self._load = load
+
+    def first_token(self, ttft: float, in_flight: int, now: float) -> None:
+        """A call got its first token `ttft` seconds after its dispatch, at which `in_flight` calls ran, itself included."""
+        if now - ttft < self._changed:
+            return  # dispatched under another limit
+        self._ttfts.append(ttft)
+        self._busiest = max(self._busiest, in_flight)
+        if len(self._ttfts) >= min(max(self.limit, _ROUND_LEAST), _ROUND_MOST):
+            self._decide(now)
+
+    def refused(self, dispatched: float, now: float) -> None:
+        """The engine refused a call for load (429 or 503). Other failures are the breaker's business."""
+        if dispatched >= self._changed:  # one step down for all refusals of a round
+            self._decrease(_BACKPRESSURE, now)
+
+    def _decide(self, now: float) -> None:
+        """End a round."""
+        current = median(self._ttfts)
+        load = self._fresh(now)
+        if load is None:
+            self._by_latency(current, now)
+        elif load.at < self._changed:
+            self._ttfts.clear()  # these numbers were acted upon: wait for the next, under the same limit
+        elif load.waiting >= 1:
+            self._decrease(_CONGESTED, now)
+        elif load.kv_cache_usage >= _KV_FULL:
+            self._end(now)  # full but nobody waits: more would preempt, less would waste
+        else:
+            self._run.clear()
+            self._learn(current)
+            self._increase(now)
+
+    def _by_latency(self, current: float, now: float) -> None:
+        if self._normal is None or current <= _TOLERANCE * self._normal + _SLACK:
+            self._run.clear()
+            self._learn(current)
+            self._increase(now)
+            return
+        self._run.append(current)
+        if len(self._run) <= _RUN:
+            self._decrease(_CONGESTED, now)
+        elif current > _HELPED * self._run[0]:
+            self._run.clear()
+            self._normal = current
+            self._end(now)
+        else:
+            self._run = [current]
+            self._decrease(_CONGESTED, now)
+
+    def _learn(self, current: float) -> None:
+        """Follow TTFT down at once, and up slowly: what is not congested may be normal."""
+        if self._normal is None or current < self._normal:
+            self._normal = current
+        else:
+            self._normal += (current - self._normal) / 16
+
+    def _increase(self, now: float) -> None:
+        step = self.limit if self._starting else max(1, isqrt(self.limit) // 2)
+        if self._busiest >= 0.8 * self.limit:
+            self.limit = min(self.most, self.limit + step)
+        self._end(now)
+
+    def _decrease(self, factor: float, now: float) -> None:
+        self._starting = False
+        self.limit = max(self.least, int(self.limit * factor))
+        self._end(now)
+
+    def _end(self, now: float) -> None:
+        self._changed = now
+        self._ttfts.clear()
+        self._busiest = 0
+
+    def _fresh(self, now: float) -> EngineLoad | None:
+        load = self._load
+        return load if load is not None and now - load.at <= self._stale_after else None

@@ -1,0 +1,221 @@
+"""How much each user may ask: requests per second and tokens per minute, a pair of token buckets per user."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import ceil, floor
+from typing import Literal, NamedTuple
+
+from lexora_router.policy.token_bucket import TokenBucket
+
+MAX_USER_LENGTH = 256  # longer names are cut: users with the same beginning then share a bucket
+MAX_TOKENS = 1_000_000_000  # of one call; a client may claim any integer
+MAX_RETRY_AFTER = 3600.0  # seconds; calls that end early give tokens back, so a longer forecast would be a guess
+MAX_LOOKED_AT = 8  # buckets examined to make room for one new user
+
+Dimension = Literal["requests", "tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one user may do: `rate` requests per second, `burst` at once, and tokens per minute (None: any number)."""
+
+    rate: float = 10.0
+    burst: int = 20
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Whose limits are whose: a user's own, else those of the tier, else the default."""
+
+    default: Limits = Limits()
+    users: Mapping[str, Limits] = field(default_factory=dict)
+    tiers: Mapping[str, Limits] = field(default_factory=dict)
+
+    def limits(self, user: str, tier: str) -> Limits:
+        """Return the limits of this user."""
+        return self.users.get(user) or self.tiers.get(tier) or self.default
+
+
+class Quota(NamedTuple):
+    """Where a user stands in one dimension: the most at once, what is left of it, seconds until all is back."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+class _Buckets:
+    """The buckets of one user. `open` counts reservations not settled: forgetting them would forget what they still owe."""
+
+    __slots__ = ("limits", "open", "requests", "tokens")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.open = 0
+        self.requests = TokenBucket(limits.rate, limits.burst, now)
+        self.tokens: TokenBucket | None = None
+        self.follow(limits, now)
+
+    def follow(self, limits: Limits, now: float) -> None:
+        """Take over other limits, after a reload or a change of tier, without a gift."""
+        self.limits = limits
+        self.requests.adjust(limits.rate, limits.burst, now)
+        per_minute = limits.tokens_per_minute
+        if per_minute is None:
+            return  # the bucket is kept: going back to the limit must not find it full
+        if self.tokens is None:
+            self.tokens = TokenBucket(per_minute / 60, per_minute, now)
+        else:
+            self.tokens.adjust(per_minute / 60, per_minute, now)
+
+    def forgettable(self, now: float) -> bool:
+        return not self.open and self.requests.full(now) and (self.tokens is None or self.tokens.full(now))
+
+
+class Reservation:
+    """Tokens charged in advance; to be settled once, on every way out of the call."""
+
+    __slots__ = ("_buckets", "tokens")
+
+    def __init__(self, buckets: _Buckets, tokens: int) -> None:
+        self.tokens = tokens
+        self._buckets: _Buckets | None = buckets
+        buckets.open += 1
+
+    def settle(self, actual: int | None, now: float) -> None:
+        """Charge what was really used; a second time does nothing. None: nobody knows, the estimate stands.
+
+        An estimate that stands is charged up to one minute's tokens: a client's idle claim must not lock it out for days.
+        """
+        buckets, self._buckets = self._buckets, None
+        if buckets is None:
+            return
+        buckets.open -= 1
+        bucket = buckets.tokens
+        if bucket is not None:
+            used = min(self.tokens, bucket.burst) if actual is None else min(max(actual, 0), MAX_TOKENS)
+            bucket.settle(self.tokens, used, now)
+
+
+@dataclass(slots=True)
+class Decision:
+    """Whether a call may go on; if not, after how many seconds it might, and which dimension stands in the way.
+
+    `tokens` is None where tokens are not limited. `reservation` is there when the call is allowed and tokens are limited.
+    """
+
+    allowed: bool
+    retry_after: float
+    requests: Quota
+    tokens: Quota | None
+    exceeded: Dimension | None
+    reservation: Reservation | None
+
+
+class RateLimiter:
+    """The buckets of all users, at most `max_users` pairs, and one more pair that the rest share.
+
+    A bucket that is full is the same as none, so only such ones make room for new users, least recently used first. When
+    there is none, new users share the one pair until there is: to forget a bucket that isn't full would grant quota.
+    Raises ValueError when `max_users` is below 1.
+    """
+
+    def __init__(self, rules: Rules, now: float, *, max_users: int = 100_000) -> None:
+        if max_users < 1:
+            raise ValueError(f"max_users must be at least 1, not {max_users}")
+        self._rules = rules
+        self._max_users = max_users
+        self._users: OrderedDict[str, _Buckets] = OrderedDict()
+        self._shared = _Buckets(rules.default, now)
+
+    def __len__(self) -> int:
+        """Users with buckets of their own."""
+        return len(self._users)
+
+    def configure(self, rules: Rules, *, max_users: int) -> None:
+        """Go on under other rules. Balances stay; each user's limits change at its next call."""
+        if max_users < 1:
+            raise ValueError(f"max_users must be at least 1, not {max_users}")
+        self._rules = rules
+        self._max_users = max_users
+
+    def check(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
+        """Charge one request and an estimate of its tokens, both or neither."""
+        buckets = self._find(user[:MAX_USER_LENGTH], tier, now)
+        requests = buckets.requests
+        bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
+        tokens = min(max(tokens, 1), MAX_TOKENS)
+        wait = requests.wait(1, now)
+        tokens_wait = 0.0 if bucket is None else bucket.wait(min(tokens, bucket.burst), now)
+        reservation = None
+        if not wait and not tokens_wait:
+            requests.take(1, now)
+            if bucket is not None:
+                bucket.reserve(tokens, now)
+                reservation = Reservation(buckets, tokens)
+        exceeded: Dimension = "requests" if wait >= tokens_wait else "tokens"
+        longest = max(wait, tokens_wait)
+        return Decision(
+            allowed=not longest,
+            retry_after=min(longest, MAX_RETRY_AFTER),
+            requests=_quota(requests, now),
+            tokens=None if bucket is None else _quota(bucket, now),
+            exceeded=exceeded if longest else None,
+            reservation=reservation,
+        )
+
+    def _find(self, user: str, tier: str, now: float) -> _Buckets:
+        limits = self._rules.limits(user, tier)
+        buckets = self._users.get(user)
+        if buckets is not None:
+            self._users.move_to_end(user)
+        elif len(self._users) < self._max_users or self._make_room(now):
+            buckets = self._users[user] = _Buckets(limits, now)
+        else:
+            buckets, limits = self._shared, self._rules.default
+        if buckets.limits is not limits:
+            buckets.follow(limits, now)
+        return buckets
+
+    def _make_room(self, now: float) -> bool:
+        """Forget full buckets among the least recently used. The others go to the back, so the search moves on next time."""
+        users = self._users
+        for _ in range(MAX_LOOKED_AT):
+            user = next(iter(users))
+            if not users[user].forgettable(now):
+                users.move_to_end(user)
+                continue
+            del users[user]
+            if len(users) < self._max_users:
+                return True
+        return False
+
+
+def headers(decision: Decision) -> Iterator[tuple[str, str]]:
+    """Yield OpenAI's `x-ratelimit-*` headers, and `retry-after` (whole seconds, at least 1) for a call that was refused."""
+    if not decision.allowed:
+        yield "retry-after", str(max(1, ceil(decision.retry_after)))
+    for name, quota in (("requests", decision.requests), ("tokens", decision.tokens)):
+        if quota is not None:
+            yield f"x-ratelimit-limit-{name}", str(quota.limit)
+            yield f"x-ratelimit-remaining-{name}", str(quota.remaining)
+            yield f"x-ratelimit-reset-{name}", duration(quota.reset)
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as OpenAI does, rounded up to the millisecond: `12ms`, `1s`, `7.66s`, `6m0s`, `1h0m0s`."""
+    ms = max(0, ceil(round(seconds * 1000, 3)))
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    text = f"{ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def _quota(bucket: TokenBucket, now: float) -> Quota:
+    balance = bucket.balance(now)
+    return Quota(int(bucket.burst), max(0, floor(balance)), (bucket.burst - balance) / bucket.rate)

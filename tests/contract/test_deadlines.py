@@ -1,0 +1,110 @@
+"""Deadlines of clients and timeouts of engines, in each phase of a call."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.rpc import code_pb2
+from tests.contract.conftest import config_of
+from tests.contract.messages import FORMS, STREAM_FORMS, delta, receipt, streamed, unary
+from tests.support.links import WAYS, Link, Outcome, linked
+from tests.support.loop_engine import LoopEngine
+from tests.support.raw_server import Do, Step, chunk, reply, stream_head
+
+from lexora.v1 import common_pb2, models_pb2, router_pb2, stats_pb2
+
+SECONDS = 0.3
+SILENT: dict[str, tuple[Step, ...]] = {
+    "no answer": (Do.HANG,),
+    "no body": (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n", Do.HANG),
+    "no event": (stream_head(), Do.HANG),
+    "after a comment": (stream_head(), chunk(b": ping\n\n"), Do.HANG),
+    "in mid-answer": (stream_head(), chunk(delta("a")), Do.HANG),
+}
+UNARY = [("generate", "chat", "no answer"), ("generate", "openai", "no body")]
+STREAMED = [
+    ("stream", "openai", "no answer"),
+    ("stream", "chat", "no event"),
+    ("stream", "openai", "after a comment"),
+    ("stream", "chat", "in mid-answer"),
+    ("stream", "openai", "in mid-answer"),
+]
+
+
+async def call(link: Link, engine: LoopEngine, rpc: str, form: str, phase: str, **context: Any) -> Outcome:
+    engine.answer(*SILENT[phase])
+    if rpc == "generate":
+        return await link.generate(unary(**FORMS[form]), **context)
+    outcome = await link.stream(streamed(**STREAM_FORMS[form]), **context)
+    assert len(outcome.messages) == (1 if phase == "in mid-answer" else 0)
+    return outcome
+
+
+@pytest.mark.parametrize(("rpc", "form", "phase"), UNARY + STREAMED)
+async def test_the_clients_deadline(link: Link, engine: LoopEngine, rpc: str, form: str, phase: str) -> None:
+    started = time.monotonic()
+    outcome = await call(link, engine, rpc, form, phase, timeout=SECONDS)
+    left = await engine.wait_left()
+    assert SECONDS * 0.85 < left - started < SECONDS + 0.1
+    assert outcome.failure.code == code_pb2.DEADLINE_EXCEEDED
+    assert outcome.reason == "DEADLINE_EXCEEDED"
+    assert re.fullmatch(r"The call was not done within its deadline of 0\.[23]\d* s\.", outcome.failure.message)
+    assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
+    await link.idle()
+    stats = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
+    assert dict(stats.errors_by_type) == {"DEADLINE_EXCEEDED": 1}
+    assert stats.cancelled_requests == 0
+
+
+TIMEOUTS = {"first_token_timeout": 0.1, "idle_timeout": 0.15}
+
+
+@pytest.mark.parametrize("backend", [TIMEOUTS], ids=["timeouts"])
+@pytest.mark.parametrize(("rpc", "form", "phase"), UNARY + STREAMED)
+async def test_a_silent_engine(link: Link, engine: LoopEngine, rpc: str, form: str, phase: str) -> None:
+    outcome = await call(link, engine, rpc, form, phase)
+    await engine.wait_left()
+    assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "UPSTREAM_TIMEOUT")
+    late = "fell silent for 0.15 s in mid-answer (idle_timeout)"
+    early = "sent nothing for 0.1 s (first_token_timeout)"
+    assert outcome.failure.message == f"backend `main` {late if phase == 'in mid-answer' else early}."
+    assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
+
+
+@pytest.mark.parametrize("backend", [{"total_timeout": 0.2}], ids=["total"])
+async def test_an_engine_that_never_ends(link: Link, engine: LoopEngine) -> None:
+    outcome = await call(link, engine, "stream", "chat", "in mid-answer")
+    assert outcome.reason == "UPSTREAM_TIMEOUT"
+    assert "was not done within 0.2 s (total_timeout)" in outcome.failure.message
+
+
+@pytest.mark.parametrize("rpc", ["generate", "stream"])
+async def test_a_deadline_that_has_passed(link: Link, engine: LoopEngine, rpc: str) -> None:
+    engine.answer(Do.HANG)
+    if rpc == "generate":
+        outcome = await link.generate(unary(**FORMS["chat"]), timeout=0.0)
+    else:
+        outcome = await link.stream(streamed(**STREAM_FORMS["chat"]), timeout=0.0)
+    assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_deadline_holds_while_backends_are_asked_for_models(engine: LoopEngine, tmp_path: Path, way: str) -> None:
+    """The catalogue waits up to three seconds for a backend that hangs; a call does not, if its deadline is shorter."""
+    engine.pages["/v1/models"] = Do.HANG
+    request = unary(**FORMS["chat"])
+    request.chat.model = ""
+    async with linked(way, config_of(engine.url, backend={"models": []}), tmp_path) as link:
+        started = time.monotonic()
+        listed = await link.ask("list_models", models_pb2.ListModelsRequest(), timeout=0.2)
+        chat = await link.generate(request, timeout=0.2)
+        assert time.monotonic() - started < 1.0
+    assert [listed.reason, chat.reason] == ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"]
+
+
+async def test_a_deadline_that_is_kept_changes_nothing(link: Link, engine: LoopEngine) -> None:
+    engine.answer(reply(b'{"choices":[]}'))
+    outcome = await link.generate(router_pb2.GenerateRequest(chat=FORMS["chat"]["chat"]), timeout=30.0)
+    assert outcome.status is None

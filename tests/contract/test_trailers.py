@@ -1,0 +1,112 @@
+"""Trailing metadata over a real channel: who answered, and when to come back."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, openai, streamed, unary
+from tests.support.links import Outcome, channel, status_in, trailers
+from tests.support.loop_engine import LoopEngine
+from tests.support.raw_server import Do, chunk, reply, stream_head
+
+from lexora.v1 import common_pb2, embed_pb2, models_pb2
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_router.app import RouterApp
+
+ANSWERED = {"x-request-id": ID, "x-lexora-backend": "main", "x-lexora-attempts": "1"}
+
+
+async def failed(call: Any) -> tuple[Outcome, dict[str, Any], grpc.aio.AioRpcError]:
+    """Status, trailers and error of a call that fails."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        if isinstance(call, grpc.aio.UnaryStreamCall):
+            async for _ in call:
+                pass
+        else:
+            await call
+    error = raised.value
+    status = status_in(error)
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    found = trailers(error.trailing_metadata())
+    del found["grpc-status-details-bin"]
+    return Outcome(status=status), found, error
+
+
+async def test_of_answers(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
+    async with channel(router[1]) as wire:
+        stub = RouterServiceStub(wire)
+        engine.answer(reply(answer()))
+        for form in FORMS.values():
+            call: Any = stub.Generate(unary(**form))
+            await call
+            assert trailers(await call.trailing_metadata()) == ANSWERED
+        engine.answer(STREAM)
+        for form in STREAM_FORMS.values():
+            call = stub.Stream(streamed(**form))
+            assert [message async for message in call]
+            assert trailers(await call.trailing_metadata()) == ANSWERED
+        engine.answer(reply(b'{"data":[]}'))
+        call = stub.Embed(embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts=["a"]))
+        await call
+        assert trailers(await call.trailing_metadata()) == ANSWERED
+
+
+async def test_of_failures(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
+    async with channel(router[1]) as wire:
+        stub = RouterServiceStub(wire)
+        engine.answer(failing("400 Bad Request", b'{"error":{"message":"No."}}'))
+        for call in (stub.Generate(unary(openai=openai())), stub.Stream(streamed(**STREAM_FORMS["chat"]))):
+            outcome, found, _ = await failed(call)
+            assert outcome.upstream.status == 400
+            assert found == ANSWERED
+        engine.answer(stream_head(), chunk(delta("a")), Do.CLOSE)
+        outcome, found, _ = await failed(stub.Stream(streamed(**STREAM_FORMS["chat"])))
+        assert (outcome.reason, found) == ("UPSTREAM_BROKEN", ANSWERED)
+        outcome, found, _ = await failed(stub.Generate(unary(openai=openai(path="/nowhere"))))
+        assert (outcome.reason, found) == ("NOT_FOUND", ANSWERED | {"x-lexora-backend": "", "x-lexora-attempts": "0"})
+        outcome, _, error = await failed(stub.Classify(models_pb2.ClassifyRequest(options=OPTIONS)))
+        assert (outcome.reason, error.code()) == ("UNIMPLEMENTED", grpc.StatusCode.UNIMPLEMENTED)
+
+
+async def test_a_retry_hint_is_told_in_both_ways(router: tuple[RouterApp, str]) -> None:
+    """RetryInfo for those who read details, grpc-retry-pushback-ms for the retries of stock clients."""
+    app, address = router
+    app.service.draining = True
+    async with channel(address) as wire:
+        for call in (RouterServiceStub(wire).Generate(unary(openai=openai())), RouterServiceStub(wire).Stream(streamed())):
+            outcome, found, _ = await failed(call)
+            assert found["grpc-retry-pushback-ms"] == "1000"
+            assert outcome.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
+    app.service.draining = False
+
+
+async def test_a_stock_client_learns_what_its_deadline_was_lost_on(
+    router: tuple[RouterApp, str], engine: LoopEngine
+) -> None:
+    engine.answer(Do.HANG)
+    async with channel(router[1]) as wire:
+        outcome, found, error = await failed(RouterServiceStub(wire).Generate(unary(openai=openai()), timeout=0.5))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert found == ANSWERED
+    assert outcome.detail(common_pb2.Receipt).endpoint == engine.url
+
+
+async def test_a_bug_tells_an_identity_and_nothing_else(
+    router: tuple[RouterApp, str], monkeypatch: pytest.MonkeyPatch, engine: LoopEngine
+) -> None:
+    async def broken(*_: Any) -> None:
+        await asyncio.sleep(0)
+        raise KeyError("a secret")
+
+    app, address = router
+    monkeypatch.setattr(app.service, "_pipeline", broken)
+    async with channel(address) as wire:
+        for call in (RouterServiceStub(wire).Generate(unary(openai=openai())), RouterServiceStub(wire).Stream(streamed(openai=openai()))):
+            outcome, found, error = await failed(call)
+            assert (error.code(), outcome.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+            assert outcome.failure.message == f"Internal error; the log has it under request id {ID}."
+            assert found["x-request-id"] == ID
+            assert "secret" not in str(outcome.failure)
+            assert error.debug_error_string() is None or "secret" not in error.debug_error_string()

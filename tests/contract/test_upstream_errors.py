@@ -1,0 +1,181 @@
+"""The engine refuses, fails or answers nonsense before its answer has begun."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+
+from lexora.v1 import common_pb2
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_router.app import RouterApp
+from tests.contract.messages import FORMS, ID, STREAM_FORMS, failing, openai, receipt, streamed, unary
+from tests.support.links import Link, Outcome, channel, status_in
+from tests.support.loop_engine import LoopEngine
+from tests.support.raw_server import Do, reply, stream
+
+ERROR = b'{"error":{"message":"No \xe3\x81\x82.","type":"BadRequestError","param":null,"code":400}}'
+
+
+@pytest.fixture(params=[f"{rpc} {form}" for rpc in ("generate", "stream") for form in FORMS])
+def call(link: Link, request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Calls Generate or Stream in one of the three forms."""
+    rpc, form = request.param.split()
+
+    async def run(**context: Any) -> Outcome:
+        if rpc == "generate":
+            return await link.generate(unary(**FORMS[form]), **context)
+        return await link.stream(streamed(**STREAM_FORMS[form]), **context)
+
+    return run
+
+
+def check(outcome: Outcome, url: str, code: int, reason: str, text: str) -> None:
+    """A status with this code and reason, with the receipt, and with `text` in its message."""
+    assert outcome.messages == []
+    assert outcome.failure.code == code
+    assert text in outcome.failure.message
+    info = ErrorInfo(reason=reason, domain="lexora.spirrow", metadata={"request_id": ID, "backend": "main"})
+    assert outcome.detail(ErrorInfo) == info
+    assert outcome.detail(common_pb2.Receipt) == receipt(url)
+    assert outcome.detail(RetryInfo) is None
+
+
+REFUSALS = {
+    "400 Bad Request": code_pb2.INVALID_ARGUMENT,
+    "401 Unauthorized": code_pb2.UNAUTHENTICATED,
+    "404 Not Found": code_pb2.NOT_FOUND,
+    "422 Unprocessable Entity": code_pb2.INVALID_ARGUMENT,
+    "429 Too Many Requests": code_pb2.RESOURCE_EXHAUSTED,
+    "418 Teapot": code_pb2.FAILED_PRECONDITION,
+    "500 Internal Server Error": code_pb2.UNAVAILABLE,
+    "503 Service Unavailable": code_pb2.UNAVAILABLE,
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_the_engines_own_error(call: Callable[..., Any], engine: LoopEngine, status: str) -> None:
+    headers = "retry-after: 7\r\nx-ratelimit-limit-requests: 5\r\nserver: uvicorn\r\n"
+    engine.answer(failing(status, ERROR, headers))
+    outcome = await call()
+    number = int(status.split(maxsplit=1)[0])
+    text = f"the engine answered {number}: {ERROR.decode()}"
+    check(outcome, engine.url, REFUSALS[status], "UPSTREAM_ERROR", text)
+    assert outcome.upstream == common_pb2.UpstreamError(
+        status=number,
+        content_type="application/json",
+        body=ERROR,
+        headers=[
+            common_pb2.Header(name="retry-after", value="7"),
+            common_pb2.Header(name="x-ratelimit-limit-requests", value="5"),
+        ],
+    )
+    assert len(outcome.failure.details) == 3
+    assert len(engine.requests) == 1
+
+
+async def test_a_4xx_is_passed_on_whatever_its_body(link: Link, engine: LoopEngine) -> None:
+    body = b"<html>\xff\x00</html>"
+    engine.answer(reply(body, status="404 Not Found", content_type="text/html"))
+    outcome = await link.generate(unary(openai=openai()))
+    assert outcome.upstream == common_pb2.UpstreamError(status=404, content_type="text/html", body=body)
+
+
+@pytest.mark.parametrize("length", [9_000, 500_000])
+async def test_a_long_error_arrives_whole(call: Callable[..., Any], engine: LoopEngine, length: int) -> None:
+    body = b'{"error":{"message":"%b"}}' % (b"\xe3\x81\x82" * (length // 3))
+    engine.answer(failing("400 Bad Request", body, f"x-long: {'h' * 30_000}\r\n"))
+    outcome = await call()
+    assert outcome.failure.code == code_pb2.INVALID_ARGUMENT
+    assert outcome.upstream.body == body
+    assert not outcome.upstream.truncated
+    assert [(header.name, len(header.value)) for header in outcome.upstream.headers] == [("x-long", 30_000)]
+    assert len(outcome.failure.message) < 1000
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_stock_channel_gets_as_much_as_fits(router: tuple[RouterApp, str], engine: LoopEngine, streaming: bool) -> None:
+    """Clients take 8 KiB of metadata unless told otherwise."""
+    body = b'{"error":{"message":"%b"}}' % (b"\xe3\x81\x82" * 40_000)
+    headers = f"x-long: {'h' * 30_000}\r\nx-ratelimit-reset-tokens: 6m\r\nretry-after: 7\r\n"
+    engine.answer(failing("429 Too Many Requests", body, headers))
+    async with channel(router[1]) as wire:
+        stub = RouterServiceStub(wire)
+        call: Any = stub.Stream(streamed(**STREAM_FORMS["chat"])) if streaming else stub.Generate(unary(**FORMS["chat"]))
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await (call.read() if streaming else call)
+        size = sum(len(name) + len(value) + 32 for name, value in raised.value.trailing_metadata() or ())
+    outcome = Outcome(status=status_in(raised.value))
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert outcome.reason == "UPSTREAM_ERROR"
+    assert outcome.upstream.truncated
+    assert outcome.upstream.body == body[:3072]
+    assert [header.name for header in outcome.upstream.headers] == ["x-ratelimit-reset-tokens", "retry-after"]
+    # Some clients count base64, a third longer, and the message percent-encoded.
+    assert size * 4 / 3 + 3 * len(outcome.failure.message.encode()) < 8192
+
+
+NONSENSE: dict[str, tuple[bytes | Do, str, str]] = {
+    "HTML": (reply(b"<html>Welcome</html>", content_type="text/html"), "UPSTREAM_INVALID", "invalid JSON (text/html)"),
+    "an empty 200": (reply(b""), "UPSTREAM_INVALID", "empty"),
+    "half of its JSON": (reply(b'{"id":"c1","choi'), "UPSTREAM_INVALID", "invalid JSON"),
+    "a redirect": (reply(b"", status="307 Temporary", headers="location: /x\r\n"), "UPSTREAM_INVALID", "redirect (307)"),
+    "502 from a proxy": (reply(b"<h1>Bad</h1>", status="502 Bad Gateway", content_type="text/html"), "UPSTREAM_INVALID", "502"),
+    "no HTTP": (b"SSH-2.0-OpenSSH\r\n\r\n", "UPSTREAM_UNREACHABLE", "not HTTP"),
+    "nothing": (Do.CLOSE, "UPSTREAM_UNREACHABLE", "closed"),
+    "a reset": (Do.RESET, "UPSTREAM_UNREACHABLE", "closed"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+async def test_an_answer_that_is_none(call: Callable[..., Any], engine: LoopEngine, name: str) -> None:
+    step, reason, text = NONSENSE[name]
+    engine.answer(step)
+    check(await call(), engine.url, code_pb2.UNAVAILABLE, reason, text)
+
+
+async def test_half_a_body(call: Callable[..., Any], engine: LoopEngine) -> None:
+    engine.answer(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{", Do.CLOSE)
+    check(await call(), engine.url, code_pb2.UNAVAILABLE, "UPSTREAM_UNREACHABLE", "closed before the end")
+
+
+async def test_nobody_listens(call: Callable[..., Any], engine: LoopEngine) -> None:
+    await engine.until(lambda: not engine.busy)
+    await engine.die()
+    outcome = await call()
+    while "cannot connect" not in outcome.failure.message:  # kept connections break first
+        outcome = await call()
+    check(outcome, engine.url, code_pb2.UNAVAILABLE, "UPSTREAM_UNREACHABLE", "cannot connect")
+    await engine.listen()
+
+
+@pytest.mark.parametrize("form", ["chat", "completion"])
+async def test_a_whole_answer_where_a_stream_was_asked_for(link: Link, engine: LoopEngine, form: str) -> None:
+    engine.answer(reply(b'{"id":"c1","choices":[]}'))
+    outcome = await link.stream(streamed(**STREAM_FORMS[form]))
+    assert (outcome.failure.code, outcome.reason) == (code_pb2.UNAVAILABLE, "UPSTREAM_INVALID")
+    assert outcome.messages == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_stream_where_a_whole_answer_was_asked_for(link: Link, engine: LoopEngine, form: str) -> None:
+    engine.answer(stream(b"data: {}\n\n"))
+    outcome = await link.generate(unary(**FORMS[form]))
+    assert (outcome.failure.code, outcome.reason) == (code_pb2.UNAVAILABLE, "UPSTREAM_INVALID")
+
+
+@pytest.mark.parametrize("form", ["chat", "completion"])
+@pytest.mark.parametrize("body", [b"[]", b'{"choices":7}', b'{"error":{"message":"late"}}', b'{"choices":[{"index":1e99}]}'])
+async def test_json_that_is_no_answer(link: Link, engine: LoopEngine, form: str, body: bytes) -> None:
+    engine.answer(reply(body))
+    outcome = await link.generate(unary(**FORMS[form]))
+    assert (outcome.failure.code, outcome.reason) == (code_pb2.UNAVAILABLE, "UPSTREAM_INVALID")
+
+
+async def test_an_abort_is_no_answer(link: Link, engine: LoopEngine) -> None:
+    body = b'{"choices":[{"index":0,"message":{"content":"x"},"finish_reason":"abort"}]}'
+    engine.answer(reply(body))
+    outcome = await link.generate(unary(openai=openai()))
+    assert (outcome.failure.code, outcome.reason) == (code_pb2.UNAVAILABLE, "UPSTREAM_BROKEN")

@@ -1,0 +1,108 @@
+"""A gRPC client that vanishes is a cancellation, never a broken backend: not in the counters, the log or the health."""
+
+import logging
+import time
+from typing import Any
+
+import pytest
+from tests.contract.messages import STREAM_FORMS, delta, streamed, unary
+from tests.contract.messages import openai as openai_call
+from tests.support.links import channel, gauges, settle
+from tests.support.loop_engine import LoopEngine
+from tests.support.raw_server import Do, Step, chunk, stream_head
+from tests.support.tcp_proxy import TcpProxy
+
+from lexora.v1 import models_pb2, stats_pb2
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_gateway import CallContext
+from lexora_router.app import RouterApp
+
+DRIP: tuple[Step, ...] = (stream_head(), chunk(delta("a")), Do.HANG)
+FLOOD: tuple[Step, ...] = (stream_head(), *[chunk(delta("x" * 65_000))] * 400, Do.HANG)
+
+
+async def check(app: RouterApp, calls: int) -> None:
+    """So many calls were cancelled, none failed, and the endpoint is still well."""
+    await settle(lambda: not app.active)
+    assert gauges(app) == {}
+    stats = await app.service.get_stats(stats_pb2.GetStatsRequest(), CallContext())
+    assert (stats.total_requests, stats.cancelled_requests, stats.failed_requests) == (calls, calls, 0)
+    assert dict(stats.errors_by_type) == {}
+    health = await app.service.health(models_pb2.HealthRequest(), CallContext())
+    assert health.status == models_pb2.BACKEND_STATUS_HEALTHY
+
+
+def check_log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody complains; the calls are logged as 499."""
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    lines = [line for line in capsys.readouterr().out.splitlines() if "call " in line]
+    assert lines
+    assert all("status=499" in line for line in lines)
+
+
+@pytest.mark.parametrize("script", [DRIP, FLOOD], ids=["drip", "flood"])
+@pytest.mark.parametrize("form", STREAM_FORMS)
+async def test_a_cancelled_stream(
+    router: tuple[RouterApp, str],
+    engine: LoopEngine,
+    script: tuple[Step, ...],
+    form: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With FLOOD the router waits in `context.write`, which fails just before its task is cancelled."""
+    app, address = router
+    engine.answer(*script)
+    async with channel(address) as wire:
+        calls: list[Any] = [RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS[form])) for _ in range(5)]
+        for call in calls:
+            await call.read()
+        cancelled = time.monotonic()
+        for call in calls:
+            call.cancel()
+        assert await engine.wait_left(5) - cancelled < 0.1
+    await check(app, 5)
+    check_log(caplog, capsys)
+
+
+@pytest.mark.parametrize("script", [DRIP, FLOOD, (Do.HANG,)], ids=["drip", "flood", "unary"])
+async def test_a_connection_that_is_reset(
+    router: tuple[RouterApp, str],
+    engine: LoopEngine,
+    script: tuple[Step, ...],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app, address = router
+    engine.answer(*script)
+    async with TcpProxy(address) as proxy, channel(proxy.address) as wire:
+        stub = RouterServiceStub(wire)
+        if script == (Do.HANG,):
+            call: Any = stub.Generate(unary(openai=openai_call()))
+            await call.wait_for_connection()
+            await engine.wait_requests()
+        else:
+            call = stub.Stream(streamed(**STREAM_FORMS["openai"]))
+            await call.read()
+        vanished = time.monotonic()
+        proxy.reset()
+        assert await engine.wait_left() - vanished < 0.1
+        assert (await call.code()).name == "UNAVAILABLE"
+    await check(app, 1)
+    check_log(caplog, capsys)
+
+
+async def test_a_channel_that_is_closed(
+    router: tuple[RouterApp, str],
+    engine: LoopEngine,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app, address = router
+    engine.answer(*FLOOD)
+    async with channel(address) as wire:
+        call: Any = RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["chat"]))
+        await call.read()
+    await engine.wait_left()
+    await check(app, 1)
+    check_log(caplog, capsys)

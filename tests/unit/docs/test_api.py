@@ -1,0 +1,102 @@
+"""The tables of endpoints, rpcs and errors say what the code does."""
+
+import re
+from typing import Any, cast
+
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from tests.unit.docs.pages import code, page
+
+from lexora.v1 import router_pb2
+from lexora_gateway import RouterPort, create_app
+from lexora_gateway.errors import from_status
+from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
+from lexora_router.errors import RouterError
+from lexora_router.server import RELAYED_PATHS
+from lexora_router.status import DOMAIN, code_of
+from lexora_router.version import __version__
+
+# Served, and not part of the document about itself.
+UNDOCUMENTED = {("GET", "/docs"), ("GET", "/openapi.json")}
+READMES = ["README.md", "README.ja.md"]
+
+
+def served() -> set[tuple[str, str]]:
+    app = create_app(cast("RouterPort", None), version=__version__, max_body_bytes=1, metrics=lambda: (b"", "text/plain"))
+    return {(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item}
+
+
+def named(rows: list[list[str]]) -> list[tuple[str, str]]:
+    return [(row[0], path) for row in rows for path in code(row[1])]
+
+
+def test_api_md_has_exactly_the_served_paths() -> None:
+    found = named(page("docs/api.md").table("method", "path"))
+    assert len(found) == len(set(found))
+    assert set(found) == served()
+
+
+@pytest.mark.parametrize(("name", "head"), [("README.md", ("method", "paths")), ("README.ja.md", ("メソッド", "パス"))])
+def test_the_readmes_have_exactly_the_served_paths(name: str, head: tuple[str, str]) -> None:
+    found = named([[row[0], row[1]] for row in page(name).table(*head)])
+    assert len(found) == len(set(found))
+    assert set(found) == served() | UNDOCUMENTED
+
+
+def test_the_first_fifteen_paths_of_api_md_are_the_relayed_ones() -> None:
+    relayed = [path for _, path in named(page("docs/api.md").table("method", "path"))][:15]
+    assert set(relayed) == set(JSON_PATHS + AUDIO_PATHS) == RELAYED_PATHS
+    assert "The first fifteen paths" in page("docs/api.md").text
+    assert (relayed[0], relayed[-1]) == ("/v1/chat/completions", "/v1/audio/translations")
+
+
+def test_every_rpc_is_described_and_no_other() -> None:
+    methods = [method.name for method in router_pb2.DESCRIPTOR.services_by_name["RouterService"].methods]
+    assert [code(row[0])[0] for row in page("docs/api.md").table("rpc", "kind")] == methods
+    for name in READMES:
+        rows = next(table for table in page(name).tables if "RouterService" in table[0][0])[1:]
+        assert [code(row[0])[0] for row in rows] == methods, name
+
+
+def test_streaming_rpcs_are_called_so() -> None:
+    methods = router_pb2.DESCRIPTOR.services_by_name["RouterService"].methods_by_name
+    for name, kind, *_ in page("docs/api.md").table("rpc", "kind"):
+        assert kind == ("server streaming" if methods[code(name)[0]].server_streaming else "unary")
+
+
+def reasons() -> dict[str, type[RouterError]]:
+    found: dict[str, type[RouterError]] = {}
+    todo: list[type[RouterError]] = [RouterError]
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        found.setdefault(kind.reason, kind)
+    return found
+
+
+def over_http(reason: str, grpc_code: Any) -> tuple[int, str | None]:
+    info = AnyMessage()
+    info.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    failure = from_status(status_pb2.Status(code=grpc_code, message="words", details=[info]), "id")
+    return failure.status, failure.code
+
+
+def test_the_error_table_says_what_both_wires_do() -> None:
+    known = reasons()
+    seen = set()
+    for _, http, own_code, grpc_code, reason in page("docs/api.md").table("situation", "HTTP", "`code`"):
+        if not reason:
+            continue
+        name = code(reason)[0]
+        seen.add(name)
+        if name == "UPSTREAM_ERROR":
+            continue  # the engine's own status
+        kind = known[name]
+        number = code_of(kind.__new__(kind))
+        assert grpc_code == code_pb2.Code.Name(number), name
+        status, text = over_http(name, number)
+        assert int(re.match(r"\d{3}", http)[0]) == status == kind.status, name  # type: ignore[index]  # a row has a number
+        assert own_code == (f"`{text}`" if text else "null"), name
+    # Declared for the layers to come; nothing raises it.
+    assert set(known) - seen == {"NO_HEALTHY_ENDPOINT"}

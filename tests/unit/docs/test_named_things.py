@@ -1,0 +1,68 @@
+"""Commands, options, make targets and configuration keys that the pages name exist."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import cast
+
+import click
+import pytest
+import typer
+from tests.unit.docs.pages import PATHS, ROOT, Page, code, page
+
+from lexora_cli.main import app
+from lexora_router.config.shape import leaves
+
+PAGES = [Page(path) for path in PATHS]
+NAMES = [str(path.relative_to(ROOT)) for path in PATHS]
+KEYS = {".".join(path).replace("*", "NAME").replace(".[]", "[]") for path, _ in leaves()}
+SECTIONS = "|".join(sorted({key.partition(".")[0] for key in KEYS}))
+
+
+def commands() -> dict[str, click.Command]:
+    return dict(cast("click.Group", typer.main.get_command(app)).commands)
+
+
+def snippets(each: Page) -> Iterator[str]:
+    yield from each.spans
+    for language, text in each.blocks:
+        if language in ("", "sh", "console"):
+            yield from text.splitlines()
+
+
+@pytest.mark.parametrize("each", PAGES, ids=NAMES)
+def test_every_subcommand_and_option_exists(each: Page) -> None:
+    known = commands()
+    for snippet in snippets(each):
+        for found in re.finditer(r"(?:^|(?<=[\s/]))lexora ([a-z][a-z-]*)(?=\s|$)([^#|]*)", snippet):
+            assert found[1] in known, snippet
+            options = {word.partition("=")[0] for word in shlex.split(found[2]) if word.startswith("--")}
+            assert options <= {opt for param in known[found[1]].params for opt in param.opts}, snippet
+
+
+def test_the_pages_name_every_subcommand() -> None:
+    named = {found for each in PAGES for snippet in snippets(each) for found in re.findall(r"lexora ([a-z-]+)", snippet)}
+    assert set(commands()) - {"chat", "demo"} <= named
+
+
+@pytest.mark.parametrize("each", PAGES, ids=NAMES)
+def test_every_make_target_exists(each: Page) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {found for snippet in snippets(each) for found in re.findall(r"(?:^|\s)make ([a-z-]+)", snippet)}
+    assert named <= targets
+
+
+@pytest.mark.parametrize("each", PAGES, ids=NAMES)
+def test_every_configuration_key_exists(each: Page) -> None:
+    for span in each.spans:
+        if re.fullmatch(rf"(?:{SECTIONS})(?:\.[\w\[\]]+)+", span):
+            assert any(key == span or key.startswith((f"{span}.", f"{span}[")) for key in KEYS), span
+
+
+@pytest.mark.parametrize(("name", "head"), [("README.md", "key"), ("README.ja.md", "キー")])
+def test_the_main_keys_and_their_variables_exist(name: str, head: str) -> None:
+    rows = page(name).table(head)
+    assert len(rows) > 10
+    for key, variable, _ in rows:
+        assert code(key)[0] in KEYS
+        assert code(variable)[0] == "LEXORA_" + code(key)[0].upper().replace(".", "__")

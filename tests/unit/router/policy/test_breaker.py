@@ -1,0 +1,176 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lexora_router.policy.breaker import TRANSITIONS, Breaker, BreakerRules, Event, State
+
+RULES = BreakerRules(consecutive_failures=3, min_volume=10, window=10, open_time=5, max_open_time=40)
+
+
+def call(breaker: Breaker, now: float, end: str) -> bool:
+    permit = breaker.allow(now)
+    if permit:
+        getattr(breaker, f"on_{end}")(now, permit)
+    return bool(permit)
+
+
+def opened(now: float = 0) -> Breaker:
+    breaker = Breaker(RULES)
+    for _ in range(3):
+        call(breaker, now, "failure")
+    assert breaker.state(now) is State.OPEN
+    return breaker
+
+
+def test_every_state_has_a_way_out_and_every_event_is_used() -> None:
+    assert {state for state, _ in TRANSITIONS} == set(State)
+    assert {event for _, event in TRANSITIONS} == set(Event)
+
+
+def test_failures_in_a_row_open_it() -> None:
+    breaker = Breaker(RULES)
+    ends = ["failure", "failure", "success", "failure", "failure", "neutral", "failure"]
+    assert [(call(breaker, 0, end), breaker.state(0))[1] for end in ends] == [State.CLOSED] * 6 + [State.OPEN]
+    assert breaker.allow(4.9) == 0
+    assert not breaker.ready(4.9)
+    assert breaker.retry_after(4) == 1
+    assert breaker.opened == 1
+
+
+def test_a_share_of_failures_opens_it_once_there_are_enough_calls() -> None:
+    breaker = Breaker(RULES)
+    for i in range(10):
+        assert breaker.state(0) is State.CLOSED
+        call(breaker, 0, "failure" if i % 2 else "success")
+    assert breaker.state(0) is State.OPEN
+
+
+def test_failures_of_long_ago_do_not_count() -> None:
+    breaker = Breaker(RULES)
+    for i in range(40):
+        call(breaker, i * 2.0, "failure" if i % 2 else "success")
+    assert breaker.state(80) is State.CLOSED
+
+
+@pytest.mark.parametrize("end", ["neutral", "success"])
+def test_a_flood_of_neutral_ends_or_successes_never_opens_it(end: str) -> None:
+    breaker = Breaker(RULES)
+    for i in range(1000):
+        call(breaker, i / 100, end)
+    assert breaker.state(10) is State.CLOSED
+
+
+def test_neutral_ends_are_not_successes_either() -> None:
+    breaker = Breaker(RULES)
+    for end in ["neutral"] * 50 + ["failure", "failure", "neutral", "failure"]:
+        call(breaker, 0, end)
+    assert breaker.state(0) is State.OPEN
+
+
+def test_half_open_lets_one_trial_through() -> None:
+    breaker = opened()
+    assert breaker.state(5) is State.HALF_OPEN
+    assert breaker.ready(5)
+    assert breaker.allow(5)
+    assert [breaker.allow(5), breaker.allow(100)] == [0, 0]
+    assert not breaker.ready(100)
+
+
+def test_a_good_trial_closes_it() -> None:
+    breaker = opened()
+    assert call(breaker, 5, "success")
+    assert breaker.state(5) is State.CLOSED
+    for _ in range(2):
+        call(breaker, 5, "failure")
+    assert breaker.state(5) is State.CLOSED  # counted anew
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_neutral_or_cancelled_trial_makes_way(times: int) -> None:
+    breaker = opened()
+    for _ in range(times):
+        assert call(breaker, 5, "neutral")
+        assert breaker.state(5) is State.HALF_OPEN
+    assert call(breaker, 5, "success")
+    assert breaker.state(5) is State.CLOSED
+
+
+def test_an_end_said_twice_counts_once() -> None:
+    breaker = opened()
+    first = breaker.allow(5)
+    breaker.on_neutral(5, first)
+    second = breaker.allow(5)
+    breaker.on_neutral(5, first)
+    assert breaker.allow(5) == 0
+    breaker.on_success(5, first)
+    assert breaker.state(5) is State.HALF_OPEN
+    breaker.on_success(5, second)
+    assert breaker.state(5) is State.CLOSED
+
+
+@pytest.mark.parametrize("end", ["on_success", "on_failure", "on_neutral"])
+def test_calls_from_before_do_not_decide_about_the_trial(end: str) -> None:
+    breaker = Breaker(RULES)
+    straggler = breaker.allow(0)
+    breaker.trip(0)
+    getattr(breaker, end)(1, straggler)
+    assert breaker.state(1) is State.OPEN
+    assert breaker.allow(5)
+    getattr(breaker, end)(5, straggler)
+    assert breaker.state(5) is State.HALF_OPEN
+    assert breaker.allow(5) == 0
+
+
+def test_open_times_grow_up_to_the_bound_and_start_over_after_a_good_while() -> None:
+    breaker, now = opened(), 0.0
+    waits = []
+    for _ in range(6):
+        waits.append(breaker.retry_after(now))
+        now += waits[-1]
+        call(breaker, now, "failure")
+    assert waits == [5, 10, 20, 40, 40, 40]
+    now += 40
+    call(breaker, now, "success")
+    now += 39
+    breaker.trip(now)
+    assert breaker.retry_after(now) == 40  # it flaps
+    now += 40
+    call(breaker, now, "success")
+    now += 40
+    breaker.trip(now)
+    assert breaker.retry_after(now) == 5
+
+
+def test_tripping_what_is_open_changes_nothing() -> None:
+    breaker = opened()
+    breaker.trip(3)
+    assert (breaker.retry_after(3), breaker.opened) == (2, 1)
+
+
+ends = st.sampled_from(["success", "failure", "neutral", "hold", "trip"])
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), ends), max_size=120))
+def test_it_never_lets_two_trials_through_and_never_sticks(steps: list[tuple[float, str]]) -> None:
+    breaker, now = Breaker(RULES), 0.0
+    held: list[int] = []
+    for gap, end in steps:
+        now += gap
+        before = breaker.state(now)
+        ready = breaker.ready(now)
+        permit = breaker.allow(now)
+        assert ready == bool(permit)
+        if before is State.HALF_OPEN and permit:
+            assert breaker.allow(now) == 0
+        if end == "trip":
+            breaker.trip(now)
+        elif end == "hold":
+            held.append(permit)
+        elif permit:
+            getattr(breaker, f"on_{end}")(now, permit)
+        if len(held) > 3:
+            breaker.on_neutral(now, held.pop(0))
+        assert 0 <= breaker.retry_after(now) <= RULES.max_open_time
+    for permit in held:
+        breaker.on_neutral(now, permit)
+    assert breaker.allow(now + RULES.max_open_time)

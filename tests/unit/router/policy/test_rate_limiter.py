@@ -1,0 +1,290 @@
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lexora_router.policy.rate_limiter import (
+    MAX_LOOKED_AT,
+    MAX_RETRY_AFTER,
+    MAX_TOKENS,
+    Decision,
+    Limits,
+    Quota,
+    RateLimiter,
+    Rules,
+    duration,
+    headers,
+)
+
+
+def limiter(limits: Limits = Limits(), *, max_users: int = 100_000, **named: dict[str, Limits]) -> RateLimiter:  # noqa: B008
+    return RateLimiter(Rules(limits, **named), 0, max_users=max_users)
+
+
+def spend(rates: RateLimiter, user: str, times: int, now: float = 0, tokens: int = 0) -> int:
+    return sum(rates.check(user, tokens, now).allowed for _ in range(times))
+
+
+def test_requests_at_four_times_the_limit() -> None:
+    rates = limiter(Limits(10, 20))
+    assert sum(rates.check("a", 0, i / 40).allowed for i in range(1000)) == 20 + int(10 * 999 / 40)
+
+
+def test_one_user_does_not_use_up_another() -> None:
+    rates = limiter(Limits(1, 5))
+    assert (spend(rates, "a", 9), spend(rates, "b", 9)) == (5, 5)
+
+
+def test_a_refusal_says_what_is_exceeded_and_when_to_come_back() -> None:
+    rates = limiter(Limits(2, 3))
+    spend(rates, "a", 3)
+    decision = rates.check("a", 0, 0.1)
+    assert (decision.allowed, decision.exceeded, decision.tokens, decision.reservation) == (False, "requests", None, None)
+    assert decision.retry_after == pytest.approx(0.4)
+    assert decision.requests == Quota(3, 0, pytest.approx(1.4))
+    assert rates.check("a", 0, 0.1 + decision.retry_after).allowed
+
+
+def test_a_refusal_for_tokens_costs_no_request_and_the_other_way_round() -> None:
+    rates = limiter(Limits(1, 2, 600))
+    first = rates.check("a", 500, 0)
+    assert first.allowed
+    assert first.tokens == Quota(600, 100, 50)
+    second = rates.check("a", 200, 0)
+    assert (second.allowed, second.exceeded, second.retry_after) == (False, "tokens", 10)
+    assert second.requests.remaining == 1
+    assert rates.check("a", 10, 0).allowed
+    third = rates.check("a", 10, 0)
+    assert (third.allowed, third.exceeded) == (False, "requests")
+    assert third.tokens is not None
+    assert third.tokens.remaining == 90
+
+
+def test_a_reservation_is_settled_once_with_real_usage() -> None:
+    rates = limiter(Limits(100, 100, 600))
+    reservation = rates.check("a", 500, 0).reservation
+    assert reservation is not None
+    reservation.settle(50, 0)
+    reservation.settle(0, 0)
+    decision = rates.check("a", 100, 0)
+    assert decision.tokens == Quota(600, 450, 15)
+
+
+def test_more_than_reserved_is_charged_too() -> None:
+    rates = limiter(Limits(100, 100, 600))
+    reservation = rates.check("a", 500, 0).reservation
+    assert reservation is not None
+    reservation.settle(700, 0)
+    decision = rates.check("a", 1, 0)
+    assert (decision.allowed, decision.retry_after) == (False, pytest.approx(10.1))
+
+
+@pytest.mark.parametrize(("claimed", "charged"), [(100, 100), (10**400, 600)])
+def test_unknown_usage_leaves_the_estimate_up_to_a_minutes_worth(claimed: int, charged: int) -> None:
+    rates = limiter(Limits(100, 100, 600))
+    reservation = rates.check("a", claimed, 0).reservation
+    assert reservation is not None
+    reservation.settle(None, 0)
+    decision = rates.check("a", 600, 0)
+    assert decision.tokens is not None
+    assert decision.tokens.remaining == 600 - charged
+
+
+def test_a_claim_beyond_reason_is_bounded_and_so_is_the_wait() -> None:
+    rates = limiter(Limits(100, 100, 600))
+    reservation = rates.check("a", 10**400, 0).reservation
+    assert reservation is not None
+    assert reservation.tokens == MAX_TOKENS
+    assert rates.check("a", 1, 0).retry_after == MAX_RETRY_AFTER
+    reservation.settle(10, 0)
+    assert rates.check("a", 1, 0).allowed
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 900), st.floats(0, 1)), max_size=60), st.integers(1, 4))
+def test_tokens_used_never_exceed_the_limit_by_more_than_one_reservation(
+    calls: list[tuple[float, int, float]], at_once: int
+) -> None:
+    rates, now, used, largest = limiter(Limits(1000, 1000, 600)), 0.0, 0, 0
+    under_way = []
+    for gap, tokens, share in calls:
+        now += gap
+        reservation = rates.check("a", tokens, now).reservation
+        if reservation is not None:
+            under_way.append((reservation, int(tokens * share)))
+            largest = max(largest, tokens)
+        if len(under_way) >= at_once:
+            oldest, actual = under_way.pop(0)
+            oldest.settle(actual, now)
+            used += actual
+        assert used <= 600 + 10 * now + largest + 1
+
+
+def test_a_users_own_limits_come_before_the_tiers_and_those_before_the_default() -> None:
+    rates = limiter(Limits(1, 1), users={"boss": Limits(1, 4)}, tiers={"gold": Limits(1, 2)})
+    assert sum(rates.check("boss", 0, 0, tier="gold").allowed for _ in range(9)) == 4
+    assert sum(rates.check("a", 0, 0, tier="gold").allowed for _ in range(9)) == 2
+    assert sum(rates.check("b", 0, 0, tier="unknown").allowed for _ in range(9)) == 1
+
+
+def test_other_rules_keep_balances() -> None:
+    rates = limiter(Limits(1, 10, 600))
+    spend(rates, "a", 10, tokens=60)
+    rates.configure(Rules(Limits(1, 100, 6000)), max_users=10)
+    assert not rates.check("a", 1, 0).allowed
+    assert rates.check("a", 1, 1).requests == Quota(100, 0, 100)
+
+
+def test_changing_tiers_to_and_fro_wins_nothing() -> None:
+    rates = limiter(tiers={"free": Limits(1, 100, 60), "open": Limits(1, 100)})
+    admitted = 0
+    for _ in range(10):
+        admitted += rates.check("a", 60, 0, tier="free").allowed
+        rates.check("a", 60, 0, tier="open")
+    assert admitted == 1
+
+
+def test_the_least_recently_used_full_buckets_make_room() -> None:
+    rates = limiter(Limits(1, 10), max_users=3)
+    for user in ("busy", "old", "new"):
+        spend(rates, user, 1)
+    spend(rates, "busy", 9, 1)
+    assert spend(rates, "guest", 20, 2) == 10
+    assert len(rates) == 3
+    assert spend(rates, "busy", 10, 2) == 2  # 9 taken at second 1, one back since: its balance survived
+    assert rates.check("new", 0, 2).requests.remaining == 9  # so did this one's place
+    assert list(rates._users) == ["guest", "busy", "new"]
+
+
+def test_when_none_is_full_newcomers_share_one_pair() -> None:
+    rates = limiter(Limits(1e-6, 5), max_users=2)
+    spend(rates, "a", 1)
+    spend(rates, "b", 1)
+    assert sum(rates.check(f"spoofed-{i}", 0, 1).allowed for i in range(100)) == 5
+    assert spend(rates, "a", 9, 1) == 4
+    assert len(rates) == 2
+
+
+def test_a_bucket_with_a_call_under_way_is_not_forgotten_though_it_is_full_again() -> None:
+    rates = limiter(Limits(10, 10, 600), max_users=1)
+    reservation = rates.check("a", 100, 0).reservation
+    assert reservation is not None
+    rates.check("b", 1, 1000)
+    reservation.settle(1000, 1000)
+    assert not rates.check("a", 1, 1000).allowed
+
+
+def test_the_search_for_room_goes_on_where_it_stopped() -> None:
+    rates = limiter(Limits(1e-6, 5), max_users=20, users={"idle": Limits(1e6, 5)})
+    for i in range(19):
+        rates.check(f"busy-{i}", 0, 0)
+    rates.check("idle", 0, 0)
+    rounds = -(-20 // MAX_LOOKED_AT)
+    for i in range(rounds):
+        rates.check(f"guest-{i}", 0, 1)
+    assert f"guest-{rounds - 1}" in rates._users
+    assert "idle" not in rates._users
+
+
+def test_names_are_cut_and_the_map_is_bounded() -> None:
+    rates = limiter(Limits(1, 1), max_users=5)
+    for i in range(50):
+        rates.check(str(i) + "x" * 100_000, 0, i * 10)
+    assert len(rates) == 5
+    assert max(map(len, rates._users)) == 256
+
+
+steps = st.lists(st.tuples(st.sampled_from("abcdefg"), st.floats(0, 2), st.integers(1, 200), st.integers(0, 400)), max_size=80)
+
+
+@given(steps, st.integers(1, 4))
+def test_eviction_never_grants_quota(calls: list[tuple[str, float, int, int]], max_users: int) -> None:
+    """Those who always had buckets of their own get the very answers that a limiter without a bound gives."""
+    limits = Limits(0.7, 3, 300)
+    bounded, unbounded = limiter(limits, max_users=max_users), limiter(limits)
+    shared: set[str] = set()
+    admitted: dict[str, list[float]] = defaultdict(list)
+    now, waiting = 0.0, []
+    for user, gap, tokens, used in calls:
+        now += gap
+        mine, reference = bounded.check(user, tokens, now), unbounded.check(user, tokens, now)
+        if user not in bounded._users:
+            shared.add(user)
+        assert len(bounded) <= max_users
+        if user not in shared:
+            assert (mine.allowed, mine.exceeded) == (reference.allowed, reference.exceeded)
+            assert mine.requests == pytest.approx(reference.requests)
+            assert mine.tokens == pytest.approx(reference.tokens)
+        if mine.allowed:
+            admitted[user if user in bounded._users else "the shared pair"].append(now)
+        waiting.append((mine, reference, used))
+        if len(waiting) > 3:
+            for decision in waiting[0][:2]:
+                settle(decision, waiting[0][2], now)
+            waiting.pop(0)
+    for times in admitted.values():
+        for i, since in enumerate(times):
+            assert len(times) - i <= 3 + 0.7 * (times[-1] - since) + 1e-3
+
+
+def settle(decision: Decision, used: int, now: float) -> None:
+    if decision.reservation is not None:
+        decision.reservation.settle(used, now)
+
+
+@pytest.mark.parametrize("max_users", [0, -1])
+def test_no_room_for_anybody_is_refused(max_users: int) -> None:
+    with pytest.raises(ValueError, match="max_users"):
+        limiter(max_users=max_users)
+    with pytest.raises(ValueError, match="max_users"):
+        limiter().configure(Rules(), max_users=max_users)
+
+
+def test_headers_of_an_admitted_call() -> None:
+    decision = limiter(Limits(10, 20, 60_000)).check("a", 6000, 0)
+    assert dict(headers(decision)) == {
+        "x-ratelimit-limit-requests": "20",
+        "x-ratelimit-remaining-requests": "19",
+        "x-ratelimit-reset-requests": "100ms",
+        "x-ratelimit-limit-tokens": "60000",
+        "x-ratelimit-remaining-tokens": "54000",
+        "x-ratelimit-reset-tokens": "6s",
+    }
+
+
+def test_headers_of_a_refused_call() -> None:
+    rates = limiter(Limits(0.4, 1))
+    rates.check("a", 0, 0)
+    assert dict(headers(rates.check("a", 0, 0))) == {
+        "retry-after": "3",
+        "x-ratelimit-limit-requests": "1",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "2.5s",
+    }
+
+
+def test_a_retry_after_is_never_zero() -> None:
+    rates = limiter(Limits(1000, 1))
+    rates.check("a", 0, 0)
+    assert dict(headers(rates.check("a", 0, 0)))["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (-1, "0s"),
+        (0.0001, "1ms"),
+        (0.012, "12ms"),
+        (0.9995, "1s"),
+        (1, "1s"),
+        (7.66, "7.66s"),
+        (59.9999, "1m0s"),
+        (360, "6m0s"),
+        (90.25, "1m30.25s"),
+        (3600, "1h0m0s"),
+        (86399.5, "23h59m59.5s"),
+    ],
+)
+def test_durations_read_like_openais(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
