@@ -73,7 +73,7 @@ class StallWatch:
 
     def _look(self) -> None:
         self._timer = None
-        if not self._paused:
+        if not self._paused and not self._transport.is_closing():
             return
         # Nothing is added while the writer waits, so every change is something the client took.
         if self._transport.get_write_buffer_size() != self._size:

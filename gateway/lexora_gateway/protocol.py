@@ -142,6 +142,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A response's last byte."""
         if self._linger_end is None:
             super().on_response_complete()
+            if self._head_end is not None:
+                # What was sent ahead of this response may not have been read since.
+                self._stop_head_timer()
+                self._expect_more()
             if self.transport.is_closing():
                 self._stall.start()
 
@@ -195,7 +199,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._linger_end is not None:
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # A head that was sent ahead of the answer before it: its time starts anew.
+            # A head that was sent ahead of the answer before it: its time starts with the end of that one.
             self._expect_more()
         elif self._in_head:
             failure = plain(408, f"The request head was not complete after {self.patience.head:g} seconds.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from lexora_gateway.errors import Refused, invalid, request_timeout
+from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.patience import BODY_SILENCE_SECONDS
 from lexora_gateway.router_port import CallContext
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 # A longer value would make the gRPC call itself fail, so it is dropped instead.
 _TRACE_VALUE = re.compile(rb"[ -~]{1,2048}")
+_LEAST_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,11 @@ class Clock:
         self.end = self._loop.time() + (max_timeout if timeout is None else timeout)
 
     def remaining(self) -> float | None:
-        """Seconds left for the call; None without a limit. Raises Refused (408) when there are none."""
+        """Seconds left for the call, above 0; None without a limit."""
         if not self._limited:
             return None
-        left = self.end - self._loop.time()
-        if left <= 0:
-            raise Refused(request_timeout("The request body did not arrive in time."))
-        return left
+        # A call whose time is over is for the router to refuse, as any other deadline.
+        return max(self.end - self._loop.time(), _LEAST_SECONDS)
 
 
 def _trace(headers: Headers) -> tuple[tuple[str, str], ...]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from google.rpc import code_pb2
+
+from lexora.v1 import common_pb2
 from tests.contract.messages import DONE, STREAM_FORMS, USAGE_EVENT, delta, encoded, event, receipt, streamed
 from tests.support.links import Link, Outcome
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import LAST_CHUNK, Do, Step, chunk, reply, stream, stream_head
-
-from lexora.v1 import common_pb2
 
 FORMS = list(STREAM_FORMS)
 ERROR_500 = {"error": {"message": "EngineCore died", "type": "InternalServerError", "param": None, "code": 500}}
@@ -67,9 +67,7 @@ async def test_before_the_first_piece(link: Link, engine: LoopEngine, form: str,
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_engines_own_words_come_along(link: Link, engine: LoopEngine, form: str) -> None:
     refused = await run(link, engine, form, *EARLY["a refusal"][0])
-    assert refused.upstream == common_pb2.UpstreamError(
-        status=400, content_type="application/json", body=encoded(ERROR_400)
-    )
+    assert refused.upstream == common_pb2.UpstreamError(status=400, content_type="application/json", body=encoded(ERROR_400))
     broken = await run(link, engine, form, stream(FIRST, event(ERROR_500), DONE))
     assert broken.upstream == common_pb2.UpstreamError(content_type="application/json", body=encoded(ERROR_500))
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
+from lexora.v1 import embed_pb2, stats_pb2
 from tests.contract.messages import FORMS, OPTIONS, STREAM_FORMS, answer, delta, streamed, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, reply, stream_head
-
-from lexora.v1 import embed_pb2, stats_pb2
 
 WITHIN_SECONDS = 0.1
 UNARY: dict[str, tuple[Step, ...]] = {

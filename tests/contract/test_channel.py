@@ -5,15 +5,15 @@ from typing import Any
 
 import grpc
 import pytest
+
+from lexora.v1 import chat_pb2, common_pb2, router_pb2, router_pb2_grpc
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_router.app import RouterApp
 from tests.contract.conftest import BODY_LIMIT
 from tests.contract.messages import COUNTED, DONE, STREAM, answer, delta, openai, streamed, unary
 from tests.support.links import MIB, Outcome, channel, settle, status_in
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import LAST_CHUNK, chunk, reply, stream_head
-
-from lexora.v1 import chat_pb2, common_pb2, router_pb2, router_pb2_grpc
-from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_router.app import RouterApp
 
 SEND = ("grpc.max_send_message_length", -1)
 RECEIVE = ("grpc.max_receive_message_length", -1)

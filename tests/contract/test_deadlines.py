@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from google.rpc import code_pb2
+
+from lexora.v1 import common_pb2, models_pb2, router_pb2, stats_pb2
 from tests.contract.conftest import config_of
 from tests.contract.messages import FORMS, STREAM_FORMS, delta, receipt, streamed, unary
 from tests.support.links import WAYS, Link, Outcome, linked
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, reply, stream_head
-
-from lexora.v1 import common_pb2, models_pb2, router_pb2, stats_pb2
 
 SECONDS = 0.3
 SILENT: dict[str, tuple[Step, ...]] = {

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+
+from lexora.v1 import common_pb2, embed_pb2, models_pb2, stats_pb2
 from tests.contract.messages import FORMS, ID, OPTIONS, STREAM_FORMS, answer, streamed, unary
 from tests.support.links import Link, Outcome, settle
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import reply
-
-from lexora.v1 import common_pb2, embed_pb2, models_pb2, stats_pb2
 
 
 async def call(link: Link, rpc: str) -> Outcome:

@@ -7,11 +7,11 @@ import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from lexora_router.app import RouterApp
 from tests.contract.conftest import config_of
 from tests.support.links import channel, running
 from tests.support.loop_engine import LoopEngine
-
-from lexora_router.app import RouterApp
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING

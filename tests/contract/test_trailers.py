@@ -6,14 +6,14 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, openai, streamed, unary
-from tests.support.links import Outcome, channel, status_in, trailers
-from tests.support.loop_engine import LoopEngine
-from tests.support.raw_server import Do, chunk, reply, stream_head
 
 from lexora.v1 import common_pb2, embed_pb2, models_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.app import RouterApp
+from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, openai, streamed, unary
+from tests.support.links import Outcome, channel, status_in, trailers
+from tests.support.loop_engine import LoopEngine
+from tests.support.raw_server import Do, chunk, reply, stream_head
 
 ANSWERED = {"x-request-id": ID, "x-lexora-backend": "main", "x-lexora-attempts": "1"}
 
@@ -82,9 +82,7 @@ async def test_a_retry_hint_is_told_in_both_ways(router: tuple[RouterApp, str]) 
     app.service.draining = False
 
 
-async def test_a_stock_client_learns_what_its_deadline_was_lost_on(
-    router: tuple[RouterApp, str], engine: LoopEngine
-) -> None:
+async def test_a_stock_client_learns_what_its_deadline_was_lost_on(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
     engine.answer(Do.HANG)
     async with channel(router[1]) as wire:
         outcome, found, error = await failed(RouterServiceStub(wire).Generate(unary(openai=openai()), timeout=0.5))
@@ -103,7 +101,10 @@ async def test_a_bug_tells_an_identity_and_nothing_else(
     app, address = router
     monkeypatch.setattr(app.service, "_pipeline", broken)
     async with channel(address) as wire:
-        for call in (RouterServiceStub(wire).Generate(unary(openai=openai())), RouterServiceStub(wire).Stream(streamed(openai=openai()))):
+        for call in (
+            RouterServiceStub(wire).Generate(unary(openai=openai())),
+            RouterServiceStub(wire).Stream(streamed(openai=openai())),
+        ):
             outcome, found, error = await failed(call)
             assert (error.code(), outcome.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
             assert outcome.failure.message == f"Internal error; the log has it under request id {ID}."

@@ -5,17 +5,17 @@ import time
 from typing import Any
 
 import pytest
+
+from lexora.v1 import models_pb2, stats_pb2
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_gateway import CallContext
+from lexora_router.app import RouterApp
 from tests.contract.messages import STREAM_FORMS, delta, streamed, unary
 from tests.contract.messages import openai as openai_call
 from tests.support.links import channel, gauges, settle
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, stream_head
 from tests.support.tcp_proxy import TcpProxy
-
-from lexora.v1 import models_pb2, stats_pb2
-from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_gateway import CallContext
-from lexora_router.app import RouterApp
 
 DRIP: tuple[Step, ...] = (stream_head(), chunk(delta("a")), Do.HANG)
 FLOOD: tuple[Step, ...] = (stream_head(), *[chunk(delta("x" * 65_000))] * 400, Do.HANG)
@@ -79,7 +79,6 @@ async def test_a_connection_that_is_reset(
         stub = RouterServiceStub(wire)
         if script == (Do.HANG,):
             call: Any = stub.Generate(unary(openai=openai_call()))
-            await call.wait_for_connection()
             await engine.wait_requests()
         else:
             call = stub.Stream(streamed(**STREAM_FORMS["openai"]))

@@ -21,17 +21,15 @@ DEADLINE_SECONDS = 5.0
 class ScriptedEngine:
     """`answer` is the raw response to every POST, or a function that writes to the connection itself.
 
-    `/health` and `/v1/models` answer as a well engine would, everything else by GET is in `pages` or 404.
+    `/health` and `/v1/models` answer as a well engine would, everything else by GET is in `pages` (bytes or a function) or 404.
     """
 
     def __init__(self, *models: str) -> None:
         listing = {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "scripted"} for model in models]}
-        self.pages: dict[str, bytes] = {"/health": reply(b"{}"), "/v1/models": reply(json.dumps(listing).encode())}
+        self.pages: dict[str, bytes | Answer] = {"/health": reply(b"{}"), "/v1/models": reply(json.dumps(listing).encode())}
         self.answer: bytes | Answer = reply(b'{"object":"nothing"}')
         self.requests: list[RawRequest] = []
         self.gets: list[RawRequest] = []
-        self.left = 0
-        """Clients that closed before their answer was out (functions notice by themselves)."""
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -95,10 +93,10 @@ class ScriptedEngine:
     def _answer(self, connection: socket.socket, request: RawRequest) -> bool:
         if request.method == "GET":
             self.gets.append(request)
-            connection.sendall(self.pages.get(request.target, reply(b"{}", status="404 Not Found")))
-            return True
-        answer = self.answer
-        self.requests.append(request)
+            answer = self.pages.get(request.target, reply(b"{}", status="404 Not Found"))
+        else:
+            self.requests.append(request)
+            answer = self.answer
         if not isinstance(answer, bytes):
             answer(connection, request)
             return False

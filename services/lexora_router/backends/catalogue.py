@@ -64,10 +64,10 @@ class Catalogue:
         await asyncio.shield(self._refreshing)
 
     async def keep_fresh(self) -> None:
-        """Ask again whenever the listings have grown old; runs until cancelled."""
+        """Ask again before the listings have grown old, so that no caller waits for a backend that hangs; runs until cancelled."""
         while True:
-            await self.fresh(self._ttl / 2)
-            await asyncio.sleep(max(self._ttl, 1.0))
+            await self.fresh(self._ttl / 4)
+            await asyncio.sleep(max(self._ttl / 2, 1.0))
 
     async def close(self) -> None:
         """End a round that is under way."""

@@ -54,7 +54,7 @@ class Splitter:
         if not self._rest and data.endswith(b"\n\n"):
             return data
         data = self._rest + data
-        end = max(_end_of_last(data, b"\n\n"), _end_of_last(data, b"\r\n\r\n"))
+        end = max(_end_of_last(data, b"\n\n"), _end_of_last(data, b"\r\n\r\n"), _end_of_last(data, b"\r\r"))
         self._rest = data[end:]
         if len(self._rest) > MAX_EVENT_BYTES:
             raise UpstreamInvalid(f"The engine sent an event of more than {MAX_EVENT_BYTES >> 20} MiB.")
@@ -71,7 +71,12 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _Delta(msgspec.Struct):
+    stop_reason: str | None = None
+
+
 class _Nested(msgspec.Struct):
+    status: str | None = None
     usage: UsageJson | None = None
 
 
@@ -82,6 +87,7 @@ class _Payload(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw()  # empty when absent: a union with None would refuse every value
     response: _Nested | None = None
     message: msgspec.Raw = msgspec.Raw()
+    delta: msgspec.Raw = msgspec.Raw()
 
 
 class _ErrorBody(msgspec.Struct):
@@ -90,6 +96,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 _decode_payload = msgspec.json.Decoder(_Payload).decode
+_decode_delta = msgspec.json.Decoder(_Delta).decode
 _decode_nested = msgspec.json.Decoder(_Nested).decode
 _decode_error = msgspec.json.Decoder(_ErrorBody).decode
 
@@ -166,6 +173,9 @@ class Inspector:
         nested = seen.response
         if seen.type == "message_start":
             nested = _nested(seen.message)
+        if _aborted(seen, nested):
+            self.failure = UpstreamBroken("The engine aborted the answer.")
+            return False
         for usage in (seen.usage, nested.usage if nested else None):
             if usage is not None:
                 self.usage = merge_usage(self.usage, usage.counted())
@@ -211,6 +221,18 @@ def _data_of(event: bytes) -> bytes:
     """The event's data, its lines joined; empty for comments."""
     data = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
     return data[0] if len(data) == 1 else b"\n".join(data)
+
+
+def _aborted(seen: _Payload, nested: _Nested | None) -> bool:
+    """Whether an event of the other dialects tells of an abort in the guise of an end."""
+    if seen.type == "response.completed":
+        return nested is not None and nested.status == "cancelled"
+    if seen.type != "message_delta":
+        return False
+    try:
+        return _decode_delta(seen.delta).stop_reason == "abort"
+    except msgspec.DecodeError:
+        return False
 
 
 def _nested(raw: msgspec.Raw) -> _Nested | None:

@@ -31,6 +31,7 @@ class _Watch:
     __slots__ = (
         "_call",
         "_clock",
+        "_due",
         "_emit",
         "_emitting",
         "_exceeded",
@@ -56,8 +57,7 @@ class _Watch:
 
     async def __aenter__(self) -> Emit:
         await self._timeout.__aenter__()
-        first = min(self._last + self._limits.first_token, self._total_at)
-        self._timer = asyncio.get_running_loop().call_at(first, self._check)
+        self._fire_at(min(self._last + self._limits.first_token, self._total_at))
         return self._pass
 
     async def __aexit__(
@@ -70,7 +70,12 @@ class _Watch:
             raise self._error() from None
 
     async def _pass(self, event: Event) -> None:
-        self._phase = "idle"
+        if self._phase == "first token":
+            self._phase = "idle"
+            silent_until = self._clock() + self._limits.idle
+            if silent_until < self._due:  # the first token may have been allowed more time than the next ones are
+                self._timer.cancel()
+                self._fire_at(silent_until)
         self._emitting = True
         try:
             await self._emit(event)
@@ -78,13 +83,17 @@ class _Watch:
             self._emitting = False
             self._last = self._clock()
 
+    def _fire_at(self, due: float) -> None:
+        self._due = due
+        self._timer = asyncio.get_running_loop().call_at(due, self._check)
+
     def _check(self) -> None:
         now = self._clock()
         allowed = self._limits.first_token if self._phase == "first token" else self._limits.idle
         silent_until = now + allowed if self._emitting else self._last + allowed
         due = min(silent_until, self._total_at)
         if now < due:
-            self._timer = asyncio.get_running_loop().call_at(due, self._check)
+            self._fire_at(due)
             return
         self._exceeded = "total" if now >= self._total_at else self._phase
         self._timeout.reschedule(now)

@@ -10,8 +10,8 @@ Signs of congestion, strongest first:
 - the engine refuses (429, 503): down to 0.7 at once;
 - the engine says that requests wait or that its KV cache is full, in numbers not older than three scrapes: down to 0.9. Such
   numbers stand above TTFT, good or bad. They count once, and only if taken after the last change of the limit;
-- without such numbers, the median TTFT of a round is more than twice the least known: down to 0.9. If three steps down did not
-  make it better, concurrency is not the reason (longer prompts, other routers): that TTFT is the new normal.
+- without such numbers, the median TTFT of a round is more than twice the least known: down to 0.9. If half the
+  limit did not make it better, concurrency is not the reason (longer prompts, other routers): that TTFT is the new normal.
 
 A round is made of calls dispatched after the last change, so that each change is judged by its own effect. The limit grows only
 in rounds in which it was nearly reached: an idle endpoint proves nothing.
@@ -28,9 +28,10 @@ _TOLERANCE: Final = 2.0
 """Median TTFT over the least known that is still taken for noise."""
 _SLACK: Final = 0.02
 """Seconds of TTFT that are noise whatever the ratio."""
-_HELPED: Final = 0.9
-"""A run of decreases that leaves TTFT above this share of what it was has not helped."""
-_RUN: Final = 3
+_HELPED: Final = 0.8
+"""A run of decreases that leaves TTFT above this share of its worst has not helped."""
+_RUN: Final = 7
+"""Decreases that halve the limit."""
 _ROUND_LEAST: Final = 8
 _ROUND_MOST: Final = 32
 _KV_FULL: Final = 0.95
@@ -64,6 +65,7 @@ class AdaptiveLimit:
         self._ttfts: list[float] = []  # of this round; at most _ROUND_MOST
         self._busiest = 0  # most calls in flight in this round
         self._normal: float | None = None  # median TTFT without congestion
+        self._calmest = (most + 1, 0.0)  # fewest in flight at a dispatch of the first round, and the TTFT of that call
         self._starting = True  # no congestion seen yet
         self._run: list[float] = []  # medians of the decreases for TTFT in a row; at most _RUN
 
@@ -77,6 +79,8 @@ class AdaptiveLimit:
             return  # dispatched under another limit
         self._ttfts.append(ttft)
         self._busiest = max(self._busiest, in_flight)
+        if self._normal is None and in_flight < self._calmest[0]:
+            self._calmest = (in_flight, ttft)
         if len(self._ttfts) >= min(max(self.limit, _ROUND_LEAST), _ROUND_MOST):
             self._decide(now)
 
@@ -103,21 +107,25 @@ class AdaptiveLimit:
             self._increase(now)
 
     def _by_latency(self, current: float, now: float) -> None:
-        if self._normal is None or current <= _TOLERANCE * self._normal + _SLACK:
+        if self._normal is None:
+            # The endpoint may be overloaded from the first round on; the call that had the least company knows better.
+            calm = _TOLERANCE * self._calmest[1]
+            self._normal = calm if current > _TOLERANCE * calm + _SLACK else current
+        if current <= _TOLERANCE * self._normal + _SLACK:
             self._run.clear()
             self._learn(current)
             self._increase(now)
             return
-        self._run.append(current)
-        if len(self._run) <= _RUN:
+        if len(self._run) < _RUN:
+            self._run.append(current)
             self._decrease(_CONGESTED, now)
-        elif current > _HELPED * self._run[0]:
+        elif current <= _HELPED * max(self._run):
+            self._run = [current]
+            self._decrease(_CONGESTED, now)
+        else:
             self._run.clear()
             self._normal = current
             self._end(now)
-        else:
-            self._run = [current]
-            self._decrease(_CONGESTED, now)
 
     def _learn(self, current: float) -> None:
         """Follow TTFT down at once, and up slowly: what is not congested may be normal."""

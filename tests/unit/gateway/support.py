@@ -25,7 +25,16 @@ from lexora.v1.models_pb2 import (
 from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
-from lexora_gateway import CallContext, Emit, GatewayServer, RouterPort, RouterStatusError, create_app, server_config
+from lexora_gateway import (
+    CallContext,
+    Emit,
+    GatewayServer,
+    Patience,
+    RouterPort,
+    RouterStatusError,
+    create_app,
+    server_config,
+)
 
 T = TypeVar("T")
 Script = Callable[..., Awaitable[Any]]
@@ -151,10 +160,10 @@ def client(app: FastAPI) -> httpx.AsyncClient:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[int]:
+async def serving(app: FastAPI, patience: Patience | None = None) -> AsyncIterator[int]:
     """The facade on a free loopback port, as it is run for real."""
     addresses: list[str] = []
-    config = server_config(app, host="127.0.0.1", port=0)
+    config = server_config(app, host="127.0.0.1", port=0, patience=patience or Patience())
     # A call that was not cancelled must fail its test, not hang it.
     config.timeout_graceful_shutdown = 1
     server = GatewayServer(config, addresses.append)

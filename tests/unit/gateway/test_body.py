@@ -1,3 +1,7 @@
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -5,6 +9,18 @@ import pytest
 from lexora_gateway.body import read_body
 from lexora_gateway.errors import Refused
 from lexora_gateway.watch import ClientGone
+
+
+SOON = 0.05
+
+
+async def read(
+    receive: Callable[[], Awaitable[Any]],
+    headers: dict[bytes, bytes] | None = None,
+    silence: float = 60.0,
+    within: float = math.inf,
+) -> bytes:
+    return await read_body(receive, headers or {}, 6, silence, asyncio.get_running_loop().time() + within)
 
 
 class Pieces:
@@ -24,13 +40,13 @@ class Pieces:
 
 @pytest.mark.parametrize("pieces", [(b"abcdef",), (b"abc", b"def"), (b"", b"abc", b"", b"def", b"")])
 async def test_pieces_are_joined(pieces: tuple[bytes, ...]) -> None:
-    assert await read_body(Pieces(*pieces), {}, 6) == b"abcdef"
+    assert await read(Pieces(*pieces)) == b"abcdef"
 
 
 async def test_a_declared_length_is_refused_unread() -> None:
     receive = Pieces(b"abc")
     with pytest.raises(Refused) as refused:
-        await read_body(receive, {b"content-length": b"7"}, 6)
+        await read(receive, {b"content-length": b"7"})
     assert refused.value.failure.status == 413
     assert receive.asked == 0
 
@@ -39,11 +55,73 @@ async def test_a_declared_length_is_refused_unread() -> None:
 async def test_an_undeclared_length_is_refused_as_soon_as_it_shows(pieces: tuple[bytes, ...]) -> None:
     receive = Pieces(*pieces)
     with pytest.raises(Refused):
-        await read_body(receive, {}, 6)
+        await read(receive)
     assert receive.asked == min(len(pieces), 2)
 
 
 @pytest.mark.parametrize("pieces", [(), (b"abc",)])
 async def test_a_client_that_leaves_in_its_body_is_gone(pieces: tuple[bytes, ...]) -> None:
     with pytest.raises(ClientGone):
-        await read_body(Pieces(*pieces, more=True), {}, 6)
+        await read(Pieces(*pieces, more=True))
+
+
+class Slow:
+    """A receive() whose pieces come so many seconds apart; `last` ends the body, else it falls silent."""
+
+    def __init__(self, pieces: int, apart: float, piece: bytes = b"a", last: bool = False) -> None:
+        self.left = pieces
+        self.apart = apart
+        self.piece = piece
+        self.last = last
+
+    async def __call__(self) -> dict[str, Any]:
+        if self.left == 0:
+            await asyncio.Event().wait()
+        await asyncio.sleep(self.apart)
+        self.left -= 1
+        return {"type": "http.request", "body": self.piece, "more_body": self.left > 0 or not self.last}
+
+
+async def refusal(receive: Slow, silence: float, within: float) -> float:
+    """Seconds until the 408."""
+    started = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        await asyncio.wait_for(read(receive, None, silence, within), 5)
+    assert (refused.value.failure.status, refused.value.failure.code) == (408, "request_timeout")
+    assert (b"connection", b"close") in refused.value.failure.headers
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_a_silent_body_is_refused(pieces: int) -> None:
+    assert await refusal(Slow(pieces, 0), SOON, math.inf) >= SOON - 0.002
+
+
+async def test_every_piece_prolongs_the_patience() -> None:
+    assert await read(Slow(6, SOON / 2, last=True), None, SOON * 2) == b"aaaaaa"
+    assert await refusal(Slow(3, SOON / 2), SOON * 2, math.inf) >= SOON * 3.5 - 0.005
+
+
+async def test_an_empty_piece_does_not() -> None:
+    assert await refusal(Slow(1000, 0.01, b""), SOON, math.inf) < SOON * 10
+
+
+async def test_the_time_of_the_call_bounds_a_body_that_drips() -> None:
+    assert await refusal(Slow(1000, 0.02, b""), 60, SOON) < SOON * 10
+
+
+async def test_an_outer_cancellation_of_the_reading_stays_one() -> None:
+    task = asyncio.create_task(read(Slow(0, 0), None, 60))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_no_timer_is_left_after_the_reading() -> None:
+    assert await read(Pieces(b"abc"), None, SOON) == b"abc"
+    # Cancelled by a timer left behind, this would raise.
+    await asyncio.sleep(SOON * 2)

@@ -110,7 +110,7 @@ def test_more_ahead_wait_longer_and_more_slots_shorter(held: list[float], ahead:
 
 
 def test_the_estimate_meets_a_simulated_queue() -> None:
-    """4 slots, calls of 1 to 3 s, 100 waiting from the start: what each of the later ones was told is within 15 % of its wait."""
+    """4 slots, calls of 1 to 3 s, 100 waiting from the start: what the 81st was told is within 15 % of its wait."""
     rate = DrainRate()
     rate.waiting(0.0)
     free = [0.0] * 4

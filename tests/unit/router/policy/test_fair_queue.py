@@ -207,7 +207,7 @@ def test_aged_work_shares_the_top_and_does_not_take_it_over() -> None:
     waiting = queue(max_size=10_000, aging=1.0)
     for _ in range(500):
         waiting.push(ticket("batch", LOW), 0.0)
-    served = Counter()
+    served: Counter[str] = Counter()
     for step in range(200):
         now = 100 + step * 0.01
         waiting.push(ticket("chat", HIGH), now)
@@ -236,7 +236,7 @@ def test_a_tenant_gains_nothing_by_spreading_over_priorities() -> None:
             waiting.push(ticket("sly", priority), 0.0)
     for _ in range(1000):
         waiting.push(ticket("plain", HIGH), 0.0)
-    served = Counter()
+    served: Counter[str] = Counter()
     for _ in range(1000):
         one = waiting.pop(50.0)
         assert one is not None

@@ -1,0 +1,262 @@
+"""Slow clients over real sockets."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.unit.gateway.support import (
+    BODY,
+    CHAT,
+    HEAD,
+    RECEIPT,
+    STREAMED,
+    ScriptedRouter,
+    connected,
+    make_app,
+    post,
+    serving,
+    whole,
+)
+
+from lexora.v1.router_pb2 import StreamResponse
+from lexora_gateway import Patience
+
+SHORT = 0.1
+GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    return await asyncio.wait_for(reader.read(), 5)
+
+
+async def drip(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Send `piece` again and again until the connection ends."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(SHORT / 10)
+
+
+@pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\n", GET[:-1]])
+async def test_a_head_that_stops_is_answered_408(start: bytes) -> None:
+    async with serving(make_app(ScriptedRouter()), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
+        writer.write(start)
+        answer = await rest(reader)
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert b"connection: close" in answer
+    assert b'"code":"request_timeout"' in answer
+
+
+async def test_a_head_that_drips_is_answered_408() -> None:
+    async with serving(make_app(ScriptedRouter()), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\n")
+        dripping = asyncio.create_task(drip(writer, b"x: y\r\n"))
+        answer = await rest(reader)
+        dripping.cancel()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_second_head_has_its_own_time() -> None:
+    async with serving(make_app(ScriptedRouter()), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
+        for _ in range(3):
+            writer.write(GET[:20])
+            await asyncio.sleep(SHORT / 2)
+            writer.write(GET[20:])
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+        writer.write(GET[:20])
+        assert (await rest(reader)).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("filler", [b"\r\n", b""])
+async def test_newlines_do_not_hold_a_connection(filler: bytes) -> None:
+    async with serving(make_app(ScriptedRouter()), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
+        writer.write(GET)
+        await reader.readuntil(b"}")
+        writer.write(b"\r\n")
+        dripping = asyncio.create_task(drip(writer, filler))
+        with contextlib.suppress(ConnectionResetError):
+            assert await rest(reader) == b""
+        dripping.cancel()
+
+
+async def test_a_body_that_nobody_reads_does_not_hold_a_connection() -> None:
+    async with serving(make_app(ScriptedRouter()), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
+        writer.write(GET[:-2] + b"content-length: 60000\r\n\r\n")
+        await reader.readuntil(b"}")
+        dripping = asyncio.create_task(drip(writer, b"x"))
+        with contextlib.suppress(ConnectionResetError):
+            assert await rest(reader) == b""
+        dripping.cancel()
+
+
+async def test_a_connection_without_a_first_byte_is_closed() -> None:
+    app = make_app(ScriptedRouter())
+    async with serving(app) as port, connected(port) as (_, writer):
+        # What it waits is the keep-alive time, which is uvicorn's own setting.
+        protocol = await accepted()
+        assert protocol.timeout_keep_alive_task is not None
+        writer.write(GET)
+
+
+async def test_a_head_sent_ahead_of_an_answer_waits_for_it() -> None:
+    router = ScriptedRouter()
+    go_on = asyncio.Event()
+
+    async def script(_: ScriptedRouter) -> Any:
+        await go_on.wait()
+        return await whole(b"{}")(router)
+
+    router.generates = script
+    async with serving(make_app(router), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
+        writer.write(post(CHAT, BODY) + GET[:20])
+        await asyncio.sleep(SHORT * 2.5)
+        go_on.set()
+        assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 200 ")
+        await asyncio.sleep(SHORT / 2)
+        writer.write(GET[20:])
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("start", [b"", b'{"model":'])
+@pytest.mark.parametrize("path", [CHAT, "/generate", "/v1/classify-task"])
+async def test_a_silent_body_is_answered_408_and_asks_nothing(path: str, start: bytes) -> None:
+    router = ScriptedRouter()
+    app = make_app(router, patience=Patience(body=SHORT))
+    async with serving(app) as port, connected(port) as (reader, writer):
+        writer.write(post(path, b"x" * 500, "x-request-id: mine")[:-500] + start)
+        answer = await rest(reader)
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert b"connection: close" in answer
+    assert b"x-request-id: mine" in answer
+    assert b'"code":"request_timeout"' in answer
+    assert not router.asked
+
+
+async def test_a_silent_client_that_wakes_up_reads_its_408() -> None:
+    app = make_app(ScriptedRouter(), patience=Patience(body=SHORT), max_body_bytes=1_000_000)
+    async with serving(app) as port, connected(port) as (reader, writer):
+        head, _, body = post(CHAT, b"x" * 90_000).partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n" + body[:10])
+        await reader.readuntil(b"408")
+        # A connection closed at once would answer this with a reset, which loses what has not been read.
+        writer.write(body[10:])
+        await writer.drain()
+        assert b'"code":"request_timeout"' in await rest(reader)
+
+
+@pytest.mark.parametrize("body", [BODY, STREAMED])
+async def test_a_body_that_arrives_slowly_costs_the_calls_own_time(body: bytes) -> None:
+    router = ScriptedRouter()
+    app = make_app(router, patience=Patience(body=SHORT * 4))
+    async with serving(app) as port, connected(port) as (reader, writer):
+        request = post(CHAT, body, "x-request-timeout: 10")
+        started = time.monotonic()
+        for piece in (request[:-3], request[-3:-2], request[-2:]):
+            writer.write(piece)
+            await asyncio.sleep(SHORT)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        passed = time.monotonic() - started
+    assert 10 - passed <= router.asked[0][2].timeout <= 10 - SHORT * 1.9
+
+
+async def test_the_calls_time_runs_out_inside_the_body() -> None:
+    router = ScriptedRouter()
+    async with serving(make_app(router)) as port, connected(port) as (reader, writer):
+        writer.write(post(CHAT, b"x" * 900, f"x-request-timeout: {SHORT}")[:-900])
+        dripping = asyncio.create_task(drip(writer, b"x"))
+        answer = await asyncio.wait_for(reader.readuntil(b"request_timeout"), 5)
+        dripping.cancel()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert not router.asked
+
+
+async def test_a_body_may_not_drip_for_ever_without_a_limit_of_its_own() -> None:
+    app = make_app(ScriptedRouter(), max_request_timeout=SHORT)
+    async with serving(app) as port, connected(port) as (reader, writer):
+        writer.write(post(CHAT, b"x" * 900)[:-900])
+        dripping = asyncio.create_task(drip(writer, b"x"))
+        assert (await asyncio.wait_for(reader.readuntil(b"request_timeout"), 5)).startswith(b"HTTP/1.1 408 ")
+        dripping.cancel()
+
+
+async def test_a_wrong_time_limit_is_refused_before_the_body() -> None:
+    async with serving(make_app(ScriptedRouter())) as port, connected(port) as (reader, writer):
+        writer.write(post(CHAT, b"x" * 900, "x-request-timeout: soon")[:-900])
+        answer = await rest(reader)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in answer
+
+
+async def stream_for_ever(router: ScriptedRouter, emit: Any) -> None:
+    await emit(StreamResponse(receipt=RECEIPT, head=HEAD))
+    router.waiting.set()
+    while True:
+        await emit(StreamResponse(frames=b"data: " + b"x" * 65536 + b"\n\n"))
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def deaf(port: int, request: bytes) -> AsyncIterator[socket.socket]:
+    """A client that sends its request and reads nothing."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, request)
+        yield client
+
+
+async def accepted() -> Any:
+    """The protocol of the one connection there is."""
+    while True:
+        found = [each for each in _protocols() if each.transport is not None and not each.transport.is_closing()]
+        if found:
+            return found[0]
+        await asyncio.sleep(0.001)
+
+
+def _protocols() -> list[Any]:
+    import gc
+
+    from lexora_gateway import BoundedHttpProtocol
+
+    return [each for each in gc.get_objects() if isinstance(each, BoundedHttpProtocol)]
+
+
+async def test_a_client_that_stops_reading_its_stream_is_cut_off_and_its_call_cancelled() -> None:
+    router = ScriptedRouter()
+    router.streams = stream_for_ever
+    async with serving(make_app(router), Patience(write=SHORT)) as port, deaf(port, post(CHAT, STREAMED)):
+        await asyncio.wait_for(router.cancelled.wait(), 10)
+        assert router.active == 0
+
+
+async def test_a_client_that_only_pauses_is_not() -> None:
+    router = ScriptedRouter()
+    router.streams = stream_for_ever
+    async with serving(make_app(router), Patience(write=60)) as port, deaf(port, post(CHAT, STREAMED)) as client:
+        await router.waiting.wait()
+        await asyncio.sleep(SHORT)
+        assert await asyncio.get_running_loop().sock_recv(client, 65536)
+        assert not router.cancelled.is_set()
+
+
+@pytest.mark.parametrize("more", [(), ("connection: close",)])
+async def test_a_whole_answer_that_nobody_reads_does_not_keep_the_connection(more: tuple[str, ...]) -> None:
+    router = ScriptedRouter()
+    router.generates = whole(b"x" * 20_000_000)
+    async with serving(make_app(router), Patience(write=SHORT)) as port:
+        async with deaf(port, post(CHAT, BODY, *more)) as client:
+            protocol = await accepted()
+            while protocol.parser is not None:
+                await asyncio.sleep(0.001)
+            assert client.fileno() >= 0
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            assert (await http.get("/health/live")).status_code == 200
