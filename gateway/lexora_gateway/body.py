@@ -9,7 +9,7 @@ from lexora_gateway.errors import Refused, request_timeout, too_large
 from lexora_gateway.watch import ClientGone
 
 if TYPE_CHECKING:
-    from lexora_gateway.asgi import Headers, Receive
+    from lexora_gateway.asgi import Headers, Message, Receive
 
 # Timers of the event loop are exact to a millisecond.
 _TICK = 0.001
@@ -26,7 +26,13 @@ async def read_body(receive: Receive, headers: Headers, limit: int, silence: flo
         raise Refused(too_large(limit))
     wait = _Wait(silence, end)
     try:
-        return await _read(receive, limit, wait)
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            if len(body) > limit:
+                raise Refused(too_large(limit))
+            return body
+        return await _in_pieces(message, receive, limit, wait)
     except asyncio.CancelledError:
         # An outer cancellation at the same time leaves a count above 0 and must go on as one.
         if wait.over and wait.task.uncancel() == 0:
@@ -36,13 +42,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int, silence: flo
         wait.stop()
 
 
-async def _read(receive: Receive, limit: int, wait: _Wait) -> bytes:
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise Refused(too_large(limit))
-        return body
+async def _in_pieces(message: Message, receive: Receive, limit: int, wait: _Wait) -> bytes:
     pieces: list[bytes] = []
     total = 0
     while message["type"] == "http.request":

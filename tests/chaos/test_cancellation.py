@@ -62,8 +62,8 @@ async def many(count: int, at_once: int, one: Callable[[str], Awaitable[float]])
     return left
 
 
-async def check(sim: Simulator, gateway: Gateway, left: Left) -> None:
-    """Every call was aborted at the engine, in time, and every gauge is back to zero."""
+async def check(sim: Simulator, gateway: Gateway, left: Left, early: float = 0.01) -> None:
+    """Every call was aborted at the engine, in time (at most `early` seconds before), and every gauge is back to zero."""
     count = len(left)
     await asyncio.to_thread(wire.wait_until, lambda: sim.stats()["aborts"] >= count, f"{count} aborts")
     await asyncio.to_thread(wire.wait_idle, gateway.http)
@@ -74,7 +74,7 @@ async def check(sim: Simulator, gateway: Gateway, left: Left) -> None:
     assert seen.keys() == left.keys()
     late = sorted((seen[name] - left[name] for name in left), reverse=True)
     assert late[0] < ALLOWED_SECONDS, f"the slowest, in ms: {[round(seconds * 1000, 1) for seconds in late[:10]]}"
-    assert late[-1] > -0.01, "the engine must not be stopped before"
+    assert late[-1] > -early, "the engine must not be stopped before"
     assert gateway.metric("lexora_endpoint_in_flight") == 0
 
 
@@ -208,7 +208,8 @@ async def test_grpc_deadlines(sim: Simulator, gateway: Gateway, stub: "Stub", ki
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         return due
 
-    await check(sim, gateway, await many(50, 50, one))
+    # The router stops a little before a gRPC deadline, so that its answer is there in time.
+    await check(sim, gateway, await many(50, 50, one), early=0.1)
 
 
 async def test_request_timeouts_over_http(sim: Simulator, gateway: Gateway) -> None:

@@ -16,7 +16,7 @@ DONE = b"data: [DONE]\n\n"
 
 def receipt(url: str, **changes: Any) -> common_pb2.Receipt:
     """The receipt of a call that the engine at `url` answered, without its times."""
-    fields = {"request_id": ID, "backend": "main", "endpoint": url, "model": "m", "attempts": 1}
+    fields: dict[str, Any] = {"request_id": ID, "backend": "main", "endpoint": url, "model": "m", "attempts": 1}
     return common_pb2.Receipt(**(fields | changes))
 
 

@@ -18,7 +18,7 @@ DEEP = b"[" * 10_000 + b"]" * 10_000
 
 
 def user(**message: Any) -> dict[str, Any]:
-    given = {"role": chat_pb2.ROLE_USER, "text": "Hi"} | message
+    given: dict[str, Any] = {"role": chat_pb2.ROLE_USER, "text": "Hi"} | message
     return {"chat": chat(messages=[chat_pb2.ChatMessage(**given)])}
 
 
@@ -86,7 +86,7 @@ def call(link: Link, request: pytest.FixtureRequest) -> Callable[..., Any]:
     return run
 
 
-def check(outcome: Outcome, code: int, reason: str, param: str, text: str, request_id: str = ID) -> None:
+def check(outcome: Outcome, code: int, reason: str, param: str, text: str, *, request_id: str = ID) -> None:
     """The status is this one, with exactly the details that it should have."""
     assert outcome.messages == []
     status = outcome.failure
@@ -127,7 +127,7 @@ async def test_a_bad_request_id_is_refused_and_not_repeated(call: Callable[..., 
     outcome = await call(options=options, openai=openai())
     made = outcome.detail(common_pb2.Receipt).request_id
     assert len(made) == 32
-    check(outcome, INVALID, "INVALID_REQUEST", "options.request_id", "visible ASCII", made)
+    check(outcome, INVALID, "INVALID_REQUEST", "options.request_id", "visible ASCII", request_id=made)
     assert engine.requests == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lexora.v1 import embed_pb2, stats_pb2
+from lexora_gateway import CallContext
 from tests.contract.messages import FORMS, OPTIONS, STREAM_FORMS, answer, delta, streamed, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
@@ -89,8 +90,6 @@ async def test_a_stream_that_is_read_no_further(link: Link, engine: LoopEngine) 
 
 
 def _stream(link: Link, emit: Callable[[Any], Awaitable[None]]) -> Any:
-    from lexora_gateway import CallContext
-
     return link.port.stream(streamed(**STREAM_FORMS["openai"]), CallContext(), emit)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2, router_pb2, router_pb2_grpc
+from lexora.v1 import chat_pb2, common_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.app import RouterApp
 from tests.contract.conftest import BODY_LIMIT
@@ -76,7 +76,7 @@ async def test_a_streamed_chat_as_a_user_writes_it(router: tuple[RouterApp, str]
     _, address = router
     engine.answer(STREAM)
     async with grpc.aio.insecure_channel(address) as wire:
-        stub: router_pb2_grpc.RouterServiceAsyncStub = router_pb2_grpc.RouterServiceStub(wire)  # type: ignore[assignment]  # one class for both kinds of channel
+        stub = RouterServiceStub(wire)
         request = router_pb2.StreamRequest(
             options=common_pb2.CallOptions(user="docs-team"),
             chat=chat_pb2.ChatRequest(

@@ -23,15 +23,9 @@ FILES = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.rglob("*.pro
 def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileDescriptorProto]:
     """The files of the contract with their comments."""
     out = tmp_path_factory.mktemp("proto") / "contract.binpb"
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"-I{_well_known()}"]
-    subprocess.run([*command, "--include_source_info", f"--descriptor_set_out={out}", *FILES], check=True, cwd=PROTO)
+    buf = Path(sys.executable).parent / "buf"
+    subprocess.run([str(buf), "build", str(PROTO), "--exclude-imports", "-o", str(out)], check=True, cwd=REPOSITORY)
     return {file.name: file for file in FileDescriptorSet.FromString(out.read_bytes()).file}
-
-
-def _well_known() -> Path:
-    import grpc_tools
-
-    return Path(grpc_tools.__file__).parent / "_proto"
 
 
 def elements(file: FileDescriptorProto) -> dict[tuple[int, ...], str]:

@@ -1,6 +1,7 @@
 """Deadlines of clients and timeouts of engines, in each phase of a call."""
 
 import re
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 from google.rpc import code_pb2
 
 from lexora.v1 import common_pb2, models_pb2, router_pb2, stats_pb2
+from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
 from tests.contract.conftest import config_of
 from tests.contract.messages import FORMS, STREAM_FORMS, delta, receipt, streamed, unary
-from tests.support.links import WAYS, Link, Outcome, linked
+from tests.support.links import MIB, WAYS, Link, Outcome, linked
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, reply, stream_head
 
@@ -102,6 +104,20 @@ async def test_a_deadline_holds_while_backends_are_asked_for_models(engine: Loop
         chat = await link.generate(request, timeout=0.2)
         assert time.monotonic() - started < 1.0
     assert [listed.reason, chat.reason] == ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"]
+
+
+async def test_a_router_that_says_nothing() -> None:
+    """The channel gives up by itself; its status says as much as the router's would, but for the receipt."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        router = GrpcRouter(f"127.0.0.1:{silent.getsockname()[1]}", max_send_bytes=MIB)
+        try:
+            with pytest.raises(RouterStatusError) as raised:
+                await router.generate(unary(**FORMS["chat"]), CallContext(timeout=0.2))
+        finally:
+            await router.close()
+    outcome = Outcome(status=raised.value.status)
+    assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    assert outcome.failure.message == "The call was not done within its deadline."
 
 
 async def test_a_deadline_that_is_kept_changes_nothing(link: Link, engine: LoopEngine) -> None:

@@ -21,9 +21,9 @@ SERVICES = ["", "lexora.v1.RouterService"]
 @pytest.fixture
 async def health(engine: LoopEngine) -> AsyncIterator[tuple[RouterApp, HealthStub]]:
     """A router that probes often, and its health service."""
-    async with running(config_of(engine.url, health={"interval": 0.05, "timeout": 1.0})) as (app, address):
-        async with channel(address) as wire:
-            yield app, HealthStub(wire)
+    config = config_of(engine.url, health={"interval": 0.05, "timeout": 1.0})
+    async with running(config) as (app, address), channel(address) as wire:
+        yield app, HealthStub(wire)
 
 
 async def check(stub: HealthStub, service: str) -> int:

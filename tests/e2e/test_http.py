@@ -158,7 +158,7 @@ def test_request_id_is_taken_passed_and_returned(http: httpx.Client, sim: Simula
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, "with space", "caf\u00e9"])
 def test_request_id_is_made(http: httpx.Client, sim: Simulator, given: str | None) -> None:
-    headers = {} if given is None else {"x-request-id": given.encode("latin-1")}
+    headers = [] if given is None else [(b"x-request-id", given.encode("latin-1"))]
     answer = http.post(CHAT, json=chat(), headers=headers)
     made = answer.headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{32}", made)

@@ -189,7 +189,7 @@ async def grpc_stream(gateway: Gateway, body: bytes) -> tuple[grpc.StatusCode, e
 
 def error_info(failure: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     trailing = {str(key): value for key, value in failure.trailing_metadata() or ()}
-    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])  # type: ignore[arg-type]  # a -bin key holds bytes
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
     info = error_details_pb2.ErrorInfo()
     receipt = common_pb2.Receipt()
     assert any(detail.Unpack(info) for detail in status.details)
@@ -336,7 +336,7 @@ def test_a_slow_reader_loses_nothing_and_is_no_silent_engine(gateway: Gateway, e
 
     def answer(connection: socket.socket, _: RawRequest) -> None:
         connection.sendall(stream_head())
-        for _ in range(800):  # 26 MB: more than all the buffers on the way can hold
+        for _number in range(800):  # 26 MB: more than all the buffers on the way can hold
             connection.sendall(chunk(event))
         connection.sendall(chunk(b"data: [DONE]\n\n") + LAST_CHUNK)
         sent.set()

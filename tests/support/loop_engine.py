@@ -4,7 +4,6 @@ A script is a list of steps, as in `raw_server`: bytes to send, an Event to wait
 """
 
 import asyncio
-import contextlib
 import json
 import socket
 import struct
@@ -23,8 +22,8 @@ DEADLINE_SECONDS = 5.0
 class LoopEngine:
     """`async with LoopEngine("m") as engine`; `answer(...)` is the script of every POST until the next `answer`.
 
-    `requests` are the POSTs that came, `gets` how many GETs; `left_at` the instants (time.monotonic) at which a client left an exchange
-    that was under way.
+    `requests` are the POSTs that came, `gets` counts GETs; `left_at` are the instants (time.monotonic) at which a client
+    left an exchange that was under way.
     """
 
     def __init__(self, *models: str) -> None:
@@ -162,10 +161,3 @@ class _Connection(asyncio.Protocol):
                     self._transport.abort()
                 self._transport.close()
                 return
-
-
-def is_open(port: int) -> bool:
-    """Whether somebody listens there."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False

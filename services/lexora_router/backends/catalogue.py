@@ -64,7 +64,7 @@ class Catalogue:
         await asyncio.shield(self._refreshing)
 
     async def keep_fresh(self) -> None:
-        """Ask again before the listings have grown old, so that no caller waits for a backend that hangs; runs until cancelled."""
+        """Ask again before the listings have grown old, so that no caller waits for one that hangs; until cancelled."""
         while True:
             await self.fresh(self._ttl / 4)
             await asyncio.sleep(max(self._ttl / 2, 1.0))

@@ -162,6 +162,19 @@ def client(app: FastAPI) -> httpx.AsyncClient:
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, patience: Patience | None = None) -> AsyncIterator[int]:
     """The facade on a free loopback port, as it is run for real."""
+    async with running(app, patience) as server:
+        yield port_of(server)
+
+
+def port_of(server: GatewayServer) -> int:
+    """The port of a server that listens on one socket."""
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+@contextlib.asynccontextmanager
+async def running(app: FastAPI, patience: Patience | None = None) -> AsyncIterator[GatewayServer]:
+    """The server itself."""
     addresses: list[str] = []
     config = server_config(app, host="127.0.0.1", port=0, patience=patience or Patience())
     # A call that was not cancelled must fail its test, not hang it.
@@ -170,7 +183,7 @@ async def serving(app: FastAPI, patience: Patience | None = None) -> AsyncIterat
     task = asyncio.create_task(server.serve())
     await until(lambda: bool(addresses))
     try:
-        yield int(addresses[0].rpartition(":")[2])
+        yield server
     finally:
         server.should_exit = True
         await task

@@ -10,7 +10,6 @@ from lexora_gateway.body import read_body
 from lexora_gateway.errors import Refused
 from lexora_gateway.watch import ClientGone
 
-
 SOON = 0.05
 
 

@@ -161,7 +161,7 @@ async def test_the_time_limit_is_passed_on_and_capped() -> None:
     await ask(router, x_request_timeout="99999")
     assert [context.timeout for _, _, context in router.asked] == [None, pytest.approx(2.5, 0.1), pytest.approx(3600)]
     # What reading the body took is gone.
-    assert router.asked[1][2].timeout < 2.5
+    assert (router.asked[1][2].timeout or 0) < 2.5
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "soon", "nan", "inf", ""])
