@@ -127,6 +127,7 @@ class _Connection(asyncio.Protocol):
         self._until_close = False
         self._keep_alive = False
         self._surplus = False
+        self.heard = False  # something came since the last request
         self.idle_since = 0.0
 
     @property
@@ -138,7 +139,7 @@ class _Connection(asyncio.Protocol):
         """Begin an exchange; the response fills as the answer arrives."""
         assert self._transport is not None
         self._headers, self._header_bytes = [], 0
-        self._keep_alive = self._until_close = False
+        self._keep_alive = self._until_close = self.heard = False
         self._response = response = Response(self)
         if len(body) < HIGH_WATER_BYTES:
             self._transport.write(head + body)
@@ -178,6 +179,7 @@ class _Connection(asyncio.Protocol):
         if response is None:
             self.close()  # nobody asked
             return
+        self.heard = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -249,17 +251,15 @@ class Origin:
 
         `head` ends with an empty line and has the body's content-length.
         """
-        connection = self._kept() or await self._connect()
-        response = connection.send(head, body)
-        try:
-            while not response.started:
-                if response.error is not None:
-                    raise response.error
-                await response.wait()
-        except BaseException:
-            response.close()
-            raise
-        return response
+        kept = self._kept()
+        if kept is not None:
+            try:
+                return await _answer(kept, head, body)
+            except TransportError:
+                if kept.heard:
+                    raise
+                # The engine closed it as the request was on its way: nothing of it was answered, so it goes again, once.
+        return await _answer(await self._connect(), head, body)
 
     def close(self) -> None:
         """Drop every connection."""
@@ -319,3 +319,16 @@ class Origin:
             self._idle.pop(0).close()
         if self._idle:
             self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)
+
+
+async def _answer(connection: _Connection, head: bytes, body: bytes) -> Response:
+    response = connection.send(head, body)
+    try:
+        while not response.started:
+            if response.error is not None:
+                raise response.error
+            await response.wait()
+    except BaseException:
+        response.close()
+        raise
+    return response

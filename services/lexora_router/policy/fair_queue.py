@@ -12,7 +12,7 @@ A priority gains one class (50 points, `low` to `normal` to `high`) per `aging` 
 ages is the priority and not the single call, for otherwise the old calls of a long batch would outrank an interactive tenant's
 fresh calls of the same priority, which is what the counters are there to prevent. Hence the bound: a call of priority p that
 has waited `aging * ceil((100 - p) / 50)` seconds is in the top level until it is served; from then on its flow gets its full
-share whatever else arrives, so that, costs and weights being equal, each call before it in its own flow costs it one round of the flows and no more.
+share whatever else arrives: costs and weights being equal, each call before it in its own flow costs it one round of the flows.
 
 Levels never earn credit either: a priority that was held back joins the others at their counter (`_front`), not at its own.
 """

@@ -198,3 +198,25 @@ async def test_an_answer_left_unread_does_not_stop_the_next_one() -> None:
         response.close()
         assert made._idle == [connection]
         assert socket.reading
+
+
+async def test_a_request_on_a_connection_that_the_engine_has_just_closed_goes_again_once() -> None:
+    async with RawServer([reply(b"one")], [Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"one")
+        assert await whole(made) == (200, b"two")
+        assert len(server.requests) == 3
+
+
+async def test_a_fresh_connection_that_is_closed_without_an_answer_is_not_asked_again() -> None:
+    async with RawServer([Do.CLOSE], [reply(b"late")]) as server, origin(server.port) as made:
+        with pytest.raises(TransportError):
+            await whole(made)
+        assert len(server.requests) == 1
+
+
+async def test_a_kept_connection_that_breaks_in_mid_answer_is_not_asked_again() -> None:
+    async with RawServer([reply(b"one")], [b"HTTP/1.1 200", Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"one")
+        with pytest.raises(TransportError):
+            await whole(made)
+        assert len(server.requests) == 2
