@@ -23,7 +23,7 @@ from tests.support.raw_server import LAST_CHUNK, RawRequest, chunk, stream_head
 from tests.support.servers import Gateway, Simulator, base_config
 
 CHAT = "/v1/chat/completions"
-IDLE_SECONDS = 0.5
+IDLE_SECONDS = 0.3
 HELLO = [{"role": "user", "content": "Tell me about foxes."}]
 BODIES: dict[str, dict[str, Any]] = {
     CHAT: {"model": MODEL, "messages": HELLO, "max_tokens": 20, "seed": 1, "stream": True},
@@ -269,7 +269,7 @@ def test_a_token_is_not_held_back(gateway: Gateway, engine: ScriptedEngine) -> N
         connection.sendall(stream_head())
         for number, each in enumerate(seen):
             connection.sendall(chunk(b'data: {"choices":[{"index":0,"delta":{"content":"%d"}}]}\n\n' % number))
-            assert each.wait(0.4), f"event {number} did not reach the client"
+            assert each.wait(0.25), f"event {number} did not reach the client"
         connection.sendall(chunk(b"data: [DONE]\n\n") + LAST_CHUNK)
 
     engine.answer = answer

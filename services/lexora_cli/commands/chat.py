@@ -35,10 +35,10 @@ def chat(
       lexora chat "What is a token bucket?"
       git diff | lexora chat --system "Review this change."
     """
-    import sys  # noqa: PLC0415 - start-up time
+    import sys
 
-    from lexora_cli.client import RouterClient  # noqa: PLC0415 - start-up time
-    from lexora_cli.conversation import Conversation  # noqa: PLC0415 - start-up time
+    from lexora_cli.client import RouterClient
+    from lexora_cli.conversation import Conversation
 
     if prompt is None and not sys.stdin.isatty():
         prompt = _piped()
@@ -51,7 +51,7 @@ def chat(
 
 
 def _piped() -> str:
-    import sys  # noqa: PLC0415 - start-up time
+    import sys
 
     data = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
     if len(data) > _MAX_PROMPT_BYTES:
@@ -62,10 +62,10 @@ def _piped() -> str:
 
 def _ask_once(conversation: "Conversation", prompt: str) -> None:
     """The answer goes to stdout, everything else to stderr, so that the answer can be piped on."""
-    from rich.markup import escape  # noqa: PLC0415 - start-up time
+    from rich.markup import escape
 
-    from lexora_cli.chat_loop import TerminalShow  # noqa: PLC0415 - start-up time
-    from lexora_cli.client import RouterFailure  # noqa: PLC0415 - start-up time
+    from lexora_cli.chat_loop import TerminalShow
+    from lexora_cli.client import RouterFailure
 
     show = TerminalShow(out())
     try:
@@ -82,10 +82,10 @@ def _ask_once(conversation: "Conversation", prompt: str) -> None:
 
 
 def _talk(client: "RouterClient", conversation: "Conversation") -> None:
-    import contextlib  # noqa: PLC0415 - start-up time
+    import contextlib
 
-    from lexora_cli.chat_loop import ChatLoop  # noqa: PLC0415 - start-up time
+    from lexora_cli.chat_loop import ChatLoop
 
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401, PLC0415 - gives `input` its line editing and history, where it exists
+        import readline  # noqa: F401 - gives `input` its line editing and history, where it exists
     ChatLoop(client, conversation, out(), input).run()

@@ -30,9 +30,9 @@ def check(
       lexora check --config lexora_config.yaml --no-probe
       lexora check --json
     """
-    import os  # noqa: PLC0415 - start-up time
+    import os
 
-    from lexora_router.config.load import ConfigError, load  # noqa: PLC0415 - start-up time
+    from lexora_router.config.load import ConfigError, load
 
     try:
         loaded = load(config, os.environ)
@@ -50,10 +50,10 @@ def check(
 
 
 def _refuse(error: "ConfigError", as_json: bool) -> None:
-    import json  # noqa: PLC0415 - start-up time
-    import sys  # noqa: PLC0415 - start-up time
+    import json
+    import sys
 
-    from lexora_router.launch import complaint  # noqa: PLC0415 - start-up time
+    from lexora_router.launch import complaint
 
     if as_json:
         plain(json.dumps({"ok": False, "problems": [str(problem) for problem in error.problems]}, indent=2))
@@ -62,18 +62,18 @@ def _refuse(error: "ConfigError", as_json: bool) -> None:
 
 
 def _probe(loaded: "Loaded") -> "list[Finding]":
-    import asyncio  # noqa: PLC0415 - start-up time
+    import asyncio
 
-    from lexora_cli.probe import probe_all  # noqa: PLC0415 - start-up time
+    from lexora_cli.probe import probe_all
 
     return asyncio.run(probe_all(loaded.config))
 
 
 def _show_config(loaded: "Loaded") -> None:
-    from rich.markup import escape  # noqa: PLC0415 - start-up time
+    from rich.markup import escape
 
-    from lexora_cli.screen import err  # noqa: PLC0415 - start-up time
-    from lexora_router.config.load import dump  # noqa: PLC0415 - start-up time
+    from lexora_cli.screen import err
+    from lexora_router.config.load import dump
 
     plain(f"# in force: the defaults, {loaded.path or 'no file'}, and LEXORA_* variables")
     plain(dump(loaded.config).rstrip())
@@ -82,8 +82,8 @@ def _show_config(loaded: "Loaded") -> None:
 
 
 def _show_findings(findings: "list[Finding]") -> None:
-    from lexora_cli.check_text import lines  # noqa: PLC0415 - start-up time
-    from lexora_cli.screen import out  # noqa: PLC0415 - start-up time
+    from lexora_cli.check_text import lines
+    from lexora_cli.screen import out
 
     plain("")
     for line in lines(findings):
@@ -91,12 +91,12 @@ def _show_findings(findings: "list[Finding]") -> None:
 
 
 def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) -> None:
-    import json  # noqa: PLC0415 - start-up time
-    from dataclasses import asdict  # noqa: PLC0415 - start-up time
+    import json
+    from dataclasses import asdict
 
-    import yaml  # noqa: PLC0415 - start-up time
+    import yaml
 
-    from lexora_router.config.load import dump  # noqa: PLC0415 - start-up time
+    from lexora_router.config.load import dump
 
     report: dict[str, Any] = {
         "ok": all(finding.healthy for finding in findings),

@@ -20,8 +20,8 @@ def demo(
       lexora demo
       lexora demo --model mistral-7b
     """
-    from lexora_cli.demo_run import Demo, Ports  # noqa: PLC0415 - start-up time
-    from lexora_router.launch import run  # noqa: PLC0415 - start-up time
+    from lexora_cli.demo_run import Demo, Ports
+    from lexora_router.launch import run
 
     started = Demo(model, Ports(engine_port, port, grpc_port))
     run(started.run())

@@ -24,9 +24,9 @@ def gateway(
       lexora gateway --router 127.0.0.1:50051
       lexora gateway --router unix:/run/lexora/router.sock --port 8080
     """
-    from functools import partial  # noqa: PLC0415 - start-up time
+    from functools import partial
 
-    from lexora_cli.facade import serve  # noqa: PLC0415 - start-up time
-    from lexora_router.launch import launch  # noqa: PLC0415 - start-up time
+    from lexora_cli.facade import serve
+    from lexora_router.launch import launch
 
     raise typer.Exit(launch(config, {"host": host, "port": port}, partial(serve, router)))

@@ -19,10 +19,10 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora models
       lexora models --router 10.0.0.5:50051 --json
     """
-    import json  # noqa: PLC0415 - start-up time
+    import json
 
-    from lexora_cli.client import RouterClient, RouterFailure  # noqa: PLC0415 - start-up time
-    from lexora_cli.plain_message import as_data  # noqa: PLC0415 - start-up time
+    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.plain_message import as_data
 
     try:
         with RouterClient(router) as client:
@@ -38,9 +38,9 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
 
 
 def _table(listed: "ListModelsResponse") -> "Table":
-    from rich.table import Table  # noqa: PLC0415 - start-up time
+    from rich.table import Table
 
-    from lexora_cli.status_text import coloured  # noqa: PLC0415 - start-up time
+    from lexora_cli.status_text import coloured
 
     table = Table("model", "backend", "type", "status", "context", "capabilities", box=None, pad_edge=False)
     for model in listed.models:
@@ -54,6 +54,6 @@ def _table(listed: "ListModelsResponse") -> "Table":
 
 
 def _text(text: str) -> str:
-    from rich.markup import escape  # noqa: PLC0415 - start-up time
+    from rich.markup import escape
 
     return escape(harmless(text))

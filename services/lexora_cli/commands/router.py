@@ -13,7 +13,7 @@ def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = N
       lexora router
       lexora router --config lexora_config.yaml --host 127.0.0.1 --grpc-port 50051
     """
-    from lexora_router.launch import launch  # noqa: PLC0415 - start-up time
-    from lexora_router.serve import serve  # noqa: PLC0415 - start-up time
+    from lexora_router.launch import launch
+    from lexora_router.serve import serve
 
     raise typer.Exit(launch(config, {"grpc_host": host, "grpc_port": grpc_port}, serve))

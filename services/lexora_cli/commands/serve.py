@@ -16,8 +16,8 @@ def serve(config: ConfigFile = None, host: Host = None, port: Port = None, grpc_
       lexora serve --config lexora_config.yaml --port 8080
       LEXORA_VLLM__URL=http://gpu1:8000 lexora serve --host 127.0.0.1
     """
-    from lexora_cli.serving import serve as serve_both  # noqa: PLC0415 - start-up time
-    from lexora_router.launch import launch  # noqa: PLC0415 - start-up time
+    from lexora_cli.serving import serve as serve_both
+    from lexora_router.launch import launch
 
     changes = {"host": host, "grpc_host": host, "port": port, "grpc_port": grpc_port}
     raise typer.Exit(launch(config, changes, serve_both))

@@ -17,7 +17,7 @@ def sim(**values: Any) -> None:
       lexora sim --port 8000 --model qwen3-32b
       lexora sim --model qwen3-32b --embedding-model bge-m3 --ttft-ms 200 --itl-ms 25
     """
-    from lexora_sim import SimSettings, run  # noqa: PLC0415 - start-up time
+    from lexora_sim import SimSettings, run
 
     # Typer hands lists over, and an empty one for an option that was not given.
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -16,12 +16,12 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora status
       lexora status --router 10.0.0.5:50051 --json
     """
-    import json  # noqa: PLC0415 - start-up time
+    import json
 
-    from lexora.v1.models_pb2 import BACKEND_STATUS_UNHEALTHY  # noqa: PLC0415 - start-up time
-    from lexora_cli.client import RouterClient, RouterFailure  # noqa: PLC0415 - start-up time
-    from lexora_cli.plain_message import as_data  # noqa: PLC0415 - start-up time
-    from lexora_cli.status_text import counters, endpoints, headline  # noqa: PLC0415 - start-up time
+    from lexora.v1.models_pb2 import BACKEND_STATUS_UNHEALTHY
+    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.plain_message import as_data
+    from lexora_cli.status_text import counters, endpoints, headline
 
     try:
         with RouterClient(router) as client:

@@ -137,7 +137,7 @@ async def test_metadata_and_deadline_go_along() -> None:
         assert servicer.metadata["traceparent"] == "00-1"
         assert servicer.metadata["x-lexora-error-bytes"] == "1048576"
         assert servicer.remaining is not None
-        assert 29 < servicer.remaining <= 30
+        assert 29 < servicer.remaining <= 31  # gRPC rounds the time up on the wire
         await router.generate(REQUEST, CONTEXT)
         assert servicer.remaining is None
 
