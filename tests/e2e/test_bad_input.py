@@ -341,7 +341,8 @@ def test_a_bad_answer_of_the_engine_is_502(gateway: Gateway, engine: ScriptedEng
     error = error_of(answer)
     assert (answer.status, error["type"]) == (502, "api_error")
     assert "main" in error["message"]
-    assert len(engine.requests) == 1
+    # A kept connection that closes without a word may have been closing before: such a call goes again, once.
+    assert len(engine.requests) <= (2 if case == "closed at once" else 1)
 
 
 BAD_STREAMS: dict[str, bytes] = {

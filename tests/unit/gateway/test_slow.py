@@ -36,13 +36,22 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
     return await asyncio.wait_for(reader.read(), 5)
 
 
-async def drip(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    """Send `piece` again and again until the connection ends."""
-    with contextlib.suppress(ConnectionError):
-        while True:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(SHORT / 10)
+@contextlib.asynccontextmanager
+async def dripping(writer: asyncio.StreamWriter, piece: bytes) -> AsyncIterator[None]:
+    """Send `piece` again and again."""
+
+    async def drip() -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(SHORT / 10)
+
+    task = asyncio.create_task(drip())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 @pytest.mark.parametrize("start", [b"G", b"GET / HTTP/1.1\r\n", GET[:-1]])
@@ -58,9 +67,8 @@ async def test_a_head_that_stops_is_answered_408(start: bytes) -> None:
 async def test_a_head_that_drips_is_answered_408() -> None:
     async with serving(make_app(ScriptedRouter()), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\n")
-        dripping = asyncio.create_task(drip(writer, b"x: y\r\n"))
-        answer = await rest(reader)
-        dripping.cancel()
+        async with dripping(writer, b"x: y\r\n"):
+            answer = await rest(reader)
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
@@ -81,20 +89,18 @@ async def test_newlines_do_not_hold_a_connection(filler: bytes) -> None:
         writer.write(GET)
         await reader.readuntil(b"}")
         writer.write(b"\r\n")
-        dripping = asyncio.create_task(drip(writer, filler))
-        with contextlib.suppress(ConnectionResetError):
-            assert await rest(reader) == b""
-        dripping.cancel()
+        async with dripping(writer, filler):
+            with contextlib.suppress(ConnectionResetError):
+                assert await rest(reader) == b""
 
 
 async def test_a_body_that_nobody_reads_does_not_hold_a_connection() -> None:
     async with serving(make_app(ScriptedRouter()), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
         writer.write(GET[:-2] + b"content-length: 60000\r\n\r\n")
         await reader.readuntil(b"}")
-        dripping = asyncio.create_task(drip(writer, b"x"))
-        with contextlib.suppress(ConnectionResetError):
-            assert await rest(reader) == b""
-        dripping.cancel()
+        async with dripping(writer, b"x"):
+            with contextlib.suppress(ConnectionResetError):
+                assert await rest(reader) == b""
 
 
 async def test_a_connection_without_a_first_byte_is_closed() -> None:
@@ -143,7 +149,7 @@ async def test_a_silent_client_that_wakes_up_reads_its_408() -> None:
     async with serving(app) as port, connected(port) as (reader, writer):
         head, _, body = post(CHAT, b"x" * 90_000).partition(b"\r\n\r\n")
         writer.write(head + b"\r\n\r\n" + body[:10])
-        await reader.readuntil(b"408")
+        await asyncio.wait_for(reader.readuntil(b"408"), 5)
         # A connection closed at once would answer this with a reset, which loses what has not been read.
         writer.write(body[10:])
         await writer.drain()
@@ -169,9 +175,8 @@ async def test_the_calls_time_runs_out_inside_the_body() -> None:
     router = ScriptedRouter()
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         writer.write(post(CHAT, b"x" * 900, f"x-request-timeout: {SHORT}")[:-900])
-        dripping = asyncio.create_task(drip(writer, b"x"))
-        answer = await asyncio.wait_for(reader.readuntil(b"request_timeout"), 5)
-        dripping.cancel()
+        async with dripping(writer, b"x"):
+            answer = await asyncio.wait_for(reader.readuntil(b"request_timeout"), 5)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert not router.asked
 
@@ -180,9 +185,8 @@ async def test_a_body_may_not_drip_for_ever_without_a_limit_of_its_own() -> None
     app = make_app(ScriptedRouter(), max_request_timeout=SHORT)
     async with serving(app) as port, connected(port) as (reader, writer):
         writer.write(post(CHAT, b"x" * 900)[:-900])
-        dripping = asyncio.create_task(drip(writer, b"x"))
-        assert (await asyncio.wait_for(reader.readuntil(b"request_timeout"), 5)).startswith(b"HTTP/1.1 408 ")
-        dripping.cancel()
+        async with dripping(writer, b"x"):
+            assert (await asyncio.wait_for(reader.readuntil(b"request_timeout"), 5)).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_a_wrong_time_limit_is_refused_before_the_body() -> None:
