@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lexora_sim.api.chat_face import ChatFace, ChatOptions
 from lexora_sim.api.errors import bad_request
-from lexora_sim.api.fields import Fields, read_fields
+from lexora_sim.api.fields import Fields, check_messages, read_fields
 from lexora_sim.api.generation import Choice, Generation
 from lexora_sim.api.sampling import Sampling, check_characters, check_length, check_logprobs, read_sampling, room
 from lexora_sim.api.structured import forced_text
@@ -30,7 +30,7 @@ def serve_chat(app: App, exchange: Exchange) -> None:
     sampling = read_sampling(fields, app.settings, chat=True)
     model = app.model_of(fields, pooling=False)
     options = _options(fields)
-    _check_messages(messages)
+    check_messages(messages)
     check_characters(count_characters(messages), app.settings)
     prompt = _prompt(fields, messages, tools)
     check_length(len(prompt), app.settings)
@@ -77,13 +77,6 @@ def _options(fields: Fields) -> ChatOptions:
     if top and not wanted:
         raise bad_request("when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs")
     return ChatOptions(logprobs=wanted, top=top or 0)
-
-
-def _check_messages(messages: list[Any]) -> None:
-    if not messages:
-        raise bad_request("Cannot apply chat template to an empty conversation. Provide at least one message.")
-    if not all(isinstance(message, dict) for message in messages):
-        raise bad_request("each message must be an object.", "messages")
 
 
 def _prompt(fields: Fields, messages: list[Any], tools: list[Any] | None) -> list[int]:

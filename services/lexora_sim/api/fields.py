@@ -129,3 +129,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"<list of {len(value)} items>"
     return str(value)
+
+
+def check_messages(messages: list[Any]) -> None:
+    """Refuse a conversation that the chat template cannot take."""
+    if not messages:
+        raise bad_request("Cannot apply chat template to an empty conversation. Provide at least one message.")
+    if not all(isinstance(message, dict) for message in messages):
+        raise bad_request("each message must be an object.", "messages")

@@ -14,7 +14,7 @@ from zlib import crc32
 from lexora_sim.api.completions import read_prompts
 from lexora_sim.api.deferred import after_prefill, json_body
 from lexora_sim.api.errors import bad_request
-from lexora_sim.api.fields import Fields, read_fields
+from lexora_sim.api.fields import Fields, check_messages, read_fields
 from lexora_sim.api.generation import new_hex
 from lexora_sim.api.sampling import check_length, check_priority
 from lexora_sim.text.language import mix
@@ -129,7 +129,11 @@ def _read(app: App, exchange: Exchange) -> tuple[Fields, str, list[list[int]]]:
         fields.missing("input")
     fields.check()
     model = _accept(app, exchange, fields)
-    prompts = [chat_ids(messages)] if given is None and messages else read_prompts(given, app.settings)
+    if given is None and messages:
+        check_messages(messages)
+        prompts = [chat_ids(messages)]
+    else:
+        prompts = read_prompts(given, app.settings)
     for prompt in prompts:
         check_length(len(prompt), app.settings)
     return fields, model, prompts

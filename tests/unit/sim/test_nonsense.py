@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lexora_sim import Simulator
@@ -68,6 +68,7 @@ PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messag
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(PATHS), fields=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
+@example(path="/v1/embeddings", fields={"messages": [None]})
 async def test_random_bodies(sim: Simulator, path: str, fields: dict[str, Any]) -> None:
     base = {"messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x", "query": "q", "max_tokens": 2}
     answer = await post(sim, path, {**base, "documents": ["d"], "text_1": "a", "text_2": "b", **fields})
