@@ -306,6 +306,8 @@ class Origin:
             raise ConnectError(f"no connection within {self._connect_timeout:g} s (connect_timeout)") from None
         except ssl.SSLError as error:
             raise ConnectError(f"the TLS handshake failed ({error.reason or type(error).__name__})") from error
+        except UnicodeError as error:  # what the resolver makes of a label of 64 characters
+            raise ConnectError("the host name is not valid") from error
         except OSError as error:
             raise ConnectError(error.strerror or "cannot connect") from error
         self._open.add(connection)

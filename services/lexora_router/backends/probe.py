@@ -65,7 +65,7 @@ class Prober:
                 reason = await _ask(endpoint, transport)
         except TimeoutError:
             reason = f"no answer to the probe within {self._timeout:g} s"
-        except (TransportError, OSError) as error:
+        except (TransportError, OSError, UnicodeError) as error:
             reason = f"the probe failed: {error}"
         healthy = not reason
         if healthy != endpoint.healthy:

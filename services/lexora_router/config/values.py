@@ -61,11 +61,20 @@ def base_url(url: str) -> str:
         raise ValueError("must begin with http:// or https://")
     if not host:
         raise ValueError("has no host")
+    if not _is_host(host):
+        raise ValueError("is not an address: each part of a host name has 1 to 63 characters")
     if "@" in parts.netloc:
         raise ValueError("must not contain a user or a password, use api_key or api_key_env")
     if "?" in url or "#" in url:
         raise ValueError("must not contain '?' or '#'")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _absolute_path(path: str) -> str:

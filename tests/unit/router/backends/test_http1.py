@@ -99,6 +99,13 @@ async def test_nobody_listens() -> None:
             await whole(made)
 
 
+async def test_a_host_name_that_cannot_be_one() -> None:
+    made = Origin("a..b", 1, tls=None, connect_timeout=1.0, clock=time.monotonic)
+    with pytest.raises(ConnectError, match="host name"):
+        await whole(made)
+    made.close()
+
+
 async def test_header_names_are_lower_case_and_keep_their_order() -> None:
     answer = reply(b"", content_type="text/plain", headers="X-B: 1\r\nX-A: 2\r\nx-b: 3\r\n")
     async with RawServer([answer]) as server, origin(server.port) as made:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from tests.support.raw_server import Do, RawServer, closed_port, reply
 from tests.unit.router.backends.engine import make_backend
+from yarl import URL
 
 from lexora_router.backends.backend import Backend, Health
 from lexora_router.backends.probe import Prober
@@ -80,6 +81,15 @@ async def test_nobody_listens() -> None:
     async with watching(Watch(backend)) as watch:
         await watch.until(backend, Health.UNHEALTHY)
         assert "the probe failed" in backend.endpoints[0].reason
+
+
+async def test_a_host_name_that_cannot_be_one_ends_no_prober() -> None:
+    async with RawServer([OK]) as server:
+        backends = [make_backend(server.url, type="openai_compatible"), make_backend(server.url)]
+        backends[0].endpoints[0].base = URL("http://a..b:1")
+        async with watching(Watch(*backends)) as watch:
+            await watch.until(backends[0], Health.UNHEALTHY)
+            await watch.until(backends[1], Health.HEALTHY)
 
 
 async def test_where_nothing_may_be_asked_a_connection_is_enough() -> None:
