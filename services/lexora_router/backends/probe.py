@@ -33,6 +33,7 @@ class Prober:
         self._changed = changed
         self._clock = clock
         self._first = asyncio.Event()
+        self._told: dict[HttpEndpoint, bool] = {}  # what the log has, which a call may have found out before the probe
         self._waiting = sum(len(backend.endpoints) for backend in backends.values())
 
     async def first_round(self) -> None:
@@ -68,7 +69,8 @@ class Prober:
         except (TransportError, OSError, UnicodeError) as error:
             reason = f"the probe failed: {error}"
         healthy = not reason
-        if healthy != endpoint.healthy:
+        if healthy is not self._told.get(endpoint):
+            self._told[endpoint] = healthy
             log = _log.info if healthy else _log.warning
             log("endpoint_" + ("up" if healthy else "down"), backend=endpoint.backend, endpoint=endpoint.address, reason=reason)
         endpoint.healthy, endpoint.reason = healthy, reason

@@ -3,6 +3,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
 from tests.support.raw_server import Do, RawServer, closed_port, reply
 from tests.unit.router.backends.engine import make_backend
 from yarl import URL
@@ -25,6 +26,12 @@ class Watch:
     def _changed(self) -> None:
         self.rounds += 1
         self._news.set()
+
+    async def probes(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while self.rounds < count:
+                self._news.clear()
+                await self._news.wait()
 
     async def until(self, backend: Backend, state: Health) -> None:
         async with asyncio.timeout(5):
@@ -90,6 +97,17 @@ async def test_a_host_name_that_cannot_be_one_ends_no_prober() -> None:
         async with watching(Watch(*backends)) as watch:
             await watch.until(backends[0], Health.UNHEALTHY)
             await watch.until(backends[1], Health.HEALTHY)
+
+
+async def test_what_a_call_found_out_first_is_told_all_the_same() -> None:
+    backend = make_backend(f"http://127.0.0.1:{closed_port()}")
+    [endpoint] = backend.endpoints
+    endpoint.healthy = False  # as a call does that cannot connect
+    with structlog.testing.capture_logs() as logs:
+        watch = Watch(backend)
+        async with watching(watch):
+            await watch.probes(3)
+    assert [line["event"] for line in logs] == ["endpoint_down"]
 
 
 async def test_where_nothing_may_be_asked_a_connection_is_enough() -> None:
