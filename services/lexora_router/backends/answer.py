@@ -16,6 +16,7 @@ TEXT_PATHS = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
 # How long the end of a stream may lag behind its [DONE] before the connection is given up instead of kept.
 LINGER_SECONDS = 1.0
 # Comments that precede the first event are held back: they are no token, and the client waits for the engine's first word.
+# What does not fit is left out.
 MAX_HELD_BYTES = 65536
 # Hop-by-hop headers (RFC 9110, section 7.6.1), and those that the gateway sets itself.
 DROPPED_HEADERS = frozenset(
@@ -64,8 +65,8 @@ class AnswerRelay:
                     receipt.first_event_at = self._clock()
                     await emit(head)
                     await emit(Frames(held + block))
-                else:
-                    held = (held + block)[:MAX_HELD_BYTES]
+                elif len(held) + len(block) <= MAX_HELD_BYTES:  # a comment cut in its middle would swallow the first event
+                    held += block
             receipt.usage = inspector.usage
             if inspector.done or inspector.failure is not None:
                 break

@@ -207,6 +207,22 @@ async def test_nothing_is_emitted_before_the_engine_s_first_event() -> None:
     assert client.data == b": ping\n\n" + A + DONE
 
 
+async def test_comments_beyond_the_bound_are_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "MAX_HELD_BYTES", 20)
+    gates = [asyncio.Event() for _ in range(3)]
+    script: list[Step] = [stream_head()]
+    for gate in gates:
+        script += [chunk(b": waiting\n\n"), gate]  # 11 bytes
+    async with RawServer([*script, chunk(A + DONE) + LAST_CHUNK]) as server, engine(server.url) as main:
+        client = Client()
+        task = asyncio.create_task(main.ask(make_call(), client))
+        for gate in gates:
+            await asyncio.sleep(0.01)  # each comment in a read of its own
+            gate.set()
+        await task
+    assert client.data == b": waiting\n\n" + A + DONE
+
+
 async def test_an_end_that_lags_behind_done_costs_the_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "LINGER_SECONDS", 0.02)
     async with RawServer([stream_head() + chunk(A + DONE), Do.HANG]) as server, engine(server.url) as main:
