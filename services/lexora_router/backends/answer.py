@@ -91,6 +91,8 @@ class AnswerRelay:
             call.receipt.usage = self._usage(body, head)
             if b'"finish_reason":"abort"' in body:
                 raise UpstreamBroken(f"{self._name} aborted the answer.")
+        elif head.content_type.lower().startswith("text/html"):
+            raise UpstreamInvalid(f"{self._name} answered {head.status} with a page (text/html).")
         call.receipt.first_event_at = self._clock()
         await emit(Reply(head, body))
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, Step, chunk, closed_port, reply, stream, stream_head
 from tests.unit.router.backends.engine import engine
-from tests.unit.router.support import Client, make_call
+from tests.unit.router.support import CHAT, Client, make_call
 
 from lexora_router.backends import answer
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused, UpstreamUnreachable
@@ -23,10 +23,10 @@ def content(text: str, finish: str = "null") -> bytes:
 A, B = content("a"), content("b")
 
 
-async def failed_unary(answer_bytes: bytes, **fields: object) -> UpstreamFailure:
+async def failed_unary(answer_bytes: bytes, path: str = CHAT, **fields: object) -> UpstreamFailure:
     async with RawServer([answer_bytes, Do.CLOSE]) as server, engine(server.url, **fields) as main:
         with pytest.raises(UpstreamFailure) as raised:
-            await main.unary()
+            await main.unary(path=path)
         return raised.value
 
 
@@ -65,6 +65,12 @@ async def test_a_transcript_may_be_text(path: str) -> None:
         engine(server.url) as main,
     ):
         assert (await main.unary(path=path)).body.endswith(b"hello")
+
+
+async def test_a_page_is_no_transcript() -> None:
+    error = await failed_unary(reply(b"<html>hello</html>", content_type="text/html"), path="/v1/audio/transcriptions")
+    assert isinstance(error, UpstreamInvalid)
+    assert "a page (text/html)" in error.message
 
 
 async def test_hop_by_hop_and_own_headers_stay_here() -> None:
