@@ -18,6 +18,8 @@ KEEPALIVE_SECONDS = 4.0
 # A reader that is this far behind stops the socket until it has caught up.
 HIGH_WATER_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 256 * 1024
+# A kept connection that ends so soon after a request was closing already; one that ends later had the request in work.
+CROSSING_SECONDS = 1.0
 
 
 class TransportError(Exception):
@@ -253,10 +255,11 @@ class Origin:
         """
         kept = self._kept()
         if kept is not None:
+            sent_at = self._clock()
             try:
                 return await _answer(kept, head, body)
             except TransportError:
-                if kept.heard:
+                if kept.heard or self._clock() - sent_at > CROSSING_SECONDS:
                     raise
                 # The engine closed it as the request was on its way: nothing of it was answered, so it goes again, once.
         return await _answer(await self._connect(), head, body)

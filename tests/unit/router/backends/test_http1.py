@@ -214,6 +214,17 @@ async def test_a_request_on_a_connection_that_the_engine_has_just_closed_goes_ag
         assert len(server.requests) == 3
 
 
+async def test_a_request_that_the_engine_had_in_work_when_it_died_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "CROSSING_SECONDS", 0.01)
+    gate = asyncio.Event()
+    async with RawServer([reply(b"one")], [gate, Do.RESET], [reply(b"two")]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"one")
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        with pytest.raises(TransportError):
+            await whole(made)
+        assert len(server.requests) == 2
+
+
 async def test_a_fresh_connection_that_is_closed_without_an_answer_is_not_asked_again() -> None:
     async with RawServer([Do.CLOSE], [reply(b"late")]) as server, origin(server.port) as made:
         with pytest.raises(TransportError):
