@@ -110,14 +110,9 @@ class RouterService:
 
     async def _generate(self, kind: str | None, request: router_pb2.GenerateRequest, call: Call) -> router_pb2.GenerateResponse:
         await self._fill(kind, request, call, stream=False)
-        reply = await self._whole(call)
-        receipt = self._receipt(call)
-        match kind:
-            case "chat":
-                return router_pb2.GenerateResponse(receipt=receipt, chat=chat_response(reply.body))
-            case "completion":
-                return router_pb2.GenerateResponse(receipt=receipt, completion=completion_response(reply.body))
-        return router_pb2.GenerateResponse(receipt=receipt, openai=_reply(reply))
+        response = await self._whole(call, _GENERATED[kind])
+        response.receipt.CopyFrom(self._receipt(call))
+        return response
 
     async def stream(self, request: router_pb2.StreamRequest, context: Context, send: Send) -> None:
         """One request, the answer as it is made."""
@@ -137,8 +132,7 @@ class RouterService:
     async def _embed(self, request: embed_pb2.EmbedRequest, call: Call) -> embed_pb2.EmbedResponse:
         model = await self._model(call, request.model)
         self._set_body(call, EMBEDDINGS, embed_body(request, model))
-        reply = await self._whole(call)
-        response = embed_response(reply.body)
+        response = await self._whole(call, lambda reply: embed_response(reply.body))
         response.receipt.CopyFrom(self._receipt(call))
         return response
 
@@ -257,16 +251,17 @@ class RouterService:
         call.include_usage = fields.include_usage
         call.user = call.user or (fields.user or "")[:MAX_USER_LENGTH]
 
-    async def _whole(self, call: Call) -> Reply:
-        replies: list[Reply] = []
+    async def _whole(self, call: Call, read: Callable[[Reply], _Answer]) -> _Answer:
+        """Serve the call; its answer is read inside the pipeline, so that one that cannot be read counts as a failure."""
+        answers: list[_Answer] = []
 
         async def keep(event: Event) -> None:
             if not isinstance(event, Reply):
                 raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
-            replies.append(event)
+            answers.append(read(event))
 
         await self._pipeline(call, keep)
-        return replies[0]
+        return answers[0]
 
     def _receipt(self, call: Call) -> common_pb2.Receipt:
         return receipt_message(call.id, call.started, call.receipt)
@@ -386,3 +381,10 @@ def _head(head: Head) -> openai_pb2.OpenAiHead:
 
 def _reply(reply: Reply) -> openai_pb2.OpenAiReply:
     return openai_pb2.OpenAiReply(head=_head(reply.head), body=reply.body)
+
+
+_GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {
+    "openai": lambda reply: router_pb2.GenerateResponse(openai=_reply(reply)),
+    "chat": lambda reply: router_pb2.GenerateResponse(chat=chat_response(reply.body)),
+    "completion": lambda reply: router_pb2.GenerateResponse(completion=completion_response(reply.body)),
+}

@@ -8,7 +8,7 @@ import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
-from lexora.v1 import common_pb2
+from lexora.v1 import common_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.app import RouterApp
 from tests.contract.messages import FORMS, ID, STREAM_FORMS, failing, openai, receipt, streamed, unary
@@ -172,6 +172,8 @@ async def test_json_that_is_no_answer(link: Link, engine: LoopEngine, form: str,
     engine.answer(reply(body))
     outcome = await link.generate(unary(**FORMS[form]))
     assert (outcome.failure.code, outcome.reason) == (code_pb2.UNAVAILABLE, "UPSTREAM_INVALID")
+    stats = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
+    assert (stats.successful_requests, stats.errors_by_type) == (0, {"UPSTREAM_INVALID": 1}), "it counts as a failure"
 
 
 async def test_an_abort_is_no_answer(link: Link, engine: LoopEngine) -> None:
