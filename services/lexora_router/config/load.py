@@ -1,5 +1,6 @@
 """Finds the configuration file, lays it and the environment over the defaults, and reports everything that is wrong."""
 
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -44,6 +45,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
     config = None if tree.broken else _validate(tree)
     if config is not None:
         _check_keys(config, environ, tree)
+        _check_authorities(config, tree)
     if config is None or tree.problems:
         raise ConfigError(tree.problems)
     return Loaded(config, file, tuple(warnings(config, tree, environ)))
@@ -141,6 +143,20 @@ def _check_keys(config: Config, environ: Mapping[str, str], tree: Tree) -> None:
             path: Path = ("vllm",) if config.single_backend else ("routing", "backends", name)
             path = (*path, "api_key_env")
             tree.fail(tree.where(path), "the variable's value must be printable ASCII without spaces", path)
+
+
+def _check_authorities(config: Config, tree: Tree) -> None:
+    """A file that TLS cannot use would end the start later, without a word about the key."""
+    for name, backend in config.backends().items():
+        if backend.ca_file is None:
+            continue
+        path: Path = ("routing", "backends", name, "ca_file")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(backend.ca_file)
+        except ssl.SSLError:
+            tree.fail(tree.where(path), "is no PEM file with certificates", path)
+        except OSError as error:
+            tree.fail(tree.where(path), f"cannot be read: {error.strerror}", path)
 
 
 def _plain(value: Any) -> Any:

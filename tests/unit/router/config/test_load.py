@@ -261,6 +261,15 @@ def test_a_key_that_no_header_can_carry_is_refused() -> None:
     assert found == ["c.yaml:1: vllm.api_key_env: the variable's value must be printable ASCII without spaces"]
 
 
+def test_a_ca_file_that_cannot_be_used_is_refused() -> None:
+    Path("c.pem").write_text("hello", encoding="utf-8")
+    text = "routing:\n  backends:\n    a: {url: https://a, ca_file: no.pem}\n    b: {url: https://b, ca_file: c.pem}\n"
+    assert problems(text) == [
+        "c.yaml:3: routing.backends.a.ca_file: cannot be read: No such file or directory",
+        "c.yaml:4: routing.backends.b.ca_file: is no PEM file with certificates",
+    ]
+
+
 def test_the_dump_is_complete_masked_and_loads_again() -> None:
     text = f"vllm: {{urls: [http://a], api_key: {SECRET}}}\nrouting: {{backends: {{b: {{url: http://b, api_key: {SECRET}}}}}}}"
     config = loaded(text).config
