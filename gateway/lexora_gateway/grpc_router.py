@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import structlog
 from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from lexora.v1.router_pb2 import StreamResponse
@@ -43,6 +44,9 @@ _DETAILS = "grpc-status-details-bin"
 # Tells the router how long an engine's error body may be in a status.
 _ERROR_BYTES = ("x-lexora-error-bytes", str(_MIB))
 _METADATA_BYTES = 2 * _MIB
+_UNREACHABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
+_SHORTLY = any_pb2.Any()
+_SHORTLY.Pack(RetryInfo(retry_delay=Duration(seconds=1)))
 _DEADLINE: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 _TOO_LATE = any_pb2.Any()
 _TOO_LATE.Pack(ErrorInfo(reason="DEADLINE_EXCEEDED", domain="lexora.spirrow"))
@@ -133,7 +137,8 @@ def _status(code: grpc.StatusCode, message: str | None, metadata: Any) -> Status
     if code is grpc.StatusCode.UNAVAILABLE:
         _log.warning("the router cannot be reached", reason=message)
         message = "The gateway cannot reach its router; try again shortly."
-    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Status(code=_UNREACHABLE, message=message, details=[_SHORTLY])
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         # The channel gave the call up before the router's own word for it came; its text is "Deadline Exceeded".
         message = "The call was not done within its deadline."
         return Status(code=_DEADLINE, message=message, details=[_TOO_LATE])

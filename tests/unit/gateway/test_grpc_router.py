@@ -244,6 +244,7 @@ async def test_a_dead_router_is_a_503_that_says_so() -> None:
         await router.close()
     assert response.status_code == 503
     assert response.json()["error"]["message"] == "The gateway cannot reach its router; try again shortly."
+    assert response.headers["retry-after"] == "1"
     assert health.status_code == 503
     assert logs[0]["event"] == "the router cannot be reached"
 
