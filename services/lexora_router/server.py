@@ -50,6 +50,9 @@ from lexora_router.translate import (
 
 MAX_ID_LENGTH = 128
 MAX_USER_LENGTH = 256
+# Longer ones would only make the engine refuse the head of its request.
+MAX_TRACE_LENGTH = 2048
+MAX_CONTENT_TYPE_LENGTH = 1024
 # What fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest.
 DEFAULT_ERROR_BYTES = 3072
 JSON = "application/json"
@@ -210,7 +213,7 @@ class RouterService:
             started=now,
             user=options.user,
             deadline=None if context.timeout is None else now + context.timeout,
-            trace=tuple(pair for pair in context.metadata if pair[0] in ("traceparent", "tracestate")),
+            trace=tuple({name: value for name, value in context.metadata if _is_trace(name, value)}.items()),
         )
 
     async def _fill(
@@ -236,6 +239,8 @@ class RouterService:
     def _fill_openai(self, openai: openai_pb2.OpenAiCall, call: Call, *, stream: bool) -> None:
         if openai.path not in RELAYED_PATHS:
             raise NotFound(f"{openai.path[:200]} is not an endpoint that is relayed.")
+        if len(openai.content_type) > MAX_CONTENT_TYPE_LENGTH:
+            raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "openai.content_type")
         call.content_type = openai.content_type or JSON
         self._set_body(call, openai.path, openai.body)
         if call.stream and not stream:
@@ -361,6 +366,10 @@ def _check_options(options: common_pb2.CallOptions) -> None:
 
 def _is_id(name: str) -> bool:
     return len(name) <= MAX_ID_LENGTH and name.isascii() and name.isprintable() and " " not in name
+
+
+def _is_trace(name: str, value: str) -> bool:
+    return name in ("traceparent", "tracestate") and len(value) <= MAX_TRACE_LENGTH
 
 
 def _error_bytes(context: Context) -> int:

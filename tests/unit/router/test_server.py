@@ -103,6 +103,16 @@ async def refused(request: GenerateRequest, *steps: Step, context: FakeContext |
 
 
 @jumping
+async def test_what_goes_into_the_head_of_the_engine_s_request_is_bounded() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    fits = ("tracestate", "x" * 2048)
+    await made.generate(openai(), FakeContext(("traceparent", "x" * 2049), *[fits] * 100, ("tracestate", "x" * 2049)))
+    assert pipeline.calls[0].trace == (fits,)
+    long = GenerateRequest(openai=OpenAiCall(path=CHAT, body=BODY, content_type="application/json" + ";" * 1024))
+    assert detail(await refused(long), BadRequest).field_violations[0].field == "openai.content_type"
+
+
+@jumping
 async def test_the_client_s_bytes_are_the_call() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     trace = ("traceparent", "00-a-b-01")
