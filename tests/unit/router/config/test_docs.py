@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from lexora_router.config import BackendConfig, Config, ModelEntry, RoutingConfig
+from lexora_router.config import BackendConfig, Config, ModelEntry
 from lexora_router.config.load import dump, load
 from lexora_router.config.shape import at, leaves, shape
 from lexora_router.config.warn import NOT_YET_IN_FORCE
@@ -60,13 +60,20 @@ def test_the_walk_finds_every_kind_of_key() -> None:
     assert len(PATHS) == len(set(PATHS)) > 60
 
 
-def test_the_example_file_is_the_defaults_but_for_its_backends() -> None:
-    result = load(str(EXAMPLE), {})
+def test_the_example_file_changes_nothing_as_it_stands() -> None:
+    assert load(str(EXAMPLE), {}).config == Config()
+    # It is found in a clone, where the README says that one variable is enough.
+    result = load(str(EXAMPLE), {"LEXORA_VLLM__URL": "http://gpu1:8000"})
+    assert result.config.backends()["vllm"].endpoints == ("http://gpu1:8000",)
     assert result.warnings == ()
-    routing = result.config.routing.model_copy(update={"backends": {}, "default_backend": None})
-    assert result.config.model_copy(update={"routing": routing}) == Config(routing=RoutingConfig())
-    main = result.config.backends()["main"]
-    assert main.model_copy(update={"models": ()}) == BackendConfig(url="http://localhost:8000")
+
+
+def test_the_backend_of_the_example_file_has_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(SWITCHED_ON, encoding="utf-8")
+    main = load(str(file), {}).config.backends()["main"]
+    free: dict[str, Any] = {"models": (), "model_mapping": {}, "fallback_backends": ()}
+    assert main.model_copy(update=free) == BackendConfig(url="http://localhost:8000")
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name)
