@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := .setup-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real lint gen bench clean
+.PHONY: help setup demo test test-real soak lint gen bench clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: $(STAMP) ## Run the tests.
 test-real: $(STAMP) ## Run the end-to-end tests against a real engine: make test-real ENGINE_URL=http://host:8000
 	@test -n "$(ENGINE_URL)" || { echo "usage: make test-real ENGINE_URL=http://host:8000 [ENGINE_MODEL=name]"; exit 2; }
 	@ENGINE_URL="$(ENGINE_URL)" ENGINE_MODEL="$(ENGINE_MODEL)" $(BIN)/python -m pytest -m real tests/e2e
+
+soak: $(STAMP) ## A minute of random faults at half load: nothing may leak.
+	@$(BIN)/python -m pytest -m soak tests/chaos
 
 lint: $(STAMP) ## Lint, types, import rules, dependencies, the contract.
 	@$(BIN)/ruff check .

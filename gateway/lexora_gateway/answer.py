@@ -34,7 +34,7 @@ class Answer:
         head = reply.head
         headers = [(b"content-type", media_type(head.content_type, _JSON)), *receipt_headers(receipt)]
         if head.headers:
-            headers += further(head.headers)
+            headers += further(head.headers, receipt)
         await self.whole(head.status or 200, headers, reply.body)
 
     async def json(self, body: bytes, receipt: Receipt) -> None:
@@ -54,7 +54,7 @@ class Answer:
         content_type = _EVENT_STREAM if head is None else media_type(head.content_type, _EVENT_STREAM)
         headers = [(b"content-type", content_type), *_STREAM_HEADERS, self._request_id, *receipt_headers(receipt)]
         if head is not None and head.headers:
-            headers += [pair for pair in further(head.headers) if pair[0] != b"cache-control"]
+            headers += [pair for pair in further(head.headers, receipt) if pair[0] != b"cache-control"]
         self.started = True
         status = head.status if head is not None and head.status else 200
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

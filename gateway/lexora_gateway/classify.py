@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.common_pb2 import Receipt
 from lexora.v1.models_pb2 import ClassifyRequest, ClassifyResponse
 from lexora_gateway.endpoint import Asked, Endpoint
 from lexora_gateway.json_body import parse_object
+from lexora_gateway.options import call_options
 from lexora_gateway.watch import until_gone
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ClassifyTask(Endpoint):
         models = fields.items("candidate_models", "a list of names")
         if not all(isinstance(model, str) for model in models):
             fields.refuse("candidate_models", "a list of names")
-        options = CallOptions(request_id=asked.request_id)
+        options = call_options(asked.headers, asked.request_id)
         request = ClassifyRequest(options=options, task_description=task, candidate_models=models)
         response = await until_gone(receive, self._router.classify(request, asked.context))
         await answer.json(msgspec.json.encode(_shape(response)), Receipt())

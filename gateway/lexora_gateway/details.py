@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 
 from lexora.v1.common_pb2 import Receipt, UpstreamError
 
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Details:
-    """`reason` of ErrorInfo, `param` of BadRequest, `retry_after` of RetryInfo in seconds, and the project's own two."""
+    """What the details say.
+
+    `reason` of ErrorInfo, `param` of BadRequest, `retry_after` of RetryInfo in seconds, `quota` in words of QuotaFailure,
+    and the project's own two.
+    """
 
     reason: str = ""
     param: str | None = None
     retry_after: float | None = None
+    quota: str = ""
     upstream: UpstreamError | None = None
     receipt: Receipt | None = None
 
@@ -54,6 +59,11 @@ def _retry_info(details: Details, value: bytes) -> None:
     details.retry_after = delay.seconds + delay.nanos / 1e9
 
 
+def _quota_failure(details: Details, value: bytes) -> None:
+    violations = QuotaFailure.FromString(value).violations
+    details.quota = (violations[0].description or violations[0].subject) if violations else ""
+
+
 def _upstream_error(details: Details, value: bytes) -> None:
     details.upstream = UpstreamError.FromString(value)
 
@@ -66,6 +76,7 @@ _TAKE: dict[str, Callable[[Details, Any], None]] = {
     "google.rpc.ErrorInfo": _error_info,
     "google.rpc.BadRequest": _bad_request,
     "google.rpc.RetryInfo": _retry_info,
+    "google.rpc.QuotaFailure": _quota_failure,
     "lexora.v1.UpstreamError": _upstream_error,
     "lexora.v1.Receipt": _receipt,
 }

@@ -143,7 +143,7 @@ def from_status(status: Status, request_id: str) -> Failure:
             upstream.status,
             status.message,
             "api_error",
-            headers=[*further(upstream.headers), *receipt],
+            headers=[*further(upstream.headers, details.receipt), *receipt],
             content_type=media_type(upstream.content_type, JSON),
             raw=upstream.body,
         )
@@ -160,7 +160,7 @@ def _from_reason(status: Status, details: Details, request_id: str) -> Failure:
         # The text of an unforeseen status may be an exception's.
         return bug(request_id)
     http_status, kind, code = _REASONS[reason]
-    message = status.message or reason.replace("_", " ").capitalize() + "."
+    message = status.message or details.quota or reason.replace("_", " ").capitalize() + "."
     return Failure(http_status, message, kind, details.param, code)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lexora_gateway.rate_headers import PREFIX, rate_limit_headers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -27,6 +29,8 @@ _RESERVED = frozenset(
         "upgrade",
         "x-lexora-attempts",
         "x-lexora-backend",
+        "x-lexora-fallback",
+        "x-lexora-resumed",
         "x-request-id",
     )
 )
@@ -34,17 +38,21 @@ _RESERVED = frozenset(
 _NUMBERS = tuple(str(number).encode() for number in range(64))
 
 
-def further(headers: Iterable[Header]) -> HeaderList:
-    """The engine's end-to-end headers, without those that are not its business and those that no server could send."""
+def further(headers: Iterable[Header], receipt: Receipt | None = None) -> HeaderList:
+    """The engine's end-to-end headers, without those that are not its business and those that no server could send.
+
+    Its rate limits are left out where `receipt` has the client's own.
+    """
+    limited = receipt is not None and receipt.HasField("rate_limit")
     return [
         (header.name.encode(), header.value.encode())
         for header in headers
-        if header.name.lower() not in _RESERVED and _is_token(header.name) and header.value.isprintable()
+        if _is_fit(header) and not (limited and header.name.lower().startswith(PREFIX))
     ]
 
 
 def receipt_headers(receipt: Receipt) -> HeaderList:
-    """x-lexora-backend and x-lexora-attempts, as far as the receipt knows them."""
+    """x-lexora-backend, -attempts, -fallback, -resumed and x-ratelimit-*, as far as the receipt knows them."""
     found: HeaderList = []
     backend = receipt.backend
     if backend and backend.isprintable():
@@ -52,6 +60,14 @@ def receipt_headers(receipt: Receipt) -> HeaderList:
     attempts = receipt.attempts
     if attempts > 0:
         found.append((b"x-lexora-attempts", number(attempts)))
+    fallback = receipt.fallback
+    if fallback and fallback.isprintable():
+        found.append((b"x-lexora-fallback", fallback.encode()))
+    resumed = receipt.resumed
+    if resumed and resumed.isprintable():
+        found.append((b"x-lexora-resumed", resumed.encode()))
+    if receipt.HasField("rate_limit"):
+        found += rate_limit_headers(receipt.rate_limit)
     return found
 
 
@@ -63,6 +79,10 @@ def number(value: int) -> bytes:
 def media_type(content_type: str, default: bytes) -> bytes:
     """A content type as header value; `default` when it is empty or cannot be sent."""
     return content_type.encode() if content_type and content_type.isprintable() else default
+
+
+def _is_fit(header: Header) -> bool:
+    return header.name.lower() not in _RESERVED and _is_token(header.name) and header.value.isprintable()
 
 
 def _is_token(name: str) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.common_pb2 import Receipt
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_gateway.endpoint import Asked, Endpoint
 from lexora_gateway.errors import Refused, invalid
+from lexora_gateway.options import call_options
 from lexora_gateway.sse import error_event_of
 from lexora_gateway.watch import until_gone
 
@@ -49,7 +50,7 @@ class Relay(Endpoint):
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Relay the call, whole or streamed."""
-        options = CallOptions(request_id=asked.request_id)
+        options = call_options(asked.headers, asked.request_id)
         call = OpenAiCall(path=self._path, body=asked.body, content_type=_text(asked.headers))
         if self._stream_hint in asked.body:
             sink = _Sink(answer)

@@ -16,6 +16,7 @@ from lexora_gateway.endpoint import Asked, Endpoint
 from lexora_gateway.json_body import Fields, is_integer, parse_object
 from lexora_gateway.openai.messages import chat_messages
 from lexora_gateway.openai.sampling import take_sampling
+from lexora_gateway.options import call_options
 from lexora_gateway.sse import data_event
 from lexora_gateway.watch import until_gone
 
@@ -42,7 +43,7 @@ class ShortForm(Endpoint):
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Call the router in typed form, whole or streamed."""
         fields = parse_object(asked.body)
-        options = CallOptions(request_id=asked.request_id, user=fields.text("user") or "")
+        options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
         if fields.truth("stream"):
             # The terminal events are this form's own; usage has no place among them.
             fields.take("stream_options")

@@ -10,12 +10,15 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
+from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 
 # Questions about the router itself are answered from memory, or from probes with time limits of their own.
 TIMEOUT_SECONDS = 10.0
+# The file may be on a slow disk, and certificates are read as well.
+RELOAD_SECONDS = 60.0
 _MIB = 2**20
 
 
@@ -57,6 +60,11 @@ class RouterClient:
         """Counters and gauges since the start."""
         with self._told():
             return self._stub.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
+
+    def reload(self) -> ReloadReport:
+        """Let the router load its configuration again; what came of it."""
+        with self._told():
+            return self._stub.Reload(ReloadRequest(), timeout=RELOAD_SECONDS).report
 
     def stream(self, request: StreamRequest, on_message: Callable[[StreamResponse], None]) -> None:
         """Pass each message of the answer to `on_message`; leaving early, by any exception, cancels the call."""

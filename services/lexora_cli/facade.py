@@ -9,6 +9,7 @@ from lexora_gateway import GrpcRouter, create_app
 from lexora_router.config import Config
 from lexora_router.launch import stop_event
 from lexora_router.listening import HTTP, listen
+from lexora_router.source import Source
 from lexora_router.version import __version__
 
 # What surrounds a body in its message.
@@ -17,8 +18,11 @@ _ENVELOPE_BYTES = 2**20
 _log = structlog.get_logger("lexora")
 
 
-async def serve(target: str, config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile."""
+async def serve(target: str, config: Config, _source: Source) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile.
+
+    All that matters here of the configuration is read at the start only: nothing is loaded again.
+    """
     stop = stop_event()
     server = config.server
     listener = listen(server.host, server.port, HTTP)

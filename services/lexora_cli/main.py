@@ -11,6 +11,7 @@ from lexora_cli.commands.check import check
 from lexora_cli.commands.demo import demo
 from lexora_cli.commands.gateway import gateway
 from lexora_cli.commands.models import models
+from lexora_cli.commands.reload import reload
 from lexora_cli.commands.router import router
 from lexora_cli.commands.serve import serve
 from lexora_cli.commands.sim import sim
@@ -43,7 +44,7 @@ def root(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Serve": (serve, router, gateway, check),
-    "Ask a router": (chat, models, status),
+    "Ask a router": (chat, models, status, reload),
     "Try without a GPU": (demo, sim),
 }
 for _panel, _commands in _PANELS.items():

@@ -4,46 +4,51 @@ import socket
 
 import structlog
 
-from lexora_cli.draining import DrainingPort
 from lexora_cli.http_server import HttpServer
 from lexora_cli.inprocess import InProcessRouter
 from lexora_gateway import create_app
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
-from lexora_router.launch import stop_event
+from lexora_router.launch import hangup_event, stop_event
 from lexora_router.listening import HTTP, listen
+from lexora_router.reload import Reloader
 from lexora_router.serve import end, start_grpc
+from lexora_router.source import Source
 from lexora_router.version import __version__
 
 _log = structlog.get_logger("lexora")
 
 
-async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen when an address cannot be had."""
-    stop = stop_event()
+async def serve(config: Config, source: Source) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads the configuration again.
+
+    Raises CannotListen when an address cannot be had.
+    """
+    stop, hangup = stop_event(), hangup_event()
     listener = listen(config.server.host, config.server.port, HTTP)
     router = RouterApp(config)
-    port = DrainingPort(InProcessRouter(router.service))
-    http = _http_server(router, port, listener)
+    http = _http_server(router, listener)
+    reloader = Reloader(router, source, hangup)
     try:
         grpc = await start_grpc(router)
         await http.start()
+        reloader.start()
         _log.info("serving", http=http.url, grpc=grpc, version=__version__)
         await http.serve_until(stop)
         # Until the drain is over HTTP stays up: load balancers and clients are told 503, and answers run to their ends.
         await router.drain()
-        port.abort()
     finally:
+        await reloader.close()
         await http.stop()
         await end(router)
         listener.close()
     _log.info("stopped")
 
 
-def _http_server(router: RouterApp, port: DrainingPort, listener: socket.socket) -> HttpServer:
+def _http_server(router: RouterApp, listener: socket.socket) -> HttpServer:
     server = router.config.server
     app = create_app(
-        port,
+        InProcessRouter(router.service),
         version=__version__,
         max_body_bytes=server.max_body_bytes,
         max_request_timeout=server.max_request_timeout,

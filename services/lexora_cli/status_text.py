@@ -10,6 +10,7 @@ from rich.text import Text
 from lexora.v1.models_pb2 import EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_cli.plain_message import word
+from lexora_cli.reload_text import summary
 from lexora_cli.screen import harmless
 
 _COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", "unknown": "dim"}
@@ -48,6 +49,8 @@ def counters(stats: GetStatsResponse) -> Iterator[str]:
     yield f"success   {stats.success_rate:.1%}"
     yield f"tokens    {stats.total_tokens_input:,} in, {stats.total_tokens_output:,} out"
     yield f"duration  {stats.average_duration_seconds * 1000:,.0f} ms on average"
+    if stats.HasField("last_reload"):
+        yield f"reload    {summary(stats.last_reload)}"
     for title, counts in (("models", stats.requests_per_model), ("errors", stats.errors_by_type)):
         if counts:
             listed = ", ".join(f"{harmless(name)} {count:,}" for name, count in sorted(counts.items()))

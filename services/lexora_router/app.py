@@ -1,4 +1,4 @@
-"""The router as one object: built from a configuration, started and stopped inside an event loop."""
+"""The router as one object: built from a configuration, started, reloaded and stopped inside an event loop."""
 
 import asyncio
 import gc
@@ -8,20 +8,23 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from lexora_router.backends.backend import Health, build_backends
-from lexora_router.backends.catalogue import Catalogue
-from lexora_router.backends.probe import Prober
-from lexora_router.backends.routes import ModelRoutes
+from lexora_router.assembly import Assembly, Lasting
+from lexora_router.backends.backend import Health, TlsContexts
+from lexora_router.backends.tenancy import Tenancy
 from lexora_router.config import Config
 from lexora_router.grpc_server import GrpcServer
 from lexora_router.overview import Overview
-from lexora_router.pipeline import build
+from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.server import RouterService
+from lexora_router.telemetry.collector import BackendCollector
 from lexora_router.telemetry.logs import AccessLog
-from lexora_router.telemetry.metrics import BackendCollector, Metrics
+from lexora_router.telemetry.metrics import Metrics
+from lexora_router.telemetry.reloads import ReloadCollector, ReloadLog
 from lexora_router.telemetry.stats import Stats
 
 YOUNG_OBJECTS = 20_000
+# What calls that are ended after the drain may take to say so; then they are cancelled.
+ABORT_SECONDS = 5.0
 
 _log = structlog.get_logger("lexora.router")
 
@@ -31,37 +34,32 @@ class RouterApp:
 
     def __init__(self, config: Config) -> None:
         clock = time.monotonic  # finer than uvloop's own clock, and the same origin
-        self.config = config
-        self._backends = build_backends(config, clock)
-        self._catalogue = Catalogue(self._backends, ttl=config.catalogue.ttl, timeout=config.catalogue.timeout, clock=clock)
-        routes = ModelRoutes(config, self._backends, self._catalogue)
-        self._prober = Prober(
-            self._backends, interval=config.health.interval, timeout=config.health.timeout, changed=self._on_probe, clock=clock
-        )
         self.registry = _registry()
-        self.registry.register(BackendCollector(self._backends))
-        self._stats = Stats(routes.label)
-        recorders = (self._stats, Metrics(self.registry, routes.label), AccessLog())
-        self._overview = Overview(
-            self._backends,
-            routes,
-            self._prober,
-            self._stats,
-            default_for_unknown_task=config.routing.default_model_for_unknown_task or "",
-            probe_timeout=config.health.timeout + 0.5,
-            clock=clock,
-        )
+        self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
+        self._stats = Stats(self._label)
+        recorders = (self._stats, Metrics(self.registry, self._label), AccessLog())
+        self._lasting = Lasting(self._limiter, recorders, clock)
+        self._assembly = Assembly(config, self._lasting, None, self._on_probe)
+        self._retired: list[Assembly] = []
+        self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
+        self.reloads = ReloadLog()
+        self.registry.register(ReloadCollector(self.reloads))
+        self._overview = Overview(lambda: self._assembly, self._stats, self.reloads, clock=clock)
         self.service = RouterService(
-            build(routes=routes, recorders=recorders, clock=clock),
+            self._assembly.pipeline,
             self._overview,
             recorders=recorders,
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
         )
         self.grpc = GrpcServer(self.service, max_body_bytes=config.server.max_body_bytes)
-        self._tasks: list[asyncio.Task[None]] = []
         self._serving = True
         self._updates: set[asyncio.Task[None]] = set()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._assembly.config
 
     @property
     def active(self) -> int:
@@ -75,38 +73,57 @@ class RouterApp:
     async def start(self, host: str, port: int) -> int:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
         bound = await self.grpc.start(host, port)
-        self._tasks = [
-            asyncio.create_task(self._prober.run(), name="lexora-probe"),
-            asyncio.create_task(self._catalogue.keep_fresh(), name="lexora-catalogue"),
-        ]
+        self._assembly.start()
         _settle_garbage_collector()
         return bound
 
+    async def reload(self, config: Config, tls: TlsContexts | None = None) -> None:
+        """Put another configuration in force. Calls under way finish under the old one; new ones find the new one.
+
+        `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used; then nothing has changed.
+        """
+        old = self._assembly
+        new = Assembly(config, self._lasting, old, self._on_probe, tls)
+        rules = Tenancy(config).rules()
+        # From here to the end of the swap nothing awaits: no call sees half of it.
+        self._assembly = new
+        self._limiter.configure(rules, max_users=config.rate_limit.max_users)
+        self.service.pipeline = new.pipeline
+        new.start()
+        new.dispatch()  # there may be more slots than before
+        self._retired = [assembly for assembly in self._retired if assembly.busy]
+        self._retired.append(old)
+        await old.retire(new)
+
     async def drain(self) -> None:
-        """Take no new calls, and return when those under way are done or `server.drain_timeout` has passed."""
-        self.service.draining = True
-        await self.grpc.set_serving(serving=False)
-        if self.active:
-            _log.info("draining", active=self.active, timeout=self.config.server.drain_timeout)
-        try:
-            async with asyncio.timeout(self.config.server.drain_timeout):
-                await self._stats.idle()
-        except TimeoutError:
-            _log.warning("drain_timeout", active=self.active)
+        """Take no new calls, return when those under way are done, and end what is left after `server.drain_timeout`."""
+        service, seconds = self.service, self.config.server.drain_timeout
+        service.draining = True
+        await self.grpc.drain()
+        if service.active:
+            _log.info("draining", active=service.active, timeout=seconds)
+        if await service.idle(seconds):
+            return
+        _log.warning("drain_timeout", active=service.active)
+        service.abort()
+        await service.idle(ABORT_SECONDS)
 
     async def stop(self) -> None:
         """Cancel what is left and close every connection."""
         await self.grpc.stop(grace=0)
-        for task in (*self._tasks, *self._updates):
+        for task in self._updates:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._updates, return_exceptions=True)
-        await self._catalogue.close()
-        for backend in self._backends.values():
-            backend.transport.close()
+        await asyncio.gather(*self._updates, return_exceptions=True)
+        for assembly in (self._assembly, *self._retired):
+            await assembly.stop()
+
+    def _label(self, model: str) -> str:
+        return self._assembly.routes.label(model)
 
     def _on_probe(self) -> None:
-        """Load balancers are told when the last backend goes, and when the first comes back."""
-        serving = self._overview.state() is not Health.UNHEALTHY
+        """Those who wait for an endpoint that is back go on. Load balancers are told when the last backend goes, or is back."""
+        self._assembly.dispatch()
+        serving = self._assembly.health() is not Health.UNHEALTHY
         if serving != self._serving and not self.service.draining:
             self._serving = serving
             task = asyncio.create_task(self.grpc.set_serving(serving=serving))

@@ -5,6 +5,8 @@ RouterError                 status  reason
 ├── ModelNotFound              404  MODEL_NOT_FOUND        no such model, and no default backend
 ├── NotFound                   404  NOT_FOUND              an endpoint of the engine that is not relayed
 ├── TooLarge                   413  REQUEST_TOO_LARGE
+├── RateLimited                429  RATE_LIMITED           the tenant is over its rate limit
+├── QueueFull                  429  QUEUE_FULL             no room to wait, or too long a wait
 ├── Unimplemented              501  UNIMPLEMENTED
 ├── NoHealthyEndpoint          503  NO_HEALTHY_ENDPOINT
 ├── Draining                   503  DRAINING
@@ -70,6 +72,34 @@ class TooLarge(RouterError):
     reason = "REQUEST_TOO_LARGE"
 
 
+class RateLimited(RouterError):
+    """The tenant is over its rate limit; `retry_after` is in seconds, `subject` names the tenant and the bucket."""
+
+    status = 429
+    reason = "RATE_LIMITED"
+
+    def __init__(self, message: str, retry_after: float, subject: str) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.subject = subject
+
+
+class QueueFull(RouterError):
+    """The call was not admitted; `retry_after` is in seconds.
+
+    `cause`: the queue is full ("queue_full"), the wait was too long ("queue_timeout"), or would be for the call's deadline
+    ("deadline").
+    """
+
+    status = 429
+    reason = "QUEUE_FULL"
+
+    def __init__(self, message: str, retry_after: float, cause: str = "queue_full") -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.cause = cause
+
+
 class Unimplemented(RouterError):
     """The contract has it, this version does not."""
 
@@ -78,10 +108,14 @@ class Unimplemented(RouterError):
 
 
 class NoHealthyEndpoint(RouterError):
-    """No endpoint of the backend takes calls now."""
+    """No endpoint of the backend takes calls now; one may do so in `retry_after` seconds."""
 
     status = 503
     reason = "NO_HEALTHY_ENDPOINT"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Draining(RouterError):
@@ -114,6 +148,11 @@ class UpstreamRefused(UpstreamFailure):
         self.body = body
         self.headers = headers
 
+    @property
+    def retry_after(self) -> str | None:
+        """The engine's own Retry-After, in its own words."""
+        return next((value for name, value in self.headers if name == "retry-after"), None)
+
 
 class UpstreamUnreachable(UpstreamFailure):
     """No connection to the endpoint, or it broke before the answer began."""
@@ -123,10 +162,18 @@ class UpstreamUnreachable(UpstreamFailure):
 
 
 class UpstreamInvalid(UpstreamFailure):
-    """The endpoint answered something that no engine should: HTML, bad JSON, an empty 200, a redirect."""
+    """The endpoint answered something that no engine should: HTML, bad JSON, an empty 200, a redirect.
+
+    `http_status` is what it answered, 0 if that is beside the point; `retry_after` is its own hint, in its own words.
+    """
 
     status = 502
     reason = "UPSTREAM_INVALID"
+
+    def __init__(self, message: str, http_status: int = 0, retry_after: str | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.retry_after = retry_after
 
 
 class UpstreamBroken(UpstreamFailure):

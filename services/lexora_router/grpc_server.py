@@ -11,7 +11,7 @@ from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from lexora.v1 import common_pb2, embed_pb2, models_pb2, router_pb2, router_pb2_grpc, stats_pb2
+from lexora.v1 import common_pb2, embed_pb2, models_pb2, reload_pb2, router_pb2, router_pb2_grpc, stats_pb2
 from lexora_router.server import RouterService
 from lexora_router.status import StatusError
 
@@ -83,15 +83,19 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def GetStats(self, request: stats_pb2.GetStatsRequest, context: _Context) -> stats_pb2.GetStatsResponse:  # noqa: D102
         return await _served(context, self._service.get_stats(request, _wire(context)))
 
+    async def Reload(self, request: reload_pb2.ReloadRequest, context: _Context) -> reload_pb2.ReloadResponse:  # noqa: D102
+        return await _served(context, self._service.reload(request, _wire(context)))
+
 
 async def _served(context: _Context, answer: Awaitable[_Answer]) -> _Answer:
     try:
         return await answer
     except StatusError as error:
         status = error.status
-        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(status)))
-        await context.abort(_CODES[status.code], status.message)
-        raise AssertionError("abort raises") from error
+    # Not inside the handler: grpc keeps the exception that `abort` raises, and with it the one it was raised in.
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(status)))
+    await context.abort(_CODES[status.code], status.message)
+    raise AssertionError("abort raises")
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -106,11 +110,13 @@ def _wire(context: _Context) -> WireContext:
 
 
 def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:
-    return (
+    pairs = (
         ("x-request-id", receipt.request_id),
         ("x-lexora-backend", receipt.backend),
         ("x-lexora-attempts", str(receipt.attempts)),
     )
+    unusual = (("x-lexora-fallback", receipt.fallback), ("x-lexora-resumed", receipt.resumed))
+    return pairs + tuple(pair for pair in unusual if pair[1])
 
 
 def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:
@@ -162,6 +168,10 @@ class GrpcServer:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
             await self.health.set(name, state)
+
+    async def drain(self) -> None:
+        """Tell grpc.health.v1 for good that nothing is served; what `set_serving` says from now on is not heard."""
+        await self.health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, let the ones under way finish for `grace` seconds, then cancel them."""

@@ -5,9 +5,11 @@ Push, not pull: with `await emit(event)` a slot, a timeout or a span surrounds a
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 Headers = tuple[tuple[str, str], ...]
+ANONYMOUS = "anonymous"
 
 
 @dataclass(slots=True)
@@ -29,9 +31,31 @@ class Receipt:
     model: str = ""
     attempts: int = 0
     usage: Usage | None = None
+    events: int = 0  # streamed so far: about as many as tokens, before usage is known
+    fallback: str = ""
+    resumed: str = ""
+    lost_tokens: int = 0  # made by engines that died, and made again
+    rate_limit: "RateLimitState | None" = None
     dispatched_at: float = 0.0
     first_event_at: float = 0.0
     finished_at: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class BucketState:
+    """Where one token bucket stands: what fits, what is left, and seconds until it is full."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+@dataclass(slots=True, frozen=True)
+class RateLimitState:
+    """Where a tenant stands; None for what is not limited."""
+
+    requests: BucketState | None
+    tokens: BucketState | None
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,10 +80,24 @@ class Call:
     started: float
     include_usage: bool = False
     user: str = ""
+    priority: int | None = None
+    max_tokens: int | None = None
+    choices: int = 1  # answers that are asked for, each of up to max_tokens
+    fallback_allowed: bool = True
+    resume_allowed: bool = True
     deadline: float | None = None
     trace: Headers = ()
+    targets: "tuple[Target, ...]" = ()
     target: "Target | None" = None
+    lease: "Lease | None" = None
+    aborted: bool = False  # the router itself cancels it, at the end of a drain
+    endpoint: "Endpoint | None" = None
     receipt: Receipt = field(default_factory=Receipt)
+
+    @property
+    def tenant(self) -> str:
+        """Who is charged: clients that name nobody share one account."""
+        return self.user or ANONYMOUS
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,19 +139,44 @@ class Endpoint(Protocol):
     """One address of a pool."""
 
     address: str
-    in_flight: int
-    healthy: bool | None
 
     async def attempt(self, call: Call, emit: Emit, /) -> None:
         """Try the call here once; raises UpstreamFailure."""
 
 
+class Outcome(Enum):
+    """What an attempt's end says of its endpoint."""
+
+    GOOD = "good"
+    FAULT = "fault"
+    BUSY = "busy"  # 429 or 503: it is well, and has enough to do
+    NEUTRAL = "neutral"  # another 4xx, a client that left
+
+
+class Lease(Protocol):
+    """A call's place in a pool: an admitted call holds one slot at one endpoint until it is done."""
+
+    async def next(self) -> Endpoint:
+        """Endpoint of the next attempt: one that has not been tried, where there is one; waits for its slot if need be."""
+
+    def has_untried(self) -> bool:
+        """Whether an available endpoint has not been tried yet."""
+
+    def answered(self) -> None:
+        """The attempt's first token is here."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """The attempt is over."""
+
+    def pause(self) -> None:
+        """Give the slot to others while this call waits before its next attempt; its place in the queue is the first."""
+
+
 @dataclass(slots=True, frozen=True)
 class Target:
-    """Where a call may go: interchangeable endpoints, and the name the model has there."""
+    """Where a call may go: a backend, and the name that the model has there."""
 
     backend: str
-    endpoints: tuple[Endpoint, ...]
     timeouts: Timeouts
     model: str
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_MODEL_CHARS = 1024
+MAX_USER_CHARS = 1024  # of a form; what counts of it is cut later
 MAX_FORM_PARTS = 256
 MAX_CONTENT_TYPE_CHARS = 1024
 MAX_DISPOSITION_BYTES = 1024
@@ -117,6 +118,13 @@ def with_model(body: bytes, model: str) -> bytes:
     return _encoder.encode(fields)
 
 
+def with_priority(body: bytes, priority: int) -> bytes:
+    """The same JSON object with this priority, in the engine's own polarity; every other value keeps its bytes."""
+    fields: dict[str, Any] = _object(body)
+    fields["priority"] = priority
+    return _encoder.encode(fields)
+
+
 def with_stream_usage(body: bytes) -> bytes:
     """The same JSON object with `stream_options.include_usage` true; untouched where the client asked for it already.
 
@@ -137,7 +145,7 @@ def with_stream_usage(body: bytes) -> bytes:
 
 
 def inspect_multipart(content_type: str, body: bytes) -> Fields:
-    """Read `model` and `stream` of a multipart form; files are skipped over, never copied.
+    """Read `model`, `stream` and `user` of a multipart form; files are skipped over, never copied.
 
     Raises InvalidRequest for a form that is malformed or has more than MAX_FORM_PARTS parts, and for a wrong value.
     """
@@ -148,7 +156,8 @@ def inspect_multipart(content_type: str, body: bytes) -> Fields:
     stream = (form.text("stream", 16) or "").strip().lower()
     if stream not in _TRUE and stream not in _FALSE:
         raise InvalidRequest("stream must be a boolean", "stream")
-    return Fields(model=model or None, stream=stream in _TRUE)
+    user = form.text("user", MAX_USER_CHARS * 4)
+    return Fields(model=model or None, stream=stream in _TRUE, user=user or None)
 
 
 def with_model_multipart(content_type: str, body: bytes, model: str) -> bytes:

@@ -11,7 +11,8 @@ import structlog
 import uvloop
 
 from lexora_router.config import Config
-from lexora_router.config.load import ConfigError, load
+from lexora_router.config.load import ConfigError
+from lexora_router.source import Source
 from lexora_router.telemetry.logs import configure_logs
 
 FAILED = 1
@@ -20,26 +21,26 @@ _log = structlog.get_logger("lexora")
 
 
 def launch(
-    file: str | None, changes: Mapping[str, str | int | None], serve: Callable[[Config], Coroutine[Any, Any, None]]
+    file: str | None, changes: Mapping[str, str | int | None], serve: Callable[[Config, Source], Coroutine[Any, Any, None]]
 ) -> int:
     """Load the configuration, lay `changes` (keys of its server section, None for no change) over it, and serve.
 
-    Returns the exit code: 0 after a clean end, 1 when the configuration is wrong or an address cannot be had. What is wrong
-    goes to stderr in plain words.
+    `serve` gets the configuration, and where it is from, to load it again. Returns the exit code: 0 after a clean end, 1 when
+    the configuration is wrong or an address cannot be had. What is wrong goes to stderr in plain words.
     """
+    source = Source(file, changes, os.environ)
     try:
-        loaded = load(file, os.environ)
+        loaded = source.load()
     except ConfigError as error:
         sys.stderr.write(f"{complaint(error)}\n")
         return FAILED
-    given = {key: value for key, value in changes.items() if value is not None}
-    config = loaded.config.model_copy(update={"server": loaded.config.server.model_copy(update=given)})
+    config = loaded.config
     writer = configure_logs(config.logging.level, config.logging.format)
     try:
         _log.info("configuration", file=str(loaded.path) if loaded.path else None)
         for warning in loaded.warnings:
             _log.warning("configuration", warning=warning)
-        run(serve(config))
+        run(serve(config, source))
     except OSError as error:
         sys.stderr.write(f"lexora: {error}\n")
         return FAILED
@@ -74,4 +75,11 @@ def stop_event() -> asyncio.Event:
 
     for number in numbers:
         loop.add_signal_handler(number, on_signal)
+    return event
+
+
+def hangup_event() -> asyncio.Event:
+    """Set by SIGHUP, which ends the process no more. The event stays set until it is cleared."""
+    event = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, event.set)
     return event

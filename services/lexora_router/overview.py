@@ -1,13 +1,16 @@
 """Answers to the questions about the router itself: models, health, statistics."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 
-from lexora.v1 import models_pb2, stats_pb2
-from lexora_router.backends.backend import Backend, Health, combine
+from lexora.v1 import models_pb2, reload_pb2, stats_pb2
+from lexora_router.assembly import Assembly
+from lexora_router.backends.backend import Backend, Health
 from lexora_router.backends.endpoint import HttpEndpoint
-from lexora_router.backends.probe import Prober
-from lexora_router.backends.routes import ModelRoutes, RoutableModel
+from lexora_router.backends.routes import RoutableModel
+from lexora_router.policy.breaker import State
+from lexora_router.telemetry.reloads import ReloadLog, Result
 from lexora_router.telemetry.stats import Stats
 from lexora_router.version import __version__
 
@@ -18,65 +21,86 @@ _STATUS = {
     Health.UNHEALTHY: models_pb2.BACKEND_STATUS_UNHEALTHY,
 }
 
+_BREAKER = {
+    State.CLOSED: models_pb2.BREAKER_STATE_CLOSED,
+    State.HALF_OPEN: models_pb2.BREAKER_STATE_HALF_OPEN,
+    State.OPEN: models_pb2.BREAKER_STATE_OPEN,
+}
+
+_RESULTS = {
+    Result.APPLIED: reload_pb2.RELOAD_RESULT_APPLIED,
+    Result.UNCHANGED: reload_pb2.RELOAD_RESULT_UNCHANGED,
+    Result.REFUSED: reload_pb2.RELOAD_RESULT_REFUSED,
+}
+
+# A probe may take its whole time limit; then its result must still arrive.
+PROBE_SLACK_SECONDS = 0.5
+
 
 class Overview:
     """Reads the router's state; changes nothing."""
 
     def __init__(
-        self,
-        backends: Mapping[str, Backend],
-        routes: ModelRoutes,
-        prober: Prober,
-        stats: Stats,
-        *,
-        default_for_unknown_task: str,
-        probe_timeout: float,
-        clock: Callable[[], float],
+        self, assembly: Callable[[], Assembly], stats: Stats, reloads: ReloadLog, *, clock: Callable[[], float]
     ) -> None:
-        self._backends = backends
-        self._routes = routes
-        self._prober = prober
+        self._assembly = assembly
         self._stats = stats
-        self._default_for_unknown_task = default_for_unknown_task
-        self._probe_timeout = probe_timeout
+        self._reloads = reloads
         self._clock = clock
         self._started = clock()
 
     async def default_model(self) -> str:
         """The model for calls that name none; empty when there is none."""
-        return await self._routes.default_model()
+        return await self._assembly().routes.default_model()
 
     async def models(self) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""
-        models = await self._routes.models()
+        assembly = self._assembly()
+        models = await assembly.routes.models()
         capabilities = {c for model in models if model.configured for c in model.configured.capabilities}
         return models_pb2.ListModelsResponse(
             models=[_model(model) for model in models],
             available_capabilities=sorted(capabilities),
-            default_model_for_unknown_task=self._default_for_unknown_task,
+            default_model_for_unknown_task=assembly.config.routing.default_model_for_unknown_task or "",
         )
-
-    def state(self) -> Health:
-        """State of all backends together."""
-        return combine([backend.health() for backend in self._backends.values()])
 
     async def health(self, *, draining: bool) -> models_pb2.HealthResponse:
         """State of each backend; waits for the first probes, but no longer than they may take."""
+        assembly = self._assembly()
         try:
-            async with asyncio.timeout(self._probe_timeout):
-                await self._prober.first_round()
+            async with asyncio.timeout(assembly.config.health.timeout + PROBE_SLACK_SECONDS):
+                await assembly.prober.first_round()
         except TimeoutError:
             pass  # what is not known by then is told as unknown
+        now = self._clock()
         return models_pb2.HealthResponse(
-            status=models_pb2.BACKEND_STATUS_UNHEALTHY if draining else _STATUS[self.state()],
-            backends={name: _backend_health(backend) for name, backend in self._backends.items()},
+            status=models_pb2.BACKEND_STATUS_UNHEALTHY if draining else _STATUS[assembly.health()],
+            backends={name: _backend_health(backend, now) for name, backend in assembly.backends.items()},
             version=__version__,
-            uptime_seconds=self._clock() - self._started,
+            uptime_seconds=now - self._started,
+        )
+
+    def last_reload(self) -> reload_pb2.ReloadReport | None:
+        """What came of the last reload; None before the first."""
+        log, last = self._reloads, self._reloads.last
+        if last is None:
+            return None
+        return reload_pb2.ReloadReport(
+            result=_RESULTS[last.result],
+            trigger=last.trigger,
+            finished_unix=int(last.at),
+            problems=last.problems,
+            warnings=last.warnings,
+            changed_keys=last.changed,
+            keys_needing_restart=last.restart,
+            good_reloads=log.good,
+            bad_reloads=log.bad,
         )
 
     def stats(self) -> stats_pb2.GetStatsResponse:
         """Counters since the start, gauges of now."""
-        stats = self._stats
+        stats, now, backends = self._stats, self._clock(), self._assembly().backends
+        endpoints = [endpoint for backend in backends.values() for endpoint in backend.endpoints]
         return stats_pb2.GetStatsResponse(
             total_requests=stats.total,
             successful_requests=stats.succeeded,
@@ -92,8 +116,15 @@ class Overview:
             requests_per_backend=stats.per_backend,
             errors_by_type=stats.errors,
             active_requests=stats.active,
-            in_flight={e.address: e.in_flight for backend in self._backends.values() for e in backend.endpoints},
-            uptime_seconds=self._clock() - self._started,
+            in_flight=_sums((endpoint.address, endpoint.in_flight) for endpoint in endpoints),
+            uptime_seconds=now - self._started,
+            last_reload=self.last_reload(),
+            total_fallbacks=stats.fallbacks,
+            total_resumed=stats.resumed,
+            rejected_by_reason=stats.rejected,
+            queue_depth={name: backend.pool.waiting for name, backend in backends.items()},
+            limits=_sums((endpoint.address, endpoint.limit) for endpoint in endpoints if endpoint.limit is not None),
+            breakers=_breakers(endpoints, now),
         )
 
 
@@ -112,14 +143,44 @@ def _model(model: RoutableModel) -> models_pb2.Model:
     )
 
 
-def _backend_health(backend: Backend) -> models_pb2.BackendHealth:
+def _backend_health(backend: Backend, now: float) -> models_pb2.BackendHealth:
     return models_pb2.BackendHealth(
-        status=_STATUS[backend.health()], endpoints=[_endpoint_health(endpoint) for endpoint in backend.endpoints]
+        status=_STATUS[backend.health()],
+        endpoints=[_endpoint_health(endpoint, now) for endpoint in backend.endpoints],
+        waiting=backend.pool.waiting,
     )
 
 
-def _endpoint_health(endpoint: HttpEndpoint) -> models_pb2.EndpointHealth:
-    state = {None: Health.UNKNOWN, True: Health.HEALTHY, False: Health.UNHEALTHY}[endpoint.healthy]
+def _endpoint_health(endpoint: HttpEndpoint, now: float) -> models_pb2.EndpointHealth:
+    condition = endpoint.condition
+    state = {None: Health.UNKNOWN, True: Health.HEALTHY, False: Health.UNHEALTHY}[condition.healthy]
+    engine = endpoint.auto.engine if endpoint.auto is not None else None
+    said = {} if engine is None else {"waiting": int(engine.waiting), "running": int(engine.running)}
     return models_pb2.EndpointHealth(
-        address=endpoint.address, status=_STATUS[state], in_flight=endpoint.in_flight, reason=endpoint.reason
+        address=endpoint.address,
+        status=_STATUS[state],
+        in_flight=endpoint.in_flight,
+        reason=condition.reason,
+        breaker=_BREAKER[condition.breaker_state(now)],
+        limit=endpoint.limit,
+        available=condition.available(now),
+        kv_cache_usage=engine.kv_cache_usage if engine is not None else None,
+        **said,
     )
+
+
+def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    """By address: several backends may name the same one."""
+    sums: Counter[str] = Counter()
+    for address, number in pairs:
+        sums[address] += number
+    return sums
+
+
+def _breakers(endpoints: Iterable[HttpEndpoint], now: float) -> dict[str, str]:
+    """By address, the worst where several backends name the same one."""
+    worst: dict[str, State] = {}
+    for endpoint in endpoints:
+        state = endpoint.condition.breaker_state(now)
+        worst[endpoint.address] = max(state, worst.get(endpoint.address, state), key=_BREAKER.__getitem__)
+    return {address: state.value for address, state in worst.items()}

@@ -1,23 +1,69 @@
 """The whole policy, in the order a call meets it, composed in one place."""
 
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
-from lexora_router.handler import Handler, compose
-from lexora_router.layers.balance import Balance
+from lexora_router.handler import Call, Handler, compose
+from lexora_router.layers.admission import Admission, Slots
+from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
+from lexora_router.layers.fallback import Fallback
 from lexora_router.layers.observe import Observe, Recorder
+from lexora_router.layers.rate_limit import RateLimit
 from lexora_router.layers.resolve import Resolve, Routes
+from lexora_router.layers.resume import Resume
+from lexora_router.layers.retry import Retry, RetrySettings
 from lexora_router.layers.timeouts import EngineTimeouts
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.retry_budget import RetryBudget
+from lexora_router.resume.request import Source
 
 
-def build(*, routes: Routes, recorders: tuple[Recorder, ...], clock: Callable[[], float]) -> Handler:
-    """The handler of every call. `clock` is the event loop's, in seconds."""
-    return compose(
-        partial(Observe, recorders=recorders, clock=clock),  # outermost: sees every outcome
+@dataclass(frozen=True, slots=True)
+class Limiting:
+    """What the rate limit needs: the buckets, a tenant's tier, and the tokens that a call may use."""
+
+    limiter: RateLimiter
+    tier: Callable[[str], str]
+    estimate: Callable[[Call], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the layers are made of. `clock` is monotonic, in seconds. None leaves a layer out."""
+
+    routes: Routes
+    recorders: tuple[Recorder, ...]
+    pools: Mapping[str, Slots]
+    retry: RetrySettings
+    budgets: Mapping[str, RetryBudget]  # by backend
+    limiting: Limiting | None
+    fallback_on_rate_limit: bool | None
+    clock: Callable[[], float]
+    resumable: Mapping[str, Source] | None = None  # by pool
+
+
+def _rate_limit(limiting: Limiting, clock: Callable[[], float]) -> Callable[[Handler], Handler]:
+    return partial(RateLimit, limiter=limiting.limiter, tier=limiting.tier, estimate=limiting.estimate, clock=clock)
+
+
+def build(parts: Parts) -> Handler:
+    """The handler of every call."""
+    clock, limiting, on_rate_limit = parts.clock, parts.limiting, parts.fallback_on_rate_limit
+    retry = partial(Retry, settings=parts.retry, budgets=parts.budgets, clock=clock, wall_clock=time.time, jitter=random.random)
+    layers: tuple[Callable[[Handler], Handler] | None, ...] = (
+        partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
         Deadline,  # above everything that waits
-        partial(Resolve, routes=routes),  # model -> target, before anything that depends on it
-        partial(EngineTimeouts, clock=clock),  # around one attempt: silence costs an attempt, not the call
-        around=Balance(randrange=random.randrange, clock=clock),  # picks an endpoint
+        partial(Resolve, routes=parts.routes),  # model -> targets, before anything that depends on them
+        None if limiting is None else _rate_limit(limiting, clock),  # above everything that costs
+        None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
+        partial(Admission, pools=parts.pools),  # above retry: a retried call keeps its place
+        None if not parts.resumable else partial(Resume, sources=parts.resumable),  # above retry: it has attempts of its own
+        retry if parts.retry.max_retries else None,  # the one owner of attempts; never after the first byte
+        partial(Balance, clock=clock),  # picks an endpoint, and tells it how the attempt went
+        partial(EngineTimeouts, clock=clock),  # below retry: silence costs one attempt, not the call
     )
+    return compose(*(layer for layer in layers if layer is not None), around=attempt)

@@ -4,8 +4,10 @@ import structlog
 
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
-from lexora_router.launch import stop_event
+from lexora_router.launch import hangup_event, stop_event
 from lexora_router.listening import GRPC, CannotListen, address, listen
+from lexora_router.reload import Reloader
+from lexora_router.source import Source
 from lexora_router.version import __version__
 
 # After the drain: for the last messages of answers that have just ended, and for watchers of the health service.
@@ -14,15 +16,19 @@ GRACE_SECONDS = 1.0
 _log = structlog.get_logger("lexora")
 
 
-async def serve(config: Config) -> None:
-    """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen."""
-    stop = stop_event()
+async def serve(config: Config, source: Source) -> None:
+    """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen. SIGHUP loads the configuration again."""
+    stop, hangup = stop_event(), hangup_event()
     router = RouterApp(config)
+    reloader = Reloader(router, source, hangup)
     try:
-        _log.info("serving", grpc=await start_grpc(router), version=__version__)
+        grpc = await start_grpc(router)
+        reloader.start()
+        _log.info("serving", grpc=grpc, version=__version__)
         await stop.wait()
         await router.drain()
     finally:
+        await reloader.close()
         await end(router)
     _log.info("stopped")
 

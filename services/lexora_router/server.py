@@ -6,17 +6,16 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
-from google.protobuf.duration_pb2 import Duration
 
 from lexora.v1 import (
-    chat_pb2,
     common_pb2,
     embed_pb2,
     models_pb2,
     openai_pb2,
+    reload_pb2,
     router_pb2,
     stats_pb2,
 )
@@ -31,21 +30,21 @@ from lexora_router.errors import (
     UpstreamInvalid,
     http_status,
 )
-from lexora_router.handler import Call, Event, Frames, Handler, Head, Receipt, Reply
+from lexora_router.handler import Call, Event, Handler, Reply
 from lexora_router.inspect_body import Fields, inspect_json, inspect_multipart
-from lexora_router.layers.observe import Recorder
+from lexora_router.layers.observe import NOT_DONE, Recorder
+from lexora_router.messages import receipt_message, reply_message
 from lexora_router.overview import Overview
+from lexora_router.policy.priority import HIGH, LOW
 from lexora_router.status import StatusError, internal_status, status_of
+from lexora_router.stream_sink import Send, StreamSink
 from lexora_router.translate import (
-    ChunkReader,
-    CompletionChunkReader,
     chat_body,
     chat_response,
     completion_body,
     completion_response,
     embed_body,
     embed_response,
-    usage_message,
 )
 
 MAX_ID_LENGTH = 128
@@ -67,6 +66,8 @@ RELAYED_PATHS = MULTIPART_PATHS | frozenset(
 )
 
 _NO_OPTIONS = common_pb2.CallOptions()
+_FALLBACK_POLICIES = frozenset(common_pb2.FallbackPolicy.values())
+_RESUME_POLICIES = frozenset(common_pb2.ResumePolicy.values())
 
 _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
@@ -82,9 +83,6 @@ class Context(Protocol):
     def timeout(self) -> float | None: ...  # noqa: D102
 
 
-Send = Callable[[router_pb2.StreamResponse], Awaitable[None]]
-
-
 class RouterService:
     """Serves the rpcs of RouterService. Every method raises StatusError, and nothing else, for a failed call."""
 
@@ -97,7 +95,10 @@ class RouterService:
         max_body_bytes: int,
         clock: Callable[[], float],
     ) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline  # a reload puts another one here
+        self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
+        self._calls: dict[asyncio.Task[Any], Call] = {}
+        self._idle: asyncio.Event | None = None
         self._overview = overview
         self._recorders = recorders
         self._max_body_bytes = max_body_bytes
@@ -124,8 +125,8 @@ class RouterService:
 
     async def _stream(self, kind: str | None, request: router_pb2.StreamRequest, call: Call, send: Send) -> None:
         await self._fill(kind, request, call, stream=True)
-        sink = _StreamSink(kind, send, lambda: self._receipt(call))
-        await self._pipeline(call, sink)
+        sink = StreamSink(kind, send, lambda: self._receipt(call))
+        await self.pipeline(call, sink)
         await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
@@ -166,6 +167,16 @@ class RouterService:
     async def _get_stats(self, call: Call) -> stats_pb2.GetStatsResponse:
         return self._overview.stats()
 
+    async def reload(self, request: reload_pb2.ReloadRequest, context: Context) -> reload_pb2.ReloadResponse:
+        """Load the configuration again."""
+        return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._reload()))
+
+    async def _reload(self) -> reload_pb2.ReloadResponse:
+        if self.reloader is None:
+            raise Unimplemented("This router has its configuration from nowhere that it could be loaded from again.")
+        await self.reloader()
+        return reload_pb2.ReloadResponse(report=self._overview.last_reload())
+
     # -- the call
 
     async def _guarded(
@@ -178,6 +189,10 @@ class RouterService:
     ) -> _Answer:
         """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError."""
         call = self._call(options, context)
+        task = asyncio.current_task()
+        assert task is not None
+        if not always:
+            self._calls[task] = call
         try:
             if self.draining and not always:
                 raise Draining("The router is shutting down; try another one.")
@@ -187,10 +202,40 @@ class RouterService:
             self._record_unseen(call, error)
             raise StatusError(status_of(error, self._receipt(call), max_body=_error_bytes(context))) from error
         except asyncio.CancelledError:
+            # A client that left at the same moment has cancelled the task once more: then nobody needs an answer.
+            if call.aborted and task.uncancel() == 0:
+                raise StatusError(status_of(Draining(NOT_DONE), self._receipt(call), max_body=0)) from None
             raise
         except Exception as bug:  # the boundary: a client gets an identity, the log gets the rest
             _log.exception("bug", request_id=call.id)
             raise StatusError(internal_status(call.id)) from bug
+        finally:
+            self._calls.pop(task, None)
+            if not self._calls and self._idle is not None:
+                self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """Calls under way that a drain waits for: all but questions about the router."""
+        return len(self._calls)
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no call is under way, for at most so many seconds; whether that came."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._calls:
+                    self._idle = asyncio.Event()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def abort(self) -> None:
+        """End the calls under way with an error that says why, so that their clients get an end of their answers."""
+        for task, call in self._calls.items():
+            if not call.aborted:
+                call.aborted = True
+                task.cancel()
 
     def _record_unseen(self, call: Call, error: RouterError) -> None:
         """Count and write down a call that was refused before the pipeline saw it."""
@@ -212,6 +257,9 @@ class RouterService:
             stream=False,
             started=now,
             user=options.user,
+            priority=options.priority if options.HasField("priority") else None,
+            fallback_allowed=options.fallback != common_pb2.FALLBACK_POLICY_NEVER,
+            resume_allowed=options.resume != common_pb2.RESUME_POLICY_NEVER,
             deadline=None if context.timeout is None else now + context.timeout,
             trace=tuple({name: value for name, value in context.metadata if _is_trace(name, value)}.items()),
         )
@@ -255,6 +303,8 @@ class RouterService:
         call.stream = fields.stream
         call.include_usage = fields.include_usage
         call.user = call.user or (fields.user or "")[:MAX_USER_LENGTH]
+        call.max_tokens = fields.max_tokens
+        call.choices = max(fields.n or 1, 1)
 
     async def _whole(self, call: Call, read: Callable[[Reply], _Answer]) -> _Answer:
         """Serve the call; its answer is read inside the pipeline, so that one that cannot be read counts as a failure."""
@@ -265,46 +315,11 @@ class RouterService:
                 raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
             answers.append(read(event))
 
-        await self._pipeline(call, keep)
+        await self.pipeline(call, keep)
         return answers[0]
 
     def _receipt(self, call: Call) -> common_pb2.Receipt:
         return receipt_message(call.id, call.started, call.receipt)
-
-
-class _StreamSink:
-    """Sends a call's events as messages, in the form of the request; the head travels with the first frames."""
-
-    def __init__(self, kind: str | None, send: Send, receipt: Callable[[], common_pb2.Receipt]) -> None:
-        self._send = send
-        self._receipt = receipt
-        self._reader = _reader(kind)
-        self._head: Head | None = None
-
-    async def __call__(self, event: Event) -> None:
-        if isinstance(event, Frames):
-            if self._reader is not None:
-                await self._send_typed(event)
-            elif self._head is None:
-                await self._send(router_pb2.StreamResponse(frames=event.data))
-            else:
-                head, self._head = _head(self._head), None
-                await self._send(router_pb2.StreamResponse(receipt=self._receipt(), head=head, frames=event.data))
-        elif isinstance(event, Head):
-            self._head = event
-        elif self._reader is not None:
-            raise UpstreamInvalid("The engine sent a whole answer where a stream was asked for.")
-        else:
-            await self._send(router_pb2.StreamResponse(receipt=self._receipt(), reply=_reply(event)))
-
-    async def _send_typed(self, frames: Frames) -> None:
-        assert self._reader is not None
-        for chunk in self._reader.feed(frames.data):
-            receipt, self._head = (self._receipt() if self._head is not None else None), None
-            if isinstance(chunk, chat_pb2.ChatChunk):
-                await self._send(router_pb2.StreamResponse(receipt=receipt, chat=chunk))
-            else:
-                await self._send(router_pb2.StreamResponse(receipt=receipt, completion=chunk))
 
 
 async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
@@ -318,39 +333,6 @@ async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
         raise DeadlineExceeded(f"The call was not done within its deadline of {allowed:.3g} s.") from None
 
 
-def _reader(kind: str | None) -> ChunkReader | CompletionChunkReader | None:
-    match kind:
-        case "chat":
-            return ChunkReader()
-        case "completion":
-            return CompletionChunkReader()
-    return None
-
-
-def receipt_message(request_id: str, started: float, receipt: Receipt) -> common_pb2.Receipt:
-    """The receipt as the contract has it: instants become durations since the call came in."""
-    message = common_pb2.Receipt(
-        request_id=request_id,
-        backend=receipt.backend,
-        endpoint=receipt.endpoint,
-        model=receipt.model,
-        attempts=receipt.attempts,
-        usage=usage_message(receipt.usage),
-    )
-    for instant, duration in (
-        (receipt.dispatched_at, message.queue_time),
-        (receipt.first_event_at, message.time_to_first_token),
-        (receipt.finished_at, message.total_time),
-    ):
-        if instant:
-            _set_duration(duration, instant - started)
-    return message
-
-
-def _set_duration(message: Duration, seconds: float) -> None:
-    message.seconds, message.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
-
-
 def _inspect(path: str, content_type: str, body: bytes) -> Fields:
     if path in MULTIPART_PATHS and content_type.startswith("multipart/"):
         return inspect_multipart(content_type, body)
@@ -360,8 +342,14 @@ def _inspect(path: str, content_type: str, body: bytes) -> Fields:
 def _check_options(options: common_pb2.CallOptions) -> None:
     if not _is_id(options.request_id):
         raise InvalidRequest(f"request_id takes at most {MAX_ID_LENGTH} visible ASCII characters.", "options.request_id")
+    if options.HasField("priority") and not LOW <= options.priority <= HIGH:
+        raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
     if len(options.user) > MAX_USER_LENGTH:
         raise InvalidRequest(f"user takes at most {MAX_USER_LENGTH} characters.", "options.user")
+    if options.fallback not in _FALLBACK_POLICIES:
+        raise InvalidRequest("fallback is none of the known policies.", "options.fallback")
+    if options.resume not in _RESUME_POLICIES:
+        raise InvalidRequest("resume is none of the known policies.", "options.resume")
 
 
 def _is_id(name: str) -> bool:
@@ -380,20 +368,8 @@ def _error_bytes(context: Context) -> int:
     return DEFAULT_ERROR_BYTES
 
 
-def _head(head: Head) -> openai_pb2.OpenAiHead:
-    return openai_pb2.OpenAiHead(
-        status=head.status,
-        content_type=head.content_type,
-        headers=[common_pb2.Header(name=name, value=value) for name, value in head.headers],
-    )
-
-
-def _reply(reply: Reply) -> openai_pb2.OpenAiReply:
-    return openai_pb2.OpenAiReply(head=_head(reply.head), body=reply.body)
-
-
 _GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {
-    "openai": lambda reply: router_pb2.GenerateResponse(openai=_reply(reply)),
+    "openai": lambda reply: router_pb2.GenerateResponse(openai=reply_message(reply)),
     "chat": lambda reply: router_pb2.GenerateResponse(chat=chat_response(reply.body)),
     "completion": lambda reply: router_pb2.GenerateResponse(completion=completion_response(reply.body)),
 }

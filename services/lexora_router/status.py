@@ -3,15 +3,28 @@
 https://google.aip.dev/193 and google/rpc/error_details.proto.
 """
 
+import time
+
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from lexora.v1 import common_pb2
-from lexora_router.errors import RouterError, UpstreamBroken, UpstreamRefused
+from lexora_router.errors import (
+    Draining,
+    NoHealthyEndpoint,
+    QueueFull,
+    RateLimited,
+    RouterError,
+    UpstreamBroken,
+    UpstreamInvalid,
+    UpstreamRefused,
+)
+from lexora_router.policy.retry_after import parse
 
 DOMAIN = "lexora.spirrow"
-RETRY_SECONDS = 1
+RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 86_400.0
 # A message travels beside the details, percent-encoded, and both must fit into the metadata that clients accept.
 MAX_MESSAGE_BYTES = 512
 MAX_HEADER_BYTES = 512
@@ -21,6 +34,8 @@ _CODES = {
     "MODEL_NOT_FOUND": code_pb2.NOT_FOUND,
     "NOT_FOUND": code_pb2.NOT_FOUND,
     "REQUEST_TOO_LARGE": code_pb2.RESOURCE_EXHAUSTED,
+    "RATE_LIMITED": code_pb2.RESOURCE_EXHAUSTED,
+    "QUEUE_FULL": code_pb2.RESOURCE_EXHAUSTED,
     "UNIMPLEMENTED": code_pb2.UNIMPLEMENTED,
     "NO_HEALTHY_ENDPOINT": code_pb2.UNAVAILABLE,
     "DRAINING": code_pb2.UNAVAILABLE,
@@ -33,6 +48,9 @@ _CODES = {
 }
 
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto names the HTTP status of each code.
+# Statuses that pass: a Retry-After of any other one says nothing.
+_PASSING = frozenset({408, 429, 502, 503, 504})
+
 _UPSTREAM_CODES = {
     400: code_pb2.INVALID_ARGUMENT,
     401: code_pb2.UNAUTHENTICATED,
@@ -46,8 +64,6 @@ _UPSTREAM_CODES = {
     501: code_pb2.UNIMPLEMENTED,
     504: code_pb2.DEADLINE_EXCEEDED,
 }
-
-_RETRYABLE = {"NO_HEALTHY_ENDPOINT", "DRAINING"}
 
 
 class StatusError(Exception):
@@ -78,10 +94,14 @@ def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int)
     if param:
         violation = error_details_pb2.BadRequest.FieldViolation(field=param, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if error.reason in _RETRYABLE:
+    delay = retry_delay(error)
+    if delay is not None:
         hint = error_details_pb2.RetryInfo()
-        hint.retry_delay.seconds = RETRY_SECONDS
+        hint.retry_delay.seconds, hint.retry_delay.nanos = divmod(round(delay * 1e9), 1_000_000_000)
         details.append(hint)
+    if isinstance(error, RateLimited):
+        quota = error_details_pb2.QuotaFailure.Violation(subject=error.subject, description=message)
+        details.append(error_details_pb2.QuotaFailure(violations=[quota]))
     if isinstance(error, UpstreamRefused):
         details.append(
             common_pb2.UpstreamError(
@@ -101,6 +121,19 @@ def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int)
         )
     details.append(receipt)
     return status_pb2.Status(code=code_of(error), message=message, details=[_pack(detail) for detail in details])
+
+
+def retry_delay(error: RouterError) -> float | None:
+    """Seconds after which trying again makes sense; None when it does not, or nobody knows."""
+    match error:
+        case RateLimited() | QueueFull() | NoHealthyEndpoint():
+            return error.retry_after
+        case Draining():
+            return RETRY_SECONDS
+        case UpstreamRefused() | UpstreamInvalid() if error.retry_after and error.http_status in _PASSING:
+            asked = parse(error.retry_after, time.time())
+            return None if asked is None else min(asked, MAX_RETRY_SECONDS)
+    return None
 
 
 def internal_status(request_id: str) -> status_pb2.Status:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import wire
 from tests.support.process import REPOSITORY, Process, python
-from tests.support.servers import Gateway, base_config
+from tests.support.servers import Gateway, calm_config
 
 STREAMS = 50
 BEAT_MS = 20
@@ -28,7 +28,7 @@ def engine() -> Iterator[str]:
 
 @pytest.fixture
 def gateway(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Gateway(base_config(main={"url": engine}), tmp_path_factory.mktemp("gateway")) as process:
+    with Gateway(calm_config(main={"url": engine}), tmp_path_factory.mktemp("gateway")) as process:
         yield process
 
 

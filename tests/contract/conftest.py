@@ -19,7 +19,13 @@ def config_of(url: str, *, backend: dict[str, Any] | None = None, **sections: An
     main = {"url": url, "connect_timeout": 1.0, "models": ["m", "vec"], **(backend or {})}
     routing = {"default_backend": "main", "backends": {"main": main}}
     server = {"max_body_bytes": BODY_LIMIT, "drain_timeout": 5.0}
-    return Config.model_validate({"routing": routing, "server": server, **sections})
+    # One attempt, always let in, one breaker that stays closed: what an attempt comes to is what these tests look at.
+    calm = {
+        "rate_limit": {"enabled": False},
+        "retry": {"max_retries": 0},
+        "health": {"failure_threshold": 1000, "min_calls": 1000},
+    }
+    return Config.model_validate({"routing": routing, "server": server, **calm, **sections})
 
 
 @pytest.fixture

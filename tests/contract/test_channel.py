@@ -49,6 +49,7 @@ async def test_an_answer_beyond_the_default_of_clients(router: tuple[RouterApp, 
     assert found.openai.body == answer(content=text)
 
 
+@pytest.mark.parametrize("backend", [{"max_concurrency": 200}])
 async def test_200_streams_on_one_channel(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
     app, address = router
     count = 200

@@ -41,7 +41,8 @@ async def test_health(link: Link, engine: LoopEngine) -> None:
     assert found.uptime_seconds >= 0
     found.ClearField("uptime_seconds")
     healthy = models_pb2.BACKEND_STATUS_HEALTHY
-    endpoint = models_pb2.EndpointHealth(address=engine.url, status=healthy)
+    closed = models_pb2.BREAKER_STATE_CLOSED
+    endpoint = models_pb2.EndpointHealth(address=engine.url, status=healthy, breaker=closed, limit=64, available=True)
     backend = models_pb2.BackendHealth(status=healthy, endpoints=[endpoint])
     assert found == models_pb2.HealthResponse(status=healthy, backends={"main": backend}, version=__version__)
 
@@ -80,6 +81,9 @@ async def test_stats(link: Link, engine: LoopEngine) -> None:
         requests_per_backend={"main": 4},
         errors_by_type={"UPSTREAM_ERROR": 1},
         in_flight={engine.url: 0},
+        queue_depth={"main": 0},
+        limits={engine.url: 64},
+        breakers={engine.url: "closed"},
     )
 
 

@@ -10,10 +10,12 @@ from google.rpc import error_details_pb2
 from lexora.v1 import common_pb2, embed_pb2, models_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.app import RouterApp
+from lexora_router.config import Config
+from lexora_router.handler import Call, Emit, Frames, Head
 from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, openai, streamed, unary
-from tests.support.links import Outcome, channel, status_in, trailers
+from tests.support.links import Outcome, channel, running, status_in, trailers
 from tests.support.loop_engine import LoopEngine
-from tests.support.raw_server import Do, chunk, reply, stream_head
+from tests.support.raw_server import Do, chunk, closed_port, reply, stream_head
 
 ANSWERED = {"x-request-id": ID, "x-lexora-backend": "main", "x-lexora-attempts": "1"}
 
@@ -92,6 +94,50 @@ async def test_a_stock_client_learns_what_its_deadline_was_lost_on(router: tuple
     assert outcome.detail(common_pb2.Receipt).endpoint == engine.url
 
 
+def with_a_spare(url: str) -> Config:
+    """Nobody listens at the first backend; the second one is the engine."""
+    main = {"url": f"http://127.0.0.1:{closed_port()}", "models": ["m"], "fallback_backends": ["spare"]}
+    backends = {"main": main, "spare": {"url": url, "models": ["m"]}}
+    routing = {"default_backend": "main", "backends": backends}
+    return Config.model_validate({"routing": routing, "retry": {"max_retries": 0}})
+
+
+async def test_a_fallback_is_told_with_answers_and_with_failures(engine: LoopEngine) -> None:
+    told = {"x-request-id": ID, "x-lexora-backend": "spare", "x-lexora-attempts": "2"}
+    told["x-lexora-fallback"] = "main->spare;reason=UPSTREAM_UNREACHABLE"
+    async with running(with_a_spare(engine.url)) as (_, address), channel(address) as wire:
+        stub = RouterServiceStub(wire)
+        engine.answer(reply(answer()))
+        call: Any = stub.Generate(unary(openai=openai()))
+        await call
+        assert trailers(await call.trailing_metadata()) == told
+        engine.answer(STREAM)
+        call = stub.Stream(streamed(**STREAM_FORMS["chat"]))
+        assert [message async for message in call]
+        assert trailers(await call.trailing_metadata()) == told
+        engine.answer(failing("400 Bad Request", b'{"error":{"message":"No."}}'))
+        _, found, _ = await failed(stub.Generate(unary(openai=openai())))
+        # What a probe has found meanwhile may be the reason as well.
+        assert found["x-lexora-fallback"].startswith("main->spare;reason=")
+
+
+async def test_a_resumed_stream_is_told(router: tuple[RouterApp, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resumed(call: Call, emit: Emit) -> None:
+        await emit(Head(200, "text/event-stream"))
+        await emit(Frames(b"data: [DONE]\n\n"))
+        call.receipt.backend, call.receipt.attempts, call.receipt.resumed = "main", 2, "token_ids"
+
+    app, address = router
+    monkeypatch.setattr(app.service, "pipeline", resumed)
+    async with channel(address) as wire:
+        call: Any = RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["openai"]))
+        assert [message async for message in call]
+        assert trailers(await call.trailing_metadata()) == ANSWERED | {
+            "x-lexora-attempts": "2",
+            "x-lexora-resumed": "token_ids",
+        }
+
+
 async def test_a_bug_tells_an_identity_and_nothing_else(
     router: tuple[RouterApp, str], monkeypatch: pytest.MonkeyPatch, engine: LoopEngine
 ) -> None:
@@ -100,7 +146,7 @@ async def test_a_bug_tells_an_identity_and_nothing_else(
         raise KeyError("a secret")
 
     app, address = router
-    monkeypatch.setattr(app.service, "_pipeline", broken)
+    monkeypatch.setattr(app.service, "pipeline", broken)
     async with channel(address) as wire:
         stub = RouterServiceStub(wire)
         for call in (stub.Generate(unary(openai=openai())), stub.Stream(streamed(openai=openai()))):

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
@@ -32,15 +33,15 @@ def call(link: Link, request: pytest.FixtureRequest) -> Callable[..., Any]:
     return run
 
 
-def check(outcome: Outcome, url: str, code: int, reason: str, text: str) -> None:
-    """A status with this code and reason, with the receipt, and with `text` in its message."""
+def check(outcome: Outcome, url: str, code: int, reason: str, text: str, *, retry: RetryInfo | None = None) -> None:
+    """A status with this code and reason, with the receipt, this hint, and with `text` in its message."""
     assert outcome.messages == []
     assert outcome.failure.code == code
     assert text in outcome.failure.message
     info = ErrorInfo(reason=reason, domain="lexora.spirrow", metadata={"request_id": ID, "backend": "main"})
     assert outcome.detail(ErrorInfo) == info
     assert outcome.detail(common_pb2.Receipt) == receipt(url)
-    assert outcome.detail(RetryInfo) is None
+    assert outcome.detail(RetryInfo) == retry
 
 
 REFUSALS = {
@@ -62,7 +63,8 @@ async def test_the_engines_own_error(call: Callable[..., Any], engine: LoopEngin
     outcome = await call()
     number = int(status.split(maxsplit=1)[0])
     text = f"the engine answered {number}: {ERROR.decode()}"
-    check(outcome, engine.url, REFUSALS[status], "UPSTREAM_ERROR", text)
+    retry = RetryInfo(retry_delay=Duration(seconds=7)) if number in (429, 503) else None
+    check(outcome, engine.url, REFUSALS[status], "UPSTREAM_ERROR", text, retry=retry)
     assert outcome.upstream == common_pb2.UpstreamError(
         status=number,
         content_type="application/json",
@@ -72,7 +74,7 @@ async def test_the_engines_own_error(call: Callable[..., Any], engine: LoopEngin
             common_pb2.Header(name="x-ratelimit-limit-requests", value="5"),
         ],
     )
-    assert len(outcome.failure.details) == 3
+    assert len(outcome.failure.details) == 3 + (retry is not None)
     assert len(engine.requests) == 1
 
 

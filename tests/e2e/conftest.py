@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.servers import Gateway, Simulator, base_config
+from tests.support.servers import Gateway, Simulator, calm_config
 
 MODEL = "qwen3-32b"
 EMBEDDING_MODEL = "embed-small"
@@ -26,7 +26,7 @@ def sim() -> Iterator[Simulator]:
 @pytest.fixture(scope="module")
 def gateway(sim: Simulator, folder: Path) -> Iterator[Gateway]:
     main = {"url": sim.url, "models": [MODEL, EMBEDDING_MODEL]}
-    with Gateway(base_config(main=main), folder) as process:
+    with Gateway(calm_config(main=main), folder) as process:
         yield process
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support import wire
 from tests.support.engine import ScriptedEngine
 from tests.support.raw_server import chunk, reply, stream, stream_head
-from tests.support.servers import Gateway, base_config
+from tests.support.servers import Gateway, calm_config
 
 CHAT = "/v1/chat/completions"
 LIMIT = 1 << 20
@@ -31,7 +31,7 @@ def engine() -> Iterator[ScriptedEngine]:
 
 @pytest.fixture(scope="module")
 def gateway(engine: ScriptedEngine, folder: Path) -> Iterator[Gateway]:
-    config = base_config(main={"url": engine.url, "idle_timeout": 0.5})
+    config = calm_config(main={"url": engine.url, "idle_timeout": 0.5})
     config["server"]["max_body_bytes"] = LIMIT
     with Gateway(config, folder) as process:
         yield process

@@ -17,7 +17,7 @@ from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.router_pb2 import StreamRequest
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from tests.support.process import Process, python
-from tests.support.servers import LEXORA, Gateway, Simulator, base_config, write_config
+from tests.support.servers import LEXORA, Gateway, Simulator, calm_config, write_config
 
 MODEL = "qwen3-32b"
 QUICK_END = 3.0  # seconds; far below any drain
@@ -30,7 +30,7 @@ def engine() -> Iterator[Simulator]:
 
 
 def config(engine: Simulator, **server: Any) -> dict[str, Any]:
-    found = base_config(main={"url": engine.url, "models": [MODEL]})
+    found = calm_config(main={"url": engine.url, "models": [MODEL]})
     found["server"] |= server
     return found
 
@@ -164,7 +164,7 @@ def test_python_m_lexora_router_ends_its_grpc_streams(engine: Simulator, tmp_pat
 def test_a_taken_port_is_one_clear_line(command: list[str], setting: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        file = write_config(base_config(), tmp_path)
+        file = write_config(calm_config(), tmp_path)
         with Process([*LEXORA, *command, "--config", str(file), setting, str(port)]) as process:
             assert process.wait() == 1
     lines = [line for line in process.lines if "[info" not in line and "[warning" not in line]

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.support.process import Process
-from tests.support.servers import LEXORA, Gateway, Simulator, base_config, plain, write_config
+from tests.support.servers import LEXORA, Gateway, Simulator, calm_config, plain, write_config
 
 MODEL = "qwen3-32b"
 
@@ -29,7 +29,7 @@ def engine() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def gateway(engine: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    config = base_config(main={"url": engine.url, "models": [MODEL]})
+    config = calm_config(main={"url": engine.url, "models": [MODEL]})
     config["routing"]["strict_models"] = True
     with Gateway(config, tmp_path_factory.mktemp("gateway")) as started:
         yield started
@@ -60,7 +60,7 @@ def lexora(*arguments: str, stdin: str | None = None) -> subprocess.CompletedPro
 
 def test_check_tells_the_living_from_the_dead(engine: Simulator, tmp_path: Path) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
-    config = base_config(alive={"url": engine.url, "models": [MODEL]}, dead={"url": dead, "api_key": "sk-hidden"})
+    config = calm_config(alive={"url": engine.url, "models": [MODEL]}, dead={"url": dead, "api_key": "sk-hidden"})
     done = lexora("check", "--config", str(write_config(config, tmp_path)))
     assert done.returncode == 2, done.stderr
     assert re.search(rf"answers alive {engine.url}: \S+ ms, models: {MODEL}", done.stdout)
@@ -69,7 +69,7 @@ def test_check_tells_the_living_from_the_dead(engine: Simulator, tmp_path: Path)
 
 
 def test_check_is_content_when_all_is_well(engine: Simulator, tmp_path: Path) -> None:
-    file = write_config(base_config(main={"url": engine.url, "models": [MODEL]}), tmp_path)
+    file = write_config(calm_config(main={"url": engine.url, "models": [MODEL]}), tmp_path)
     done = lexora("check", "--json", "--config", str(file))
     assert done.returncode == 0
     report = json.loads(done.stdout)
@@ -177,7 +177,7 @@ def test_models_and_status(gateway: Gateway) -> None:
 
 
 def test_status_of_a_router_whose_backend_is_dead(tmp_path: Path) -> None:
-    config = base_config(main={"url": f"http://127.0.0.1:{free_port()}"})
+    config = calm_config(main={"url": f"http://127.0.0.1:{free_port()}"})
     with Gateway(config, tmp_path) as alone:
         told = lexora("status", "--router", alone.grpc)
     assert told.returncode == 1

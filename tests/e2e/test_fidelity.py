@@ -10,7 +10,7 @@ from tests.support import wire
 from tests.support.captures import Exchange, exchange, exchanges
 from tests.support.engine import ScriptedEngine
 from tests.support.raw_server import reply
-from tests.support.servers import Gateway, base_config
+from tests.support.servers import Gateway, calm_config
 
 # The gateway answers these itself, because no engine could do better: status and OpenAI's `param`.
 OWN_ANSWERS: dict[str, tuple[int, str | None]] = {
@@ -65,7 +65,7 @@ def engine() -> Iterator[ScriptedEngine]:
 
 @pytest.fixture(scope="module")
 def gateway(engine: ScriptedEngine, folder: Path) -> Iterator[Gateway]:
-    with Gateway(base_config(engine={"url": engine.url}), folder) as process:
+    with Gateway(calm_config(engine={"url": engine.url}), folder) as process:
         yield process
 
 

@@ -15,7 +15,7 @@ from tests.e2e.conftest import EMBEDDING_MODEL, MODEL
 from tests.support import wire
 from tests.support.engine import ScriptedEngine
 from tests.support.raw_server import reply
-from tests.support.servers import Gateway, Simulator, base_config
+from tests.support.servers import Gateway, Simulator, calm_config
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Tell me about foxes."}]
@@ -295,7 +295,7 @@ def engines() -> Iterator[list[ScriptedEngine]]:
 def test_health_follows_the_engines(engines: list[ScriptedEngine], tmp_path: Path) -> None:
     with Simulator(model="c") as doomed:
         backends = {"one": {"url": engines[0].url}, "doomed": {"url": doomed.url}}
-        with Gateway(base_config(**backends), tmp_path) as gateway, httpx.Client(base_url=gateway.http, verify=False) as http:
+        with Gateway(calm_config(**backends), tmp_path) as gateway, httpx.Client(base_url=gateway.http, verify=False) as http:
 
             def health() -> tuple[int, str, dict[str, str]]:
                 answer = http.get("/health")

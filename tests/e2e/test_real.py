@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 
 from tests.support import wire
-from tests.support.servers import Gateway, base_config, metric
+from tests.support.servers import Gateway, calm_config, metric
 
 pytestmark = pytest.mark.real
 
@@ -58,7 +58,7 @@ def endless(direct: httpx.Client, model: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway(engine: str, folder: Path) -> Iterator[Gateway]:
-    with Gateway(base_config(main={"url": engine}), folder) as process:
+    with Gateway(calm_config(main={"url": engine}), folder) as process:
         yield process
 
 

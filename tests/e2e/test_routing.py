@@ -16,7 +16,7 @@ from tests.support import wire
 from tests.support.engine import ScriptedEngine, until_closed
 from tests.support.process import Process
 from tests.support.raw_server import RawRequest, closed_port, reply
-from tests.support.servers import LEXORA, Gateway, base_config, write_config
+from tests.support.servers import LEXORA, Gateway, calm_config, write_config
 
 CHAT = "/v1/chat/completions"
 OK = reply(b'{"object":"chat.completion"}')
@@ -46,7 +46,7 @@ def engines() -> Iterator[dict[str, ScriptedEngine]]:
 def fleet(engines: dict[str, ScriptedEngine]) -> dict[str, Any]:
     url = {name: engine.url for name, engine in engines.items()}
     openai = {"type": "openai_compatible"}
-    config = base_config(
+    config = calm_config(
         main={"url": url["main"], "models": ["alpha"]},
         second={"url": url["second"] + "/", "models": ["beta"], "model_mapping": {"beta": "beta-0125"}},
         openai={
@@ -138,7 +138,7 @@ def test_the_list_is_exactly_what_can_be_asked(http: httpx.Client) -> None:
 def test_strict_models_and_no_default_backend(
     engines: dict[str, ScriptedEngine], tmp_path: Path, strict: bool, default: bool
 ) -> None:
-    config = base_config(main={"url": engines["main"].url, "models": ["alpha"]})
+    config = calm_config(main={"url": engines["main"].url, "models": ["alpha"]})
     config["routing"]["strict_models"] = strict
     if not default:
         del config["routing"]["default_backend"]
@@ -257,7 +257,7 @@ def test_a_hung_backend_delays_nobody(http: httpx.Client, gateway: Gateway, engi
 
 
 def test_an_engine_that_is_not_there_is_502(engines: dict[str, ScriptedEngine], tmp_path: Path) -> None:
-    config = base_config(gone={"url": f"http://127.0.0.1:{closed_port()}", "models": ["m"]})
+    config = calm_config(gone={"url": f"http://127.0.0.1:{closed_port()}", "models": ["m"]})
     with Gateway(config, tmp_path) as gateway, httpx.Client(base_url=gateway.http, verify=False) as http:
         answer = http.post(CHAT, json=chat("m"))
         assert answer.status_code in (502, 503)
@@ -295,7 +295,7 @@ def test_one_variable_is_a_whole_configuration(engines: dict[str, ScriptedEngine
 
 
 def test_environment_over_file_over_default(engines: dict[str, ScriptedEngine], tmp_path: Path) -> None:
-    config = base_config(main={"url": "http://192.0.2.1:1", "models": ["alpha"]})
+    config = calm_config(main={"url": "http://192.0.2.1:1", "models": ["alpha"]})
     config["server"] |= {"max_body_bytes": 1000}
     del config["health"]
     (tmp_path / "config").mkdir()

@@ -20,7 +20,7 @@ from tests.support import wire
 from tests.support.captures import exchange
 from tests.support.engine import ScriptedEngine, until_closed
 from tests.support.raw_server import LAST_CHUNK, RawRequest, chunk, stream_head
-from tests.support.servers import Gateway, Simulator, base_config
+from tests.support.servers import Gateway, Simulator, calm_config
 
 CHAT = "/v1/chat/completions"
 IDLE_SECONDS = 0.3
@@ -43,7 +43,7 @@ def engine() -> Iterator[ScriptedEngine]:
 def gateway(sim: Simulator, engine: ScriptedEngine, folder: Path) -> Iterator[Gateway]:
     main = {"url": sim.url, "models": [MODEL, EMBEDDING_MODEL], "idle_timeout": IDLE_SECONDS}
     scripted = {"url": engine.url, "models": ["scripted", "tiny-chat"], "idle_timeout": IDLE_SECONDS}
-    with Gateway(base_config(main=main, scripted=scripted), folder) as process:
+    with Gateway(calm_config(main=main, scripted=scripted), folder) as process:
         yield process
 
 

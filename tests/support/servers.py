@@ -1,6 +1,7 @@
 """The product's own processes, ready to be called: engines, routers, gateways, or both in one."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,15 @@ class Simulator(Process):
 class Gateway(Process):
     """`lexora serve`, or `lexora router` plus `lexora gateway`: `http` is a base URL, `grpc` is host:port."""
 
-    def __init__(self, config: dict[str, Any], folder: Path, *, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, config: dict[str, Any], folder: Path, *, env: dict[str, str] | None = None, command: Sequence[str] = ()
+    ) -> None:
         self.config_file = write_config(config, folder)
-        super().__init__([*LEXORA, "serve", "--config", str(self.config_file)], env=env, cwd=folder)
-        ready = self.wait_ready(r"serving\b.*")
+        super().__init__([*(command or LEXORA), "serve", "--config", str(self.config_file)], env=env, cwd=folder)
+        ready = self.wait_ready(r".*\bserving\b.*")
         line = plain(ready.group(0))
-        self.http = re.search(r"http=(http://\S+)", line).group(1)  # type: ignore[union-attr]
-        self.grpc = re.search(r"grpc=(\S+)", line).group(1)  # type: ignore[union-attr]
+        self.http = re.search(r'http(?:=|":")(http://[^\s"]+)', line).group(1)  # type: ignore[union-attr]
+        self.grpc = re.search(r'grpc(?:=|":")([^\s"]+)', line).group(1)  # type: ignore[union-attr]
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of a metric whose labels match."""
@@ -67,6 +70,14 @@ def base_config(**backends: dict[str, Any]) -> dict[str, Any]:
     }
     if backends:
         config["routing"] = {"default_backend": next(iter(backends)), "backends": backends}
+    return config
+
+
+def calm_config(**backends: dict[str, Any]) -> dict[str, Any]:
+    """The same with one attempt per call and breakers that stay closed: for tests of what one attempt comes to."""
+    config = base_config(**backends)
+    config["retry"] = {"max_retries": 0}
+    config["health"] |= {"failure_threshold": 1000, "min_calls": 1000}
     return config
 
 
@@ -90,4 +101,4 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-__all__ = ["LEXORA", "REPOSITORY", "Gateway", "Simulator", "base_config", "metric", "plain", "write_config"]
+__all__ = ["LEXORA", "REPOSITORY", "Gateway", "Simulator", "base_config", "calm_config", "metric", "plain", "write_config"]

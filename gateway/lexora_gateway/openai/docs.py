@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lexora_gateway.hot import AUDIO_PATHS
 from lexora_gateway.openai.examples import ERROR, POST
+from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,14 +36,17 @@ def _operation(path: str) -> dict[str, Any]:
         "tags": [tag],
         "summary": summary,
         "operationId": "post" + path.replace("/", "_").replace("-", "_"),
+        "parameters": REQUEST,
         "requestBody": {"required": True, "content": {media: {"schema": schema, "example": request}}},
         "responses": {
             "200": {
                 "description": "The answer; the engine's own, untouched, where the endpoint is relayed.",
+                "headers": ANSWER,
                 "content": {"application/json": {"schema": _OBJECT, "example": response}},
             },
             "default": {
                 "description": "An error. The engine's own errors keep their status and body.",
+                "headers": REFUSAL,
                 "content": {"application/json": {"schema": _OBJECT, "example": ERROR}},
             },
         },

@@ -42,6 +42,21 @@ STATS: dict[str, Any] = {
     "errors_by_type": {"UPSTREAM_TIMEOUT": 1},
     "active_requests": 2,
     "uptime_seconds": 3600.5,
+    "rejected_by_reason": {"queue_full": 1},
+    "queue_depth": {"vllm": 0},
+    "limits": {"http://localhost:8000": 64},
+    "breakers": {"http://localhost:8000": "closed"},
+    "last_reload": {
+        "result": "applied",
+        "trigger": "file",
+        "finished_unix": 1795388260,
+        "problems": [],
+        "warnings": [],
+        "changed_keys": ["retry.max_retries"],
+        "keys_needing_restart": [],
+        "good_reloads": 1,
+        "bad_reloads": 0,
+    },
 }
 ERROR: dict[str, Any] = {
     "error": {

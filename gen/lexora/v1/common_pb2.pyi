@@ -20,6 +20,46 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FallbackPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FallbackPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FALLBACK_POLICY_UNSPECIFIED: _FallbackPolicy.ValueType  # 0
+    """As configured."""
+    FALLBACK_POLICY_NEVER: _FallbackPolicy.ValueType  # 1
+    """Never: the failure itself is the answer."""
+
+class FallbackPolicy(_FallbackPolicy, metaclass=_FallbackPolicyEnumTypeWrapper):
+    """Whether another target may answer when the model's own fails."""
+
+FALLBACK_POLICY_UNSPECIFIED: FallbackPolicy.ValueType  # 0
+"""As configured."""
+FALLBACK_POLICY_NEVER: FallbackPolicy.ValueType  # 1
+"""Never: the failure itself is the answer."""
+Global___FallbackPolicy: _TypeAlias = FallbackPolicy  # noqa: Y015
+
+class _ResumePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResumePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResumePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESUME_POLICY_UNSPECIFIED: _ResumePolicy.ValueType  # 0
+    """As configured."""
+    RESUME_POLICY_NEVER: _ResumePolicy.ValueType  # 1
+    """Never: the stream ends with the error."""
+
+class ResumePolicy(_ResumePolicy, metaclass=_ResumePolicyEnumTypeWrapper):
+    """Whether a stream may be continued on another endpoint when its engine dies."""
+
+RESUME_POLICY_UNSPECIFIED: ResumePolicy.ValueType  # 0
+"""As configured."""
+RESUME_POLICY_NEVER: ResumePolicy.ValueType  # 1
+"""Never: the stream ends with the error."""
+Global___ResumePolicy: _TypeAlias = ResumePolicy  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -64,21 +104,37 @@ class CallOptions(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call in logs and at the engine; made by the router when empty. At most 128 visible ASCII characters."""
     user: _builtins.str
     """Who is charged and rate limited; "anonymous" when empty. At most 256 characters."""
+    priority: _builtins.int
+    """Who goes first when calls wait: 0 (last) to 100 (first), 50 is normal. The tenant's default when absent, and never more
+    than the tenant may ask.
+    """
+    fallback: Global___FallbackPolicy.ValueType
+    """Whether another target may answer when the model's own fails."""
+    resume: Global___ResumePolicy.ValueType
+    """Whether a stream may be continued on another endpoint when its engine dies."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         user: _builtins.str = ...,
+        priority: _builtins.int | None = ...,
+        fallback: Global___FallbackPolicy.ValueType = ...,
+        resume: Global___ResumePolicy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___CallOptions: _TypeAlias = CallOptions  # noqa: Y015
 
@@ -97,6 +153,9 @@ class Receipt(_message.Message):
     QUEUE_TIME_FIELD_NUMBER: _builtins.int
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_TIME_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call, as asked or made."""
     backend: _builtins.str
@@ -107,6 +166,10 @@ class Receipt(_message.Message):
     """The model that was asked of the engine, after aliases and mapping."""
     attempts: _builtins.int
     """Tries on endpoints, the successful one included."""
+    fallback: _builtins.str
+    """Set when another target answered than the model's own: "main->backup;reason=UPSTREAM_UNREACHABLE", one hop after another."""
+    resumed: _builtins.str
+    """How a stream was continued on another endpoint: "token_ids", "text", or empty when it was not."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens counted by the engine; absent while unknown."""
@@ -123,6 +186,10 @@ class Receipt(_message.Message):
     def total_time(self) -> _duration_pb2.Duration:
         """From the router's receipt of the call to its end."""
 
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimitState:
+        """Where the tenant stands with its rate limits; absent when they are off."""
+
     def __init__(
         self,
         *,
@@ -135,14 +202,79 @@ class Receipt(_message.Message):
         queue_time: _duration_pb2.Duration | None = ...,
         time_to_first_token: _duration_pb2.Duration | None = ...,
         total_time: _duration_pb2.Duration | None = ...,
+        fallback: _builtins.str = ...,
+        resumed: _builtins.str = ...,
+        rate_limit: Global___RateLimitState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["queue_time", b"queue_time", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue_time", b"queue_time", "rate_limit", b"rate_limit", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "backend", b"backend", "endpoint", b"endpoint", "model", b"model", "queue_time", b"queue_time", "request_id", b"request_id", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "backend", b"backend", "endpoint", b"endpoint", "fallback", b"fallback", "model", b"model", "queue_time", b"queue_time", "rate_limit", b"rate_limit", "request_id", b"request_id", "resumed", b"resumed", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class RateLimitState(_message.Message):
+    """Where a tenant stands with its rate limits, after this call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> Global___RateLimitBucket:
+        """The bucket of requests."""
+
+    @_builtins.property
+    def tokens(self) -> Global___RateLimitBucket:
+        """The bucket of tokens; absent when tokens are not limited."""
+
+    def __init__(
+        self,
+        *,
+        requests: Global___RateLimitBucket | None = ...,
+        tokens: Global___RateLimitBucket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimitState: _TypeAlias = RateLimitState  # noqa: Y015
+
+@_typing.final
+class RateLimitBucket(_message.Message):
+    """One token bucket."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """How much fits into it."""
+    remaining: _builtins.int
+    """How much is left now."""
+    @_builtins.property
+    def reset(self) -> _duration_pb2.Duration:
+        """Until it is full again."""
+
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+        remaining: _builtins.int = ...,
+        reset: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset", b"reset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "remaining", b"remaining", "reset", b"reset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimitBucket: _TypeAlias = RateLimitBucket  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):

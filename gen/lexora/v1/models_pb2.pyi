@@ -48,6 +48,34 @@ BACKEND_STATUS_UNHEALTHY: BackendStatus.ValueType  # 3
 """No endpoint answers."""
 Global___BackendStatus: _TypeAlias = BackendStatus  # noqa: Y015
 
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """Not told."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """All attempts go through."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 2
+    """One attempt goes through, and decides."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 3
+    """No attempt goes through."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """State of a circuit breaker."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""Not told."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""All attempts go through."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 2
+"""One attempt goes through, and decides."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 3
+"""No attempt goes through."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
 @_typing.final
 class ListModelsRequest(_message.Message):
     """Request of RouterService.ListModels."""
@@ -237,8 +265,11 @@ class BackendHealth(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     status: Global___BackendStatus.ValueType
     """Worst and best of its endpoints combined."""
+    waiting: _builtins.int
+    """Calls that wait for a slot now."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointHealth]:
         """Its endpoints, in the order of the configuration."""
@@ -248,10 +279,11 @@ class BackendHealth(_message.Message):
         *,
         status: Global___BackendStatus.ValueType = ...,
         endpoints: _abc.Iterable[Global___EndpointHealth] | None = ...,
+        waiting: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "status", b"status", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,6 +299,12 @@ class EndpointHealth(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    KV_CACHE_USAGE_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Scheme, host and port."""
     status: Global___BackendStatus.ValueType
@@ -275,6 +313,18 @@ class EndpointHealth(_message.Message):
     """Calls under way now."""
     reason: _builtins.str
     """Why it is unhealthy; empty otherwise."""
+    breaker: Global___BreakerState.ValueType
+    """Whether attempts go there."""
+    limit: _builtins.int
+    """Most calls that may be under way now; absent without a limit."""
+    waiting: _builtins.int
+    """Requests that wait inside the engine, as its own metrics last said; absent unless `concurrency: auto` reads them."""
+    available: _builtins.bool
+    """Whether calls should go there: it is not known to be down, not ejected, and its breaker lets them."""
+    running: _builtins.int
+    """Requests that run inside the engine, said in the same place."""
+    kv_cache_usage: _builtins.float
+    """Share of its KV cache that is in use, 0 to 1, said in the same place; of several caches the fullest."""
     def __init__(
         self,
         *,
@@ -282,12 +332,33 @@ class EndpointHealth(_message.Message):
         status: Global___BackendStatus.ValueType = ...,
         in_flight: _builtins.int = ...,
         reason: _builtins.str = ...,
+        breaker: Global___BreakerState.ValueType = ...,
+        limit: _builtins.int | None = ...,
+        waiting: _builtins.int | None = ...,
+        available: _builtins.bool = ...,
+        running: _builtins.int | None = ...,
+        kv_cache_usage: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_usage", b"_kv_cache_usage", "_limit", b"_limit", "_running", b"_running", "_waiting", b"_waiting", "kv_cache_usage", b"kv_cache_usage", "limit", b"limit", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "in_flight", b"in_flight", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_usage", b"_kv_cache_usage", "_limit", b"_limit", "_running", b"_running", "_waiting", b"_waiting", "address", b"address", "available", b"available", "breaker", b"breaker", "in_flight", b"in_flight", "kv_cache_usage", b"kv_cache_usage", "limit", b"limit", "reason", b"reason", "running", b"running", "status", b"status", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__kv_cache_usage: _TypeAlias = _typing.Literal["kv_cache_usage"]  # noqa: Y015
+    _WhichOneofArgType__kv_cache_usage: _TypeAlias = _typing.Literal["_kv_cache_usage", b"_kv_cache_usage"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__running: _TypeAlias = _typing.Literal["running"]  # noqa: Y015
+    _WhichOneofArgType__running: _TypeAlias = _typing.Literal["_running", b"_running"]  # noqa: Y015
+    _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
+    _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kv_cache_usage) -> _WhichOneofReturnType__kv_cache_usage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__running) -> _WhichOneofReturnType__running | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
 
 Global___EndpointHealth: _TypeAlias = EndpointHealth  # noqa: Y015
 

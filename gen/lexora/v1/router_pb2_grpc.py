@@ -5,6 +5,7 @@ import warnings
 
 from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
+from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 from lexora.v1 import router_pb2 as lexora_dot_v1_dot_router__pb2
 from lexora.v1 import stats_pb2 as lexora_dot_v1_dot_stats__pb2
 
@@ -73,6 +74,11 @@ class RouterServiceStub:
                 request_serializer=lexora_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_stats__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.Reload = channel.unary_unary(
+                '/lexora.v1.RouterService/Reload',
+                request_serializer=lexora_dot_v1_dot_reload__pb2.ReloadRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_reload__pb2.ReloadResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -128,6 +134,13 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reload(self, request, context):
+        """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -165,6 +178,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=lexora_dot_v1_dot_stats__pb2.GetStatsRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_stats__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'Reload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reload,
+                    request_deserializer=lexora_dot_v1_dot_reload__pb2.ReloadRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_reload__pb2.ReloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -357,6 +375,33 @@ class RouterService:
             '/lexora.v1.RouterService/GetStats',
             lexora_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
             lexora_dot_v1_dot_stats__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.RouterService/Reload',
+            lexora_dot_v1_dot_reload__pb2.ReloadRequest.SerializeToString,
+            lexora_dot_v1_dot_reload__pb2.ReloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,6 +15,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from lexora.v1 import embed_pb2 as _embed_pb2
 from lexora.v1 import models_pb2 as _models_pb2
+from lexora.v1 import reload_pb2 as _reload_pb2
 from lexora.v1 import router_pb2 as _router_pb2
 from lexora.v1 import stats_pb2 as _stats_pb2
 import abc as _abc_1
@@ -58,6 +59,8 @@ class RouterServiceStub:
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]
     """Counters and gauges since the start."""
+    Reload: _grpc.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]
+    """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -78,6 +81,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     GetStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counters and gauges since the start."""
+    Reload: _aio.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]  # type: ignore[assignment]
+    """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Routes generation calls to engines: queues, limits, retries, falls back and relays."""
@@ -137,5 +142,13 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stats_pb2.GetStatsResponse, _abc.Awaitable[_stats_pb2.GetStatsResponse]]:
         """Counters and gauges since the start."""
+
+    @_abc_1.abstractmethod
+    def Reload(
+        self,
+        request: _reload_pb2.ReloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reload_pb2.ReloadResponse, _abc.Awaitable[_reload_pb2.ReloadResponse]]:
+        """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/stats.proto\x12\tlexora.v1\"\x11\n\x0fGetStatsRequest\"\x93\n\n\x10GetStatsResponse\x12%\n\x0etotal_requests\x18\x01 \x01(\x03R\rtotalRequests\x12/\n\x13successful_requests\x18\x02 \x01(\x03R\x12successfulRequests\x12\'\n\x0f\x66\x61iled_requests\x18\x03 \x01(\x03R\x0e\x66\x61iledRequests\x12-\n\x12\x63\x61ncelled_requests\x18\x04 \x01(\x03R\x11\x63\x61ncelledRequests\x12!\n\x0csuccess_rate\x18\x05 \x01(\x01R\x0bsuccessRate\x12,\n\x12total_tokens_input\x18\x06 \x01(\x03R\x10totalTokensInput\x12.\n\x13total_tokens_output\x18\x07 \x01(\x03R\x11totalTokensOutput\x12\x38\n\x18\x61verage_duration_seconds\x18\x08 \x01(\x01R\x16\x61verageDurationSeconds\x12h\n\x15requests_per_endpoint\x18\t \x03(\x0b\x32\x34.lexora.v1.GetStatsResponse.RequestsPerEndpointEntryR\x13requestsPerEndpoint\x12_\n\x12requests_per_model\x18\n \x03(\x0b\x32\x31.lexora.v1.GetStatsResponse.RequestsPerModelEntryR\x10requestsPerModel\x12\x65\n\x14requests_per_backend\x18\x0b \x03(\x0b\x32\x33.lexora.v1.GetStatsResponse.RequestsPerBackendEntryR\x12requestsPerBackend\x12S\n\x0e\x65rrors_by_type\x18\x0c \x03(\x0b\x32-.lexora.v1.GetStatsResponse.ErrorsByTypeEntryR\x0c\x65rrorsByType\x12\'\n\x0f\x61\x63tive_requests\x18\r \x01(\x05R\x0e\x61\x63tiveRequests\x12\x46\n\tin_flight\x18\x0e \x03(\x0b\x32).lexora.v1.GetStatsResponse.InFlightEntryR\x08inFlight\x12%\n\x0euptime_seconds\x18\x0f \x01(\x01R\ruptimeSeconds\x12#\n\rtotal_retries\x18\x10 \x01(\x03R\x0ctotalRetries\x1a\x46\n\x18RequestsPerEndpointEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a\x43\n\x15RequestsPerModelEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a\x45\n\x17RequestsPerBackendEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a?\n\x11\x45rrorsByTypeEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a;\n\rInFlightEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/stats.proto\x12\tlexora.v1\x1a\x16lexora/v1/reload.proto\"\x11\n\x0fGetStatsRequest\"\xce\x0f\n\x10GetStatsResponse\x12%\n\x0etotal_requests\x18\x01 \x01(\x03R\rtotalRequests\x12/\n\x13successful_requests\x18\x02 \x01(\x03R\x12successfulRequests\x12\'\n\x0f\x66\x61iled_requests\x18\x03 \x01(\x03R\x0e\x66\x61iledRequests\x12-\n\x12\x63\x61ncelled_requests\x18\x04 \x01(\x03R\x11\x63\x61ncelledRequests\x12!\n\x0csuccess_rate\x18\x05 \x01(\x01R\x0bsuccessRate\x12,\n\x12total_tokens_input\x18\x06 \x01(\x03R\x10totalTokensInput\x12.\n\x13total_tokens_output\x18\x07 \x01(\x03R\x11totalTokensOutput\x12\x38\n\x18\x61verage_duration_seconds\x18\x08 \x01(\x01R\x16\x61verageDurationSeconds\x12h\n\x15requests_per_endpoint\x18\t \x03(\x0b\x32\x34.lexora.v1.GetStatsResponse.RequestsPerEndpointEntryR\x13requestsPerEndpoint\x12_\n\x12requests_per_model\x18\n \x03(\x0b\x32\x31.lexora.v1.GetStatsResponse.RequestsPerModelEntryR\x10requestsPerModel\x12\x65\n\x14requests_per_backend\x18\x0b \x03(\x0b\x32\x33.lexora.v1.GetStatsResponse.RequestsPerBackendEntryR\x12requestsPerBackend\x12S\n\x0e\x65rrors_by_type\x18\x0c \x03(\x0b\x32-.lexora.v1.GetStatsResponse.ErrorsByTypeEntryR\x0c\x65rrorsByType\x12\'\n\x0f\x61\x63tive_requests\x18\r \x01(\x05R\x0e\x61\x63tiveRequests\x12\x46\n\tin_flight\x18\x0e \x03(\x0b\x32).lexora.v1.GetStatsResponse.InFlightEntryR\x08inFlight\x12%\n\x0euptime_seconds\x18\x0f \x01(\x01R\ruptimeSeconds\x12#\n\rtotal_retries\x18\x10 \x01(\x03R\x0ctotalRetries\x12\'\n\x0ftotal_fallbacks\x18\x12 \x01(\x03R\x0etotalFallbacks\x12#\n\rtotal_resumed\x18\x13 \x01(\x03R\x0ctotalResumed\x12_\n\x12rejected_by_reason\x18\x14 \x03(\x0b\x32\x31.lexora.v1.GetStatsResponse.RejectedByReasonEntryR\x10rejectedByReason\x12L\n\x0bqueue_depth\x18\x15 \x03(\x0b\x32+.lexora.v1.GetStatsResponse.QueueDepthEntryR\nqueueDepth\x12?\n\x06limits\x18\x16 \x03(\x0b\x32\'.lexora.v1.GetStatsResponse.LimitsEntryR\x06limits\x12\x45\n\x08\x62reakers\x18\x17 \x03(\x0b\x32).lexora.v1.GetStatsResponse.BreakersEntryR\x08\x62reakers\x12\x38\n\x0blast_reload\x18\x1e \x01(\x0b\x32\x17.lexora.v1.ReloadReportR\nlastReload\x1a\x46\n\x18RequestsPerEndpointEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a\x43\n\x15RequestsPerModelEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a\x45\n\x17RequestsPerBackendEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a?\n\x11\x45rrorsByTypeEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a;\n\rInFlightEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a\x43\n\x15RejectedByReasonEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a=\n\x0fQueueDepthEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a\x39\n\x0bLimitsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a;\n\rBreakersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,18 +42,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._loaded_options = None
   _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSREQUEST']._serialized_start=36
-  _globals['_GETSTATSREQUEST']._serialized_end=53
-  _globals['_GETSTATSRESPONSE']._serialized_start=56
-  _globals['_GETSTATSRESPONSE']._serialized_end=1355
-  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._serialized_start=1019
-  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._serialized_end=1089
-  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._serialized_start=1091
-  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._serialized_end=1158
-  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._serialized_start=1160
-  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._serialized_end=1229
-  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_start=1231
-  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_end=1294
-  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_start=1296
-  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_end=1355
+  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._loaded_options = None
+  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._loaded_options = None
+  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._loaded_options = None
+  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._loaded_options = None
+  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATSREQUEST']._serialized_start=60
+  _globals['_GETSTATSREQUEST']._serialized_end=77
+  _globals['_GETSTATSRESPONSE']._serialized_start=80
+  _globals['_GETSTATSRESPONSE']._serialized_end=2078
+  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._serialized_start=1490
+  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._serialized_end=1560
+  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._serialized_start=1562
+  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._serialized_end=1629
+  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._serialized_start=1631
+  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._serialized_end=1700
+  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_start=1702
+  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_end=1765
+  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_start=1767
+  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_end=1826
+  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._serialized_start=1828
+  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._serialized_end=1895
+  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._serialized_start=1897
+  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._serialized_end=1958
+  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._serialized_start=1960
+  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._serialized_end=2017
+  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._serialized_start=2019
+  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._serialized_end=2078
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from lexora.v1 import reload_pb2 as _reload_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -141,6 +142,86 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class RejectedByReasonEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class QueueDepthEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class BreakersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOTAL_REQUESTS_FIELD_NUMBER: _builtins.int
     SUCCESSFUL_REQUESTS_FIELD_NUMBER: _builtins.int
     FAILED_REQUESTS_FIELD_NUMBER: _builtins.int
@@ -157,6 +238,13 @@ class GetStatsResponse(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_RETRIES_FIELD_NUMBER: _builtins.int
+    TOTAL_FALLBACKS_FIELD_NUMBER: _builtins.int
+    TOTAL_RESUMED_FIELD_NUMBER: _builtins.int
+    REJECTED_BY_REASON_FIELD_NUMBER: _builtins.int
+    QUEUE_DEPTH_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    LAST_RELOAD_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     """Finished calls."""
     successful_requests: _builtins.int
@@ -179,6 +267,10 @@ class GetStatsResponse(_message.Message):
     """Seconds since the router started."""
     total_retries: _builtins.int
     """Tries beyond the first of each call."""
+    total_fallbacks: _builtins.int
+    """Times a call went on to another backend."""
+    total_resumed: _builtins.int
+    """Streams that went on at another endpoint after a break."""
     @_builtins.property
     def requests_per_endpoint(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Finished calls by path of the API."""
@@ -199,6 +291,28 @@ class GetStatsResponse(_message.Message):
     def in_flight(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Calls under way now by endpoint."""
 
+    @_builtins.property
+    def rejected_by_reason(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Calls that the router refused for want of room, by reason: "rate_limit", "queue_full", "queue_timeout", "deadline",
+        "no_healthy_endpoint", "draining". They are among the failed ones.
+        """
+
+    @_builtins.property
+    def queue_depth(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Calls that wait for a slot now, by backend."""
+
+    @_builtins.property
+    def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Calls that may be under way, by endpoint; endpoints without a limit are left out."""
+
+    @_builtins.property
+    def breakers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """State of the circuit breaker by endpoint: "closed", "half_open" or "open"."""
+
+    @_builtins.property
+    def last_reload(self) -> _reload_pb2.ReloadReport:
+        """How the configuration was loaded again the last time; absent before the first time."""
+
     def __init__(
         self,
         *,
@@ -218,10 +332,17 @@ class GetStatsResponse(_message.Message):
         in_flight: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         uptime_seconds: _builtins.float = ...,
         total_retries: _builtins.int = ...,
+        total_fallbacks: _builtins.int = ...,
+        total_resumed: _builtins.int = ...,
+        rejected_by_reason: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        queue_depth: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        breakers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        last_reload: _reload_pb2.ReloadReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_reload", b"last_reload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "average_duration_seconds", b"average_duration_seconds", "cancelled_requests", b"cancelled_requests", "errors_by_type", b"errors_by_type", "failed_requests", b"failed_requests", "in_flight", b"in_flight", "requests_per_backend", b"requests_per_backend", "requests_per_endpoint", b"requests_per_endpoint", "requests_per_model", b"requests_per_model", "success_rate", b"success_rate", "successful_requests", b"successful_requests", "total_requests", b"total_requests", "total_retries", b"total_retries", "total_tokens_input", b"total_tokens_input", "total_tokens_output", b"total_tokens_output", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "average_duration_seconds", b"average_duration_seconds", "breakers", b"breakers", "cancelled_requests", b"cancelled_requests", "errors_by_type", b"errors_by_type", "failed_requests", b"failed_requests", "in_flight", b"in_flight", "last_reload", b"last_reload", "limits", b"limits", "queue_depth", b"queue_depth", "rejected_by_reason", b"rejected_by_reason", "requests_per_backend", b"requests_per_backend", "requests_per_endpoint", b"requests_per_endpoint", "requests_per_model", b"requests_per_model", "success_rate", b"success_rate", "successful_requests", b"successful_requests", "total_fallbacks", b"total_fallbacks", "total_requests", b"total_requests", "total_resumed", b"total_resumed", "total_retries", b"total_retries", "total_tokens_input", b"total_tokens_input", "total_tokens_output", b"total_tokens_output", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,10 +59,11 @@ class AnswerRelay:
         while data := await read():
             block = feed(data)
             if block:
+                receipt.events += block.count(b"data:")
                 if receipt.first_event_at:
                     await emit(Frames(block))
                 elif b"data:" in block:
-                    receipt.first_event_at = self._clock()
+                    self._answered(call)
                     await emit(head)
                     await emit(Frames(held + block))
                 elif len(held) + len(block) <= MAX_HELD_BYTES:  # a comment cut in its middle would swallow the first event
@@ -93,8 +94,13 @@ class AnswerRelay:
                 raise UpstreamBroken(f"{self._name} aborted the answer.")
         elif head.content_type.lower().startswith("text/html"):
             raise UpstreamInvalid(f"{self._name} answered {head.status} with a page (text/html).")
-        call.receipt.first_event_at = self._clock()
+        self._answered(call)
         await emit(Reply(head, body))
+
+    def _answered(self, call: Call) -> None:
+        call.receipt.first_event_at = self._clock()
+        if call.lease is not None:
+            call.lease.answered()
 
     def _usage(self, body: bytes, head: Head) -> Usage | None:
         """Usage in the body, whose JSON is checked on the way."""
@@ -114,7 +120,8 @@ class AnswerRelay:
         body = await self._read(response)
         if status >= 500 and not _is_json(body):
             shown = content_type.partition(";")[0] or "no content type"
-            return UpstreamInvalid(f"{self._name} answered {status} without a JSON error ({shown}).")
+            hint = next((value for name, value in response.headers if name == b"retry-after"), b"").decode("latin-1")
+            return UpstreamInvalid(f"{self._name} answered {status} without a JSON error ({shown}).", status, hint or None)
         return UpstreamRefused(status, content_type, body, _end_to_end(response))
 
     async def _read(self, response: Response) -> bytes:

@@ -1,14 +1,26 @@
 """A configured backend, built: its endpoints, its timeouts and its connections."""
 
-from collections.abc import Callable
+import random
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from lexora_router.backends.auto_limit import START, AutoLimit
+from lexora_router.backends.condition import Condition, Rules
 from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.backends.pool import Pool, QueueLimits
 from lexora_router.backends.protocol import protocol_of
+from lexora_router.backends.tenancy import Tenancy, input_estimate
 from lexora_router.backends.transport import Transport
 from lexora_router.config import BackendConfig, Config
 from lexora_router.handler import Target, Timeouts
+from lexora_router.policy.breaker import BreakerRules
+from lexora_router.policy.ejection import EjectionRules
+from lexora_router.policy.slow_start import SlowStart
+
+# An engine that says nothing at all for so long while streams wait, or for half of the time that they would wait, is out.
+MAX_SILENCE_SECONDS = 30.0
 
 
 class Health(Enum):
@@ -29,11 +41,17 @@ class Backend:
     endpoints: tuple[HttpEndpoint, ...]
     transport: Transport
     timeouts: Timeouts
+    pool: Pool
+    built_from: tuple[object, ...]
 
     def target(self, model: str) -> Target:
         """Where a call for this model goes; the name is the engine's after `model_mapping`."""
-        served = self.config.model_mapping.get(model, model)
-        return Target(self.name, self.endpoints, self.timeouts, served)
+        return Target(self.name, self.timeouts, self.config.model_mapping.get(model, model))
+
+    def fallback_target(self, model: str) -> Target:
+        """Where a call for another backend's model goes when that one fails; `fallback_models` wins over `model_mapping`."""
+        served = self.config.fallback_models.get(model)
+        return Target(self.name, self.timeouts, served) if served else self.target(model)
 
     def health(self) -> Health:
         """What the last probes and attempts come to."""
@@ -50,31 +68,137 @@ def combine(states: list[Health]) -> Health:
     return Health.UNHEALTHY if all(state is Health.UNHEALTHY for state in known) else Health.DEGRADED
 
 
-def build_backends(config: Config, clock: Callable[[], float]) -> dict[str, Backend]:
-    """Every configured backend by name; nothing is opened yet."""
-    return {name: _build(name, backend, config, clock) for name, backend in config.backends().items()}
+TlsContexts = Mapping[str | None, ssl.SSLContext]
 
 
-def _build(name: str, config: BackendConfig, whole: Config, clock: Callable[[], float]) -> Backend:
-    transport = Transport(connect_timeout=config.connect_timeout, clock=clock, ca_file=config.ca_file)
+def build_backends(
+    config: Config,
+    clock: Callable[[], float],
+    previous: Mapping[str, Backend] | None = None,
+    tls: TlsContexts | None = None,
+) -> dict[str, Backend]:
+    """Every configured backend by name; no connection is made yet. Raises OSError when a `ca_file` cannot be used.
+
+    A backend that was configured in the same way before is taken over. Of others the pool is, with who waits in it and what
+    was counted, and the endpoints' conditions and where their moving limits stood. `tls` has the TLS settings for each
+    `ca_file` (None: the system's); those that it lacks are read here.
+    """
+    known = previous or {}
+    built = {
+        name: _same(known.get(name), backend, config)
+        or _build(name, backend, config, known.get(name), clock=clock, tls=tls or {})
+        for name, backend in config.backends().items()
+    }
+    for name, backend in built.items():  # from here on nothing fails, so that a failed reload has changed nothing
+        if name in known and known[name] is not backend:
+            _go_on(backend, config)
+    return built
+
+
+def _go_on(backend: Backend, whole: Config) -> None:
+    """Let what was taken over of an earlier backend follow the configuration."""
+    rules = _rules(whole)
+    for endpoint in backend.endpoints:
+        endpoint.condition.follow(rules)
+    limits = _queue_limits(backend.config, whole)
+    backend.pool.follow(backend.endpoints, limits, standing=Tenancy(whole).standing, ejection=_ejection(backend.config, whole))
+
+
+def _same(known: Backend | None, config: BackendConfig, whole: Config) -> Backend | None:
+    """The known backend, if nothing that it was built from has changed."""
+    if known is None or known.config != config or known.built_from != _built_from(whole):
+        return None
+    return known
+
+
+def _built_from(whole: Config) -> tuple[object, ...]:
+    return (whole.health, whole.queue, whole.tenants, whole.server.max_response_bytes)
+
+
+def _build(
+    name: str, config: BackendConfig, whole: Config, known: Backend | None, *, clock: Callable[[], float], tls: TlsContexts
+) -> Backend:
+    before = {endpoint.address: endpoint for endpoint in known.endpoints} if known else {}
+    context = tls.get(config.ca_file)
+    transport = Transport(connect_timeout=config.connect_timeout, clock=clock, ca_file=config.ca_file, tls=context)
     protocol = protocol_of(config)
+    rules = _rules(whole)
     endpoints = tuple(
         HttpEndpoint(
             name,
             address,
             protocol=protocol,
             transport=transport,
+            condition=before[address].condition if address in before else Condition(rules),
+            limit=config.max_concurrency,
+            auto=_auto(config, before.get(address)),
             stream_usage=config.stream_usage,
+            send_priority=config.type == "vllm" and config.scheduling_policy == "priority",
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,
         )
         for address in config.endpoints
     )
+    pool = known.pool if known else _pool(name, config, whole, endpoints, clock)
     timeouts = Timeouts(config.first_token, config.idle, config.total_timeout)
-    return Backend(name, config, endpoints, transport, timeouts)
+    return Backend(name, config, endpoints, transport, timeouts, pool, _built_from(whole))
+
+
+def _pool(
+    name: str, config: BackendConfig, whole: Config, endpoints: Sequence[HttpEndpoint], clock: Callable[[], float]
+) -> Pool:
+    return Pool(
+        name,
+        endpoints,
+        _queue_limits(config, whole),
+        standing=Tenancy(whole).standing,
+        cost=input_estimate,
+        ejection=_ejection(config, whole),
+        randrange=random.randrange,
+        clock=clock,
+    )
+
+
+def _queue_limits(config: BackendConfig, whole: Config) -> QueueLimits:
+    queue = whole.queue.overridden(config.queue)
+    return QueueLimits(queue.max_size, queue.timeout, queue.aging)
+
+
+def _ejection(config: BackendConfig, whole: Config) -> EjectionRules:
+    """Ejections last as long as breakers stay open, so that one setting says when an endpoint is tried again."""
+    health = whole.health
+    return EjectionRules(
+        max_ejection_percent=health.max_ejection_percent,
+        failure_share=health.failure_rate,
+        min_volume=health.min_calls,
+        max_silence=min(MAX_SILENCE_SECONDS, config.first_token / 2),
+        base_time=health.open_time,
+        max_time=health.max_open_time,
+    )
+
+
+def _auto(config: BackendConfig, before: HttpEndpoint | None) -> AutoLimit | None:
+    """The moving limit of an endpoint, which begins where the one of an earlier configuration stood."""
+    if config.concurrency != "auto" or config.max_concurrency is None:
+        return None
+    start = before.auto.limit if before is not None and before.auto is not None else START
+    return AutoLimit(config.min_concurrency, config.max_concurrency, config.scrape_interval, start)
+
+
+def _rules(config: Config) -> Rules:
+    health = config.health
+    breaker = BreakerRules(
+        consecutive_failures=health.failure_threshold,
+        failure_share=health.failure_rate,
+        min_volume=health.min_calls,
+        window=health.window,
+        open_time=health.open_time,
+        max_open_time=health.max_open_time,
+    )
+    return Rules(breaker, SlowStart(window=health.slow_start))
 
 
 def _state(endpoint: HttpEndpoint) -> Health:
-    if endpoint.healthy is None:
+    if endpoint.condition.healthy is None:
         return Health.UNKNOWN
-    return Health.HEALTHY if endpoint.healthy else Health.UNHEALTHY
+    return Health.HEALTHY if endpoint.condition.healthy else Health.UNHEALTHY

@@ -51,6 +51,11 @@ class Catalogue:
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
 
+    def adopt(self, other: "Catalogue") -> None:
+        """Begin with what another one knows of backends with the same name, until they are asked again."""
+        for name in self._listings.keys() & other._listings.keys():
+            self._listings[name] = other._listings[name]
+
     def listed(self, backend: str) -> Mapping[str, ListedModel]:
         """Models of a backend by id, as last seen."""
         return self._listings[backend].models
@@ -69,6 +74,11 @@ class Catalogue:
             await self.fresh(self._ttl / 4)
             await asyncio.sleep(max(self._ttl / 2, 1.0))
 
+    @property
+    def refreshing(self) -> bool:
+        """Whether a round is under way."""
+        return self._refreshing is not None and not self._refreshing.done()
+
     async def close(self) -> None:
         """End a round that is under way."""
         if self._refreshing is not None:
@@ -80,7 +90,7 @@ class Catalogue:
         self._refreshed_at = self._clock()
 
     async def _ask(self, backend: Backend) -> None:
-        endpoint = next((e for e in backend.endpoints if e.healthy is not False), backend.endpoints[0])
+        endpoint = next((e for e in backend.endpoints if e.condition.healthy is not False), backend.endpoints[0])
         try:
             async with asyncio.timeout(self._timeout):
                 status, body = await backend.transport.get(

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from yarl import URL
 
 from lexora_router.backends.answer import AnswerRelay
+from lexora_router.backends.auto_limit import AutoLimit
+from lexora_router.backends.condition import Condition
 from lexora_router.backends.protocol import USAGE_PATHS, EngineProtocol
 from lexora_router.backends.transport import ConnectError, Response, Transport, TransportError, failure_of, head
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.handler import Call, Emit
-from lexora_router.inspect_body import with_model, with_model_multipart, with_stream_usage
+from lexora_router.inspect_body import with_model, with_model_multipart, with_priority, with_stream_usage
+from lexora_router.policy.priority import to_vllm
 
 MAX_CACHED_HEADS = 1024
 
@@ -17,8 +20,8 @@ MAX_CACHED_HEADS = 1024
 class HttpEndpoint:
     """An endpoint that speaks OpenAI's HTTP API.
 
-    `in_flight` counts attempts under way; `healthy` is the last word of probes and attempts (None before the first), and
-    `reason` says why it is not healthy.
+    `in_flight` counts the slots taken of at most `limit` (None: any number); the pool counts, at its choice. With `auto`
+    the limit is what that says.
     """
 
     def __init__(
@@ -28,22 +31,43 @@ class HttpEndpoint:
         *,
         protocol: EngineProtocol,
         transport: Transport,
+        condition: Condition,
+        limit: int | None,
         stream_usage: bool,
+        send_priority: bool,
         max_response_bytes: int,
         clock: Callable[[], float],
+        auto: AutoLimit | None = None,
     ) -> None:
         self.backend = backend
         self.base = URL(base)
         self.address = str(self.base).rstrip("/")
-        self.in_flight = 0
-        self.healthy: bool | None = None
-        self.reason = ""
+        self.auto = auto
+        self._limit = limit
+        self.condition = condition
         self.protocol = protocol
+        self._clock = clock
+        self._send_priority = send_priority
         self._origin = transport.origin(self.base)
         self._stream_usage = stream_usage
         self._answers = AnswerRelay(f"Backend `{backend}` at {self.address}", max_bytes=max_response_bytes, clock=clock)
         self._heads: dict[tuple[str, str], bytes] = {}
         self._own_headers = {"accept-encoding": "identity", "user-agent": "lexora"} | protocol.auth()
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts under way."""
+        return self.condition.in_flight
+
+    @property
+    def limit(self) -> int | None:
+        """Attempts that may be under way; None for any number."""
+        return self._limit if self.auto is None else self.auto.limit
+
+    def has_slot(self) -> bool:
+        """Whether one more attempt may begin."""
+        limit = self.limit
+        return limit is None or self.condition.in_flight < limit
 
     async def attempt(self, call: Call, emit: Emit) -> None:
         """Try the call here once. Raises UpstreamFailure; leaving early closes the connection, so that the engine aborts."""
@@ -62,10 +86,11 @@ class HttpEndpoint:
         try:
             return await self._origin.exchange(self._head(call, len(body)), body)
         except TransportError as error:
-            failure = failure_of(error, self.backend, self.address)
             if isinstance(error, ConnectError):
-                self.healthy, self.reason = False, failure.message
-            raise failure from error
+                reason = failure_of(error, self.backend, self.address).message
+                self.condition.found(healthy=False, reason=reason, now=self._clock())
+            # Raised where it is made: in a name it would be a cycle with this frame, and wait for the garbage collector.
+            raise failure_of(error, self.backend, self.address) from error
 
     def _head(self, call: Call, length: int) -> bytes:
         assert call.target is not None
@@ -91,5 +116,7 @@ class HttpEndpoint:
                 body = with_model_multipart(call.content_type, body, model)
             else:
                 body = with_model(body, model)
+        if self._send_priority and call.priority is not None and call.path in USAGE_PATHS:
+            body = with_priority(body, to_vllm(call.priority))
         ask = call.stream and not call.include_usage and self._stream_usage and call.path in USAGE_PATHS
         return (with_stream_usage(body) if ask else body), ask

@@ -15,6 +15,9 @@ import httptools
 
 # Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
 KEEPALIVE_SECONDS = 4.0
+# A server that closed an idle connection as a request was on its way says so within a round trip. What ends later, or by a
+# reset, is a failed attempt, and for the retries to mend.
+CROSSING_SECONDS = 0.25
 # A reader that is this far behind stops the socket until it has caught up.
 HIGH_WATER_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 256 * 1024
@@ -130,6 +133,7 @@ class _Connection(asyncio.Protocol):
         self._keep_alive = False
         self._surplus = False
         self.heard = False  # something came since the last request
+        self.ended_in_order = False
         self.idle_since = 0.0
 
     @property
@@ -192,6 +196,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._origin.forget(self)
+        # A broken pipe means that the other side's end had come before.
+        self.ended_in_order = exc is None or isinstance(exc, BrokenPipeError)
         response = self._response
         if response is None:
             return
@@ -247,6 +253,12 @@ class Origin:
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
+        self._retired = False
+
+    @property
+    def open(self) -> int:
+        """Connections there are, idle ones included."""
+        return len(self._open)
 
     async def exchange(self, head: bytes, body: bytes) -> Response:
         """Send a request; returns when the head of the answer is here. Raises TransportError.
@@ -259,7 +271,7 @@ class Origin:
             try:
                 return await _answer(kept, head, body)
             except TransportError:
-                if kept.heard or self._clock() - sent_at > CROSSING_SECONDS:
+                if kept.heard or not kept.ended_in_order or self._clock() - sent_at > CROSSING_SECONDS:
                     raise
                 # The engine closed it as the request was on its way: nothing of it was answered, so it goes again, once.
         return await _answer(await self._connect(), head, body)
@@ -271,8 +283,17 @@ class Origin:
         for connection in list(self._open):
             connection.close()
 
+    def retire(self) -> None:
+        """Keep no connection from now on: those in use go when their answers have ended."""
+        self._retired = True
+        for connection in list(self._idle):
+            connection.close()
+
     def keep(self, connection: _Connection) -> None:
         """Hold a connection for the next request."""
+        if self._retired:
+            connection.close()
+            return
         connection.idle_since = self._clock()
         self._idle.append(connection)
         if self._reaper is None:

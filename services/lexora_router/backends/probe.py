@@ -34,10 +34,10 @@ class Prober:
         self._clock = clock
         self._first = asyncio.Event()
         self._told: dict[HttpEndpoint, bool] = {}  # what the log has, which a call may have found out before the probe
-        self._waiting = sum(len(backend.endpoints) for backend in backends.values())
+        self._note_first()
 
     async def first_round(self) -> None:
-        """Return when every endpoint has been asked once."""
+        """Return when something is known of every endpoint, by a probe under this configuration or an earlier one."""
         await self._first.wait()
 
     async def run(self) -> None:
@@ -48,17 +48,20 @@ class Prober:
                     group.create_task(self._watch(endpoint, backend))
 
     async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
-        transport = Transport(connect_timeout=self._timeout, clock=self._clock, ca_file=backend.config.ca_file)
+        transport = Transport(connect_timeout=self._timeout, clock=self._clock, tls=backend.transport.tls)
         try:
             await self._probe(endpoint, transport)
-            self._waiting -= 1
-            if not self._waiting:
-                self._first.set()
+            self._note_first()
             while True:
                 await asyncio.sleep(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - not all at the same time
                 await self._probe(endpoint, transport)
         finally:
             transport.close()
+
+    def _note_first(self) -> None:
+        backends = self._backends.values()
+        if all(endpoint.condition.healthy is not None for backend in backends for endpoint in backend.endpoints):
+            self._first.set()
 
     async def _probe(self, endpoint: HttpEndpoint, transport: Transport) -> None:
         try:
@@ -73,7 +76,7 @@ class Prober:
             self._told[endpoint] = healthy
             log = _log.info if healthy else _log.warning
             log("endpoint_" + ("up" if healthy else "down"), backend=endpoint.backend, endpoint=endpoint.address, reason=reason)
-        endpoint.healthy, endpoint.reason = healthy, reason
+        endpoint.condition.found(healthy=healthy, reason=reason, now=self._clock())
         self._changed()
 
 

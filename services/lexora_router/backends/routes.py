@@ -40,32 +40,35 @@ class ModelRoutes:
         self._default_model = config.default_model() or ""
         default = config.default_backend()
         self._default = backends[default] if default is not None else None
-        self._configured: dict[str, Target] = {}
+        self._configured: dict[str, tuple[Target, ...]] = {}
         for backend in backends.values():
             for entry in backend.config.models:
-                self._configured.setdefault(entry.name, backend.target(entry.name))
+                self._configured.setdefault(entry.name, self._route(backend, entry.name))
 
-    def find(self, model: str) -> Target | None:
-        """Target of a model, by what is known now; raises InvalidRequest when none is named and there is no default."""
+    def find(self, model: str) -> tuple[Target, ...]:
+        """Targets of a model, its own first, then the fallbacks, by what is known now; empty when nobody serves it.
+
+        Raises InvalidRequest when no model is named and there is no default.
+        """
         if not model:
             return self._unnamed()
-        target = self._configured.get(model)
-        if target is not None:
-            return target
+        route = self._configured.get(model)
+        if route is not None:
+            return route
         model = self._aliases.get(model, model)
-        target = self._configured.get(model)
-        if target is not None:
-            return target
+        route = self._configured.get(model)
+        if route is not None:
+            return route
         backend = self._lister(model) or (None if self._strict else self._default)
-        return backend.target(model) if backend is not None else None
+        return self._route(backend, model) if backend is not None else ()
 
-    async def discover(self, model: str) -> Target:
+    async def discover(self, model: str) -> tuple[Target, ...]:
         """Ask the backends for models that are new; raises ModelNotFound."""
         await self._catalogue.fresh(DISCOVERY_INTERVAL)
-        target = self.find(model)
-        if target is None:
+        route = self.find(model)
+        if not route:
             raise ModelNotFound(model)
-        return target
+        return route
 
     def label(self, model: str) -> str:
         """The model's name if it is a known one, else "other": clients may not invent metric labels."""
@@ -107,11 +110,15 @@ class ModelRoutes:
             ]
         return models
 
-    def _unnamed(self) -> Target:
-        if self._default_model and (target := self.find(self._default_model)) is not None:
-            return target
+    def _route(self, backend: Backend, model: str) -> tuple[Target, ...]:
+        fallbacks = (self._backends[name].fallback_target(model) for name in backend.config.fallback_backends)
+        return (backend.target(model), *fallbacks)
+
+    def _unnamed(self) -> tuple[Target, ...]:
+        if self._default_model and (route := self.find(self._default_model)):
+            return route
         if self._default is not None:
-            return self._default.target("")
+            return self._route(self._default, "")
         raise InvalidRequest("No model is named, and no default model is configured.", "model")
 
     def _lister(self, model: str) -> Backend | None:

@@ -12,11 +12,18 @@ from lexora_router.errors import UpstreamUnreachable
 class Transport:
     """The connections of one backend, apart from every other's, so that none can starve another."""
 
-    def __init__(self, *, connect_timeout: float, clock: Callable[[], float], ca_file: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        clock: Callable[[], float],
+        ca_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._connect_timeout = connect_timeout
         self._clock = clock
         self._ca_file = ca_file
-        self._tls: ssl.SSLContext | None = None
+        self.tls = tls
         self._origins: dict[tuple[str, str, int], Origin] = {}
 
     def origin(self, base: URL) -> Origin:
@@ -45,16 +52,35 @@ class Transport:
             response.close()
         return response.status, body
 
+    def retire(self) -> None:
+        """Drop idle connections now, and each other one when its answer has ended."""
+        for origin in self._origins.values():
+            origin.retire()
+
+    @property
+    def open(self) -> int:
+        """Connections there are."""
+        return sum(origin.open for origin in self._origins.values())
+
     def close(self) -> None:
         """Drop every connection."""
         for origin in self._origins.values():
             origin.close()
 
     def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=self._ca_file)
-            self._tls.set_alpn_protocols(["http/1.1"])
-        return self._tls
+        if self.tls is None:
+            self.tls = tls_context(self._ca_file)
+        return self.tls
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """TLS settings that trust the authorities in a PEM file, or else the system's. Raises OSError.
+
+    Reading the system's takes some 50 ms: not for an event loop that serves calls.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
@@ -70,4 +96,4 @@ def failure_of(error: TransportError, backend: str, address: str) -> UpstreamUnr
     return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.")
 
 
-__all__ = ["ConnectError", "Origin", "Response", "Transport", "TransportError", "failure_of", "head"]
+__all__ = ["ConnectError", "Origin", "Response", "Transport", "TransportError", "failure_of", "head", "tls_context"]

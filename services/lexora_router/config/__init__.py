@@ -1,22 +1,25 @@
 """The configuration: what can be set (`models`), and how a file and the environment set it (`load`)."""
 
+from lexora_router.config.admission import (
+    QueueConfig,
+    QueueOverrides,
+    RateLimitConfig,
+    RateLimits,
+    RateTier,
+    TenantConfig,
+    UserLimit,
+)
+from lexora_router.config.engines import AzureConfig, BackendConfig, ModelEntry, VllmConfig
 from lexora_router.config.models import (
-    AzureConfig,
-    BackendConfig,
     CatalogueConfig,
     ClassifierConfig,
     Config,
-    FallbackConfig,
-    HealthConfig,
     LoggingConfig,
-    ModelEntry,
-    QueueConfig,
-    RateLimitConfig,
-    RetryConfig,
+    ReloadConfig,
     RoutingConfig,
     ServerConfig,
-    VllmConfig,
 )
+from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
 
 __all__ = [
     "AzureConfig",
@@ -24,14 +27,21 @@ __all__ = [
     "CatalogueConfig",
     "ClassifierConfig",
     "Config",
+    "FailoverConfig",
     "FallbackConfig",
     "HealthConfig",
     "LoggingConfig",
     "ModelEntry",
     "QueueConfig",
+    "QueueOverrides",
     "RateLimitConfig",
+    "RateLimits",
+    "RateTier",
+    "ReloadConfig",
     "RetryConfig",
     "RoutingConfig",
     "ServerConfig",
+    "TenantConfig",
+    "UserLimit",
     "VllmConfig",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from lexora_router.config.problems import nearest
 
+_LEVELS = {"low": 0, "normal": 50, "high": 100}  # the words on the scale of the numbers
 Fault = tuple[tuple[str | int, ...], str]  # key path, what is wrong
 
 
@@ -19,7 +20,10 @@ def backend_faults(backend: Mapping[str, Any]) -> Iterator[Fault]:
     if url is not None and urls:
         yield ("urls",), "give url or urls, not both"
     yield from _repeated(("urls",), urls)
+    yield from _repeated(("fallback_backends",), backend.get("fallback_backends"))
     yield from _repeated(("models",), [_model_name(entry) for entry in _items(backend.get("models"))])
+    vllm = backend.get("type", "vllm") == "vllm"
+    yield from _concurrency_faults(backend, vllm=vllm)
     azure = backend.get("azure")
     if not isinstance(azure, Mapping):
         return
@@ -27,6 +31,57 @@ def backend_faults(backend: Mapping[str, Any]) -> Iterator[Fault]:
         yield ("azure",), "works only with type openai_compatible"
     if azure.get("api", "deployments") == "deployments" and azure.get("api_version") is None:
         yield ("azure",), 'needs api_version, for example "2024-10-21" (only api: v1 works without)'
+
+
+def _concurrency_faults(backend: Mapping[str, Any], *, vllm: bool) -> Iterator[Fault]:
+    if backend.get("scheduling_policy") == "priority" and not vllm:
+        yield ("scheduling_policy",), "priority works only with type vllm"
+    if backend.get("concurrency") != "auto":
+        return
+    if not vllm:
+        yield ("concurrency",), "auto works only with type vllm"
+    elif "max_concurrency" in backend and backend["max_concurrency"] is None:
+        yield ("concurrency",), "auto needs max_concurrency"
+    yield from _order(backend, "min_concurrency", "max_concurrency")
+
+
+def retry_faults(retry: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield delays that are in the wrong order, with paths relative to retry."""
+    yield from _order(retry, "base_delay", "max_delay")
+
+
+def health_faults(health: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield durations that are in the wrong order, with paths relative to health."""
+    yield from _order(health, "open_time", "max_open_time")
+
+
+def tenant_faults(tenant: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield a priority of its own that the tenant may not ask for, with paths relative to the tenant."""
+    numbers = {key: _LEVELS.get(value, value) if isinstance(value, str) else value for key, value in tenant.items()}
+    yield from _order(numbers, "priority", "max_priority")
+
+
+def rate_limit_faults(rate_limit: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield references of users to tiers that do not exist, with paths relative to rate_limit."""
+    for name, user in _map(rate_limit.get("users")).items():
+        yield from _unknown_tier(("users", name, "tier"), user, rate_limit)
+
+
+def config_faults(config: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield references of tenants to tiers that do not exist."""
+    for name, tenant in _map(config.get("tenants")).items():
+        yield from _unknown_tier(("tenants", name, "tier"), tenant, _map(config.get("rate_limit")))
+
+
+def _unknown_tier(path: tuple[str | int, ...], holder: object, rate_limit: Mapping[str, Any]) -> Iterator[Fault]:
+    yield from _unknown(path, _map(holder).get("tier"), _map(rate_limit.get("tiers")), "tier under rate_limit.tiers")
+
+
+def _order(section: Mapping[str, Any], low: str, high: str) -> Iterator[Fault]:
+    """Compare two numbers if both are there; what has the wrong type is reported elsewhere."""
+    least, most = section.get(low), section.get(high)
+    if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
+        yield (low,), f"must not be above {high}"
 
 
 def routing_faults(routing: Mapping[str, Any]) -> Iterator[Fault]:
@@ -50,10 +105,12 @@ def _alias_faults(aliases: Mapping[str, Any]) -> Iterator[Fault]:
             yield ("aliases", alias), "must name a model, not another alias"
 
 
-def _unknown(path: tuple[str | int, ...], name: object, backends: Mapping[str, Any]) -> Iterator[Fault]:
-    if isinstance(name, str) and name not in backends:
-        near = nearest(name, backends)
-        yield path, f"no such backend under routing.backends{near and f', did you mean {near}?'}"
+def _unknown(
+    path: tuple[str | int, ...], name: object, known: Mapping[str, Any], what: str = "backend under routing.backends"
+) -> Iterator[Fault]:
+    if isinstance(name, str) and name not in known:
+        near = nearest(name, known)
+        yield path, f"no such {what}{near and f', did you mean {near}?'}"
 
 
 def _repeated(path: tuple[str | int, ...], names: object) -> Iterator[Fault]:

@@ -113,17 +113,25 @@ def _parse(text: str, form: Shape, name: str) -> Any:
         if problems:
             raise _BadValue(*(problem.message for problem in problems))
         return value
+    return text if form.kind is str else _scalar(word, form)
+
+
+def _scalar(word: str, form: Shape) -> object:
+    if word.lower() in form.choices:
+        return word.lower()
     if form.kind is bool:
         if word.lower() not in _WORDS:
-            raise _BadValue("must be true or false (or 1, 0, yes, no, on, off)")
+            raise _BadValue(f"must be true or false (or 1, 0, yes, no, on, off{_also(form)})")
         return _WORDS[word.lower()]
     if form.kind is int:
         if not re.fullmatch(r"[-+]?[0-9][0-9_]{0,30}", word):
-            raise _BadValue("must be a whole number")
+            raise _BadValue(f"must be a whole number{_also(form)}")
         return int(word.replace("_", ""))
-    if form.kind is float:
-        return _float(word)
-    return text
+    return _float(word)
+
+
+def _also(form: Shape) -> str:
+    return "".join(f", or {word}" for word in form.choices)
 
 
 def _float(word: str) -> float:

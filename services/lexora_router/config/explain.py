@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lexora_router.config.check import Fault
-from lexora_router.config.models import CROSS_CHECK
 from lexora_router.config.problems import Path, nearest
+from lexora_router.config.section import CROSS_CHECK
 from lexora_router.config.shape import Shape, at, leaves
 
 _MESSAGES = {

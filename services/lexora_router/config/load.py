@@ -1,7 +1,7 @@
 """Finds the configuration file, lays it and the environment over the defaults, and reports everything that is wrong."""
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -9,7 +9,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from lexora_router.config.check import backend_faults, routing_faults
+from lexora_router.config.check import (
+    Fault,
+    backend_faults,
+    config_faults,
+    health_faults,
+    rate_limit_faults,
+    retry_faults,
+    routing_faults,
+    tenant_faults,
+)
 from lexora_router.config.env import FILE_VARIABLE, apply
 from lexora_router.config.explain import explain
 from lexora_router.config.models import Config
@@ -22,7 +31,7 @@ from lexora_router.config.warn import warnings
 SEARCH = (FilePath("config/lexora_config.yaml"), FilePath("lexora_config.yaml"), FilePath("/etc/lexora/config.yaml"))
 MASK = "********"
 
-__all__ = ["MASK", "SEARCH", "ConfigError", "Loaded", "Problem", "dump", "load"]
+__all__ = ["MASK", "SEARCH", "ConfigError", "Loaded", "Problem", "dump", "find", "load"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
 
     `path` is the file the user named, None to look for one. Raises ConfigError with every problem.
     """
-    file = _find(path, environ)
+    file = find(path, environ)
     tree = _read(file) if file else Tree()
     apply(environ, tree)
     config = None if tree.broken else _validate(tree)
@@ -56,7 +65,8 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _find(path: str | None, environ: Mapping[str, str]) -> FilePath | None:
+def find(path: str | None, environ: Mapping[str, str]) -> FilePath | None:
+    """Return the file that would be read, whether it is there or not; None when nothing is named and nothing found."""
     named = path or environ.get(FILE_VARIABLE)
     if named:
         return FilePath(named)
@@ -120,19 +130,38 @@ def _without_empty_sections(data: Any, form: Shape | None) -> Any:
     return kept
 
 
-def _cross_faults(data: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    vllm, routing = data.get("vllm"), data.get("routing")
-    if isinstance(vllm, dict):
-        vllm = vllm if vllm.get("urls") or "url" in vllm else {**vllm, "url": ""}  # it has a default
-        yield from ((("vllm", *path), message) for path, message in backend_faults(vllm))
-    if not isinstance(routing, dict):
+def _cross_faults(data: dict[str, Any]) -> Iterator[Fault]:
+    yield from config_faults(data)
+    for path, check in _CHECKS:
+        for here, section in _sections(data, path):
+            yield from (((*here, *below), message) for below, message in check(section))
+
+
+def _sections(data: Any, path: Path, here: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the maps that the data has at a path, where `*` is any name."""
+    if not isinstance(data, dict):
         return
-    yield from ((("routing", *path), message) for path, message in routing_faults(routing))
-    backends = routing.get("backends")
-    for name, backend in backends.items() if isinstance(backends, dict) else ():
-        if isinstance(backend, dict):
-            at = ("routing", "backends", name)
-            yield from (((*at, *path), message) for path, message in backend_faults(backend))
+    if not path:
+        yield here, data
+        return
+    for name in data if path[0] == "*" else (path[0],):
+        yield from _sections(data.get(str(name)), path[1:], (*here, name))
+
+
+def _vllm_faults(vllm: Mapping[str, Any]) -> Iterator[Fault]:
+    has_url = vllm.get("urls") or "url" in vllm
+    yield from backend_faults(vllm if has_url else {**vllm, "url": ""})  # it has a default
+
+
+_CHECKS: tuple[tuple[Path, Callable[[Mapping[str, Any]], Iterator[Fault]]], ...] = (
+    (("vllm",), _vllm_faults),
+    (("rate_limit",), rate_limit_faults),
+    (("retry",), retry_faults),
+    (("health",), health_faults),
+    (("tenants", "*"), tenant_faults),
+    (("routing",), routing_faults),
+    (("routing", "backends", "*"), backend_faults),
+)
 
 
 def _check_keys(config: Config, environ: Mapping[str, str], tree: Tree) -> None:

@@ -17,7 +17,7 @@ class Shape:
     kind: type
     optional: bool = False  # null is allowed
     item: Any = None  # the annotation of a tuple's items or a dict's values
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # the words of a str; of an int or a bool, the words that may stand instead
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -46,8 +46,9 @@ def shape(annotation: Any) -> Shape:
     if origin is Annotated:
         return shape(arguments[0])
     if origin in (Union, types.UnionType):
-        inner = shape(next(argument for argument in arguments if argument is not types.NoneType))
-        return Shape(inner.kind, optional=True, item=inner.item, choices=inner.choices)
+        first, *words = [shape(argument) for argument in arguments if argument is not types.NoneType]
+        choices = first.choices + tuple(choice for form in words for choice in form.choices)
+        return Shape(first.kind, types.NoneType in arguments, first.item, choices)
     if origin is Literal:
         return Shape(str, choices=arguments)
     if origin is tuple:

@@ -1,13 +1,14 @@
 """The value types of the configuration: each refuses nonsense at the key where it was written."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict
 
 WEEK = 7 * 24 * 3600.0  # no duration is longer: a larger number is a slip of the unit
 MAX_ITEMS = 4096  # entries of one list or map
+PRIORITIES = ("high", "normal", "low")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -83,6 +84,23 @@ def _absolute_path(path: str) -> str:
     return path
 
 
+def priority(value: object) -> object:
+    """Check a priority: a word in any case, or a whole number, which may be text. Raises ValueError."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(word, str) and re.fullmatch(r"[0-9]{1,3}", word):
+        word = int(word)
+    number = isinstance(word, int) and not isinstance(word, bool) and 0 <= word <= 100
+    if not number and word not in PRIORITIES:
+        raise ValueError(f"must be one of {', '.join(PRIORITIES)}, or a whole number from 0 to 100")
+    return word
+
+
+def _resume(value: object) -> object:
+    if not isinstance(value, bool) and value != "text":
+        raise ValueError("must be true, false or text")
+    return value
+
+
 # Scalars are strict: `port: true` and `name: 4` are slips, not values. The environment converts its strings itself.
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1024), AfterValidator(_plain_text)]
@@ -95,6 +113,11 @@ EnvName = Annotated[str, Strict(), AfterValidator(_env_name)]
 Port = Annotated[int, Strict(), Field(ge=0, le=65535)]
 Count = Annotated[int, Strict(), Field(ge=0, le=2**53)]
 Positive = Annotated[int, Strict(), Field(ge=1, le=2**53)]
+Percent = Annotated[int, Strict(), Field(ge=0, le=100)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Rate = Annotated[float, Strict(), Field(gt=0, le=1e9, allow_inf_nan=False)]  # per second
 Seconds = Annotated[float, Strict(), Field(gt=0, le=WEEK, allow_inf_nan=False)]
 Delay = Annotated[float, Strict(), Field(ge=0, le=WEEK, allow_inf_nan=False)]
+# What may be written in two ways has a check of its own, since pydantic would report each way apart.
+Priority = Annotated[int | Literal["high", "normal", "low"], BeforeValidator(priority)]
+Resume = Annotated[bool | Literal["text"], BeforeValidator(_resume)]

@@ -8,21 +8,14 @@ from lexora_router.config.positions import Tree
 from lexora_router.config.problems import Path, Problem
 
 # Read and checked, and without effect so far. `*` is any name. Take a key out when its layer is in the pipeline.
-NOT_YET_IN_FORCE = (
-    "rate_limit",
-    "retry",
-    "fallback",
-    "queue",
-    "routing.classifier",
-    "routing.backends.*.fallback_backends",
-    "routing.backends.*.max_concurrency",
-)
+NOT_YET_IN_FORCE = ("routing.classifier",)
 
 
 def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield one line for each thing that is allowed and probably not meant."""
     yield from _unset_keys(config, tree, environ)
     yield from _models_twice(config, tree)
+    yield from _useless_fallbacks(config, tree)
     yield from _unused_vllm(config, tree)
     classifier = config.routing.classifier.backend
     if classifier is not None and classifier not in config.routing.backends:
@@ -52,6 +45,18 @@ def _models_twice(config: Config, tree: Tree) -> Iterator[str]:
         if alias in owners:
             path = ("routing", "aliases", alias)
             yield _line(tree, path, f"has no effect: {owners[alias]} has a model of this name")
+
+
+def _useless_fallbacks(config: Config, tree: Tree) -> Iterator[str]:
+    backends = config.backends()
+    for name, backend in backends.items():
+        for index, other in enumerate(backend.fallback_backends):
+            target = backends[other]
+            served = {model.name for model in target.models} | {*target.model_mapping, *target.fallback_models}
+            # A target without `models` serves what it lists, which is not known here.
+            if backend.models and target.models and served.isdisjoint(model.name for model in backend.models):
+                message = f"{other} serves none of the models of {name}: give {other} fallback_models or model_mapping"
+                yield _line(tree, ("routing", "backends", name, "fallback_backends", index), message)
 
 
 def _unused_vllm(config: Config, tree: Tree) -> Iterator[str]:

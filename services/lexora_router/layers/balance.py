@@ -1,32 +1,55 @@
-"""Which endpoint of the target's pool gets the attempt."""
+"""Which endpoint gets the attempt, and what the attempt's end says of it."""
 
 from collections.abc import Callable
 
-from lexora_router.handler import Call, Emit
-from lexora_router.policy.picker import pick
+from lexora_router.errors import UpstreamFailure, UpstreamInvalid, UpstreamRefused
+from lexora_router.handler import Call, Emit, Handler, Outcome
+
+# Backpressure: the endpoint is well, and says that it has enough to do.
+BUSY = frozenset({429, 503})
 
 
 class Balance:
-    """The innermost handler: picks an endpoint and tries the call there.
+    """Gets the attempt's endpoint from the call's lease, and tells the endpoint how the attempt went.
 
-    The attempt is counted when the endpoint is chosen, not when it is connected, or a burst would all go to one.
+    Above the timeouts: waiting for a slot is not the engine's silence, and a silent endpoint is judged by its silence.
     """
 
-    def __init__(self, *, randrange: Callable[[int], int], clock: Callable[[], float]) -> None:
-        self._randrange = randrange
+    def __init__(self, inner: Handler, *, clock: Callable[[], float]) -> None:
+        self._inner = inner
         self._clock = clock
 
     async def __call__(self, call: Call, emit: Emit) -> None:
-        """Try the call on one endpoint of its target."""
-        assert call.target is not None
-        endpoints = call.target.endpoints
-        endpoint = endpoints[pick(endpoints, self._randrange)]
+        """Serve one attempt."""
+        lease = call.lease
+        assert lease is not None
+        call.endpoint = endpoint = await lease.next()
         receipt = call.receipt
         receipt.endpoint = endpoint.address
         receipt.attempts += 1
-        receipt.dispatched_at = self._clock()
-        endpoint.in_flight += 1
+        receipt.dispatched_at = receipt.dispatched_at or self._clock()
         try:
-            await endpoint.attempt(call, emit)
-        finally:
-            endpoint.in_flight -= 1
+            await self._inner(call, emit)
+        except UpstreamFailure as failure:
+            lease.ended(outcome_of(failure))
+            raise
+        except BaseException:
+            lease.ended(Outcome.NEUTRAL)
+            raise
+        lease.ended(Outcome.GOOD)
+
+
+def outcome_of(failure: UpstreamFailure) -> Outcome:
+    """What a failure says of the endpoint: 4xx, 429 and 503 are not its fault."""
+    match failure:
+        case UpstreamRefused() | UpstreamInvalid() if failure.http_status in BUSY:
+            return Outcome.BUSY
+        case UpstreamRefused() if failure.http_status < 500:
+            return Outcome.NEUTRAL
+    return Outcome.FAULT
+
+
+async def attempt(call: Call, emit: Emit) -> None:
+    """The innermost handler: try the call on its endpoint."""
+    assert call.endpoint is not None
+    await call.endpoint.attempt(call, emit)

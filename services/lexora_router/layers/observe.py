@@ -4,10 +4,11 @@ from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Protocol
 
-from lexora_router.errors import RouterError, http_status
+from lexora_router.errors import Draining, RouterError, http_status
 from lexora_router.handler import Call, Emit, Handler
 
 CLIENT_GONE = 499
+NOT_DONE = "The router is shutting down, and the call was not done in time."
 
 
 class Recorder(Protocol):
@@ -37,7 +38,8 @@ class Observe:
         try:
             await self._inner(call, emit)
         except CancelledError as gone:
-            status, failure = CLIENT_GONE, gone
+            late = Draining(NOT_DONE) if call.aborted else None
+            status, failure = (CLIENT_GONE, gone) if late is None else (http_status(late), late)
             raise
         except RouterError as error:
             status, failure = http_status(error), error
@@ -49,3 +51,5 @@ class Observe:
             call.receipt.finished_at = self._clock()
             for recorder in self._recorders:
                 recorder.end(call, status, failure)
+            # The error knows this frame; if the frame kept knowing the error, both would stay until a collection.
+            failure = None

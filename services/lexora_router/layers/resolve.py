@@ -8,24 +8,24 @@ from lexora_router.handler import Call, Emit, Handler, Target
 class Routes(Protocol):
     """Who serves which model."""
 
-    def find(self, model: str) -> Target | None:
-        """Target of a model, by what is known now."""
+    def find(self, model: str) -> tuple[Target, ...]:
+        """Targets of a model in order of preference, by what is known now; empty when nobody serves it."""
 
-    async def discover(self, model: str) -> Target:
+    async def discover(self, model: str) -> tuple[Target, ...]:
         """Ask the backends again; raises ModelNotFound."""
 
 
 class Resolve:
-    """Gives the call its target; raises ModelNotFound when nobody serves the model."""
+    """Gives the call its targets; raises ModelNotFound when nobody serves the model."""
 
     def __init__(self, inner: Handler, *, routes: Routes) -> None:
         self._inner = inner
         self._routes = routes
 
     async def __call__(self, call: Call, emit: Emit) -> None:
-        """Find the target, then go on."""
-        target = self._routes.find(call.model) or await self._routes.discover(call.model)
-        call.target = target
+        """Find the targets, then go on with the first."""
+        call.targets = self._routes.find(call.model) or await self._routes.discover(call.model)
+        call.target = target = call.targets[0]
         call.receipt.backend = target.backend
         call.receipt.model = target.model
         await self._inner(call, emit)

@@ -94,6 +94,13 @@ class Breaker:
         self._trial = False
         self.opened = 0  # times, ever
 
+    def follow(self, rules: BreakerRules) -> None:
+        """Go on under other rules: the state stays, and the counts too unless they are taken over another window."""
+        if rules.window != self._rules.window:
+            self._counts = SlidingPair(rules.window)
+        self._rules = rules
+        self._backoff = Backoff(rules.open_time, rules.growth, rules.max_open_time)
+
     def allow(self, now: float) -> int:
         """Ask for a call to go through: a permit, or 0. Half-open, the caller of the one permit holds the trial."""
         if self._state is State.CLOSED:
@@ -145,6 +152,15 @@ class Breaker:
     def trip(self, now: float) -> None:
         """Open on somebody else's judgement, such as a probe's."""
         self._move(Event.TRIPPED, now)
+
+    def back(self, now: float) -> None:
+        """The endpoint was gone and is back: the trial may come now, and what its past says of it counts no more."""
+        if self._state is State.OPEN:
+            self._until = min(self._until, now)
+        elif self._state is State.CLOSED:
+            self._failures = 0
+            self._counts.clear()
+            self._permit += 1
 
     def state(self, now: float) -> State:
         """Return the state for metrics; an open time that is over counts as half-open, though nobody has asked yet."""

@@ -26,6 +26,8 @@ _BACKPRESSURE: Final = 0.7
 _CONGESTED: Final = 0.9
 _TOLERANCE: Final = 2.0
 """Median TTFT over the least known that is still taken for noise."""
+_NOISE: Final = 1.5
+"""Median TTFT over the least known that may be learnt as normal: more may be the queue of a lasting overload."""
 _SLACK: Final = 0.02
 """Seconds of TTFT that are noise whatever the ratio."""
 _HELPED: Final = 0.8
@@ -45,6 +47,7 @@ class EngineLoad:
     waiting: float
     kv_cache_usage: float
     at: float
+    running: float = 0.0  # for people; the limit follows the others
 
 
 class AdaptiveLimit:
@@ -131,7 +134,7 @@ class AdaptiveLimit:
         """Follow TTFT down at once, and up slowly: what is not congested may be normal."""
         if self._normal is None or current < self._normal:
             self._normal = current
-        else:
+        elif current <= _NOISE * self._normal:
             self._normal += (current - self._normal) / 16
 
     def _increase(self, now: float) -> None:

@@ -21,14 +21,15 @@ class Signals:
     """What is known of one endpoint: the ends of its latest calls, its breaker, and how many seconds it has been silent.
 
     Silence is the age of the oldest wait for a token among the calls in flight, 0 when none waits: a frozen engine whose
-    health check still answers shows in nothing else. Ends should be counted over less than the base ejection time,
-    or an endpoint that returns is judged by what it was ejected for.
+    health check still answers shows in nothing else. Ends should be counted anew after an ejection, or an endpoint that
+    returns is judged by what it was ejected for. `back`: since its last ejection it was gone and came again, which ends it.
     """
 
     successes: int = 0
     failures: int = 0
     breaker_open: bool = False
     silence: float = 0.0
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,15 @@ class Ejector:
         self._rules = rules
         self._records: dict[str, _Record] = {}
 
+    def follow(self, rules: EjectionRules) -> None:
+        """Go on under other rules; who sits out does so until its time is over."""
+        self._rules = rules
+
     def judge(self, pool: Mapping[str, Signals], now: float) -> Verdict:
         """Decide anew about the pool as it is: endpoints by key, with what is known of each. Absent ones are forgotten."""
         self._records = {key: self._records.get(key) or _Record() for key in pool}
         most = most_ejected(len(pool), self._rules.max_ejection_percent)
-        returned = self._release(most, now)
+        returned = self._release(pool, most, now)
         room = most - len(self.ejected(now))
         suspects = []
         for key, signals in pool.items():
@@ -115,8 +120,11 @@ class Ejector:
             return Reason.FAILURE_SHARE, signals.failures / volume
         return None
 
-    def _release(self, most: int, now: float) -> list[str]:
+    def _release(self, pool: Mapping[str, Signals], most: int, now: float) -> list[str]:
         """Take back those whose time is over, and the next ones too when the pool has become too small to miss them."""
+        for key, record in self._records.items():
+            if pool[key].back:
+                record.until = min(record.until, now)
         out = sorted((record.until, key) for key, record in self._records.items() if record.out)
         over = sum(until <= now for until, _ in out)
         returned = [key for _, key in out[: max(over, len(out) - most)]]

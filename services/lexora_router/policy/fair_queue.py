@@ -71,7 +71,7 @@ class _Flow(Generic[T]):
 class _Band(Generic[T]):
     """All calls of one priority, and the counters of its flows."""
 
-    __slots__ = ("_flows", "_heap", "_idle", "_last", "_max_idle", "_order", "active", "lift", "priority", "waiting")
+    __slots__ = ("_flows", "_heap", "_idle", "_last", "_left", "_max_idle", "_order", "active", "lift", "priority", "waiting")
 
     def __init__(self, priority: int, max_idle: int) -> None:
         self.priority = priority
@@ -84,6 +84,7 @@ class _Band(Generic[T]):
         self._heap: list[tuple[float, int, _Flow[T]]] = []  # counters only grow, so an entry's is a lower bound
         self._order = 0  # makes equal counters first in first out
         self._last: _Flow[T] | None = None
+        self._left = 0.0  # counter of the last flow that stopped waiting
 
     def __iter__(self) -> Iterator[_Flow[T]]:
         """The flows that wait."""
@@ -127,10 +128,20 @@ class _Band(Generic[T]):
             self._deactivate(flow)
         return ticket
 
+    def serve(self, ticket: Ticket[T]) -> None:
+        """Charge a ticket that never waited; its flow is the last one served, from which the others start."""
+        flow = self._flows.get(ticket.tenant)
+        if flow is None:
+            flow = self._flows[ticket.tenant] = _Flow(ticket.tenant, 0.0)
+        flow.counter = max(flow.counter, self.floor()) + ticket.cost / ticket.share
+        self._last = flow
+        self._rest(flow)
+
     def charge(self, tenant: str, amount: float) -> None:
         flow = self._flows.get(tenant)
         if flow is not None:
-            flow.counter += amount
+            # One that waits for nothing is lifted first, as if it came back now: then it may be forgotten below the floor.
+            flow.counter = (flow.counter if flow.waiting else max(flow.counter, self.floor())) + amount
         elif amount > 0:  # forgotten, so it stood at the floor
             flow = self._flows[tenant] = _Flow(tenant, self.floor() + amount)
             self._rest(flow)
@@ -140,10 +151,10 @@ class _Band(Generic[T]):
         return self.lift + self.floor()
 
     def floor(self) -> float:
-        """The counter below which nobody starts: the least of those that wait, else that of the last one served."""
+        """The counter below which nobody starts: the least of those that wait, else of those that did. It never falls."""
         if self.active:
             return self._least().counter
-        return self._last.counter if self._last is not None else 0.0
+        return max(self._left, self._last.counter) if self._last is not None else self._left
 
     def _least(self) -> _Flow[T]:
         """The flow that goes next. At least one must be active."""
@@ -167,6 +178,8 @@ class _Band(Generic[T]):
     def _deactivate(self, flow: _Flow[T]) -> None:
         self.active -= 1
         flow.order = 0
+        if not self.active:
+            self._left = max(self._left, flow.counter)
         if len(self._heap) > 2 * self.active + _SLACK:
             self._heap = [entry for entry in self._heap if entry[1] == entry[2].order]
             heapify(self._heap)
@@ -189,14 +202,15 @@ class _Band(Generic[T]):
 class FairQueue(Generic[T]):
     """A bounded queue of tickets, in the order that this module's description gives.
 
-    `max_size` tickets may wait. `aging` is in seconds, above 0; infinity turns ageing off. For at most `max_idle` tenants of
-    each priority that wait for nothing the counter is remembered. Every method is O(log n) in the tickets that wait, but for
-    the two estimates; `now` is in seconds and must not go back. Work-conserving: `pop` gives a ticket while any waits.
+    `max_size` tickets may wait, 0 for none. `aging` is in seconds, above 0; infinity turns ageing off. For at most `max_idle`
+    tenants of each priority that wait for nothing the counter is remembered. Every method is O(log n) in the tickets that
+    wait, but for the two estimates; `now` is in seconds and must not go back. Work-conserving: while any waits, `pop` gives
+    one.
     """
 
     def __init__(self, *, max_size: int, aging: float, max_idle: int = 512) -> None:
-        if max_size < 1 or max_idle < 1 or not aging > 0:
-            raise ValueError("max_size and max_idle must be at least 1, aging above 0")
+        if max_size < 0 or max_idle < 1 or not aging > 0:
+            raise ValueError("max_size must be at least 0, max_idle at least 1, aging above 0")
         self.max_size = max_size
         self.aging = aging
         self._max_idle = max_idle
@@ -246,6 +260,14 @@ class FairQueue(Generic[T]):
             tenant = chosen.next_tenant()
             parts = sum(band.waits(tenant) for band in tied)
         return chosen.pop(parts)
+
+    def serve(self, ticket: Ticket[T]) -> None:
+        """Count a ticket that goes at once, because nothing waits: what a tenant had to itself puts it behind nobody later."""
+        assert not self._size
+        ticket.share = ticket.weight
+        band = self._band(ticket.priority)
+        band.serve(ticket)
+        self._front = max(self._front, band.key())
 
     def charge(self, ticket: Ticket[T], tokens: float) -> None:
         """Charge a dispatched call for `tokens` generated. Negative ones raise ValueError: counters never go back."""

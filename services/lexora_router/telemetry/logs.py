@@ -11,6 +11,7 @@ import structlog
 
 from lexora_router.errors import RouterError
 from lexora_router.handler import Call
+from lexora_router.telemetry.account import rejection, retries
 from lexora_router.telemetry.writer import LineWriter
 
 
@@ -75,7 +76,7 @@ class AccessLog:
         """Write the line."""
         receipt = call.receipt
         usage = receipt.usage
-        fields = {
+        fields: dict[str, object] = {
             "request_id": call.id,
             "path": call.path,
             "model": call.model,
@@ -84,13 +85,21 @@ class AccessLog:
             "status": status,
             "stream": call.stream,
             "tenant": call.user or "anonymous",
+            "priority": call.priority,
             "queue_ms": _ms(call.started, receipt.dispatched_at),
             "ttft_ms": _ms(call.started, receipt.first_event_at),
             "total_ms": _ms(call.started, receipt.finished_at),
             "tokens_in": usage.input_tokens if usage else None,
             "tokens_out": usage.output_tokens if usage else None,
             "attempts": receipt.attempts,
+            "retries": retries(receipt),
         }
+        if receipt.fallback:
+            fields["fallback"] = receipt.fallback
+        if receipt.resumed:
+            fields["resumed"] = receipt.resumed
+        if error is not None and (reason := rejection(error)):
+            fields["rejected"] = reason
         if isinstance(error, RouterError):
             self._log.info("call", **fields, error=error.reason, detail=error.message[:500])
         elif status >= 500:

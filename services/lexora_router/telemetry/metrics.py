@@ -1,13 +1,13 @@
 """Prometheus metrics of the router. Labels are bounded: models that nobody serves count as "other"."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
 
-from lexora_router.backends.backend import Backend, Health
+from lexora_router.errors import RateLimited
 from lexora_router.handler import Call
 from lexora_router.layers.observe import CLIENT_GONE
+from lexora_router.telemetry.account import hops, rejection, retries, wasted
 
 # OpenTelemetry's buckets for GenAI durations, in seconds (semantic-conventions-genai, gen_ai.server.request.duration).
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -41,6 +41,7 @@ class Metrics:
         self._cancelled = Counter(
             "lexora_cancelled_requests", "Calls whose client left before the end.", ["endpoint"], registry=registry
         )
+        self._troubles = _Troubles(registry)
         active = Gauge("lexora_active_requests", "Calls under way.", registry=registry)
         active.set_function(lambda: self._active)
         self._children: dict[tuple[str, str, int], Counter] = {}
@@ -65,6 +66,8 @@ class Metrics:
             ttft.observe(receipt.first_event_at - call.started)
         if status == CLIENT_GONE:
             self._cancelled.labels(call.path).inc()
+        if error is not None or receipt.attempts > 1 or receipt.fallback:
+            self._troubles.count(call, status, error)
 
     # `labels()` takes a lock and builds a key; the children are kept, as many as there are label values.
 
@@ -89,25 +92,31 @@ class Metrics:
         return children
 
 
-class BackendCollector:
-    """Gauges read from the backends at scrape time, so that a call pays nothing for them."""
+class _Troubles:
+    """Counters of what did not go straight; an ordinary call does not touch them."""
 
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
-        self._backends = backends
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Health per backend (1 healthy, 0.5 degraded, 0 unhealthy, absent before the first probe); in flight per endpoint."""
-        health = GaugeMetricFamily("lexora_backend_health", "1 healthy, 0.5 degraded, 0 unhealthy.", labels=["backend"])
-        flight = GaugeMetricFamily(
-            "lexora_endpoint_in_flight", "Attempts under way at an endpoint.", labels=["backend", "endpoint"]
-        )
-        for backend in self._backends.values():
-            state = backend.health()
-            if state is not Health.UNKNOWN:
-                health.add_metric([backend.name], _VALUES[state])
-            for endpoint in backend.endpoints:
-                flight.add_metric([backend.name, endpoint.address], endpoint.in_flight)
-        return [health, flight]
+        self._retries = counter("lexora_retries", "Attempts beyond the first of each call.")
+        self._limited = counter("lexora_rate_limit_rejections", "Calls refused for their tenant's rate limit.")
+        self._rejections = counter("lexora_rejections", "Calls that the router refused for want of room.", "reason")
+        self._fallbacks = counter("lexora_fallbacks", "Times a call went on to another backend.", "from", "to", "reason")
+        self._resumed = counter("lexora_streams_resumed", "Streams that went on at another endpoint after a break.")
+        self._wasted = counter("lexora_tokens_wasted", "Output tokens of calls that failed, or whose client left.", "reason")
 
-
-_VALUES = {Health.HEALTHY: 1.0, Health.DEGRADED: 0.5, Health.UNHEALTHY: 0.0}
+    def count(self, call: Call, status: int, error: BaseException | None) -> None:
+        """Count the finished call."""
+        receipt = call.receipt
+        self._retries.inc(retries(receipt))
+        for hop in hops(receipt):
+            self._fallbacks.labels(*hop).inc()
+        if receipt.resumed:
+            self._resumed.inc()
+        if reason := rejection(error):
+            self._rejections.labels(reason).inc()
+        if isinstance(error, RateLimited):
+            self._limited.inc()
+        if error is not None and (tokens := wasted(receipt)):
+            self._wasted.labels("client_left" if status == CLIENT_GONE else "failed").inc(tokens)

@@ -1,12 +1,12 @@
 """Counters since the start, for /stats and GetStats."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 
 from lexora_router.errors import RouterError
 from lexora_router.handler import Call
 from lexora_router.layers.observe import CLIENT_GONE
+from lexora_router.telemetry.account import hops, rejection, retries
 
 
 class Stats:
@@ -15,14 +15,14 @@ class Stats:
     def __init__(self, label: Callable[[str], str]) -> None:
         self._label = label
         self.active = 0
-        self._idle: asyncio.Event | None = None
         self.total = self.succeeded = self.failed = self.cancelled = 0
-        self.tokens_input = self.tokens_output = self.retries = 0
+        self.tokens_input = self.tokens_output = self.retries = self.fallbacks = self.resumed = 0
         self.seconds = 0.0
         self.per_path: Counter[str] = Counter()
         self.per_model: Counter[str] = Counter()
         self.per_backend: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
 
     def begin(self, call: Call) -> None:
         """One more under way."""
@@ -31,8 +31,6 @@ class Stats:
     def end(self, call: Call, status: int, error: BaseException | None) -> None:
         """One less under way, one more finished."""
         self.active -= 1
-        if not self.active and self._idle is not None:
-            self._idle.set()
         self.total += 1
         if error is None:
             self.succeeded += 1
@@ -41,9 +39,15 @@ class Stats:
         else:
             self.failed += 1
             self.errors[error.reason if isinstance(error, RouterError) else "INTERNAL"] += 1
+            if reason := rejection(error):
+                self.rejected[reason] += 1
         receipt = call.receipt
         self.seconds += receipt.finished_at - call.started
-        self.retries += max(receipt.attempts - 1, 0)
+        self.retries += retries(receipt)
+        if receipt.fallback:
+            self.fallbacks += len(hops(receipt))
+        if receipt.resumed:
+            self.resumed += 1
         self.per_path[call.path] += 1
         self.per_model[self._label(call.model)] += 1
         if receipt.backend:
@@ -51,12 +55,6 @@ class Stats:
         if receipt.usage is not None:
             self.tokens_input += receipt.usage.input_tokens
             self.tokens_output += receipt.usage.output_tokens
-
-    async def idle(self) -> None:
-        """Return when no call is under way."""
-        while self.active:
-            self._idle = asyncio.Event()
-            await self._idle.wait()
 
     @property
     def success_rate(self) -> float:

@@ -37,7 +37,9 @@ def serve_completion(app: App, exchange: Exchange) -> None:
     for prompt in prompts:
         check_length(len(prompt), app.settings)
         text = forced_text(fields.body, prompt, sampling.seed)
-        for choice in make_choices(prompt, text, sampling, app.settings, _DEFAULT_TOKENS):
+        # Absent is 16 tokens, null as many as there is room for.
+        default = app.settings.max_model_len if "max_tokens" in fields.body else _DEFAULT_TOKENS
+        for choice in make_choices(prompt, text, sampling, app.settings, default):
             choice.index = len(choices)
             choices.append(choice)
     app.accept(exchange, fields, model, sampling.priority)

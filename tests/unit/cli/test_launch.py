@@ -1,3 +1,6 @@
+import asyncio
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +11,7 @@ import structlog
 from lexora_router import launch
 from lexora_router.config import Config
 from lexora_router.listening import GRPC, HTTP, CannotListen, address, address_of, listen
+from lexora_router.source import Source
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +33,11 @@ class Served:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.config: Config | None = None
+        self.source: Source | None = None
         self._error = error
 
-    async def __call__(self, config: Config) -> None:
-        self.config = config
+    async def __call__(self, config: Config, source: Source) -> None:
+        self.config, self.source = config, source
         if self._error:
             raise self._error
 
@@ -45,6 +50,10 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
     assert served.config is not None
     server = served.config.server
     assert (server.port, server.grpc_port, server.host) == (0, 2, "10.0.0.1")
+    file.write_text("server: {port: 1, grpc_port: 3}")
+    assert served.source is not None
+    again = served.source.load().config.server
+    assert (again.port, again.grpc_port, again.host) == (0, 3, "0.0.0.0"), "options win at a reload too"
 
 
 def test_a_wrong_configuration_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +86,18 @@ def test_warnings_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bugs_are_not_hidden() -> None:
     with pytest.raises(KeyError):
         launch.launch(None, {}, Served(KeyError("x")))
+
+
+def test_a_hangup_ends_nothing() -> None:
+    async def main() -> None:
+        hangup = launch.hangup_event()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.wait_for(hangup.wait(), 5)
+            hangup.clear()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+
+    launch.run(main())
 
 
 def test_a_taken_port_names_the_port_and_its_setting() -> None:

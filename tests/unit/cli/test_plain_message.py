@@ -11,7 +11,8 @@ def test_maps_lists_and_enums() -> None:
     health = HealthResponse(version="1", backends={"main": BackendHealth(endpoints=[endpoint])})
     data = as_data(health)
     assert data["status"] == "unknown"
-    assert data["backends"]["main"]["endpoints"] == [{"address": "http://a", "status": "healthy", "in_flight": 2, "reason": ""}]
+    [found] = data["backends"]["main"]["endpoints"]
+    assert {"address": "http://a", "status": "healthy", "in_flight": 2, "reason": ""}.items() <= found.items()
 
 
 def test_large_numbers_stay_numbers_and_zeros_are_told() -> None:

@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from lexora.v1.models_pb2 import BACKEND_STATUS_HEALTHY, BACKEND_STATUS_UNHEALTHY, BackendHealth, EndpointHealth, HealthResponse
+from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED, ReloadReport
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_cli.status_text import counters, endpoints, headline
 
@@ -20,6 +21,12 @@ def test_endpoints_with_their_reasons() -> None:
     table = endpoints(HealthResponse(backends={"main": BackendHealth(endpoints=[sick])}))
     Console(file=screen, width=120).print(table)
     assert screen.getvalue().splitlines()[1].split() == ["main", "http://a:1", "unhealthy", "3", "[refused]"]
+
+
+def test_the_last_reload() -> None:
+    report = ReloadReport(result=RELOAD_RESULT_REFUSED, trigger="file", problems=["a", "b"], good_reloads=3, bad_reloads=1)
+    assert "reload    refused by file (2 problems); 3 good, 1 refused in all" in counters(GetStatsResponse(last_reload=report))
+    assert not any(line.startswith("reload") for line in counters(GetStatsResponse()))
 
 
 def test_counters() -> None:

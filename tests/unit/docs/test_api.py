@@ -8,10 +8,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tests.unit.docs.pages import code, page
 
-from lexora.v1 import router_pb2
+from lexora.v1 import common_pb2, router_pb2
 from lexora_gateway import RouterPort, create_app
 from lexora_gateway.errors import from_status
+from lexora_gateway.headers import receipt_headers
 from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
+from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
+from lexora_gateway.options import call_options
 from lexora_router.errors import RouterError
 from lexora_router.server import RELAYED_PATHS
 from lexora_router.status import DOMAIN, code_of
@@ -49,6 +52,38 @@ def test_the_first_fifteen_paths_of_api_md_are_the_relayed_ones() -> None:
     assert set(relayed) == set(JSON_PATHS + AUDIO_PATHS) == RELAYED_PATHS
     assert "The first fifteen paths" in page("docs/api.md").text
     assert (relayed[0], relayed[-1]) == ("/v1/chat/completions", "/v1/audio/translations")
+
+
+def headers_of(table: list[list[str]]) -> set[str]:
+    return {header for row in table for header in code(row[0])}
+
+
+def test_every_header_of_the_openapi_document_is_described() -> None:
+    asked, answered = (rows for rows in page("docs/api.md").tables if rows[0][0] == "header")
+    assert {parameter["name"] for parameter in REQUEST} <= headers_of(asked)
+    assert headers_of(answered) == set(REFUSAL)
+
+
+def test_the_openapi_document_has_the_headers_that_the_facade_reads_and_writes() -> None:
+    full = common_pb2.Receipt(backend="b", attempts=1, fallback="a->b;reason=X", resumed="text")
+    full.rate_limit.requests.limit = full.rate_limit.tokens.limit = 1
+    written = {name.decode() for name, _ in receipt_headers(full)}
+    assert set(ANSWER) == written | {"x-request-id"}
+    asked = {parameter["name"]: parameter["schema"] for parameter in REQUEST}
+    for name in ("x-lexora-priority", "x-lexora-fallback", "x-lexora-resume"):
+        for value in asked[name].get("enum") or asked[name]["examples"]:
+            assert call_options({name.encode(): value.encode()}, "id") != common_pb2.CallOptions(request_id="id")
+
+
+def test_every_option_of_a_call_and_every_field_of_a_receipt_is_described() -> None:
+    fields = [code(row[0])[0] for row in page("docs/api.md").table("field of `CallOptions`")]
+    assert fields == list(common_pb2.CallOptions.DESCRIPTOR.fields_by_name)
+    (told,) = re.findall(r"answer with a `receipt`:(.*?)\n\n", page("docs/api.md").text, re.S)
+    named = re.sub(r"\s+", " ", told.replace("`", "").replace("first token", "first_token"))
+    words = {"backend", "endpoint", "attempts", "usage", "fallback", "resumed", "rate_limit"}
+    words |= {"request id", "the model asked", "queue time", "time to the first_token", "total time"}
+    assert len(words) == len(common_pb2.Receipt.DESCRIPTOR.fields)
+    assert all(word in named for word in words)
 
 
 def test_every_rpc_is_described_and_no_other() -> None:
@@ -98,5 +133,4 @@ def test_the_error_table_says_what_both_wires_do() -> None:
         status, text = over_http(name, number)
         assert int(re.match(r"\d{3}", http)[0]) == status == kind.status, name  # type: ignore[index]  # a row has a number
         assert own_code == (f"`{text}`" if text else "null"), name
-    # Declared for the layers to come; nothing raises it.
-    assert set(known) - seen == {"NO_HEALTHY_ENDPOINT"}
+    assert set(known) == seen

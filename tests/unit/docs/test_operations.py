@@ -1,19 +1,20 @@
 """The page for operators names every metric and every field of the log, with its type and labels, and no other."""
 
 import re
+from asyncio import CancelledError
 
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.docs.pages import code, page
 
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
-from lexora_router.errors import UpstreamBroken
-from lexora_router.handler import Call, Usage
+from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited
+from lexora_router.handler import Call, Outcome, Usage
 from lexora_router.layers.observe import CLIENT_GONE
+from lexora_router.telemetry.account import rejection
 from lexora_router.telemetry.logs import AccessLog
-from lexora_router.telemetry.metrics import BackendCollector, Metrics
+from lexora_router.telemetry.metrics import Metrics
 
 OPERATIONS = page("docs/operations.md")
 
@@ -33,20 +34,22 @@ async def test_every_metric_is_named_with_its_type() -> None:
 
 async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     app = RouterApp(Config())
-    registry = CollectorRegistry()
-    metrics, call = Metrics(registry, lambda model: model), finished_call()
-    metrics.begin(call)
-    metrics.end(call, CLIENT_GONE, None)
-    backend = next(iter(app._backends.values()))
-    backend.endpoints[0].healthy = True
-    registry.register(BackendCollector({backend.name: backend}))
+    (metrics,) = (recorder for recorder in app._lasting.recorders if isinstance(recorder, Metrics))
+    for status, error in ((CLIENT_GONE, CancelledError()), (429, RateLimited("words", 1.0, "user:a"))):
+        call = finished_call()
+        call.receipt.fallback = "main->spare;reason=QUEUE_FULL"
+        metrics.begin(call)
+        metrics.end(call, status, error)
+    backend = next(iter(app._assembly.backends.values()))
+    backend.endpoints[0].condition.healthy = True
     labels: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+    for family in text_string_to_metric_families(app.metrics()[0].decode()):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
     assert labels["lexora_requests_total"] == {"endpoint", "model", "status"}
     rows = {code(row[0])[0]: set(code(row[2])) for row in OPERATIONS.table("metric", "type")}
-    assert {name: found for name, found in rows.items() if name.startswith("lexora_")} == labels
+    ours = {name: found for name, found in labels.items() if name.startswith("lexora_")}
+    assert {name: found for name, found in rows.items() if name.startswith("lexora_")} == ours
 
 
 def test_every_metric_in_a_query_exists() -> None:
@@ -58,8 +61,21 @@ def test_every_metric_in_a_query_exists() -> None:
 
 def test_every_field_of_a_call_s_line_is_named() -> None:
     with structlog.testing.capture_logs() as lines:
-        AccessLog().end(finished_call(), 502, UpstreamBroken("words"))
+        call = finished_call()
+        call.receipt.fallback, call.receipt.resumed = "main->spare;reason=QUEUE_FULL", "text"
+        AccessLog().end(call, 429, QueueFull("words", 1.0))
     (line,) = lines
     named = [field for row in OPERATIONS.table("field", "meaning") for field in code(row[0])]
     assert len(named) == len(set(named))
     assert set(named) == set(line) - {"event", "log_level"}
+
+
+def test_every_reason_of_a_refusal_is_named() -> None:
+    reasons = {code(row[0])[0] for row in OPERATIONS.table("reason", "the call was refused because")}
+    errors = (RateLimited("x", 1.0, "user:a"), NoHealthyEndpoint("x"), Draining("x"))
+    causes = (QueueFull("x", 1.0, cause) for cause in ("queue_full", "queue_timeout", "deadline"))
+    assert reasons == {rejection(error) for error in (*errors, *causes)}
+
+
+def test_every_outcome_of_an_attempt_is_named() -> None:
+    assert {code(row[0])[0] for row in OPERATIONS.table("outcome", "the attempt")} == {outcome.value for outcome in Outcome}

@@ -44,13 +44,15 @@ def test_python_is_python(block: str) -> None:
     compile(block, "README.md", "exec")
 
 
-def test_the_fleet_is_a_configuration(tmp_path: Path) -> None:
-    (fleet,) = [text for language, text in ENGLISH.blocks if language == "yaml"]
-    file = tmp_path / "lexora_config.yaml"
-    file.write_text(fleet)
-    loaded = load(str(file), {"OPENAI_API_KEY": "k"})
-    assert list(loaded.config.backends()) == ["chat", "embed", "openai"]
-    assert loaded.warnings == ()
+def test_the_examples_are_configurations(tmp_path: Path) -> None:
+    backends = []
+    for example in [text for language, text in ENGLISH.blocks if language == "yaml"]:
+        file = tmp_path / "lexora_config.yaml"
+        file.write_text(example)
+        loaded = load(str(file), {"OPENAI_API_KEY": "k"})
+        backends.append(list(loaded.config.backends()))
+        assert loaded.warnings == ()
+    assert backends == [["chat", "embed", "openai"], ["main", "small"]]
 
 
 def test_what_is_not_in_force_is_said() -> None:

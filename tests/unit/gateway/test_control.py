@@ -6,6 +6,7 @@ from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, ma
 
 from lexora.v1 import models_pb2
 from lexora.v1.models_pb2 import BackendHealth, ClassifyResponse, HealthResponse, ListModelsResponse, Model, ModelScore
+from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED, ReloadReport
 from lexora.v1.stats_pb2 import GetStatsResponse
 
 UNREACHABLE = failure(14, "The gateway cannot reach its router; try again shortly.")
@@ -140,6 +141,24 @@ async def test_stats_are_plain_numbers_and_maps() -> None:
     assert (body["total_requests"], body["success_rate"], body["active_requests"]) == (1 << 40, 0.5, 0)
     assert (body["errors_by_type"], body["in_flight"]) == ({"A": 1, "B": 2}, {"http://x:1": 3})
     assert body["requests_per_model"] == {}
+    assert body["last_reload"] is None
+
+
+async def test_the_last_reload_is_told_whole() -> None:
+    router = ScriptedRouter()
+    report = ReloadReport(result=RELOAD_RESULT_REFUSED, trigger="file", finished_unix=5, problems=["a"], bad_reloads=2)
+    router.counters = GetStatsResponse(last_reload=report)
+    assert (await get(router, "/stats")).json()["last_reload"] == {
+        "result": "refused",
+        "trigger": "file",
+        "finished_unix": 5,
+        "problems": ["a"],
+        "warnings": [],
+        "changed_keys": [],
+        "keys_needing_restart": [],
+        "good_reloads": 0,
+        "bad_reloads": 2,
+    }
 
 
 async def test_metrics() -> None:

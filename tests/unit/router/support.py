@@ -2,9 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from random import Random
+from typing import Any, cast
 
-from lexora_router.handler import Call, Emit, Endpoint, Event, Frames, Head, Target, Timeouts
+from tests.support.clock import now
+
+from lexora_router.backends.condition import Condition, Rules
+from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.backends.pool import Pool, QueueLimits, Standing
+from lexora_router.handler import Call, Emit, Event, Frames, Head, Outcome, Target, Timeouts
+from lexora_router.policy.breaker import BreakerRules
+from lexora_router.policy.ejection import EjectionRules
+from lexora_router.policy.priority import NORMAL
+from lexora_router.policy.slow_start import SlowStart
 
 HEAD = Head(200, "text/event-stream")
 TIMEOUTS = Timeouts(first_token=10.0, idle=5.0, total=100.0)
@@ -25,8 +35,8 @@ def make_call(**changes: Any) -> Call:
     return Call(**(fields | changes))
 
 
-def make_target(*endpoints: Endpoint, timeouts: Timeouts = TIMEOUTS, backend: str = "main", model: str = "m") -> Target:
-    return Target(backend, endpoints, timeouts, model)
+def make_target(*, timeouts: Timeouts = TIMEOUTS, backend: str = "main", model: str = "m") -> Target:
+    return Target(backend, timeouts, model)
 
 
 class Client:
@@ -98,16 +108,90 @@ class Scripted:
             await emit(step)
 
 
+RULES = Rules(BreakerRules(consecutive_failures=3, open_time=5.0), SlowStart(window=0.0))
+
+
 class FakeEndpoint(Scripted):
     """An endpoint whose attempts follow a script."""
 
-    def __init__(self, *steps: Step, address: str = "http://e:1", healthy: bool | None = None) -> None:
+    auto = None
+
+    def __init__(
+        self,
+        *steps: Step,
+        address: str = "http://e:1",
+        healthy: bool | None = None,
+        limit: int | None = None,
+        rules: Rules = RULES,
+    ) -> None:
         super().__init__(*steps)
         self.address = address
-        self.in_flight = 0
-        self.healthy = healthy
-        self.seen_in_flight: list[int] = []
+        self.limit = limit
+        self.condition = Condition(rules)
+        self.condition.healthy = healthy
+        self.most_in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self.condition.in_flight
+
+    def has_slot(self) -> bool:
+        return self.limit is None or self.in_flight < self.limit
 
     async def attempt(self, call: Call, emit: Emit) -> None:
-        self.seen_in_flight.append(self.in_flight)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await self(call, emit)
+
+
+def standing_of(call: Call) -> Standing:
+    return Standing(NORMAL if call.priority is None else call.priority, 1.0)
+
+
+def make_pool(
+    *endpoints: FakeEndpoint,
+    name: str = "main",
+    max_size: int = 100,
+    timeout: float = 60.0,
+    aging: float = 30.0,
+    ejection: EjectionRules | None = None,
+    **changes: Any,
+) -> Pool:
+    """A pool on the loop's clock; calls cost 10 tokens, and have the priority that they ask for."""
+    fields: dict[str, Any] = {"standing": standing_of, "cost": lambda _: 10.0, "randrange": Random(7).randrange, "clock": now}
+    fields |= changes
+    limits = QueueLimits(max_size, timeout, aging)
+    return Pool(name, cast("tuple[HttpEndpoint, ...]", endpoints), limits, ejection=ejection or EjectionRules(), **fields)
+
+
+class FakeLease:
+    """A place in a pool whose attempts go to the given endpoints in turn, the last one again and again."""
+
+    def __init__(self, *endpoints: FakeEndpoint, wait: float = 0.0) -> None:
+        self.endpoints = list(endpoints)
+        self.wait = wait
+        self.untried = len(endpoints)
+        self.outcomes: list[Outcome] = []
+        self.pauses: list[float] = []
+        self.first_tokens = 0
+        self.closed = 0
+
+    async def next(self) -> FakeEndpoint:
+        if self.wait:
+            await asyncio.sleep(self.wait)
+        self.untried = max(0, self.untried - 1)
+        return self.endpoints.pop(0) if len(self.endpoints) > 1 else self.endpoints[0]
+
+    def has_untried(self) -> bool:
+        return self.untried > 0
+
+    def answered(self) -> None:
+        self.first_tokens += 1
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def pause(self) -> None:
+        self.pauses.append(now())
+
+    def close(self) -> None:
+        self.closed += 1

@@ -308,6 +308,8 @@ def test_form_fields():
     assert (fields.model, fields.stream) == ("whisper", True)
     fields = inspect_multipart(TYPE, form(('name="stream"', b"false"), FILE))
     assert (fields.model, fields.stream) == (None, False)
+    assert fields.user is None
+    assert inspect_multipart(TYPE, form(FILE, ('name="user"', b"anna"))).user == "anna"
 
 
 def test_the_last_model_of_a_form_counts_and_a_file_is_no_field():

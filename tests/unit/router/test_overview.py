@@ -1,19 +1,23 @@
 import asyncio
 import json
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.support.clock import jumping, now
-from tests.unit.router.backends.engine import make_backend
 from tests.unit.router.support import CHAT, make_call
 
 from lexora.v1 import models_pb2
-from lexora_router.backends.backend import Backend
-from lexora_router.backends.probe import Prober
-from lexora_router.backends.routes import ModelRoutes, RoutableModel
-from lexora_router.config import ModelEntry
-from lexora_router.handler import Usage
-from lexora_router.overview import Overview
+from lexora_router.assembly import Assembly
+from lexora_router.backends.backend import Backend, build_backends, combine
+from lexora_router.backends.condition import Condition
+from lexora_router.backends.routes import RoutableModel
+from lexora_router.config import Config, ModelEntry
+from lexora_router.errors import QueueFull
+from lexora_router.handler import Outcome, Usage
+from lexora_router.overview import PROBE_SLACK_SECONDS, Overview
+from lexora_router.policy.concurrency import EngineLoad
+from lexora_router.telemetry.reloads import ReloadLog
 from lexora_router.telemetry.stats import Stats
 from lexora_router.version import __version__
 
@@ -23,6 +27,9 @@ HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN = (
     models_pb2.BACKEND_STATUS_UNHEALTHY,
     models_pb2.BACKEND_STATUS_UNSPECIFIED,
 )
+
+
+PROBE_TIMEOUT = 1.5
 
 
 class FakeProber:
@@ -44,24 +51,46 @@ class FakeRoutes:
         return self._models
 
 
+def make_backend(url: str, **fields: Any) -> Backend:
+    """A backend that lives by the running loop's clock."""
+    config = Config.model_validate({"routing": {"backends": {"main": {"url": url, **fields}}}, "health": {"open_time": 5}})
+    return build_backends(config, now)["main"]
+
+
+def found(backend: Backend, state: bool | None, reason: str = "") -> Condition:
+    condition = backend.endpoints[0].condition
+    if state is not None:
+        condition.found(healthy=state, reason=reason, now=now())
+    return condition
+
+
+def opened(backend: Backend) -> None:
+    """Fail until the breaker opens."""
+    condition = backend.endpoints[0].condition
+    while condition.breaker_state(now()) == "closed":
+        condition.ended(condition.begin(now()), Outcome.FAULT, now())
+
+
 def overview(
     *backends: Backend, models: tuple[RoutableModel, ...] = (), delay: float = 0.0, stats: Stats | None = None
 ) -> Overview:
-    return Overview(
-        {f"b{number}": backend for number, backend in enumerate(backends)},
-        cast("ModelRoutes", FakeRoutes(*models)),
-        cast("Prober", FakeProber(delay)),
-        stats or Stats(str),
-        default_for_unknown_task="m",
-        probe_timeout=2.0,
-        clock=now,
+    named = {f"b{number}": backend for number, backend in enumerate(backends)}
+    assembly = SimpleNamespace(
+        backends=named,
+        routes=FakeRoutes(*models),
+        prober=FakeProber(delay),
+        config=Config.model_validate(
+            {"routing": {"default_model_for_unknown_task": "m"}, "health": {"timeout": PROBE_TIMEOUT}}
+        ),
+        health=lambda: combine([backend.health() for backend in named.values()]),
     )
+    return Overview(lambda: cast("Assembly", assembly), stats or Stats(str), ReloadLog(), clock=now)
 
 
 @jumping
 async def test_models_are_told_with_what_is_configured_and_what_is_listed() -> None:
     backend = make_backend("http://e:1", type="openai_compatible")
-    backend.endpoints[0].healthy = True
+    found(backend, True)
     entry = ModelEntry.model_validate({"name": "m", "capabilities": ["code", "analysis"], "description": "A model."})
     listed = b'{"id":"l","max_model_len":4096}'
     models = (RoutableModel("m", backend, entry, 99, b""), RoutableModel("l", backend, None, 4096, listed, alias_of="x"))
@@ -90,9 +119,8 @@ async def test_models_are_told_with_what_is_configured_and_what_is_listed() -> N
 async def test_health_names_every_backend_and_endpoint(states: tuple[bool | None, ...], status: int) -> None:
     backends = [make_backend("http://e:1"), make_backend("http://e:2")]
     for backend, state in zip(backends, states, strict=True):
-        backend.endpoints[0].healthy = state
-    backends[0].endpoints[0].in_flight = 3
-    backends[1].endpoints[0].reason = "because"
+        found(backend, state, "because")
+    backends[0].endpoints[0].condition.in_flight = 3
     seen = overview(*backends)
     await asyncio.sleep(5)
     health = await seen.health(draining=False)
@@ -101,17 +129,44 @@ async def test_health_names_every_backend_and_endpoint(states: tuple[bool | None
     assert set(health.backends) == {"b0", "b1"}
     assert health.backends["b0"].endpoints[0].address == "http://e:1"
     assert health.backends["b0"].endpoints[0].in_flight == 3
-    assert health.backends["b1"].endpoints[0].reason == "because"
+    assert health.backends["b1"].endpoints[0].reason == ("" if states[1] is None else "because")
+
+
+@jumping
+async def test_health_tells_who_takes_calls_and_how_many() -> None:
+    fixed = make_backend("http://e:1", max_concurrency=1)
+    free = make_backend("http://e:2", type="openai_compatible")
+    moving = make_backend("http://e:3", concurrency="auto")
+    lease = await fixed.pool.admit(make_call())
+    waiting = asyncio.create_task(fixed.pool.admit(make_call()))
+    opened(free)
+    auto = moving.endpoints[0].auto
+    assert auto is not None
+    auto.scraped(EngineLoad(waiting=2.0, kv_cache_usage=0.5, at=now(), running=7.0))
+    await asyncio.sleep(0)
+    seen = overview(fixed, free, moving)
+    backends = (await seen.health(draining=False)).backends
+    first, second, third = (backends[name].endpoints[0] for name in ("b0", "b1", "b2"))
+    assert [backends[name].waiting for name in ("b0", "b1", "b2")] == [1, 0, 0]
+    assert (first.limit, first.in_flight, first.breaker, first.available) == (1, 1, models_pb2.BREAKER_STATE_CLOSED, True)
+    assert (second.HasField("limit"), second.breaker, second.available) == (False, models_pb2.BREAKER_STATE_OPEN, False)
+    assert (third.limit, third.waiting, third.running, third.kv_cache_usage) == (16, 2, 7, 0.5)
+    assert not any(first.HasField(name) for name in ("waiting", "running", "kv_cache_usage"))
+    await asyncio.sleep(6)
+    second = (await seen.health(draining=False)).backends["b1"].endpoints[0]
+    assert (second.breaker, second.available) == (models_pb2.BREAKER_STATE_HALF_OPEN, True)
+    lease.close()
+    (await waiting).close()
 
 
 @jumping
 async def test_a_router_that_drains_is_unhealthy() -> None:
     backend = make_backend("http://e:1")
-    backend.endpoints[0].healthy = True
+    found(backend, True)
     assert (await overview(backend).health(draining=True)).status == UNHEALTHY
 
 
-@pytest.mark.parametrize(("delay", "waited"), [(0.5, 0.5), (1e6, 2.0)])
+@pytest.mark.parametrize(("delay", "waited"), [(0.5, 0.5), (1e6, PROBE_TIMEOUT + PROBE_SLACK_SECONDS)])
 @jumping
 async def test_health_waits_for_the_first_probes_but_not_for_long(delay: float, waited: float) -> None:
     start = now()
@@ -122,7 +177,7 @@ async def test_health_waits_for_the_first_probes_but_not_for_long(delay: float, 
 @jumping
 async def test_stats_are_told() -> None:
     backend, stats = make_backend("http://e:1"), Stats(str)
-    backend.endpoints[0].in_flight = 2
+    backend.endpoints[0].condition.in_flight = 2
     call = make_call()
     call.receipt.backend, call.receipt.attempts, call.receipt.finished_at = "main", 3, 4.0
     call.receipt.usage = Usage(5, 7)
@@ -143,3 +198,33 @@ async def test_stats_are_told() -> None:
 async def test_stats_before_the_first_call() -> None:
     told = overview(make_backend("http://e:1")).stats()
     assert (told.total_requests, told.success_rate, told.average_duration_seconds) == (0, 1.0, 0.0)
+
+
+@jumping
+async def test_stats_tell_what_did_not_go_straight() -> None:
+    stats, call = Stats(str), make_call()
+    call.receipt.fallback, call.receipt.resumed, call.receipt.attempts = "a->b;reason=QUEUE_FULL", "text", 3
+    for ended, error in ((call, None), (make_call(), QueueFull("x", 1.0, "deadline"))):
+        stats.begin(ended)
+        stats.end(ended, 429 if error else 200, error)
+    told = overview(stats=stats).stats()
+    assert (told.total_retries, told.total_fallbacks, told.total_resumed) == (2, 1, 1)
+    assert dict(told.rejected_by_reason) == {"deadline": 1}
+    assert dict(told.errors_by_type) == {"QUEUE_FULL": 1}
+
+
+@jumping
+async def test_stats_tell_queues_limits_and_breakers() -> None:
+    fixed, twin = make_backend("http://e:1", max_concurrency=1), make_backend("http://e:1", max_concurrency=3)
+    free = make_backend("http://e:2", type="openai_compatible")
+    lease = await fixed.pool.admit(make_call())
+    waiting = asyncio.create_task(fixed.pool.admit(make_call()))
+    await asyncio.sleep(0)
+    opened(twin)
+    told = overview(fixed, twin, free).stats()
+    assert dict(told.queue_depth) == {"b0": 1, "b1": 0, "b2": 0}
+    assert dict(told.limits) == {"http://e:1": 4}
+    assert dict(told.in_flight) == {"http://e:1": 1, "http://e:2": 0}
+    assert dict(told.breakers) == {"http://e:1": "open", "http://e:2": "closed"}
+    lease.close()
+    (await waiting).close()

@@ -3,11 +3,27 @@ from typing import Any
 
 import pytest
 from tests.support.clock import jumping, now
-from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Step, make_call, make_target
+from tests.support.raw_server import Do, RawServer, chunk, stream, stream_head
+from tests.unit.router.backends.engine import make_backend
+from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Step, make_call, make_pool, make_target
 
-from lexora_router.errors import DeadlineExceeded, ModelNotFound, RouterError, UpstreamBroken, UpstreamTimeout
-from lexora_router.handler import Call, Frames, Handler, Target
-from lexora_router.pipeline import build
+from lexora_router.errors import (
+    DeadlineExceeded,
+    ModelNotFound,
+    QueueFull,
+    RateLimited,
+    RouterError,
+    UpstreamBroken,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from lexora_router.handler import Call, Emit, Frames, Handler, Head, Target
+from lexora_router.layers.retry import RetrySettings
+from lexora_router.pipeline import Limiting, Parts, build
+from lexora_router.policy.backoff import Backoff
+from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
+from lexora_router.policy.retry_budget import RetryBudget
+from lexora_router.resume.request import Source
 
 A = Frames(b"a")
 
@@ -26,19 +42,37 @@ class Recorder:
 
 
 class Routes:
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, *targets: Target) -> None:
+        self._targets = targets
 
-    def find(self, model: str) -> Target | None:
-        return self._target if model == "m" else None
+    def find(self, model: str) -> tuple[Target, ...]:
+        return self._targets if model == "m" else ()
 
-    async def discover(self, model: str) -> Target:
+    async def discover(self, model: str) -> tuple[Target, ...]:
         raise ModelNotFound(model)
 
 
-def pipeline(*steps: Step) -> tuple[Handler, FakeEndpoint, Recorder]:
+NO_RETRY = RetrySettings(0, Backoff(), respect_retry_after=True, max_retry_after=60.0)
+
+
+def parts(*targets: Target, **changes: Any) -> Parts:
+    fields: dict[str, Any] = {
+        "routes": Routes(*targets),
+        "recorders": (),
+        "pools": {},
+        "retry": NO_RETRY,
+        "budgets": {target.backend: RetryBudget() for target in targets},
+        "limiting": None,
+        "fallback_on_rate_limit": None,
+        "clock": now,
+    }
+    return Parts(**(fields | changes))
+
+
+def pipeline(*steps: Step, **changes: Any) -> tuple[Handler, FakeEndpoint, Recorder]:
     endpoint, recorder = FakeEndpoint(*steps), Recorder()
-    return build(routes=Routes(make_target(endpoint)), recorders=(recorder,), clock=now), endpoint, recorder
+    made = parts(make_target(), recorders=(recorder,), pools={"main": make_pool(endpoint)}, **changes)
+    return build(made), endpoint, recorder
 
 
 def at_rest(endpoint: FakeEndpoint, recorder: Recorder, status: int) -> None:
@@ -103,3 +137,152 @@ async def test_a_bug_is_counted_too() -> None:
     with pytest.raises(ZeroDivisionError):
         await handler(make_call(started=now()), Client())
     at_rest(endpoint, recorder, 500)
+
+
+# -- the layers together
+
+
+class Turns(FakeEndpoint):
+    """Each attempt has a script of its own; the last one goes on."""
+
+    def __init__(self, *turns: list[Step], **fields: Any) -> None:
+        super().__init__(**fields)
+        self.turns = list(turns)
+
+    async def attempt(self, call: Call, emit: Emit) -> None:
+        self.steps = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
+        await super().attempt(call, emit)
+
+
+def busy(status: int = 503, *headers: tuple[str, str]) -> UpstreamRefused:
+    return UpstreamRefused(status, "application/json", b"{}", headers)
+
+
+RETRY = RetrySettings(3, Backoff(base=1.0), respect_retry_after=True, max_retry_after=60.0)
+
+
+@jumping
+async def test_without_retries_fallback_and_limits_those_layers_are_left_out() -> None:
+    names = []
+    handler: Any = build(parts(make_target()))
+    while hasattr(handler, "_inner"):
+        names.append(type(handler).__name__)
+        handler = handler._inner
+    assert not {"Retry", "Fallback", "RateLimit"} & set(names)
+
+
+@jumping
+async def test_the_order_of_the_layers() -> None:
+    limiting = Limiting(RateLimiter(Rules(), now()), lambda _: "", lambda _: 1)
+    names = []
+    handler: Any = build(parts(make_target(), retry=RETRY, limiting=limiting, fallback_on_rate_limit=True))
+    while hasattr(handler, "_inner"):
+        names.append(type(handler).__name__)
+        handler = handler._inner
+    expected = ["Observe", "Deadline", "Resolve", "RateLimit", "Fallback", "Admission", "Retry", "Balance", "EngineTimeouts"]
+    assert [name for name in names if name in expected] == expected
+
+
+@jumping
+async def test_a_retry_does_not_queue_again_behind_those_that_wait() -> None:
+    endpoint = Turns([busy()], [1.0, HEAD, A], limit=1)
+    recorder = Recorder()
+    handler = build(parts(make_target(), recorders=(recorder,), pools={"main": make_pool(endpoint)}, retry=RETRY))
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(handler(make_call(id=str(number), started=now()), Client()))
+    order = [call.id for call in endpoint.calls]
+    assert order[:2] == ["0", "1"]  # the slot is free for others while "0" waits
+    assert "0" in order[2:4]
+    assert sorted(order[1:]) == ["0", "1", "2", "3"]
+    assert (endpoint.most_in_flight, recorder.statuses) == (1, [200] * 4)
+
+
+@jumping
+async def test_a_silent_engine_costs_one_attempt_and_then_the_fallback_answers() -> None:
+    main, backup = FakeEndpoint(HANG), FakeEndpoint(HEAD, A, address="http://b:1")
+    handler = build(
+        parts(
+            make_target(),
+            make_target(backend="backup", model="other"),
+            pools={"main": make_pool(main), "backup": make_pool(backup, name="backup")},
+            fallback_on_rate_limit=True,
+        )
+    )
+    call, client = make_call(started=now()), Client()
+    await handler(call, client)
+    assert client.events == [HEAD, A]
+    assert now() == pytest.approx(1010.0)  # first_token
+    receipt = call.receipt
+    assert (receipt.backend, receipt.model, receipt.endpoint, receipt.attempts) == ("backup", "other", "http://b:1", 2)
+    assert receipt.fallback == "main->backup;reason=UPSTREAM_TIMEOUT"
+    assert main.in_flight == backup.in_flight == 0
+
+
+@jumping
+async def test_a_full_queue_falls_back_without_a_wait() -> None:
+    main, backup = FakeEndpoint(HANG, limit=1), FakeEndpoint(HEAD, A)
+    pools = {"main": make_pool(main, max_size=1), "backup": make_pool(backup, name="backup")}
+    handler = build(parts(make_target(), make_target(backend="backup"), pools=pools, fallback_on_rate_limit=False))
+    stuck = [asyncio.create_task(handler(make_call(started=now()), Client())) for _ in range(2)]
+    await main.begun()
+    call = make_call(started=now())
+    await handler(call, Client())
+    assert call.receipt.fallback == "main->backup;reason=QUEUE_FULL"
+    assert now() == 1000.0
+    for task in stuck:
+        task.cancel()
+    await asyncio.gather(*stuck, return_exceptions=True)
+    with pytest.raises(QueueFull):
+        await build(parts(make_target(), pools={"main": make_pool(FakeEndpoint(limit=0), timeout=1.0)}))(make_call(), Client())
+
+
+@jumping
+async def test_a_refused_call_costs_the_tenant_s_requests_and_nothing_else() -> None:
+    limiter = RateLimiter(Rules(Limits(rate=1.0, burst=2)), now())
+    handler, endpoint, recorder = pipeline(HEAD, A, limiting=Limiting(limiter, lambda _: "", lambda _: 1))
+    for _ in range(2):
+        await handler(make_call(started=now()), Client())
+    with pytest.raises(RateLimited):
+        await handler(make_call(started=now()), Client())
+    assert len(endpoint.calls) == 2
+    assert recorder.statuses == [200, 200, 429]
+
+
+@jumping
+async def test_a_deadline_ends_a_wait_between_attempts_and_in_the_queue() -> None:
+    handler, endpoint, recorder = pipeline(busy(503, ("retry-after", "20")), retry=RETRY)
+    with pytest.raises(UpstreamRefused):  # the wait would outlast the deadline: the answer at once
+        await handler(make_call(started=now(), deadline=now() + 10), Client())
+    assert now() == 1000.0
+    waiting = build(parts(make_target(), pools={"main": make_pool(FakeEndpoint(limit=0))}))
+    with pytest.raises(DeadlineExceeded):
+        await waiting(make_call(started=now(), deadline=now() + 10), Client())
+    assert now() == pytest.approx(1010.0)
+    at_rest(endpoint, recorder, 503)
+
+
+async def test_a_fallback_after_an_answer_that_showed_nothing_begins_with_its_head() -> None:
+    """The first engine dies when all it has sent is the beginning of a character: ids that the client did not ask for."""
+    ids = b'{"choices":[{"index":0,"text":"","prompt_token_ids":[1],"token_ids":[2]}]}'
+    text = b'{"choices":[{"index":0,"text":"whole","finish_reason":"stop"}]}'
+    async with (
+        RawServer([stream_head(), chunk(b"data: " + ids + b"\n\n"), Do.RESET]) as dying,
+        RawServer([stream(b"data: " + text + b"\n\n", b"data: [DONE]\n\n")]) as well,
+    ):
+        backends = {"main": make_backend(dying.url), "backup": make_backend(well.url)}
+        made = parts(
+            *(make_target(backend=name) for name in backends),
+            pools={name: backend.pool for name, backend in backends.items()},
+            fallback_on_rate_limit=True,
+            resumable={"main": Source(ids=True, text=False, endpoints=2)},
+        )
+        client = Client()
+        call = make_call(path="/v1/completions", body=b'{"model":"m","prompt":"a","stream":true}', started=now())
+        await build(made)(call, client)
+        for backend in backends.values():
+            backend.transport.close()
+        await asyncio.sleep(0)
+    assert [type(event) for event in client.events[:2]] == [Head, Frames]
+    assert b"whole" in client.data
+    assert (call.receipt.attempts, call.receipt.fallback) == (2, "main->backup;reason=UPSTREAM_BROKEN")

@@ -5,22 +5,24 @@ import pytest
 import structlog
 from google.protobuf.message import Message
 from google.rpc import code_pb2
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from tests.support.clock import jumping, now
+from tests.support.links import settle
 from tests.unit.router.support import CHAT, HEAD, Scripted, Step
 
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
-from lexora.v1.common_pb2 import CallOptions, Receipt, UpstreamError
+from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions, Receipt, UpstreamError
 from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.embed_pb2 import EmbedRequest
 from lexora.v1.models_pb2 import ClassifyRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
-from lexora_router.handler import Call, Frames, Head, Reply, Usage
+from lexora_router.handler import BucketState, Call, Frames, Head, RateLimitState, Reply, Usage
 from lexora_router.handler import Receipt as Known
+from lexora_router.messages import receipt_message
 from lexora_router.overview import Overview
-from lexora_router.server import RELAYED_PATHS, RouterService, receipt_message
+from lexora_router.server import RELAYED_PATHS, RouterService
 from lexora_router.status import StatusError
 
 M = TypeVar("M", bound=Message)
@@ -68,7 +70,7 @@ def service(*steps: Step, max_body_bytes: int = 10_000) -> tuple[RouterService, 
     return made, pipeline
 
 
-def openai(body: bytes = BODY, path: str = CHAT, **options: str) -> GenerateRequest:
+def openai(body: bytes = BODY, path: str = CHAT, **options: Any) -> GenerateRequest:
     return GenerateRequest(options=CallOptions(**options), openai=OpenAiCall(path=path, body=body))
 
 
@@ -143,6 +145,36 @@ async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     await made.generate(openai(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), FakeContext())
     assert pipeline.calls[0].user == "u" * 256
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (None, True, True)),
+        ({"priority": 0}, (0, True, True)),
+        ({"priority": 100}, (100, True, True)),
+        ({"fallback": FALLBACK_POLICY_NEVER}, (None, False, True)),
+        ({"resume": RESUME_POLICY_NEVER}, (None, True, False)),
+        ({"priority": 7, "fallback": FALLBACK_POLICY_NEVER, "resume": RESUME_POLICY_NEVER}, (7, False, False)),
+    ],
+)
+@jumping
+async def test_the_options_of_a_call_are_read(options: dict[str, Any], expected: tuple[int | None, bool, bool]) -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    await made.generate(openai(**options), FakeContext())
+    await made.generate(GenerateRequest(options=CallOptions(**options), chat=ChatRequest(messages=MESSAGES)), FakeContext())
+    await made.embed(EmbedRequest(options=CallOptions(**options), texts=["a"]), FakeContext())
+    read = [(call.priority, call.fallback_allowed, call.resume_allowed) for call in pipeline.calls]
+    assert read == [expected] * 3
+
+
+@jumping
+async def test_how_many_tokens_a_call_may_use_is_read() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    for field in ("max_tokens", "max_completion_tokens"):
+        await made.generate(openai(b'{"model":"m","messages":[],"%s":77}' % field.encode()), FakeContext())
+    await made.generate(openai(), FakeContext())
+    assert [call.max_tokens for call in pipeline.calls] == [77, 77, None]
 
 
 @pytest.mark.parametrize("path", sorted(RELAYED_PATHS - {CHAT}))
@@ -251,6 +283,10 @@ async def test_a_stream_for_who_asked_for_a_whole_answer() -> None:
         (openai(request_id="a\r\nx-evil: 1"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
         (openai(request_id="x" * 129), code_pb2.INVALID_ARGUMENT, "options.request_id"),
         (openai(user="x" * 257), code_pb2.INVALID_ARGUMENT, "options.user"),
+        (openai(priority=-1), code_pb2.INVALID_ARGUMENT, "options.priority"),
+        (openai(priority=101), code_pb2.INVALID_ARGUMENT, "options.priority"),
+        (openai(fallback=7), code_pb2.INVALID_ARGUMENT, "options.fallback"),
+        (openai(resume=7), code_pb2.INVALID_ARGUMENT, "options.resume"),
     ],
 )
 @jumping
@@ -328,6 +364,17 @@ async def test_a_receipt_tells_durations_since_the_call_came_in() -> None:
     assert [duration.ToTimedelta().total_seconds() for duration in durations] == [0.25, 1.5, 3.0]
 
 
+def test_a_receipt_tells_of_fallbacks_resumption_and_limits() -> None:
+    limits = RateLimitState(BucketState(20, 19, 0.05), BucketState(1000, 700, 18.0))
+    told = receipt_message("id-1", 0.0, Known(fallback="a->b;reason=X", resumed="text", rate_limit=limits))
+    assert (told.fallback, told.resumed) == ("a->b;reason=X", "text")
+    assert (told.rate_limit.requests.limit, told.rate_limit.requests.remaining) == (20, 19)
+    assert told.rate_limit.requests.reset.ToTimedelta().total_seconds() == 0.05
+    assert (told.rate_limit.tokens.limit, told.rate_limit.tokens.remaining) == (1000, 700)
+    only = receipt_message("id-1", 0.0, Known(rate_limit=RateLimitState(BucketState(20, 19, 0.05), None)))
+    assert not only.rate_limit.HasField("tokens")
+
+
 def test_what_was_not_reached_is_left_out() -> None:
     assert receipt_message("id-1", 10.0, Known()) == Receipt(request_id="id-1")
 
@@ -344,3 +391,38 @@ async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
         await made.generate(openai(), FakeContext())
     assert SEEN.statuses == [400, 404, 503]
     assert not pipeline.calls
+
+
+# -- the end
+
+
+@jumping
+async def test_a_drain_waits_for_calls_and_has_an_end() -> None:
+    made, pipeline = service(5.0, Reply(JSON_HEAD, ANSWER))
+    assert await made.idle(0.0), "nothing is under way"
+    call = asyncio.create_task(made.generate(openai(), FakeContext()))
+    await settle(lambda: bool(pipeline.calls))
+    assert made.active == 1
+    assert not await made.idle(1.0)
+    assert await made.idle(10.0)
+    assert (await call).openai.body == ANSWER
+    assert made.active == 0
+
+
+@jumping
+async def test_what_is_left_at_the_end_is_told_why() -> None:
+    made, pipeline = service(1000.0)
+    calls = [asyncio.create_task(made.generate(openai(), FakeContext())) for _ in range(3)]
+    await settle(lambda: len(pipeline.calls) == 3)
+    left = calls.pop()
+    made.abort()
+    made.abort()
+    left.cancel()
+    for call in calls:
+        with pytest.raises(StatusError) as ended:
+            await call
+        assert detail(ended.value, ErrorInfo).reason == "DRAINING"
+        assert detail(ended.value, RetryInfo).retry_delay.seconds == 1
+    with pytest.raises(asyncio.CancelledError):
+        await left  # its client left at the same moment
+    assert await made.idle(0.0)

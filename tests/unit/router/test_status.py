@@ -4,7 +4,7 @@ from typing import TypeVar
 import pytest
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 
 from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
 from lexora_router.errors import (
@@ -14,6 +14,8 @@ from lexora_router.errors import (
     ModelNotFound,
     NoHealthyEndpoint,
     NotFound,
+    QueueFull,
+    RateLimited,
     RouterError,
     TooLarge,
     Unimplemented,
@@ -23,7 +25,7 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.status import StatusError, internal_status, status_of
+from lexora_router.status import StatusError, internal_status, retry_delay, status_of
 
 RECEIPT = Receipt(request_id="id-1", backend="main", attempts=1)
 M = TypeVar("M", bound=Message)
@@ -37,8 +39,8 @@ def leaves(root: type[RouterError]) -> Iterator[type[RouterError]]:
         yield from leaves(child)
 
 
-def refusal(status: int = 400, body: bytes = b'{"error":{"message":"no"}}') -> UpstreamRefused:
-    return UpstreamRefused(status, "application/json", body, (("retry-after", "7"),))
+def refusal(status: int = 400, body: bytes = b'{"error":{"message":"no"}}', retry_after: str | None = None) -> UpstreamRefused:
+    return UpstreamRefused(status, "application/json", body, () if retry_after is None else (("retry-after", retry_after),))
 
 
 CODES = [
@@ -47,6 +49,8 @@ CODES = [
     (ModelNotFound("m"), code_pb2.NOT_FOUND),
     (NotFound("no such path"), code_pb2.NOT_FOUND),
     (TooLarge("large"), code_pb2.RESOURCE_EXHAUSTED),
+    (RateLimited("too many", 2.5, "user:alice"), code_pb2.RESOURCE_EXHAUSTED),
+    (QueueFull("full", 12), code_pb2.RESOURCE_EXHAUSTED),
     (Unimplemented("later"), code_pb2.UNIMPLEMENTED),
     (NoHealthyEndpoint("all down"), code_pb2.UNAVAILABLE),
     (Draining("bye"), code_pb2.UNAVAILABLE),
@@ -90,8 +94,44 @@ def test_every_error_has_its_code_its_reason_and_the_receipt(error: RouterError,
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
 def test_only_what_may_pass_by_itself_has_a_retry_hint(error: RouterError, code: int) -> None:
     hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
-    assert (hint is not None) == isinstance(error, NoHealthyEndpoint | Draining)
+    assert (hint is not None) == isinstance(error, NoHealthyEndpoint | Draining | RateLimited | QueueFull)
     assert hint is None or hint.retry_delay.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (RateLimited("too many", 2.5, "user:alice"), 2.5),
+        (RateLimited("too many", 1e-9, "user:alice"), 1e-9),
+        (QueueFull("full", 12), 12.0),
+        (refusal(429, retry_after="7"), 7.0),
+        (refusal(503, retry_after="0.5"), 0.5),
+        (refusal(503, retry_after="1e9"), None),
+        (refusal(503, retry_after="9999999999"), 86_400.0),
+        (refusal(503, retry_after="soon"), None),
+        (refusal(503, retry_after="Thu, 01 Jan 1970 00:00:00 GMT"), 0.0),
+        (refusal(400), None),
+        (UpstreamInvalid("html", 503, "9"), 9.0),
+        (UpstreamInvalid("html", 503), None),
+    ],
+)
+def test_the_retry_hint_says_when(error: RouterError, seconds: float | None) -> None:
+    hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
+    assert retry_delay(error) == seconds
+    found = None if hint is None else hint.retry_delay.seconds + hint.retry_delay.nanos / 1e9
+    assert found == seconds
+
+
+def test_a_tenant_over_its_quota_is_told_which() -> None:
+    found = detail(status_of(RateLimited("too many", 2.5, "user:alice"), RECEIPT, max_body=0), QuotaFailure)
+    assert found is not None
+    [violation] = found.violations
+    assert (violation.subject, violation.description) == ("user:alice", "too many")
+
+
+@pytest.mark.parametrize("error", [QueueFull("full", 12), refusal(429), NoHealthyEndpoint("all down")])
+def test_nobody_s_quota_is_to_blame_for_a_busy_engine(error: RouterError) -> None:
+    assert detail(status_of(error, RECEIPT, max_body=0), QuotaFailure) is None
 
 
 def test_a_bad_field_is_named() -> None:
@@ -103,7 +143,7 @@ def test_a_bad_field_is_named() -> None:
 
 
 def test_an_engine_s_answer_is_carried_whole() -> None:
-    status = status_of(refusal(429), RECEIPT, max_body=1000)
+    status = status_of(refusal(429, retry_after="7"), RECEIPT, max_body=1000)
     assert detail(status, UpstreamError) == UpstreamError(
         status=429,
         content_type="application/json",
@@ -143,3 +183,7 @@ def detail(status: status_pb2.Status, kind: type[M]) -> M | None:
         if packed.Unpack(found):
             return found
     return None
+
+
+def test_open_breakers_say_when_one_lets_a_call_through() -> None:
+    assert retry_delay(NoHealthyEndpoint("all down", 17.5)) == 17.5

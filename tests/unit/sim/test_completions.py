@@ -68,3 +68,9 @@ async def test_continuing_from_text_is_not_the_same(sim: Simulator) -> None:
     assert whole.startswith(first)
     again = (await complete(sim, "go" + first, max_tokens=10)).json()["choices"][0]["text"]
     assert first + again != whole
+
+
+async def test_a_limit_of_null_is_as_much_as_there_is_room_for(sim: Simulator) -> None:
+    free = (await complete(sim, "import os", max_tokens=None)).json()
+    assert free["choices"][0]["finish_reason"] == "stop"
+    assert free["usage"]["completion_tokens"] > 100

@@ -304,5 +304,5 @@ async def test_nobody_there() -> None:
     async with engine(f"http://127.0.0.1:{closed_port()}") as main:
         with pytest.raises(UpstreamUnreachable, match=r"Backend `main` at http://127.0.0.1:\d+: "):
             await main.unary()
-        assert main.endpoint.healthy is False
-        assert main.endpoint.reason
+        assert main.endpoint.condition.healthy is False
+        assert main.endpoint.condition.reason

@@ -37,15 +37,15 @@ def test_states_come_to(states: list[Health], together: Health) -> None:
 async def test_a_backend_is_what_its_endpoints_come_to(states: tuple[bool | None, ...], together: Health) -> None:
     backend = make_backend("", urls=["http://e:1", "http://e:2"])
     for endpoint, state in zip(backend.endpoints, states, strict=True):
-        endpoint.healthy = state
+        endpoint.condition.healthy = state
     assert backend.health() is together
 
 
-async def test_a_target_has_the_engine_s_name_and_every_endpoint() -> None:
+async def test_a_target_has_the_engine_s_name_and_the_pool_every_endpoint() -> None:
     backend = make_backend("", urls=["http://e:1", "http://e:2/"], model_mapping={"gpt": "gpt-0125"}, timeout=7, idle_timeout=3)
     target = backend.target("gpt")
     assert (target.backend, target.model) == ("main", "gpt-0125")
-    assert [endpoint.address for endpoint in target.endpoints] == ["http://e:1", "http://e:2"]
+    assert [endpoint.address for endpoint in backend.pool.endpoints] == ["http://e:1", "http://e:2"]
     assert target.timeouts == Timeouts(first_token=7, idle=3, total=3600)
     assert backend.target("other").model == "other"
 

@@ -176,7 +176,7 @@ async def test_close_ends_a_round_under_way() -> None:
 async def test_of_several_endpoints_one_that_is_well_is_asked() -> None:
     fake = FakeTransport(listing("a"))
     backend = backend_of(fake, urls=["http://e:1", "http://e:2"])
-    backend.endpoints[0].healthy = False
+    backend.endpoints[0].condition.healthy = False
     catalogue = Catalogue({"main": backend}, ttl=TTL, timeout=TIMEOUT, clock=now)
     await catalogue.fresh()
     assert fake.asked[0][0] == "http://e:2/v1/models"

@@ -1,11 +1,12 @@
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, reply, stream, stream_head
 from tests.unit.router.backends.engine import UNARY, engine
-from tests.unit.router.support import Client, make_call
+from tests.unit.router.support import Client, FakeLease, make_call
 
 from lexora_router.backends import endpoint
 from lexora_router.errors import InvalidRequest, UpstreamUnreachable
@@ -113,6 +114,62 @@ async def test_usage_is_asked_for_where_it_must_be(changes: dict[str, object], f
         assert sent == call.body
 
 
+SCHEDULED = {"scheduling_policy": "priority"}
+
+
+@pytest.mark.parametrize(("priority", "sent"), [(100, -50), (70, -20), (50, 0), (0, 50)])
+async def test_the_priority_goes_to_an_engine_that_schedules_by_it_in_its_own_polarity(priority: int, sent: int) -> None:
+    body = b'{"seed":9007199254740993,"model":"m","messages":[],"stop":null}'
+    async with RawServer([reply(b"{}")]) as server, engine(server.url, **SCHEDULED) as main:
+        await main.unary(body=body, priority=priority)
+        assert server.requests[0].body == body.removesuffix(b"}") + b',"priority":%d}' % sent
+
+
+async def test_the_client_s_own_field_is_replaced_by_what_the_tenant_may_ask() -> None:
+    body = b'{"model":"m","priority":-1000,"messages":[]}'
+    async with RawServer([reply(b"{}")]) as server, engine(server.url, **SCHEDULED) as main:
+        await main.unary(body=body, priority=30)
+        assert server.requests[0].body == b'{"model":"m","priority":20,"messages":[]}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [
+        ({}, {"priority": 100}),
+        ({"scheduling_policy": "fcfs"}, {"priority": 100}),
+        (SCHEDULED, {"priority": None}),
+        (SCHEDULED, {"priority": 100, "path": "/v1/embeddings"}),
+        (SCHEDULED, {"priority": 100, "path": "/tokenize"}),
+    ],
+)
+async def test_the_priority_is_not_sent_where_it_would_be_an_error(fields: dict[str, Any], changes: dict[str, Any]) -> None:
+    async with RawServer([reply(b"{}")]) as server, engine(server.url, **fields) as main:
+        await main.unary(**changes)
+        assert server.requests[0].body == UNARY
+
+
+async def test_priority_usage_and_the_mapped_model_go_together() -> None:
+    fields = {"model_mapping": {"m": "engine-m"}} | SCHEDULED
+    async with RawServer([STREAM]) as server, engine(server.url, **fields) as main:
+        await main.stream(priority=100)
+        sent = json.loads(server.requests[0].body)
+    assert sent == {
+        "model": "engine-m",
+        "messages": [],
+        "stream": True,
+        "priority": -50,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def test_an_answer_s_first_token_is_told_to_the_lease_once() -> None:
+    async with RawServer([stream(EVENT, EVENT, DONE)], [reply(b"{}")]) as server, engine(server.url) as main:
+        for changes in ({}, {"stream": False, "body": UNARY}):
+            lease = FakeLease()
+            await main.ask(make_call(lease=lease, **changes), Client())
+            assert lease.first_tokens == 1
+
+
 @pytest.mark.parametrize("size", [300_000, 5 * 2**20])
 async def test_a_large_body_arrives_whole(size: int) -> None:
     body = b'{"model":"m","messages":["' + b"x" * size + b'"]}'
@@ -199,7 +256,7 @@ async def test_a_connection_that_breaks_before_the_answer(end: Do) -> None:
     async with RawServer([end]) as server, engine(server.url) as main:
         with pytest.raises(UpstreamUnreachable):
             await main.unary()
-        assert main.endpoint.healthy is None  # it was there: a probe shall judge
+        assert main.endpoint.condition.healthy is None  # it was there: a probe shall judge
 
 
 async def test_clients_that_invent_models_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

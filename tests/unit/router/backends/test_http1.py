@@ -238,3 +238,20 @@ async def test_a_kept_connection_that_breaks_in_mid_answer_is_not_asked_again() 
         with pytest.raises(TransportError):
             await whole(made)
         assert len(server.requests) == 2
+
+
+async def test_a_kept_connection_that_is_reset_is_not_asked_again() -> None:
+    async with RawServer([reply(b"one")], [Do.RESET], [reply(b"two")]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"one")
+        with pytest.raises(TransportError):
+            await whole(made)
+        assert len(server.requests) == 2
+
+
+async def test_an_engine_that_closes_a_kept_connection_late_has_had_its_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "CROSSING_SECONDS", 0.0)
+    async with RawServer([reply(b"one")], [Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"one")
+        with pytest.raises(TransportError):
+            await whole(made)
+        assert len(server.requests) == 2

@@ -57,7 +57,7 @@ async def test_an_endpoint_that_answers_is_well() -> None:
         assert backend.health() is Health.UNKNOWN
         async with watching(Watch(backend)) as watch:
             await watch.until(backend, Health.HEALTHY)
-            assert backend.endpoints[0].reason == ""
+            assert backend.endpoints[0].condition.reason == ""
             [request, *_] = server.requests
             assert (request.method, request.target) == ("GET", "/health")
             assert request.header("authorization") == "Bearer k"
@@ -69,7 +69,7 @@ async def test_going_and_coming_back() -> None:
         async with watching(Watch(backend)) as watch:
             await watch.until(backend, Health.HEALTHY)
             await watch.until(backend, Health.UNHEALTHY)
-            assert backend.endpoints[0].reason == "the probe was answered 503"
+            assert backend.endpoints[0].condition.reason == "the probe was answered 503"
             await watch.until(backend, Health.HEALTHY)
 
 
@@ -80,14 +80,14 @@ async def test_a_frozen_endpoint_is_down_after_the_probe_s_timeout_and_delays_no
             await watch.until(backends[1], Health.HEALTHY)
             assert backends[0].health() is Health.UNKNOWN
             await watch.until(backends[0], Health.UNHEALTHY)
-            assert "within 0.1 s" in backends[0].endpoints[0].reason
+            assert "within 0.1 s" in backends[0].endpoints[0].condition.reason
 
 
 async def test_nobody_listens() -> None:
     backend = make_backend(f"http://127.0.0.1:{closed_port()}")
     async with watching(Watch(backend)) as watch:
         await watch.until(backend, Health.UNHEALTHY)
-        assert "the probe failed" in backend.endpoints[0].reason
+        assert "the probe failed" in backend.endpoints[0].condition.reason
 
 
 async def test_a_host_name_that_cannot_be_one_ends_no_prober() -> None:

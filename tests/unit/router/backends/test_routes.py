@@ -41,8 +41,8 @@ def two(**more: Any) -> dict[str, Any]:
 
 
 def where(found: ModelRoutes, model: str) -> tuple[str, str] | None:
-    target = found.find(model)
-    return None if target is None else (target.backend, target.model)
+    targets = found.find(model)
+    return (targets[0].backend, targets[0].model) if targets else None
 
 
 async def test_a_configured_model_goes_to_its_backend_under_the_engine_s_name() -> None:
@@ -120,7 +120,7 @@ async def test_no_model_and_no_default_is_the_client_s_mistake() -> None:
 async def test_an_unknown_model_makes_the_router_ask_again() -> None:
     found, catalogue = routes(two())
     catalogue.next_listings = {"b": ["new"]}
-    assert (await found.discover("new")).backend == "b"
+    assert (await found.discover("new"))[0].backend == "b"
     assert catalogue.max_ages == [DISCOVERY_INTERVAL]
 
 
@@ -170,7 +170,7 @@ async def test_the_list_has_exactly_what_can_be_asked() -> None:
     ]
     assert [m.max_model_len for m in models] == [99, 4096, 4096, 99, 4096]
     assert [m.entry for m in models] == [b"", b'{"id":"both"}', b'{"id":"engine-a1"}', b"", b'{"id":"b1"}']
-    assert all(found.find(model.id) is not None for model in models)
+    assert all(found.find(model.id) for model in models)
 
 
 async def test_the_list_of_a_strict_router_has_configured_models_only() -> None:

@@ -9,10 +9,12 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from lexora_router.config import BackendConfig, Config, ModelEntry
+from lexora_router.config import BackendConfig, Config
 from lexora_router.config.load import dump, load
+from lexora_router.config.shape import ROOT as ROOT_SHAPE
 from lexora_router.config.shape import at, leaves, shape
 from lexora_router.config.warn import NOT_YET_IN_FORCE
+from lexora_router.reload import RESTART_KEYS
 
 ROOT = Path(__file__).parents[4]
 EXAMPLE = ROOT / "config" / "lexora_config.yaml"
@@ -27,16 +29,14 @@ def name(path: tuple[str, ...]) -> str:
 
 
 def field(path: tuple[str, ...]) -> FieldInfo:
-    model: Any = Config
+    form = ROOT_SHAPE
     found = FieldInfo()
     for key in path:
-        if key == "*":
-            model = BackendConfig
-        elif key == "[]":
-            model = ModelEntry
+        if key in ("*", "[]"):
+            form = shape(form.item)
         else:
-            found = model.model_fields[key]
-            model = shape(found.annotation).kind
+            found = form.kind.model_fields[key]  # type: ignore[attr-defined] # the walk ends at keys of sections
+            form = shape(found.annotation)
     return found
 
 
@@ -57,7 +57,10 @@ def test_the_walk_finds_every_kind_of_key() -> None:
     assert ("server", "port") in PATHS
     assert ("routing", "backends", "*", "azure", "api_version") in PATHS
     assert ("routing", "backends", "*", "models", "[]", "max_model_len") in PATHS
-    assert len(PATHS) == len(set(PATHS)) > 60
+    assert ("routing", "backends", "*", "queue", "aging") in PATHS
+    assert ("rate_limit", "users", "*", "tier") in PATHS
+    assert ("tenants", "*", "weight") in PATHS
+    assert len(PATHS) == len(set(PATHS)) > 100
 
 
 def test_the_example_file_changes_nothing_as_it_stands() -> None:
@@ -72,7 +75,7 @@ def test_the_backend_of_the_example_file_has_the_defaults(tmp_path: Path) -> Non
     file = tmp_path / "c.yaml"
     file.write_text(SWITCHED_ON, encoding="utf-8")
     main = load(str(file), {}).config.backends()["main"]
-    free: dict[str, Any] = {"models": (), "model_mapping": {}, "fallback_backends": ()}
+    free: dict[str, Any] = {"models": (), "model_mapping": {}, "fallback_backends": (), "fallback_models": {}, "queue": None}
     assert main.model_copy(update=free) == BackendConfig(url="http://localhost:8000")
 
 
@@ -81,7 +84,7 @@ def test_the_example_file_has_every_key_with_its_default(path: tuple[str, ...]) 
     found = values(yaml.safe_load(SWITCHED_ON), path)
     assert found, "the key is missing"
     info = field(path)
-    free = info.is_required() or path[:3] == ("routing", "backends", "*") or path == ("routing", "default_backend")
+    free = info.is_required() or "backends" in path or path == ("routing", "default_backend")
     default = list(info.default) if isinstance(info.default, tuple) else info.default
     assert free or found == [default]
 
@@ -89,11 +92,13 @@ def test_the_example_file_has_every_key_with_its_default(path: tuple[str, ...]) 
 def test_the_example_file_has_no_other_keys(tmp_path: Path) -> None:
     known = {key for path in PATHS for key in path}
     keys = set(re.findall(r"(?m)^\s*#?(?:- )?([a-z_]+):", EXAMPLE.read_text(encoding="utf-8")))
-    assert keys - known == {"main", "openai_backup"}
+    assert keys - known == {"main", "openai_backup", "batch", "gold", "alice"}
     commented = tmp_path / "c.yaml"
     commented.write_text(SWITCHED_ON, encoding="utf-8")
     config = load(str(commented), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"}).config
     assert set(config.backends()) == {"main", "openai_backup", "azure"}
+    assert set(config.tenants) == {"batch"}
+    assert set(config.rate_limit.tiers) | set(config.rate_limit.users) == {"gold", "alice"}
 
 
 def rows() -> dict[str, list[str]]:
@@ -127,9 +132,10 @@ def test_the_page_has_the_default_the_variable_and_a_meaning(path: tuple[str, ..
 def test_the_examples_of_the_page_load(example: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(example, encoding="utf-8")
-    config = load(str(file), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"}).config
-    assert config.backends()
-    assert yaml.safe_load(dump(config))
+    result = load(str(file), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"})
+    assert result.warnings == ()
+    assert result.config.backends()
+    assert yaml.safe_load(dump(result.config))
 
 
 def test_the_page_says_what_is_not_in_force() -> None:
@@ -140,3 +146,8 @@ def test_the_page_says_what_is_not_in_force() -> None:
         assert "not yet in force" in section
         assert last in section
         assert at(tuple(key.split("."))) is not None
+
+
+def test_the_page_names_the_keys_that_need_a_restart() -> None:
+    section = PAGE.split("These keys are read at the start only.")[1].split("```")[0]
+    assert set(re.findall(r"`([a-z_]+\.[a-z_]+)`", section)) == RESTART_KEYS

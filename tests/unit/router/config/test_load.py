@@ -78,9 +78,10 @@ def test_the_existing_form_loads_unchanged() -> None:
     assert backends["openai_backup"].resolve_key({"OPENAI_API_KEY": SECRET}) == SECRET
     assert result.config.default_model() == "qwen3-32b"
     assert result.warnings == (
+        "c.yaml:21: routing.backends.main.fallback_backends[0]: openai_backup serves none of the models of main: "
+        "give openai_backup fallback_models or model_mapping",
         "c.yaml:11: routing.classifier.backend: there is no backend secondary under routing.backends",
-        "accepted, not yet in force in this version: rate_limit, retry, fallback, routing.classifier, "
-        "routing.backends.*.fallback_backends",
+        "accepted, not yet in force in this version: routing.classifier",
     )
 
 
@@ -204,6 +205,30 @@ routing:
         ("routing: {backends: {a: {url: http://a, type: vlm}}}",
          "c.yaml:1: routing.backends.a.type: must be one of vllm, openai_compatible, did you mean vllm?"),
         ("server: {port: 70000}", "c.yaml:1: server.port: must be less than or equal to 65535"),
+        ("retry: {base_delay: 3, max_delay: 2}", "c.yaml:1: retry.base_delay: must not be above max_delay"),
+        ("retry: {base_delay: 31}", "c.yaml:1: retry.base_delay: must not be above max_delay"),
+        ("retry: {budget: 20}", "c.yaml:1: retry.budget: must be less than or equal to 1"),
+        ("health: {max_open_time: 1}", "c.yaml:1: health.open_time: must not be above max_open_time"),
+        ("failover: {resume: txt}", "c.yaml:1: failover.resume: must be true, false or text"),
+        ("tenants: {a: {priority: urgent}}",
+         "c.yaml:1: tenants.a.priority: must be one of high, normal, low, or a whole number from 0 to 100"),
+        ("tenants: {a: {priority: high, max_priority: normal}}",
+         "c.yaml:1: tenants.a.priority: must not be above max_priority"),
+        ("rate_limit: {tiers: {gold: {}}}\ntenants:\n  a: {tier: gould}",
+         "c.yaml:3: tenants.a.tier: no such tier under rate_limit.tiers, did you mean gold?"),
+        ("rate_limit: {users: {a: {tier: gold}}}",
+         "c.yaml:1: rate_limit.users.a.tier: no such tier under rate_limit.tiers"),
+        ("routing: {backends: {a: {url: http://a, concurrency: auto, max_concurrency: 3}}}",
+         "c.yaml:1: routing.backends.a.min_concurrency: must not be above max_concurrency"),
+        ("routing: {backends: {a: {url: http://a, concurrency: auto, max_concurrency: null}}}",
+         "c.yaml:1: routing.backends.a.concurrency: auto needs max_concurrency"),
+        ("vllm: {concurrency: auto, max_concurrency: null}", "c.yaml:1: vllm.concurrency: auto needs max_concurrency"),
+        ("routing: {backends: {a: {url: http://a, type: openai_compatible, concurrency: auto, max_concurrency: 9}}}",
+         "c.yaml:1: routing.backends.a.concurrency: auto works only with type vllm"),
+        ("routing: {backends: {a: {url: http://a, type: openai_compatible, scheduling_policy: priority}}}",
+         "c.yaml:1: routing.backends.a.scheduling_policy: priority works only with type vllm"),
+        ("routing: {backends: {a: {url: http://a, queue: {max_sise: 1}}}}",
+         "c.yaml:1: routing.backends.a.queue.max_sise: unknown key, did you mean max_size?"),
         ("a: [", "c.yaml:1:5: not valid YAML: expected the node content, but found '<stream end>'"),
     ],
 )  # fmt: skip
@@ -306,6 +331,51 @@ routing:
     )
 
 
+def test_a_fallback_that_serves_none_of_the_models_is_a_warning() -> None:
+    text = """\
+routing:
+  backends:
+    a: {url: http://a, models: [m, n], fallback_backends: [%s]}
+    other: {url: http://b, models: [x]}
+    same: {url: http://b, models: [x, n]}
+    mapped: {url: http://b, models: [x], model_mapping: {m: x}}
+    named: {url: http://b, models: [x], fallback_models: {m: x}}
+    unknown: {url: http://b}
+"""
+    message = "other serves none of the models of a: give other fallback_models or model_mapping"
+    fallback = [text for text in loaded(text % "named, other").warnings if "also a model" not in text]
+    assert fallback == [f"c.yaml:3: routing.backends.a.fallback_backends[1]: {message}"]
+    assert not [text for text in loaded(text % "same, mapped, named, unknown").warnings if "serves none" in text]
+
+
+def test_faults_across_keys_are_reported_beside_those_of_keys() -> None:
+    text = """\
+retry: {base_delay: 3, max_delay: 2, max_retries: -1}
+health: {open_time: 3, max_open_time: 2, window: 0}
+tenants:
+  a: {priority: 60, max_priority: 40, weight: 0, tier: t}
+rate_limit: {users: {u: {tier: t, rate: 0}}}
+routing:
+  backends:
+    a: {url: http://a, concurrency: auto, min_concurrency: 9, max_concurrency: 8, timeout: 0, fallback_backends: [b, b]}
+    b: {url: http://b, fallback_backends: [a]}
+"""
+    assert problems(text) == [
+        "c.yaml:1: retry.base_delay: must not be above max_delay",
+        "c.yaml:1: retry.max_retries: must be greater than or equal to 0",
+        "c.yaml:2: health.open_time: must not be above max_open_time",
+        "c.yaml:2: health.window: must be greater than 0",
+        "c.yaml:4: tenants.a.tier: no such tier under rate_limit.tiers",
+        "c.yaml:4: tenants.a.priority: must not be above max_priority",
+        "c.yaml:4: tenants.a.weight: must be greater than or equal to 0.001",
+        "c.yaml:5: rate_limit.users.u.tier: no such tier under rate_limit.tiers",
+        "c.yaml:5: rate_limit.users.u.rate: must be greater than 0",
+        "c.yaml:8: routing.backends.a.fallback_backends[1]: is listed twice",
+        "c.yaml:8: routing.backends.a.min_concurrency: must not be above max_concurrency",
+        "c.yaml:8: routing.backends.a.timeout: must be greater than 0",
+    ]
+
+
 def test_vllm_variables_beside_routing_backends_are_warnings() -> None:
     (warning,) = loaded("routing: {backends: {a: {url: http://a}}}", {"LEXORA_VLLM__URL": "http://b"}).warnings
     assert warning == "LEXORA_VLLM__URL: vllm.url: has no effect: routing.backends is in force"
@@ -317,17 +387,13 @@ def nested(keys: list[str], value: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("key", NOT_YET_IN_FORCE)
 def test_what_is_not_in_force_yet_is_said_in_one_line(key: str) -> None:
-    leaf = {"fallback_backends": ["b"], "max_concurrency": 1}.get(key.rpartition(".")[2], {})
-    data: dict[str, Any] = nested(key.replace("*", "a").split("."), leaf)
-    if "*" in key:
-        data["routing"]["backends"]["a"]["url"] = "http://a"
-        data["routing"]["backends"]["b"] = {"url": "http://b"}
+    data = nested(key.split("."), {})
     assert loaded(yaml.safe_dump(data)).warnings == (f"accepted, not yet in force in this version: {key}",)
 
 
 def test_what_is_not_in_force_yet_is_said_for_the_environment_too() -> None:
-    (warning,) = load(None, {"LEXORA_QUEUE__MAX_SIZE": "3", "LEXORA_RETRY__MAX_RETRIES": "1"}).warnings
-    assert warning == "accepted, not yet in force in this version: retry, queue"
+    (warning,) = load(None, {"LEXORA_ROUTING__CLASSIFIER__TIMEOUT": "3", "LEXORA_RETRY__MAX_RETRIES": "1"}).warnings
+    assert warning == "accepted, not yet in force in this version: routing.classifier"
 
 
 KEYS = sorted({key for path, _ in leaves() for key in path if key.isidentifier()})

@@ -1,7 +1,18 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from lexora_router.config import AzureConfig, BackendConfig, Config, LoggingConfig, ModelEntry, VllmConfig
+from lexora_router.config import (
+    AzureConfig,
+    BackendConfig,
+    Config,
+    FailoverConfig,
+    LoggingConfig,
+    ModelEntry,
+    QueueConfig,
+    RateLimitConfig,
+    TenantConfig,
+    VllmConfig,
+)
 
 KEY = "sk-very-secret"
 
@@ -116,6 +127,72 @@ def test_levels_of_logging_have_any_case() -> None:
     assert LoggingConfig.model_validate({"level": "debug"}).level == "DEBUG"
 
 
+def test_only_vllm_has_a_concurrency_limit_by_default() -> None:
+    assert BackendConfig(url="http://a").max_concurrency == 64
+    assert BackendConfig(url="http://a", max_concurrency=None).max_concurrency is None
+    assert BackendConfig(url="http://a", type="openai_compatible").max_concurrency is None
+    assert BackendConfig(url="http://a", type="openai_compatible", max_concurrency=3).max_concurrency == 3
+    assert Config(vllm=VllmConfig(max_concurrency=None)).backends()["vllm"].max_concurrency is None
+
+
+def test_single_backend_mode_takes_over_the_concurrency_of_vllm() -> None:
+    vllm = VllmConfig(concurrency="auto", min_concurrency=2, max_concurrency=9, scrape_interval=3, scheduling_policy="priority")
+    backend = Config(vllm=vllm).backends()["vllm"]
+    assert (backend.concurrency, backend.min_concurrency, backend.max_concurrency) == ("auto", 2, 9)
+    assert (backend.scrape_interval, backend.scheduling_policy) == (3, "priority")
+
+
+def test_a_small_limit_needs_no_smaller_minimum_unless_it_adapts() -> None:
+    assert BackendConfig(url="http://a", max_concurrency=1).max_concurrency == 1
+
+
+def test_a_backend_can_override_parts_of_the_queue() -> None:
+    queue = QueueConfig(max_size=5, timeout=6, aging=7)
+    backend = BackendConfig.model_validate({"url": "http://a", "queue": {"max_size": 0, "aging": None}})
+    assert queue.overridden(backend.queue) == QueueConfig(max_size=0, timeout=6, aging=7)
+    assert queue.overridden(None) is queue
+
+
+def test_tenants_that_are_not_listed_have_the_defaults() -> None:
+    config = Config.model_validate({"tenants": {"a": {"weight": 2, "priority": "LOW", "max_priority": 70}}})
+    assert config.tenant("a") == TenantConfig(weight=2, priority="low", max_priority=70)
+    assert config.tenant("b") == TenantConfig(weight=1, priority="normal", max_priority="high", tier=None)
+
+
+def test_a_tenant_that_may_ask_for_less_than_the_default_needs_no_priority() -> None:
+    assert TenantConfig(max_priority="low").priority == "normal"
+
+
+def test_limits_come_from_the_user_its_tier_and_the_defaults() -> None:
+    text = {
+        "default_rate": 1,
+        "tokens_per_minute": 5,
+        "tiers": {"gold": {"rate": 9, "tokens_per_minute": 7}},
+        "users": {"a": {"tier": "gold", "rate": 3}, "b": {"burst": 2}},
+    }
+    config = RateLimitConfig.model_validate(text)
+    assert config.limits() == (1, 20, 5)
+    assert config.limits(config.tiers["gold"]) == (9, 20, 7)
+    assert config.limits(config.users["a"]) == (3, 20, 7)
+    assert config.limits(config.users["b"]) == (1, 2, 5)
+
+
+@pytest.mark.parametrize(("given", "priority"), [("High", "high"), (" low ", "low"), (0, 0), (100, 100), ("070", 70)])
+def test_priorities_are_words_or_numbers(given: object, priority: object) -> None:
+    assert TenantConfig.model_validate({"priority": given, "max_priority": 100}).priority == priority
+
+
+@pytest.mark.parametrize("priority", [True, -1, 101, 50.0, "101", "-1", "urgent", "", None, [50], {}])
+def test_other_priorities_are_refused(priority: object) -> None:
+    with pytest.raises(ValidationError, match="must be one of high, normal, low, or a whole number from 0 to 100"):
+        TenantConfig.model_validate({"priority": priority})
+
+
+def test_resume_is_a_flag_or_text() -> None:
+    assert FailoverConfig().resume is False
+    assert [FailoverConfig.model_validate({"resume": value}).resume for value in (True, False, "text")] == [True, False, "text"]
+
+
 def test_the_models_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Config().server.port = 1
@@ -141,7 +218,27 @@ def test_the_models_are_frozen() -> None:
         {"retry": {"max_retries": -1}},
         {"retry": {"exponential_base": 0.5}},
         {"rate_limit": {"default_rate": 0}},
+        {"retry": {"base_delay": 2, "max_delay": 1}},
+        {"retry": {"budget": 1.5}},
+        {"retry": {"budget_floor": -1}},
+        {"rate_limit": {"tiers": {"t": {"rate": 0}}}},
+        {"rate_limit": {"tiers": {"t": {"tier": "t"}}}},
+        {"rate_limit": {"users": {"u": {"tier": "t"}}}},
+        {"tenants": {"a": {"tier": "t"}}},
+        {"tenants": {"a": {"weight": 0}}},
+        {"tenants": {"a": {"weight": float("nan")}}},
+        {"tenants": {"a": {"priority": "high", "max_priority": "low"}}},
+        {"tenants": {"a": {"priority": "normal", "max_priority": 49}}},
+        {"tenants": {"a": {"priority": 1, "max_priority": "low"}}},
+        {"queue": {"aging": 0}},
+        {"failover": {"resume": "ids"}},
+        {"failover": {"resume": 1}},
         {"health": {"interval": 0}},
+        {"health": {"failure_rate": 0}},
+        {"health": {"failure_rate": 1.1}},
+        {"health": {"max_ejection_percent": 101}},
+        {"health": {"open_time": 2, "max_open_time": 1}},
+        {"reload": {"interval": 0}},
         {"logging": {"format": "xml"}},
         {"routing": {"default_backend": "nobody"}},
         {"routing": {"aliases": {"a": "a"}}},
@@ -154,6 +251,9 @@ def test_the_models_are_frozen() -> None:
         {"routing": {"backends": {"a": {"url": "http://a", "models": [4]}}}},
         {"routing": {"backends": {"a": {"url": "http://a", "health_path": "health"}}}},
         {"routing": {"backends": {"a": {"url": "http://a", "max_concurrency": 0}}}},
+        {"routing": {"backends": {"a": {"url": "http://a", "concurrency": "auto", "max_concurrency": 3}}}},
+        {"routing": {"backends": {"a": {"url": "http://a", "concurrency": "auto", "max_concurrency": None}}}},
+        {"routing": {"backends": {"a": {"url": "http://a", "fallback_backends": ["b", "b"]}, "b": {"url": "http://b"}}}},
         {"routing": {"backends": {"a": {"url": "http://a", "azure": {"api": "v1"}}}}},
         {"routing": {"backends": {"a": {"url": "http://a", "type": "openai_compatible", "azure": {}}}}},
     ],

@@ -1,74 +1,118 @@
 import asyncio
-import random
 
 import pytest
 from tests.support.clock import jumping, now
-from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Step, make_call, make_target
+from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call
 
-from lexora_router.errors import UpstreamBroken
-from lexora_router.handler import Frames
-from lexora_router.layers.balance import Balance
+from lexora_router.errors import (
+    NoHealthyEndpoint,
+    UpstreamBroken,
+    UpstreamFailure,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from lexora_router.handler import Frames, Outcome
+from lexora_router.layers.balance import Balance, attempt, outcome_of
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
 
 
-def balance() -> Balance:
-    return Balance(randrange=random.Random(7).randrange, clock=now)
-
-
 @jumping
-async def test_the_attempt_is_written_down_and_counted_while_it_lasts() -> None:
-    endpoint, call, client = FakeEndpoint(*STREAMING, 3.0), make_call(), Client()
-    call.target = make_target(endpoint)
-    await balance()(call, client)
+async def test_the_attempt_is_written_down() -> None:
+    endpoint, client = FakeEndpoint(*STREAMING, 3.0), Client()
+    lease = FakeLease(endpoint)
+    call = make_call(lease=lease)
+    await Balance(attempt, clock=now)(call, client)
     assert client.events == STREAMING
+    assert call.endpoint is endpoint
     assert (call.receipt.endpoint, call.receipt.attempts) == ("http://e:1", 1)
     assert call.receipt.dispatched_at == now() - 3.0
-    assert endpoint.seen_in_flight == [1]
-    assert endpoint.in_flight == 0
+    assert lease.outcomes == [Outcome.GOOD]
 
 
+@jumping
+async def test_the_dispatch_is_the_first_attempt_s_and_the_endpoint_the_last_one_s() -> None:
+    a, b = FakeEndpoint(2.0, UpstreamBroken("x")), FakeEndpoint(*STREAMING, address="http://e:2")
+    lease = FakeLease(a, b, wait=1.0)
+    call, layer = make_call(lease=lease), Balance(attempt, clock=now)
+    with pytest.raises(UpstreamBroken):
+        await layer(call, Client())
+    await layer(call, Client())
+    assert (call.receipt.endpoint, call.receipt.attempts) == ("http://e:2", 2)
+    assert call.receipt.dispatched_at == 1001.0
+    assert lease.outcomes == [Outcome.FAULT, Outcome.GOOD]
+
+
+@jumping
+async def test_a_slot_that_never_comes_is_no_attempt() -> None:
+    class Refusing(FakeLease):
+        async def next(self) -> FakeEndpoint:
+            raise NoHealthyEndpoint("all down")
+
+    lease, inner = Refusing(), Scripted()
+    call = make_call(lease=lease)
+    with pytest.raises(NoHealthyEndpoint):
+        await Balance(inner, clock=now)(call, Client())
+    assert (inner.calls, lease.outcomes, call.receipt.attempts, call.receipt.dispatched_at) == ([], [], 0, 0.0)
+
+
+OUTCOMES: list[tuple[UpstreamFailure, Outcome]] = [
+    *((UpstreamRefused(status, "application/json", b"{}"), Outcome.NEUTRAL) for status in (400, 401, 404, 408, 422, 499)),
+    *((UpstreamRefused(status, "application/json", b"{}"), Outcome.BUSY) for status in (429, 503)),
+    *((UpstreamRefused(status, "application/json", b"{}"), Outcome.FAULT) for status in (500, 501, 502, 504)),
+    (UpstreamInvalid("html", 503), Outcome.BUSY),
+    (UpstreamInvalid("html", 502), Outcome.FAULT),
+    (UpstreamInvalid("an empty 200"), Outcome.FAULT),
+    (UpstreamUnreachable("refused"), Outcome.FAULT),
+    (UpstreamBroken("died"), Outcome.FAULT),
+    *((UpstreamTimeout("silent", phase), Outcome.FAULT) for phase in ("first token", "idle", "total")),
+]
+
+
+@pytest.mark.parametrize(("failure", "outcome"), OUTCOMES, ids=str)
 @pytest.mark.parametrize("before", [[], STREAMING], ids=["before the first event", "after it"])
 @jumping
-async def test_a_failure_gives_the_place_back(before: list[Step]) -> None:
-    endpoint, call = FakeEndpoint(*before, UpstreamBroken("gone")), make_call()
-    call.target = make_target(endpoint)
-    with pytest.raises(UpstreamBroken):
-        await balance()(call, Client())
-    assert endpoint.in_flight == 0
-    assert call.receipt.attempts == 1
+async def test_a_failure_is_told_for_what_it_is_and_goes_on(
+    failure: UpstreamFailure, outcome: Outcome, before: list[Step]
+) -> None:
+    assert outcome_of(failure) is outcome
+    lease = FakeLease(FakeEndpoint())
+    with pytest.raises(UpstreamFailure) as raised:
+        await Balance(Scripted(*before, failure), clock=now)(make_call(lease=lease), Client())
+    assert raised.value is failure
+    assert lease.outcomes == [outcome]
 
 
 @pytest.mark.parametrize("before", [[], STREAMING], ids=["while waiting", "while streaming"])
 @jumping
-async def test_a_client_that_leaves_gives_the_place_back(before: list[Step]) -> None:
-    endpoint, client = FakeEndpoint(*before, HANG), Client()
-    task = asyncio.create_task(balance()(make_call(target=make_target(endpoint)), client))
-    await endpoint.begun()
+async def test_a_client_that_leaves_says_nothing_of_the_endpoint(before: list[Step]) -> None:
+    inner, client, lease = Scripted(*before, HANG), Client(), FakeLease(FakeEndpoint())
+    task = asyncio.create_task(Balance(inner, clock=now)(make_call(lease=lease), client))
+    await inner.begun()
     await client.got(len(before))
-    assert endpoint.in_flight == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (endpoint.in_flight, endpoint.cancelled) == (0, 1)
+    assert (inner.cancelled, inner.running) == (1, 0)
+    assert lease.outcomes == [Outcome.NEUTRAL]
 
 
 @jumping
-async def test_a_burst_is_spread_because_a_place_counts_when_it_is_chosen() -> None:
-    endpoints = [FakeEndpoint(5.0, address=f"http://e:{i}") for i in range(2)]
-    target = make_target(*endpoints)
-    layer = balance()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(20):
-            group.create_task(layer(make_call(target=target), Client()))
-    assert [len(endpoint.calls) for endpoint in endpoints] == [10, 10]
-    assert [endpoint.in_flight for endpoint in endpoints] == [0, 0]
+async def test_a_client_that_leaves_before_the_slot_comes() -> None:
+    inner, lease = Scripted(), FakeLease(FakeEndpoint(), wait=1e6)
+    task = asyncio.create_task(Balance(inner, clock=now)(make_call(lease=lease), Client()))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (inner.calls, lease.outcomes) == ([], [])
 
 
 @jumping
-async def test_a_broken_endpoint_is_left_out_while_another_lives() -> None:
-    down, up = FakeEndpoint(healthy=False, address="http://down:1"), FakeEndpoint(healthy=True)
-    target = make_target(down, up)
-    for _ in range(20):
-        await balance()(make_call(target=target), Client())
-    assert (len(down.calls), len(up.calls)) == (0, 20)
+async def test_a_bug_says_nothing_of_the_endpoint() -> None:
+    lease = FakeLease(FakeEndpoint())
+    with pytest.raises(ZeroDivisionError):
+        await Balance(Scripted(ZeroDivisionError()), clock=now)(make_call(lease=lease), Client())
+    assert lease.outcomes == [Outcome.NEUTRAL]

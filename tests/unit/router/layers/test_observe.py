@@ -1,11 +1,14 @@
 import asyncio
+import gc
+import weakref
 
 import pytest
 from tests.support.clock import jumping, now
+from tests.support.links import settle
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
 
-from lexora_router.errors import RouterError, UpstreamBroken, UpstreamRefused
-from lexora_router.handler import Call, Frames
+from lexora_router.errors import Draining, RouterError, UpstreamBroken, UpstreamRefused
+from lexora_router.handler import Call, Emit, Frames
 from lexora_router.layers.observe import CLIENT_GONE, Observe
 
 
@@ -82,3 +85,36 @@ async def test_every_recorder_is_told() -> None:
     recorders = (Recorder(), Recorder())
     await Observe(Scripted(), recorders=recorders, clock=now)(make_call(), Client())
     assert [len(recorder.ends) for recorder in recorders] == [1, 1]
+
+
+@jumping
+async def test_a_failure_does_not_wait_for_the_garbage_collector() -> None:
+    """Frames and errors that know each other would keep what each failed call had in memory."""
+
+    async def failing(call: Call, emit: Emit) -> None:
+        raise UpstreamBroken("gone")
+
+    layer = Observe(failing, recorders=(), clock=now)
+    gc.disable()
+    try:
+        try:
+            await layer(make_call(), Client())
+        except UpstreamBroken as error:
+            gone = weakref.ref(error)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@jumping
+async def test_a_call_that_the_router_ends_itself_is_no_client_that_left() -> None:
+    layer, recorder, inner = observed(HEAD, HANG)
+    call = make_call()
+    task = asyncio.create_task(layer(call, Client()))
+    await settle(lambda: bool(inner.calls))
+    call.aborted = True
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    [(_, status, error)] = recorder.ends
+    assert (status, type(error)) == (503, Draining)

@@ -9,6 +9,7 @@ from lexora_router.handler import Frames, Target
 from lexora_router.layers.resolve import Resolve
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
+KNOWN = (make_target(model="engine-name"), make_target(backend="backup"))
 
 
 class Routes:
@@ -19,25 +20,26 @@ class Routes:
         self.slow = slow
         self.began = asyncio.Event()
 
-    def find(self, model: str) -> Target | None:
-        return make_target(model="engine-name") if model == "known" else None
+    def find(self, model: str) -> tuple[Target, ...]:
+        return KNOWN if model == "known" else ()
 
-    async def discover(self, model: str) -> Target:
+    async def discover(self, model: str) -> tuple[Target, ...]:
         self.asked.append(model)
         self.began.set()
         if self.slow:
             await asyncio.sleep(1e6)
         if model != "new":
             raise ModelNotFound(model)
-        return make_target(backend="other")
+        return (make_target(backend="other"),)
 
 
 @jumping
-async def test_a_known_model_gets_its_target_and_nobody_is_asked() -> None:
+async def test_a_known_model_gets_its_targets_and_nobody_is_asked() -> None:
     routes, inner, client, call = Routes(), Scripted(*STREAMING), Client(), make_call(model="known")
     await Resolve(inner, routes=routes)(call, client)
     assert routes.asked == []
-    assert call.target == make_target(model="engine-name")
+    assert call.targets == KNOWN
+    assert call.target == KNOWN[0]
     assert (call.receipt.backend, call.receipt.model) == ("main", "engine-name")
     assert client.events == STREAMING
 
@@ -56,7 +58,7 @@ async def test_a_model_that_nobody_serves_ends_the_call_before_anything_else() -
     with pytest.raises(ModelNotFound, match="`ghost` does not exist"):
         await Resolve(inner, routes=Routes())(call, Client())
     assert inner.calls == []
-    assert call.target is None
+    assert (call.target, call.targets) == (None, ())
 
 
 @pytest.mark.parametrize("before", [[], STREAMING], ids=["before the first event", "after it"])

@@ -104,6 +104,16 @@ def test_a_start_far_above_the_engine_is_no_excuse(initial: int, batch: int) -> 
     assert batch <= mean(engine.run(300)) <= 1.5 * batch
 
 
+@pytest.mark.parametrize(("hold", "prefill"), [(0.25, 0.01), (0.5, 0.03), (0.1, 0.005)])
+def test_the_queue_of_short_calls_does_not_become_normal(hold: float, prefill: float) -> None:
+    """Each call too many adds little to TTFT: learnt as normal step by step, it would let the limit run away."""
+    limit = AdaptiveLimit(initial=16)
+    engine = Engine(limit, batch=12)
+    engine.hold, engine.prefill = hold, prefill
+    engine.run(200)
+    assert 10 <= mean(engine.run(100)) <= 18
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_does_not_make_it_collapse(seed: int) -> None:
     """Prompts whose prefill varies by a factor of 7 either way (two sigma), no engine numbers, nothing ever waits."""

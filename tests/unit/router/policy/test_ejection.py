@@ -124,3 +124,14 @@ def test_the_pool_is_never_emptied_beyond_the_bound(rounds: list[tuple[float, di
         assert {ejection.key for ejection in verdict.ejected} <= set(out)
         assert not set(verdict.returned) & set(out)
         assert all(ejection.until > now for ejection in verdict.ejected)
+
+
+def test_who_was_gone_and_is_back_makes_room_for_others() -> None:
+    ejector = Ejector(EjectionRules(max_ejection_percent=50))
+    pool = {"a": OPEN, "b": GOOD, "c": GOOD}
+    assert [ejection.key for ejection in ejector.judge(pool, 0).ejected] == ["a"]
+    assert ejector.judge({"a": GOOD, "b": OPEN, "c": GOOD}, 1).ejected == (), "one of three is the most"
+    verdict = ejector.judge({"a": Signals(back=True), "b": OPEN, "c": GOOD}, 2)
+    assert verdict.returned == ("a",)
+    assert [ejection.key for ejection in verdict.ejected] == ["b"]
+    assert ejector.judge({"a": Signals(back=True), "b": OPEN, "c": GOOD}, 3).returned == ()

@@ -139,6 +139,13 @@ def test_the_bound_on_size_holds_and_leaving_makes_room() -> None:
     assert len(waiting) == 2
 
 
+def test_nobody_waits_where_there_is_no_room() -> None:
+    waiting = queue(max_size=0)
+    with pytest.raises(QueueFull):
+        waiting.push(ticket(), 0.0)
+    assert waiting.pop(0.0) is None
+
+
 def test_who_left_is_never_served_and_leaves_once() -> None:
     waiting = queue()
     tickets = [ticket(item=item) for item in range(4)]
@@ -168,10 +175,10 @@ def test_a_ticket_cannot_wait_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings_", [{"max_size": 0, "aging": 1.0}, {"max_size": 1, "aging": 0.0}, {"max_size": 1, "aging": float("nan")}]
+    "settings_", [{"max_size": -1, "aging": 1.0}, {"max_size": 1, "aging": 0.0}, {"max_size": 1, "aging": float("nan")}]
 )
 def test_settings_out_of_range_are_refused(settings_: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="must be at least 0"):
         FairQueue(**settings_)  # type: ignore[arg-type]  # on purpose
 
 

@@ -20,6 +20,7 @@ class Model:
         self.counter: dict[tuple[int, str], float] = defaultdict(float)
         self.started: dict[tuple[int, str], int] = {}
         self.last: dict[int, tuple[int, str]] = {}
+        self.left: dict[int, float] = defaultdict(float)
         self.lift: dict[int, float] = defaultdict(float)
         self.front = 0.0
         self.starts = 0
@@ -34,7 +35,18 @@ class Model:
         active = self.flows(priority)
         if active:
             return min(self.counter[flow] for flow in active)
-        return self.counter[self.last[priority]] if priority in self.last else 0.0
+        return max(self.left[priority], self.counter[self.last[priority]] if priority in self.last else 0.0)
+
+    def leave(self, one: Ticket[int]) -> None:
+        self.waiting.remove(one)
+        if not self.flows(one.priority):
+            self.left[one.priority] = max(self.left[one.priority], self.counter[self.flow(one)])
+
+    def charge(self, one: Ticket[int], amount: float) -> None:
+        flow = self.flow(one)
+        if flow not in self.flows(one.priority):
+            self.counter[flow] = max(self.counter[flow], self.floor(one.priority))
+        self.counter[flow] += amount
 
     def push(self, one: Ticket[int]) -> None:
         flow = self.flow(one)
@@ -60,9 +72,9 @@ class Model:
         flow = min(self.flows(priority), key=lambda f: (self.counter[f], self.started[f]))
         one = next(one for one in self.waiting if self.flow(one) == flow)
         parts = len({other.priority for other in self.waiting if other.tenant == one.tenant and other.priority in tied})
-        self.waiting.remove(one)
         self.counter[flow] += one.cost / (one.weight / parts)
         self.last[priority] = flow
+        self.leave(one)
         return one, parts
 
 
@@ -107,7 +119,7 @@ class AgainstTheModel(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         one = data.draw(st.sampled_from(self.model.waiting))
         assert self.queue.remove(one)
-        self.model.waiting.remove(one)
+        self.model.leave(one)
         self.left += 1
 
     @precondition(lambda self: self.served)
@@ -115,7 +127,7 @@ class AgainstTheModel(RuleBasedStateMachine):
     def generate(self, data: st.DataObject, tokens: int) -> None:
         one, parts = data.draw(st.sampled_from(self.served))
         self.queue.charge(one, tokens)
-        self.model.counter[self.model.flow(one)] += tokens / (one.weight / parts)
+        self.model.charge(one, tokens / (one.weight / parts))
 
     @rule(seconds=st.integers(1, 10))
     def wait(self, seconds: int) -> None:

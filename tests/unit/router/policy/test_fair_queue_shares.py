@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexora_router.policy.fair_queue import FairQueue, Ticket
-from lexora_router.policy.priority import NORMAL
+from lexora_router.policy.priority import LOW, NORMAL
 
 
 def jain(shares: list[float]) -> float:
@@ -74,3 +74,36 @@ def test_backlogged_tenants_never_drift_apart_beyond_the_bound(
         a, b = sorted((chance.randrange(201), chance.randrange(201)))
         gained = [marks[b][tenant] - marks[a][tenant] for tenant in weight]
         assert max(gained) - min(gained) <= bound
+
+
+def test_a_tenant_that_had_the_engine_to_itself_owes_nothing_to_those_that_come_later() -> None:
+    waiting: FairQueue[str] = FairQueue(max_size=100, aging=inf)
+    for _ in range(1000):  # nobody waits, so that its calls go at once
+        ticket = Ticket("early", NORMAL, 100.0, "early")
+        waiting.serve(ticket)
+        waiting.charge(ticket, 1000)
+    for _ in range(20):
+        waiting.push(Ticket("late", NORMAL, 100.0, "late"), 0.0)
+        waiting.push(Ticket("early", NORMAL, 100.0, "early"), 0.0)
+    served = [waiting.pop(0.0) for _ in range(20)]
+    assert sum(ticket is not None and ticket.item == "early" for ticket in served) in (9, 10, 11)
+
+
+def test_what_was_served_at_once_is_charged_by_weight() -> None:
+    waiting: FairQueue[str] = FairQueue(max_size=100, aging=inf)
+    for weight in (4.0, 1.0):
+        ticket = Ticket(f"weight {weight}", NORMAL, 100.0, "", weight)
+        waiting.serve(ticket)
+        assert ticket.share == weight
+
+
+def test_priorities_that_were_served_at_once_earn_the_others_no_credit() -> None:
+    waiting: FairQueue[str] = FairQueue(max_size=100, aging=10.0)
+    for _ in range(1000):
+        waiting.serve(Ticket("a", NORMAL, 100.0, ""))
+    for _ in range(20):
+        waiting.push(Ticket("b", LOW, 100.0, "low"), 0.0)
+    for _ in range(20):
+        waiting.push(Ticket("a", NORMAL, 100.0, "normal"), 10.0)
+    served = [waiting.pop(10.0) for _ in range(20)]  # the low ones have aged to the same level
+    assert sum(ticket is not None and ticket.item == "low" for ticket in served) in (9, 10, 11)

@@ -11,10 +11,9 @@ from lexora_router.policy.picker import pick
 @dataclass
 class Candidate:
     in_flight: int
-    healthy: bool | None
 
 
-candidates = st.lists(st.builds(Candidate, st.integers(0, 50), st.sampled_from([True, False, None])), min_size=1, max_size=12)
+candidates = st.lists(st.builds(Candidate, st.integers(0, 50)), min_size=1, max_size=12)
 
 
 @given(candidates, st.randoms(use_true_random=False))
@@ -22,23 +21,16 @@ def test_the_index_is_in_range(pool: list[Candidate], chance: random.Random) -> 
     assert pick(pool, chance.randrange) in range(len(pool))
 
 
-@given(candidates, st.randoms(use_true_random=False))
-def test_one_that_is_down_is_never_picked_while_another_may_live(pool: list[Candidate], chance: random.Random) -> None:
-    picked = pool[pick(pool, chance.randrange)]
-    assert picked.healthy is not False or all(candidate.healthy is False for candidate in pool)
-
-
 @given(st.integers(0, 50), st.integers(0, 50), st.randoms(use_true_random=False))
 def test_of_two_the_less_loaded_is_picked(a: int, b: int, chance: random.Random) -> None:
-    pool = [Candidate(a, True), Candidate(b, None)]
+    pool = [Candidate(a), Candidate(b)]
     assert pool[pick(pool, chance.randrange)].in_flight == min(a, b)
 
 
 @given(candidates, st.randoms(use_true_random=False))
 def test_the_most_loaded_is_never_picked_when_it_stands_alone(pool: list[Candidate], chance: random.Random) -> None:
-    alive = [candidate for candidate in pool if candidate.healthy is not False] or pool
-    most = max(candidate.in_flight for candidate in alive)
-    if len(alive) > 1 and sum(candidate.in_flight == most for candidate in alive) == 1:
+    most = max(candidate.in_flight for candidate in pool)
+    if len(pool) > 1 and sum(candidate.in_flight == most for candidate in pool) == 1:
         assert pool[pick(pool, chance.randrange)].in_flight < most
 
 
@@ -50,14 +42,8 @@ def test_an_endpoint_alone_is_picked_without_a_draw(pool: list[Candidate]) -> No
     assert pick(pool[:1], no_draw) == 0
 
 
-def test_when_all_are_down_all_are_tried() -> None:
-    pool = [Candidate(0, False) for _ in range(3)]
-    chance = random.Random(1)
-    assert set(Counter(pick(pool, chance.randrange) for _ in range(200))) == {0, 1, 2}
-
-
 def test_idle_endpoints_are_picked_about_equally_often() -> None:
-    pool = [Candidate(0, None) for _ in range(4)]
+    pool = [Candidate(0) for _ in range(4)]
     chance = random.Random(1)
     counts = Counter(pick(pool, chance.randrange) for _ in range(4000))
     assert all(800 < counts[i] < 1200 for i in range(4))
@@ -65,7 +51,7 @@ def test_idle_endpoints_are_picked_about_equally_often() -> None:
 
 def share_of_the_recovered(weight: float, capacity: int, endpoints: int = 2) -> float:
     """Attempts at a recovered endpoint of all in flight, once each has been placed by `pick`."""
-    pool = [Candidate(0, True) for _ in range(endpoints)]
+    pool = [Candidate(0) for _ in range(endpoints)]
     weights = [weight] + [1.0] * (endpoints - 1)
     chance = random.Random(1)
     for _ in range(capacity):

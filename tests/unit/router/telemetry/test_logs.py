@@ -8,7 +8,7 @@ import pytest
 import structlog
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_router.errors import ModelNotFound
+from lexora_router.errors import ModelNotFound, QueueFull
 from lexora_router.handler import Call, Usage
 from lexora_router.telemetry.logs import AccessLog, configure_logs
 
@@ -21,12 +21,14 @@ FIELDS = {
     "status": 200,
     "stream": True,
     "tenant": "anonymous",
+    "priority": 50,
     "queue_ms": 1.5,
     "ttft_ms": 20.0,
     "total_ms": 300.0,
     "tokens_in": 5,
     "tokens_out": 7,
     "attempts": 1,
+    "retries": 0,
     "event": "call",
     "level": "info",
 }
@@ -48,7 +50,7 @@ def _restored() -> Iterator[None]:
 
 
 def finished(**changes: Any) -> Call:
-    call = make_call(started=10.0, **changes)
+    call = make_call(**({"started": 10.0, "priority": 50} | changes))
     receipt = call.receipt
     receipt.backend, receipt.endpoint, receipt.attempts, receipt.usage = "main", "http://e:1", 1, Usage(5, 7)
     receipt.dispatched_at, receipt.first_event_at, receipt.finished_at = 10.0015, 10.02, 10.3
@@ -71,6 +73,22 @@ def test_a_finished_call_is_one_line_with_all_its_fields() -> None:
     seen = json.loads(line)
     assert seen.pop("timestamp").endswith("Z")
     assert seen == FIELDS
+
+
+def test_what_did_not_go_straight_is_told() -> None:
+    call = finished(priority=100)
+    call.receipt.attempts, call.receipt.resumed, call.receipt.fallback = 3, "text", "main->spare;reason=QUEUE_FULL"
+    [line] = lines((call, 200, None))
+    seen = json.loads(line)
+    assert (seen["priority"], seen["attempts"], seen["retries"], seen["resumed"]) == (100, 3, 2, "text")
+    assert seen["fallback"] == "main->spare;reason=QUEUE_FULL"
+    assert "rejected" not in seen
+
+
+def test_a_refused_call_says_why() -> None:
+    [line] = lines((make_call(), 429, QueueFull("The queue is full.", 1.0, "queue_timeout")))
+    seen = json.loads(line)
+    assert (seen["rejected"], seen["error"], seen["attempts"], seen["retries"]) == ("queue_timeout", "QUEUE_FULL", 0, 0)
 
 
 def test_a_call_that_reached_nothing_has_no_times() -> None:

@@ -1,13 +1,12 @@
 import asyncio
 
-import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.support.servers import metric
-from tests.unit.router.backends.engine import make_backend
 from tests.unit.router.support import CHAT, make_call
 
+from lexora_router.errors import NoHealthyEndpoint, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.handler import Call, Usage
-from lexora_router.telemetry.metrics import BackendCollector, Metrics
+from lexora_router.telemetry.metrics import Metrics
 
 
 class Meter:
@@ -70,15 +69,48 @@ def test_a_call_that_reached_nothing_has_no_first_token_and_no_tokens() -> None:
     assert meter.value("lexora_tokens_input_total") == 0
 
 
-@pytest.mark.parametrize(("states", "value"), [((True, True), 1), ((True, False), 0.5), ((False, False), 0)])
-async def test_backends_are_read_when_asked(states: tuple[bool, ...], value: float) -> None:
-    backend = make_backend("", urls=["http://e:1", "http://e:2"])
-    registry = CollectorRegistry()
-    registry.register(BackendCollector({"main": backend}))
-    assert "lexora_backend_health{" not in generate_latest(registry).decode()
-    for endpoint, state in zip(backend.endpoints, states, strict=True):
-        endpoint.healthy = state
-    backend.endpoints[1].in_flight = 4
-    text = generate_latest(registry).decode()
-    assert f'lexora_backend_health{{backend="main"}} {float(value)}' in text
-    assert metric(text, "lexora_endpoint_in_flight", backend="main", endpoint="http://e:2") == 4
+def test_what_did_not_go_straight_is_counted() -> None:
+    meter, call = Meter(), finished()
+    receipt = call.receipt
+    receipt.attempts, receipt.resumed = 4, "token_ids"
+    receipt.fallback = "main->spare;reason=UPSTREAM_TIMEOUT, spare->last;reason=QUEUE_FULL"
+    meter.ended(call)
+    assert meter.value("lexora_retries_total") == 3
+    assert meter.value("lexora_streams_resumed_total") == 1
+    # "from" is a keyword, so that it can be no argument's name
+    first, second = {"from": "main", "to": "spare"}, {"from": "spare", "to": "last"}
+    assert meter.value("lexora_fallbacks_total", **first, reason="UPSTREAM_TIMEOUT") == 1
+    assert meter.value("lexora_fallbacks_total", **second, reason="QUEUE_FULL") == 1
+    assert meter.value("lexora_tokens_wasted_total") == 0
+
+
+def test_refusals_are_counted_by_reason() -> None:
+    meter = Meter()
+    for error in (
+        RateLimited("x", 1.0, "user:a"),
+        QueueFull("x", 1.0),
+        QueueFull("x", 1.0, "deadline"),
+        NoHealthyEndpoint("x"),
+    ):
+        meter.ended(make_call(), error.status, error)
+    assert meter.value("lexora_rate_limit_rejections_total") == 1
+    for reason in ("rate_limit", "queue_full", "deadline", "no_healthy_endpoint"):
+        assert meter.value("lexora_rejections_total", reason=reason) == 1
+    assert meter.value("lexora_rejections_total") == 4
+
+
+def test_tokens_that_nobody_got_a_whole_answer_of_are_wasted() -> None:
+    meter, broken = Meter(), make_call()
+    broken.receipt.events = 9
+    meter.ended(broken, 502, UpstreamBroken("x"))
+    meter.ended(finished(), 499, asyncio.CancelledError())
+    assert meter.value("lexora_tokens_wasted_total", reason="failed") == 9
+    assert meter.value("lexora_tokens_wasted_total", reason="client_left") == 7
+
+
+def test_an_ordinary_call_touches_none_of_it() -> None:
+    meter, call = Meter(), finished()
+    call.receipt.attempts = 1
+    meter.ended(call)
+    for name in ("retries", "rejections", "fallbacks", "streams_resumed", "tokens_wasted", "rate_limit_rejections"):
+        assert meter.value(f"lexora_{name}_total") == 0

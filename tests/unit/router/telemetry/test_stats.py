@@ -1,9 +1,8 @@
 import asyncio
 
-from tests.support.clock import jumping
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_router.errors import ModelNotFound, UpstreamBroken
+from lexora_router.errors import Draining, ModelNotFound, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.handler import Call, Usage
 from lexora_router.telemetry.stats import Stats
 
@@ -34,24 +33,26 @@ def test_every_way_to_end_is_counted_once() -> None:
     assert stats.per_backend == {"main": 5}
 
 
+def test_refusals_are_counted_by_reason_too() -> None:
+    stats = Stats(str)
+    for error in (RateLimited("x", 1.0, "user:a"), QueueFull("x", 1.0), QueueFull("x", 1.0, "queue_timeout"), Draining("x")):
+        ended(stats, finished(attempts=0), error.status, error)
+    assert stats.rejected == {"rate_limit": 1, "queue_full": 1, "queue_timeout": 1, "draining": 1}
+    assert stats.errors == {"RATE_LIMITED": 1, "QUEUE_FULL": 2, "DRAINING": 1}
+    assert stats.failed == 4
+
+
+def test_fallbacks_and_resumed_streams_are_counted_however_the_call_ends() -> None:
+    stats, call, other = Stats(str), finished(attempts=3), finished(attempts=2)
+    call.receipt.fallback = "main->spare;reason=QUEUE_FULL, spare->last;reason=UPSTREAM_TIMEOUT"
+    other.receipt.resumed = "text"
+    ended(stats, call)
+    ended(stats, other, 502, UpstreamBroken("x"))
+    assert (stats.fallbacks, stats.resumed, stats.retries, stats.rejected) == (2, 1, 3, {})
+
+
 def test_names_that_nobody_serves_share_a_place() -> None:
     stats = Stats(lambda model: model if model == "m" else "other")
     for model in ("m", *(f"invented-{i}" for i in range(100))):
         ended(stats, finished(model=model))
     assert stats.per_model == {"m": 1, "other": 100}
-
-
-@jumping
-async def test_idle_returns_when_the_last_call_is_over() -> None:
-    stats = Stats(str)
-    await stats.idle()
-    calls = [finished(), finished()]
-    for call in calls:
-        stats.begin(call)
-    waiting = asyncio.create_task(stats.idle())
-    for call in calls:
-        await asyncio.sleep(1)
-        assert not waiting.done()
-        stats.end(call, 200, None)
-    await waiting
-    assert stats.active == 0

@@ -1,0 +1,37 @@
+"""`lexora reload`."""
+
+import typer
+
+from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.screen import fail, plain
+
+
+def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
+    """Let a running router load its configuration again, and tell what came of it.
+
+    It reads the same file, variables and options as at its start. One with mistakes is refused, and the old one stays.
+    Exit code 1 when it was refused, or when the router does not answer.
+
+    [bold]Examples[/bold]
+
+      lexora reload
+      lexora reload --router 10.0.0.5:50051 --json
+    """
+    import json
+
+    from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED
+    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.plain_message import as_data
+    from lexora_cli.reload_text import lines
+
+    try:
+        with RouterClient(router) as client:
+            report = client.reload()
+    except RouterFailure as failure:
+        fail(str(failure))
+    if as_json:
+        plain(json.dumps(as_data(report), indent=2, ensure_ascii=False))
+    else:
+        for line in lines(report):
+            plain(line)
+    raise typer.Exit(1 if report.result == RELOAD_RESULT_REFUSED else 0)

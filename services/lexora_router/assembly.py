@@ -1,0 +1,155 @@
+"""Everything that follows from one configuration: backends, routes, probes and the pipeline. A reload makes a new one."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lexora_router.backends.backend import Backend, Health, TlsContexts, build_backends, combine
+from lexora_router.backends.catalogue import Catalogue
+from lexora_router.backends.probe import Prober
+from lexora_router.backends.routes import ModelRoutes
+from lexora_router.backends.scrape import Scraper
+from lexora_router.backends.tenancy import Tenancy, total_estimate
+from lexora_router.backends.transport import Transport
+from lexora_router.config import Config
+from lexora_router.layers.observe import Recorder
+from lexora_router.layers.retry import RetrySettings
+from lexora_router.pipeline import Limiting, Parts, build
+from lexora_router.policy.backoff import Backoff
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.retry_budget import RetryBudget
+from lexora_router.resume.request import Source
+
+JUDGE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What outlives a configuration: balances of tenants, and who counts calls. `clock` is monotonic, in seconds."""
+
+    limiter: RateLimiter
+    recorders: tuple[Recorder, ...]
+    clock: Callable[[], float]
+
+
+class Assembly:
+    """One configuration at work. Make it inside the event loop; `start`, then `stop`.
+
+    Backends whose configuration is the same as in `previous` are taken over with their queues and connections. Others keep
+    their queues, and endpoints with the same address their condition and their count of attempts in flight; a call that
+    waits goes to the backend as it is by then, with the timeouts and the name of the model that it came with.
+
+    `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used; `previous` is as it was then.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        lasting: Lasting,
+        previous: "Assembly | None",
+        on_probe: Callable[[], None],
+        tls: TlsContexts | None = None,
+    ) -> None:
+        clock = lasting.clock
+        self.config = config
+        self.budgets = _budgets(config, previous)
+        self._left: list[Transport] | None = None  # of a retired one, what nobody has taken over
+        self.backends: dict[str, Backend] = build_backends(config, clock, previous.backends if previous else {}, tls)
+        self.catalogue = Catalogue(self.backends, ttl=config.catalogue.ttl, timeout=config.catalogue.timeout, clock=clock)
+        if previous is not None:
+            self.catalogue.adopt(previous.catalogue)
+        self.routes = ModelRoutes(config, self.backends, self.catalogue)
+        health = config.health
+        self.prober = Prober(self.backends, interval=health.interval, timeout=health.timeout, changed=on_probe, clock=clock)
+        self.scraper = Scraper(self.backends.values(), timeout=health.timeout, clock=clock)
+        self.pipeline = build(self._parts(lasting))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to probe, to read engines' metrics, to ask for models and to look for outliers."""
+        self._tasks = [
+            asyncio.create_task(self.prober.run(), name="lexora-probe"),
+            asyncio.create_task(self.scraper.run(), name="lexora-scrape"),
+            asyncio.create_task(self.catalogue.keep_fresh(), name="lexora-catalogue"),
+            asyncio.create_task(self._judge(), name="lexora-ejection"),
+        ]
+
+    async def retire(self, successor: "Assembly") -> None:
+        """End the work in the background, after another assembly has taken over; calls under way go on."""
+        kept = {id(backend.transport) for backend in successor.backends.values()}
+        self._left = [backend.transport for backend in self.backends.values() if id(backend.transport) not in kept]
+        for transport in self._left:
+            transport.retire()
+        await self._end_tasks()
+
+    @property
+    def busy(self) -> bool:
+        """Of a retired one: whether somebody still uses a connection, or waits for a listing."""
+        return self.catalogue.refreshing or any(transport.open for transport in self._left or ())
+
+    async def stop(self) -> None:
+        """End everything: the work in the background, and every connection that no successor has taken over."""
+        await self._end_tasks()
+        await self.catalogue.close()
+        transports = [backend.transport for backend in self.backends.values()] if self._left is None else self._left
+        for transport in transports:
+            transport.close()
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def health(self) -> Health:
+        """State of all backends together."""
+        return combine([backend.health() for backend in self.backends.values()])
+
+    def dispatch(self) -> None:
+        """Let those who wait look for an endpoint."""
+        for backend in self.backends.values():
+            backend.pool.dispatch()
+
+    async def _judge(self) -> None:
+        while True:
+            await asyncio.sleep(JUDGE_SECONDS)
+            for backend in self.backends.values():
+                backend.pool.judge()
+
+    def _parts(self, lasting: Lasting) -> Parts:
+        config, retry, tenancy = self.config, self.config.retry, Tenancy(self.config)
+        limiting = Limiting(lasting.limiter, tenancy.tier, total_estimate) if config.rate_limit.enabled else None
+        return Parts(
+            routes=self.routes,
+            recorders=lasting.recorders,
+            pools={name: backend.pool for name, backend in self.backends.items()},
+            retry=RetrySettings(
+                retry.max_retries,
+                Backoff(retry.base_delay, retry.exponential_base, retry.max_delay),
+                retry.respect_retry_after,
+                retry.max_retry_after,
+            ),
+            budgets=self.budgets,
+            limiting=limiting,
+            fallback_on_rate_limit=config.fallback.on_rate_limit if config.fallback.enabled else None,
+            clock=lasting.clock,
+            resumable=self._resumable(),
+        )
+
+    def _resumable(self) -> dict[str, Source]:
+        """Pools whose streams another endpoint may continue. Only vLLM is asked for token ids: others may refuse that."""
+        mode = self.config.failover.resume
+        sources = {
+            name: Source(backend.config.type == "vllm", mode == "text", len(backend.endpoints))
+            for name, backend in self.backends.items()
+            if mode and len(backend.endpoints) > 1
+        }
+        return {name: source for name, source in sources.items() if source.ids or source.text}
+
+
+def _budgets(config: Config, previous: Assembly | None) -> dict[str, RetryBudget]:
+    """The retries that may be made, by backend: a reload grants no new ones while the terms are the same."""
+    terms = (config.retry.budget, config.retry.budget_floor)
+    known: dict[str, RetryBudget] = {}
+    if previous is not None and terms == (previous.config.retry.budget, previous.config.retry.budget_floor):
+        known = previous.budgets
+    return {name: known.get(name) or RetryBudget(share=terms[0], floor=terms[1]) for name in config.backends()}

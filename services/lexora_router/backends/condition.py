@@ -1,0 +1,125 @@
+"""What is known of one endpoint's health, from probes and from calls, and what follows: may it serve, and how much."""
+
+from dataclasses import dataclass
+
+from lexora_router.handler import Outcome
+from lexora_router.policy.breaker import Breaker, BreakerRules, State
+from lexora_router.policy.ejection import Signals
+from lexora_router.policy.sliding_pair import SlidingPair
+from lexora_router.policy.slow_start import SlowStart
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When an endpoint is taken for bad, and how it comes back."""
+
+    breaker: BreakerRules
+    slow_start: SlowStart
+
+
+class Condition:
+    """The condition of one endpoint. Instants are seconds of the monotonic clock.
+
+    `in_flight` counts the attempts under way, also those that began under an earlier configuration. `healthy` is the last
+    word of probes and connections (None before the first), and `reason` says why it is not.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._breaker = Breaker(rules.breaker)
+        self._ends = SlidingPair(rules.breaker.window)  # good, fault
+        self._recovered_at: float | None = None
+        self._ejected_until = 0.0
+        self._back = False  # since the last ejection it was gone, and came again
+        self.healthy: bool | None = None
+        self.reason = ""
+        self.in_flight = 0
+        self.heard_at = 0.0  # when something came from it last
+
+    def follow(self, rules: Rules) -> None:
+        """Go on under other rules."""
+        if rules.breaker.window != self._rules.breaker.window:
+            self._ends = SlidingPair(rules.breaker.window)
+        self._rules = rules
+        self._breaker.follow(rules.breaker)
+
+    @property
+    def failures_that_open(self) -> int:
+        """Failures in a row that open the breaker."""
+        return self._rules.breaker.consecutive_failures
+
+    def available(self, now: float) -> bool:
+        """Whether calls should go here."""
+        return self.healthy is not False and now >= self._ejected_until and self._breaker.ready(now)
+
+    def may_serve(self, now: float) -> bool:
+        """Whether calls may go here when no endpoint of the pool is available: a down probe is a guess, a breaker is not."""
+        return self._breaker.ready(now)
+
+    def retry_after(self, now: float) -> float:
+        """Seconds until the breaker lets a trial through; 0 when it would now, or when one is under way."""
+        return self._breaker.retry_after(now)
+
+    def weight(self, now: float) -> float:
+        """Share of the usual load, above 0 and up to 1: a recovered endpoint comes back gradually."""
+        return self._rules.slow_start.weight(self._recovered_at, now)
+
+    def begin(self, now: float) -> int:
+        """An attempt begins; the permit goes back with its end."""
+        return self._breaker.allow(now)
+
+    def answered(self, permit: int, now: float) -> None:
+        """The attempt's first token is here; a trial has passed with it."""
+        self.heard_at = now
+        trial = self._breaker.state(now) is not State.CLOSED
+        self._breaker.on_success(now, permit)
+        if trial and self._breaker.state(now) is State.CLOSED:
+            self._recovered_at = now
+
+    def ended(self, permit: int, outcome: Outcome, now: float, *, told: bool = False) -> None:
+        """The attempt is over; `told` when `answered` was called for it, so that a call counts as one."""
+        if outcome is Outcome.GOOD:
+            self._ends.add(now, 1, 0)
+            if not told:
+                self.answered(permit, now)
+        elif outcome is Outcome.FAULT:
+            self._ends.add(now, 0, 1)
+            self._breaker.on_failure(now, permit)
+        else:
+            self._breaker.on_neutral(now, permit)
+
+    def found(self, *, healthy: bool, reason: str, now: float) -> None:
+        """What a probe or a connection found. One that was gone and is back has most likely been started anew."""
+        if healthy and self.healthy is False:
+            self._back = True
+            self._breaker.back(now)
+            self.returned(now)
+        self.healthy, self.reason = healthy, reason
+
+    def eject(self, until: float, reason: str) -> None:
+        """Sit out until then, or until it was gone and is back."""
+        self._ejected_until = until
+        self._back = False
+        self.reason = reason
+
+    def returned(self, now: float) -> None:
+        """Back from an ejection, and not judged again by what it was ejected for."""
+        self._ejected_until = 0.0
+        self._ends.clear()
+        self._recovered_at = now
+        self.reason = self.reason if self.healthy is False else ""
+
+    def signals(self, now: float, silence: float = 0.0) -> Signals:
+        """What the ejector looks at; `silence` in seconds."""
+        good, fault = self._ends.totals(now)
+        return Signals(
+            successes=good,
+            failures=fault,
+            breaker_open=self._breaker.state(now) is State.OPEN,
+            silence=silence,
+            back=self._back,
+        )
+
+    def breaker_state(self, now: float) -> State:
+        """State of the circuit breaker."""
+        return self._breaker.state(now)

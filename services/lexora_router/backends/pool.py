@@ -1,0 +1,345 @@
+"""The slots of one backend: who holds one at which endpoint, and who waits for the next."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.backends.lease import Slot, SlotLease, Waiting
+from lexora_router.backends.silence import silences
+from lexora_router.backends.tally import Tally
+from lexora_router.errors import NoHealthyEndpoint, QueueFull
+from lexora_router.handler import Call, Outcome
+from lexora_router.policy.drain_rate import DrainRate
+from lexora_router.policy.ejection import EjectionRules, Ejector
+from lexora_router.policy.fair_queue import FairQueue, Ticket
+from lexora_router.policy.fair_queue import QueueFull as NoRoom
+from lexora_router.policy.picker import pick
+
+# While calls wait, endpoints may become available without anybody telling: a breaker's time passes, a limit grows.
+LOOK_SECONDS = 0.05
+# How far the fair shares may lag behind what running calls generate: to look at them all for each slot would cost more.
+CHARGE_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many calls may wait, for how long (seconds), and after how many seconds a waiting call counts one class higher."""
+
+    max_size: int
+    timeout: float
+    aging: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a tenant's call is worth in the queue."""
+
+    priority: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Returning:
+    """A call between two attempts, and the endpoints that have failed it."""
+
+    waiting: Waiting
+    tried: frozenset[HttpEndpoint]
+
+
+class Pool:
+    """Interchangeable endpoints with a queue in front. Work-conserving: no slot is free while a call waits."""
+
+    def __init__(
+        self,
+        name: str,
+        endpoints: Sequence[HttpEndpoint],
+        limits: QueueLimits,
+        *,
+        standing: Callable[[Call], Standing],
+        cost: Callable[[Call], float],
+        ejection: EjectionRules,
+        randrange: Callable[[int], int],
+        clock: Callable[[], float],
+        tally: Tally | None = None,
+    ) -> None:
+        self.name = name
+        self.endpoints = tuple(endpoints)
+        self.limits = limits
+        self.tally = tally or Tally()
+        self._standing = standing
+        self._cost = cost
+        self._randrange = randrange
+        self._clock = clock
+        self._queue: FairQueue[Waiting | None] = FairQueue(max_size=limits.max_size, aging=limits.aging)
+        self._returning: list[_Returning] = []  # calls between two attempts keep their place: they go first
+        self._drain = DrainRate()
+        self._ejector = Ejector(ejection)
+        self._leases: set[SlotLease] = set()
+        self._charged_at = float("-inf")
+        self._silent: dict[HttpEndpoint, float] = {}  # since when, as of the last judgement
+        self._look: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a slot."""
+        return len(self._queue) + len(self._returning)
+
+    def follow(
+        self,
+        endpoints: Sequence[HttpEndpoint],
+        limits: QueueLimits,
+        *,
+        standing: Callable[[Call], Standing],
+        ejection: EjectionRules,
+    ) -> None:
+        """Go on under another configuration: who waits keeps its place, who holds a slot keeps it until its call is done."""
+        self.endpoints = tuple(endpoints)
+        self.limits = limits
+        self._queue.max_size, self._queue.aging = limits.max_size, limits.aging
+        self._standing = standing
+        self._ejector.follow(ejection)
+
+    def now(self) -> float:
+        """The clock's reading, in seconds."""
+        return self._clock()
+
+    async def admit(self, call: Call) -> SlotLease:
+        """Wait for a slot. Raises QueueFull, or NoHealthyEndpoint when every breaker is open."""
+        standing = self._standing(call)
+        ticket = Ticket[Waiting | None](call.tenant, standing.priority, self._cost(call), None, standing.weight, call.deadline)
+        lease = SlotLease(self, call, ticket)
+        came = self._clock()
+        await lease.acquire()
+        self.tally.waits.add(self._clock() - came)
+        self._leases.add(lease)
+        return lease
+
+    # -- for leases
+
+    async def first(self, lease: SlotLease) -> Slot:
+        """A slot for a new call: at once when none waits, else in its turn."""
+        now = self._clock()
+        slot = None if len(self._queue) else self._take(frozenset(), now)
+        if slot is not None:
+            self._queue.serve(lease.ticket)
+            return slot
+        self._refuse_if_down(now)
+        self._enqueue(lease, now)
+        assert lease.ticket.item is not None
+        try:
+            return await self._slot(lease.ticket.item)
+        finally:
+            self._queue.remove(lease.ticket)
+            self._left()
+
+    async def again(self, lease: SlotLease) -> Slot:
+        """A slot for a call's next attempt: before all that have had none yet, and at an endpoint it has not tried."""
+        now = self._clock()
+        tried = frozenset(lease.tried)
+        slot = self._take(tried, now)
+        if slot is not None:
+            return slot
+        self._refuse_if_down(now)
+        returning = _Returning(asyncio.get_running_loop().create_future(), tried)
+        self._returning.append(returning)
+        self._look_again()
+        try:
+            return await self._slot(returning.waiting)
+        finally:
+            if returning in self._returning:
+                self._returning.remove(returning)
+            self._left()
+
+    def release(self, slot: Slot, held: float | None = None) -> None:
+        """A slot is free after `held` seconds of use, None when it was not used: the next call gets it."""
+        now = self._clock()
+        if held is None:
+            self._give_back(slot, now)
+        else:
+            slot.endpoint.condition.in_flight -= 1
+            self._drain.finished(held, now)
+        self.dispatch()
+
+    def done(self, lease: SlotLease) -> None:
+        """The call is over."""
+        self._charge(lease)
+        self._leases.discard(lease)
+
+    def judge(self) -> None:
+        """Eject outliers, and take back those whose time is over; at most once a second, and when a breaker opens."""
+        if len(self.endpoints) == 1:
+            return
+        now = self._clock()
+        by_address = {endpoint.address: endpoint for endpoint in self.endpoints}
+        # Silence goes on when those that waited have left and others wait: clients may be less patient than we are.
+        self._silent = {
+            endpoint: max(min(now - seconds, self._silent.get(endpoint, now)), endpoint.condition.heard_at)
+            for endpoint, seconds in silences(self._leases, now).items()
+        }
+        signals = {key: each.condition.signals(now, now - self._silent.get(each, now)) for key, each in by_address.items()}
+        verdict = self._ejector.judge(signals, now)
+        for ejection in verdict.ejected:
+            by_address[ejection.key].condition.eject(ejection.until, f"ejected: {ejection.reason}")
+        for key in verdict.returned:
+            by_address[key].condition.returned(now)
+        if verdict.ejected or verdict.returned:
+            self.dispatch()
+
+    def has_untried(self, tried: set[HttpEndpoint]) -> bool:
+        """Whether an endpoint that may get the next attempt is not among the tried ones."""
+        return any(endpoint not in tried for endpoint in self._usable(self._clock()))
+
+    def dispatch(self) -> None:
+        """Give free slots to those who wait, in the queue's order."""
+        if not self.waiting:
+            return
+        now = self._clock()
+        self._charge_all(now)
+        self._returning = [returning for returning in self._returning if not self._serve(returning, now)]
+        while len(self._queue) and (slot := self._take(frozenset(), now)) is not None:
+            waiting = self._next(now)
+            if waiting.done():
+                self._give_back(slot, now)
+            else:
+                waiting.set_result(slot)
+        if self.waiting and not any(endpoint.condition.may_serve(now) for endpoint in self.endpoints):
+            self._evict(now)
+        self._left()
+        self._look_again()
+
+    # -- inside
+
+    def _usable(self, now: float) -> list[HttpEndpoint]:
+        """Endpoints that are available; where there are none, a guess is better than a sure refusal."""
+        available = [endpoint for endpoint in self.endpoints if endpoint.condition.available(now)]
+        return available or [endpoint for endpoint in self.endpoints if endpoint.condition.may_serve(now)]
+
+    def _take(self, tried: frozenset[HttpEndpoint], now: float) -> Slot | None:
+        """The best slot there is. Where an available endpoint is not tried yet, none of the tried ones: waiting is better."""
+        usable = self._usable(now)
+        untried = [endpoint for endpoint in usable if endpoint not in tried]
+        candidates = [endpoint for endpoint in untried or usable if endpoint.has_slot()]
+        if not candidates:
+            return None
+        weights = [endpoint.condition.weight(now) for endpoint in candidates]
+        endpoint = candidates[pick(candidates, self._randrange, weights)]
+        endpoint.condition.in_flight += 1  # counted at the choice, so that a burst is spread
+        return Slot(endpoint, endpoint.condition.begin(now))
+
+    def _give_back(self, slot: Slot, now: float) -> None:
+        """A slot that no attempt has used."""
+        slot.endpoint.condition.in_flight -= 1
+        slot.endpoint.condition.ended(slot.permit, Outcome.NEUTRAL, now)
+
+    def _serve(self, returning: _Returning, now: float) -> bool:
+        """Whether the call needs to wait no longer."""
+        if returning.waiting.done():
+            return True
+        slot = self._take(returning.tried, now)
+        if slot is None:
+            return False
+        returning.waiting.set_result(slot)
+        return True
+
+    def _next(self, now: float) -> Waiting:
+        ticket = self._queue.pop(now)
+        assert ticket is not None
+        assert ticket.item is not None
+        return ticket.item
+
+    async def _slot(self, waiting: Waiting) -> Slot:
+        """Wait for the slot, up to `queue.timeout`; one that comes as the call leaves is given back."""
+        try:
+            async with asyncio.timeout(self.limits.timeout):
+                return await waiting
+        except BaseException as error:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self.release(waiting.result())
+            waiting.cancel()
+            if isinstance(error, TimeoutError):
+                message = f"The call waited {self.limits.timeout:g} s for backend `{self.name}` (queue.timeout)."
+                raise QueueFull(message, self._retry_after(), "queue_timeout") from None
+            raise
+
+    def _left(self) -> None:
+        """After the last that waited the drain rate is that of a pool with free slots."""
+        if not self.waiting:
+            self._drain.drained()
+
+    def _enqueue(self, lease: SlotLease, now: float) -> None:
+        call, ticket = lease.call, lease.ticket
+        if call.deadline is not None:
+            self._refuse_if_late(call, ticket, call.deadline, now)
+        ticket.item = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.push(ticket, now)
+        except NoRoom:
+            message = f"The queue of backend `{self.name}` is full: {len(self._queue)} calls wait (queue.max_size)."
+            raise QueueFull(message, self._retry_after()) from None
+        self._drain.waiting(now)
+        self._look_again()
+
+    def _refuse_if_late(self, call: Call, ticket: Ticket[Waiting | None], deadline: float, now: float) -> None:
+        slots = self._slots()
+        longest = self._drain.wait(len(self._queue), slots, now)
+        if longest is None or now + longest <= deadline:
+            return  # in time even behind all others, so that nobody needs to look at each tenant's turns
+        ahead = self._queue.ahead(ticket.priority, now, call.tenant, ticket.weight)
+        wait = self._drain.wait(ahead, slots, now) or 0.0
+        if now + wait > deadline:
+            left = max(deadline - now, 0.0)
+            raise QueueFull(
+                f"The wait for backend `{self.name}` is about {wait:.1f} s, but the call's deadline is in {left:.1f} s.",
+                self._drain.retry_after(ahead, slots, now),
+                "deadline",
+            )
+
+    def _refuse_if_down(self, now: float) -> None:
+        if not any(endpoint.condition.may_serve(now) for endpoint in self.endpoints):
+            raise self._down(now)
+
+    def _down(self, now: float) -> NoHealthyEndpoint:
+        reasons = sorted({endpoint.condition.reason for endpoint in self.endpoints if endpoint.condition.reason})
+        why = f" ({'; '.join(reasons)[:300]})" if reasons else ""
+        message = f"Backend `{self.name}` has no endpoint that takes calls now{why}."
+        return NoHealthyEndpoint(message, max(1.0, min(endpoint.condition.retry_after(now) for endpoint in self.endpoints)))
+
+    def _evict(self, now: float) -> None:
+        """No endpoint may serve: who waits is told, so that another target can be asked."""
+        evicted = [returning.waiting for returning in self._returning]
+        self._returning = []
+        while len(self._queue):
+            evicted.append(self._next(now))
+        for waiting in evicted:
+            if not waiting.done():
+                waiting.set_exception(self._down(now))
+
+    def _retry_after(self) -> float:
+        return self._drain.retry_after(len(self._queue), self._slots(), self._clock())
+
+    def _slots(self) -> int:
+        """Slots of the endpoints that calls go to now; at least one."""
+        return max(1, sum(endpoint.limit or 0 for endpoint in self._usable(self._clock())))
+
+    def _charge_all(self, now: float) -> None:
+        if now - self._charged_at >= CHARGE_SECONDS:
+            self._charged_at = now
+            for lease in self._leases:
+                self._charge(lease)
+
+    def _charge(self, lease: SlotLease) -> None:
+        """Charge what the call has generated since the last look: streamed events count as tokens until usage is known."""
+        receipt = lease.call.receipt
+        tokens = receipt.usage.output_tokens if receipt.usage is not None else receipt.events
+        if tokens > lease.charged:
+            self._queue.charge(lease.ticket, tokens - lease.charged)
+            lease.charged = tokens
+
+    def _look_again(self) -> None:
+        if self.waiting and self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._on_look)
+
+    def _on_look(self) -> None:
+        self._look = None
+        self.dispatch()

@@ -1,0 +1,66 @@
+"""What the configuration says of tenants: their place in queues, their rate limits, and what a call will about cost."""
+
+from lexora_router.backends.pool import Standing
+from lexora_router.config import Config, RateLimitConfig
+from lexora_router.config.admission import RateTier
+from lexora_router.handler import Call
+from lexora_router.policy.priority import capped, parse
+from lexora_router.policy.rate_limiter import Limits, Rules
+
+# English text has about four bytes a token; a request has some JSON around it, which this leaves in as a margin.
+BYTES_PER_TOKEN = 4
+# Input that is assumed of a form, most of which is sound.
+FORM_TOKENS = 256
+# Output that is assumed of a call that names no limit.
+ASSUMED_OUTPUT_TOKENS = 256
+
+
+def input_estimate(call: Call) -> int:
+    """Input tokens of a call, before any engine has counted them; at least 1. The files of a form are no text."""
+    if call.content_type.startswith("multipart/"):
+        return FORM_TOKENS
+    return max(1, len(call.body) // BYTES_PER_TOKEN)
+
+
+def total_estimate(call: Call) -> int:
+    """Tokens that a call may use in all."""
+    output = ASSUMED_OUTPUT_TOKENS if call.max_tokens is None else max(call.max_tokens, 0)
+    return input_estimate(call) + output * call.choices
+
+
+class Tenancy:
+    """Looks tenants up in the configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def standing(self, call: Call) -> Standing:
+        """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
+        tenant = self._config.tenant(call.tenant)
+        asked = parse(str(tenant.priority)) if call.priority is None else call.priority
+        call.priority = capped(asked, parse(str(tenant.max_priority)))
+        return Standing(call.priority, tenant.weight)
+
+    def tier(self, name: str) -> str:
+        """Rate-limit tier of a tenant, empty for none."""
+        return self._config.tenant(name).tier or ""
+
+    def rules(self) -> Rules:
+        """Whose rate limits are whose."""
+        config = self._config.rate_limit
+        tiers = {name: _limits(config, tier) for name, tier in config.tiers.items()}
+        users = {
+            name: _limits(config, user, config.tiers.get(user.tier or self.tier(name))) for name, user in config.users.items()
+        }
+        return Rules(_limits(config), users, tiers)
+
+
+def _limits(config: RateLimitConfig, *layers: RateTier | None) -> Limits:
+    """The first layer that says something wins, else the defaults."""
+    rate = next((layer.rate for layer in layers if layer is not None and layer.rate is not None), config.default_rate)
+    burst = next((layer.burst for layer in layers if layer is not None and layer.burst is not None), config.default_burst)
+    tokens = next(
+        (layer.tokens_per_minute for layer in layers if layer is not None and layer.tokens_per_minute is not None),
+        config.tokens_per_minute,
+    )
+    return Limits(rate, burst, tokens)

@@ -1,0 +1,130 @@
+"""The engines: where they are, how they are reached, and how much each may be asked at once."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lexora_router.config.admission import QueueOverrides
+from lexora_router.config.check import backend_faults
+from lexora_router.config.section import Section, refuse
+from lexora_router.config.values import (
+    MAX_ITEMS,
+    BackendName,
+    EnvName,
+    Flag,
+    Positive,
+    Prose,
+    Seconds,
+    Secret,
+    Text,
+    Url,
+    UrlPath,
+)
+
+MAX_CONCURRENCY = 64  # attempts in flight per endpoint of vLLM, unless configured
+
+
+class ModelEntry(Section):
+    """A model that a backend serves. In YAML a mapping, or the bare name."""
+
+    name: Text
+    capabilities: tuple[Text, ...] = Field(default=("general",), max_length=MAX_ITEMS)
+    description: Prose = ""
+    max_model_len: Positive | None = None  # tokens
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, dict | ModelEntry):
+            raise ValueError("must be a model's name (text), or a map with name")
+        return value
+
+
+class AzureConfig(Section):
+    """How to reach Azure OpenAI: deployment paths, or the newer /openai/v1 path."""
+
+    api: Literal["deployments", "v1"] = "deployments"
+    api_version: Text | None = None  # required for deployments
+
+
+class _Engine(Section):
+    url: Url | None = None
+    urls: tuple[Url, ...] = Field(default=(), max_length=MAX_ITEMS)
+    timeout: Seconds = 120.0  # the longest silence: a unary answer, the first token, and between tokens
+    connect_timeout: Seconds = 5.0
+    first_token_timeout: Seconds | None = None  # default: timeout
+    idle_timeout: Seconds | None = None  # default: timeout
+    total_timeout: Seconds = 3600.0  # the whole call, streams included
+    api_key: Secret | None = None
+    api_key_env: EnvName | None = None
+    concurrency: Literal["fixed", "auto"] = "fixed"  # auto moves between min_concurrency and max_concurrency
+    min_concurrency: Positive = 4
+    scrape_interval: Seconds = 1.0  # of the engine's /metrics, for auto
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"  # how the vLLM server was started
+
+    @property
+    def first_token(self) -> float:
+        """Seconds until the first token."""
+        return self.timeout if self.first_token_timeout is None else self.first_token_timeout
+
+    @property
+    def idle(self) -> float:
+        """Seconds of silence between tokens."""
+        return self.timeout if self.idle_timeout is None else self.idle_timeout
+
+    def resolve_key(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """Return the engine's key: from the variable `api_key_env` names if it is set, else `api_key`, else None."""
+        named = environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
+        if named:
+            return named
+        return self.api_key.get_secret_value() if self.api_key else None
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> Self:
+        refuse(backend_faults(self.model_dump()))
+        return self
+
+
+class BackendConfig(_Engine):
+    """One engine protocol at one address, or at several that serve the same models."""
+
+    type: Literal["vllm", "openai_compatible"] = "vllm"
+    azure: AzureConfig | None = None
+    models: tuple[ModelEntry, ...] = Field(default=(), max_length=MAX_ITEMS)
+    model_mapping: dict[Text, Text] = Field(default={}, max_length=MAX_ITEMS)  # the client's name -> the engine's
+    fallback_backends: tuple[BackendName, ...] = Field(default=(), max_length=MAX_ITEMS)
+    # Used when this backend is another's fallback, before model_mapping: what is asked -> what is served.
+    fallback_models: dict[Text, Text] = Field(default={}, max_length=MAX_ITEMS)
+    stream_usage: Flag = True  # ask the engine for stream_options.include_usage
+    # GET here tells health; None means that only calls and TCP connects tell.
+    health_path: UrlPath | None = Field(default_factory=lambda data: "/health" if data.get("type") == "vllm" else None)
+    ca_file: Text | None = None
+    # Attempts in flight per endpoint; None: no limit.
+    max_concurrency: Positive | None = Field(
+        default_factory=lambda data: MAX_CONCURRENCY if data.get("type") == "vllm" else None
+    )
+    queue: QueueOverrides | None = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The base addresses, at least one, without a trailing slash and without /v1."""
+        given = self.urls or ((self.url,) if self.url else ())
+        return tuple(url.removesuffix("/openai") for url in given) if self.azure else given
+
+
+class VllmConfig(_Engine):
+    """The engine of single-backend mode: used when routing has no backends or is off."""
+
+    url: Url | None = "http://localhost:8000"
+    max_concurrency: Positive | None = MAX_CONCURRENCY
+
+    @model_validator(mode="before")
+    @classmethod
+    def _urls_replace_the_default(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("urls") and "url" not in value:
+            return {**value, "url": None}
+        return value

@@ -1,0 +1,56 @@
+"""When the model's own target cannot answer, the next one is asked. Never silently."""
+
+from lexora_router.errors import (
+    NoHealthyEndpoint,
+    QueueFull,
+    RouterError,
+    UpstreamBroken,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from lexora_router.handler import Call, Commit, Emit, Handler, Receipt
+
+
+class Fallback:
+    """Asks the route's targets in order, until one answers or the client has seen something."""
+
+    def __init__(self, inner: Handler, *, on_rate_limit: bool) -> None:
+        self._inner = inner
+        self._on_rate_limit = on_rate_limit
+
+    async def __call__(self, call: Call, emit: Emit) -> None:
+        """Serve the call; raises the last target's error."""
+        commit = Commit(emit)
+        targets = call.targets if call.fallback_allowed else call.targets[:1]
+        for target, after in zip(targets, (*targets[1:], None), strict=True):
+            call.target = target
+            call.receipt.backend, call.receipt.model = target.backend, target.model
+            try:
+                await self._inner(call, commit)
+                return
+            except RouterError as error:
+                if after is None or commit.done or not self._goes_on(error):
+                    raise
+                hop = f"{target.backend}->{after.backend};reason={error.reason}"
+                call.receipt.fallback = f"{call.receipt.fallback}, {hop}" if call.receipt.fallback else hop
+                _start_over(call.receipt)
+
+    def _goes_on(self, error: RouterError) -> bool:
+        match error:
+            case UpstreamRefused():
+                return error.http_status >= 500 or (error.http_status == 429 and self._on_rate_limit)
+            case UpstreamUnreachable() | UpstreamTimeout() | UpstreamInvalid() | UpstreamBroken():
+                return True
+            case NoHealthyEndpoint() | QueueFull():
+                return True
+        return False
+
+
+def _start_over(receipt: Receipt) -> None:
+    """Of an answer that no client has seen nothing may count for the next one: not that it began, nor what it used."""
+    receipt.endpoint = ""
+    receipt.usage = None
+    receipt.events = 0
+    receipt.first_event_at = 0.0

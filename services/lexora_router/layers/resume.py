@@ -1,0 +1,180 @@
+"""A stream whose engine dies after the first byte goes on at another endpoint, in the same client stream."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lexora_router.errors import (
+    RouterError,
+    UpstreamBroken,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from lexora_router.handler import Call, Emit, Event, Frames, Handler, Head, Receipt, Usage
+from lexora_router.resume.continuation import by_ids, by_text, with_ids
+from lexora_router.resume.progress import Progress
+from lexora_router.resume.recorder import Recorder
+from lexora_router.resume.request import CHAT, COMPLETIONS, Source, Wish, wish
+from lexora_router.resume.reshape import Reshaper, ending
+
+
+class Resume:
+    """Continues streams of the pools in `sources`; every other call passes through untouched."""
+
+    def __init__(self, inner: Handler, *, sources: Mapping[str, Source]) -> None:
+        self._inner = inner
+        self._sources = sources
+
+    async def __call__(self, call: Call, emit: Emit) -> None:
+        """Serve the call; raises the failure of the last engine that spoke when no other one can go on."""
+        assert call.target is not None
+        source = self._sources.get(call.target.backend)
+        wanted = None
+        if source is not None and call.stream and call.resume_allowed:
+            wanted = wish(call.path, call.body, source)
+        if source is None or wanted is None:
+            await self._inner(call, emit)
+        else:
+            await _Stream(self._inner, call, emit, wanted, source.endpoints).serve()
+
+
+class _Stream:
+    """One client stream, over as many engines as it takes."""
+
+    def __init__(self, inner: Handler, call: Call, emit: Emit, wanted: Wish, endpoints: int) -> None:
+        self._inner = inner
+        self._call = call
+        self._emit = emit
+        self._wish = wanted
+        self._left = endpoints  # continuations: a restart of each in turn is survived
+        self._hide_ids = wanted.ids and not wanted.asked_ids
+        self._progress = Progress(
+            hold=wanted.hold,
+            greedy=wanted.greedy,
+            keep_ids=wanted.ids,
+            keep_text=wanted.text,
+            show_ids=wanted.asked_ids,
+        )
+        self._shape: Recorder | Reshaper = Recorder(self._progress, hide_ids=self._hide_ids)
+        self._first = replace(call, body=with_ids(wanted, call.body))
+        self._attempt = self._first
+        self._head: Head | None = None
+        self._kept = 0
+        self._spoke = False  # the engine of this attempt
+
+    async def serve(self) -> None:
+        """Serve the call to its end; raises as the layer does."""
+        death: RouterError | None = None
+        ended = False
+        while not ended:
+            try:
+                await self._try()
+                return
+            except RouterError as failure:
+                death = failure if self._spoke or death is None else death
+                if self._progress.ended or (not self._spoke and self._attempt is self._first):
+                    raise
+                ended = is_death(failure) and self._complete()
+                if not ended and not (is_death(failure) and self._go_on()):
+                    raise death from None
+        await self._end()
+
+    async def _try(self) -> None:
+        try:
+            await self._inner(self._attempt, self._pass)
+        finally:
+            self._settle()
+
+    async def _pass(self, event: Event) -> None:
+        if isinstance(event, Frames):
+            if not self._spoke:
+                self._begin()
+            if self._attempt is not self._first:
+                self._call.receipt.events += event.data.count(b"data:")
+            shape = self._shape
+            await self._show(shape.feed(event.data))
+            if shape.failure is not None:
+                raise shape.failure
+        elif self._attempt is not self._first:
+            if not isinstance(event, Head):
+                raise UpstreamInvalid("The engine that was to continue a stream sent a whole answer.")
+        elif isinstance(event, Head):
+            self._head = event  # with the first frames, so that a fallback can still come before them
+        else:
+            await self._emit(event)
+
+    def _begin(self) -> None:
+        self._spoke = True
+        if self._attempt is not self._first:
+            self._call.receipt.resumed = self._progress.mode
+
+    async def _show(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._head is not None:
+            head, self._head = self._head, None
+            await self._emit(head)
+        await self._emit(Frames(data))
+
+    def _go_on(self) -> bool:
+        """Make the call for another engine; False when there is none, or nothing to go on from."""
+        progress, lease = self._progress, self._call.lease
+        if not progress.mode or progress.thinking or self._left <= 0 or lease is None or not lease.has_untried():
+            return False
+        self._left -= 1
+        self._call.receipt.lost_tokens += progress.rewind()
+        self._kept = kept = progress.kept
+        path, body = self._first.path, self._first.body  # nothing said yet: the same call again
+        if kept and progress.mode == "text":
+            body = by_text(self._wish, progress)
+        elif kept:
+            path, body = COMPLETIONS, by_ids(self._wish, progress)
+        self._shape = Reshaper(progress, chat=self._call.path == CHAT, hide_ids=self._hide_ids, kept=kept)
+        receipt = replace(self._call.receipt, usage=None, events=0, first_event_at=0.0)
+        self._attempt = replace(self._call, path=path, body=body, receipt=receipt)
+        self._spoke = False
+        return True
+
+    def _complete(self) -> bool:
+        """Whether the text is all there, and its end is ours to tell."""
+        progress, most = self._progress, self._wish.max_tokens
+        if progress.mode == "token_ids":
+            return progress.finished or (most is not None and progress.kept >= most)
+        return progress.finished and (progress.counted or not self._call.include_usage)
+
+    async def _end(self) -> None:
+        progress, receipt = self._progress, self._call.receipt
+        usage = self._call.include_usage and not progress.counted
+        receipt.resumed = receipt.resumed or progress.mode
+        if progress.mode == "token_ids" and receipt.usage is None:
+            receipt.usage = Usage(len(progress.prompt or ()), len(progress.ids))
+        reason = None if progress.finished else "length"
+        await self._show(ending(progress, reason, chat=self._call.path == CHAT, usage=usage))
+
+    def _settle(self) -> None:
+        """What a continuation did goes on the call's own receipt; what it took over as its prompt was output before."""
+        mine, its = self._call.receipt, self._attempt.receipt
+        if its is mine:
+            return
+        mine.attempts, mine.endpoint = its.attempts, its.endpoint
+        if its.usage is not None:
+            mine.usage = _total(its, self._kept)
+
+
+def is_death(failure: RouterError) -> bool:
+    """Whether another engine may do better."""
+    match failure:
+        case UpstreamBroken() | UpstreamInvalid() | UpstreamUnreachable():
+            return True
+        case UpstreamTimeout():
+            return failure.phase != "total"
+        case UpstreamRefused():
+            return failure.http_status >= 500 or failure.http_status == 429
+    return False
+
+
+def _total(receipt: Receipt, kept: int) -> Usage:
+    usage = receipt.usage or Usage()
+    before = max(usage.input_tokens - kept, 0)
+    return Usage(before, usage.output_tokens + kept, min(usage.cached_tokens, before), usage.reasoning_tokens)

@@ -1,0 +1,60 @@
+"""What backends and endpoints say when they are asked at scrape time, so that a call pays nothing for it."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from lexora_router.backends.backend import Backend, Health
+from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.policy.breaker import State
+
+_HEALTH = {Health.HEALTHY: 1.0, Health.DEGRADED: 0.5, Health.UNHEALTHY: 0.0}
+_BREAKER = {State.CLOSED: 0.0, State.HALF_OPEN: 1.0, State.OPEN: 2.0}
+
+
+class BackendCollector:
+    """Reads the backends of now. `clock` is the one that they live by, in seconds."""
+
+    def __init__(self, backends: Callable[[], Mapping[str, Backend]], *, clock: Callable[[], float]) -> None:
+        self._backends = backends
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        """Metrics per backend, then per endpoint."""
+        backends = tuple(self._backends().values())
+        yield from _of_backends(backends)
+        yield from _of_endpoints([(each, endpoint) for each in backends for endpoint in each.endpoints], self._clock())
+
+
+def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:
+    health = GaugeMetricFamily("lexora_backend_health", "1 healthy, 0.5 degraded, 0 unhealthy.", labels=["backend"])
+    depth = GaugeMetricFamily("lexora_queue_depth", "Calls that wait for a slot.", labels=["backend"])
+    waits = HistogramMetricFamily(
+        "lexora_queue_seconds", "Time that admitted calls waited for their first slot.", labels=["backend"]
+    )
+    attempts = CounterMetricFamily("lexora_attempts", "Ended attempts on endpoints.", labels=["backend", "outcome"])
+    for backend in backends:
+        state, pool = backend.health(), backend.pool
+        if state in _HEALTH:
+            health.add_metric([backend.name], _HEALTH[state])
+        depth.add_metric([backend.name], pool.waiting)
+        waits.add_metric([backend.name], pool.tally.waits.cumulative(), pool.tally.waits.total)
+        for outcome, count in pool.tally.attempts.items():
+            attempts.add_metric([backend.name, outcome.value], count)
+    return health, depth, waits, attempts
+
+
+def _of_endpoints(endpoints: Iterable[tuple[Backend, HttpEndpoint]], now: float) -> Iterable[Metric]:
+    labels = ["backend", "endpoint"]
+    flight = GaugeMetricFamily("lexora_endpoint_in_flight", "Attempts under way at an endpoint.", labels=labels)
+    limit = GaugeMetricFamily("lexora_endpoint_limit", "Attempts that may be under way; absent without a limit.", labels=labels)
+    breaker = GaugeMetricFamily("lexora_breaker_state", "0 closed, 1 half-open, 2 open.", labels=labels)
+    available = GaugeMetricFamily("lexora_endpoint_available", "1 when calls should go there, else 0.", labels=labels)
+    for backend, endpoint in endpoints:
+        names, condition = [backend.name, endpoint.address], endpoint.condition
+        flight.add_metric(names, endpoint.in_flight)
+        if endpoint.limit is not None:
+            limit.add_metric(names, endpoint.limit)
+        breaker.add_metric(names, _BREAKER[condition.breaker_state(now)])
+        available.add_metric(names, condition.available(now))
+    return flight, limit, breaker, available

@@ -1,0 +1,160 @@
+"""SIGTERM: what runs may finish, what comes is sent elsewhere, what is left is told, and the exit code is 0."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.router_pb2 import StreamRequest
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from tests.chaos.conftest import MODEL
+from tests.chaos.streams import CHAT, body, client, stream
+from tests.support import wire
+from tests.support.servers import Gateway, Simulator, base_config
+
+STREAMS = 100
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Simulator]:
+    with Simulator("--itl-ms", "20", "--max-num-seqs", "1000", model=MODEL) as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def clean(engine: Simulator) -> None:
+    engine.clear()
+
+
+def config(engine: Simulator, *, drain_timeout: float = 30.0, **backend: Any) -> dict[str, Any]:
+    found = base_config(main={"url": engine.url, "models": [MODEL], "max_concurrency": 200, **backend})
+    found["server"]["drain_timeout"] = drain_timeout
+    return found
+
+
+async def under_way(engine: Simulator, count: int) -> None:
+    await asyncio.to_thread(wire.wait_until, lambda: engine.stats()["running"] == count, f"{count} streams at the engine")
+
+
+async def test_sigterm_under_100_streams(engine: Simulator, tmp_path: Path) -> None:
+    with Gateway(config(engine), tmp_path) as gateway:
+        async with client(gateway.http) as http:
+            streams = [asyncio.create_task(stream(http, body(MODEL, 100))) for _ in range(STREAMS)]
+            await under_way(engine, STREAMS)
+            gateway.signal(signal.SIGTERM)
+            await asyncio.to_thread(gateway.wait_for, "draining")
+            await refused_everywhere(gateway, http)
+            seen = await asyncio.gather(*streams)
+        assert await asyncio.to_thread(gateway.wait) == 0
+        assert all(each.whole for each in seen)
+        assert "Traceback" not in gateway.output
+    assert engine.stats()["completed"] == STREAMS
+
+
+async def refused_everywhere(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    """New calls are sent elsewhere with a hint, and health says so, while the process itself is alive."""
+    refused = await http.post(CHAT, json=body(MODEL, 1))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+    assert int(refused.headers["retry-after"]) >= 1
+    for path, status in (("/health", 503), ("/health/ready", 503), ("/health/live", 200)):
+        assert (await http.get(path)).status_code == status
+    async with grpc.aio.insecure_channel(gateway.grpc) as channel:
+        state = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert state.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        call: Any = RouterServiceStub(channel).Stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=b"{}")))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call.read()
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    trailers = dict(error.value.trailing_metadata() or ())
+    assert int(trailers["grpc-retry-pushback-ms"]) > 0
+    details = Status.FromString(trailers["grpc-status-details-bin"]).details
+    info, hint = ErrorInfo(), RetryInfo()
+    assert any(detail.Unpack(info) for detail in details)
+    assert any(detail.Unpack(hint) for detail in details)
+    assert info.reason == "DRAINING"
+
+
+async def end_of(call: Any) -> grpc.aio.AioRpcError:
+    """Read a gRPC stream to the error that it ends with."""
+    try:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError("the stream ended well")
+
+
+async def test_streams_that_outlast_the_drain_are_told(engine: Simulator, tmp_path: Path) -> None:
+    with Gateway(config(engine, drain_timeout=0.5), tmp_path) as gateway:
+        async with client(gateway.http) as http, grpc.aio.insecure_channel(gateway.grpc) as channel:
+            streams = [asyncio.create_task(stream(http, body(MODEL, 5000))) for _ in range(20)]
+            asked = httpx.Request("POST", "http://x", json=body(MODEL, 5000)).content
+            call: Any = RouterServiceStub(channel).Stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=asked)))
+            ended = asyncio.create_task(end_of(call))
+            await under_way(engine, 21)
+            gateway.signal(signal.SIGTERM)
+            seen = await asyncio.gather(*streams)
+            error = await ended
+        assert await asyncio.to_thread(gateway.wait) == 0
+        for each in seen:
+            assert each.status == 200
+            assert "[DONE]" not in each.events
+            assert each.error["code"] == "draining"
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert "shutting down" in str(error.details())
+        lines = [line for line in gateway.output.splitlines() if "call" in line and "DRAINING" in line]
+        assert len(lines) == 21, "each is written down as what it was, and not as a client that left"
+        assert "Traceback" not in gateway.output
+    await under_way(engine, 0)
+    assert engine.stats()["aborts"] == 21
+
+
+async def test_calls_that_wait_are_served_within_the_drain(engine: Simulator, tmp_path: Path) -> None:
+    with Gateway(config(engine, max_concurrency=2), tmp_path) as gateway:
+        async with client(gateway.http) as http:
+            streams = [asyncio.create_task(stream(http, body(MODEL, 20))) for _ in range(10)]
+            await asyncio.to_thread(wire.wait_until, lambda: gateway.metric("lexora_active_requests") == 10, "10 calls")
+            gateway.signal(signal.SIGTERM)
+            seen = await asyncio.gather(*streams)
+        assert await asyncio.to_thread(gateway.wait) == 0
+    assert all(each.whole for each in seen)
+    assert engine.stats()["max_running"] == 2
+
+
+async def test_calls_that_still_wait_at_the_end_are_refused(engine: Simulator, tmp_path: Path) -> None:
+    with Gateway(config(engine, drain_timeout=0.3, max_concurrency=1), tmp_path) as gateway:
+        async with client(gateway.http) as http:
+            first = asyncio.create_task(stream(http, body(MODEL, 5000)))
+            await under_way(engine, 1)
+            waiting = asyncio.create_task(http.post(CHAT, json=body(MODEL, 1)))
+            await asyncio.to_thread(wire.wait_until, lambda: gateway.metric("lexora_active_requests") == 2, "2 calls")
+            gateway.signal(signal.SIGTERM)
+            refused = await waiting
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+            assert "retry-after" in refused.headers
+            assert (await first).error["code"] == "draining"
+        assert await asyncio.to_thread(gateway.wait) == 0
+    assert engine.stats()["requests"] == 1
+
+
+async def test_sighup_in_a_drain_ends_nothing(engine: Simulator, tmp_path: Path) -> None:
+    with Gateway(config(engine), tmp_path) as gateway:
+        async with client(gateway.http) as http:
+            running = asyncio.create_task(stream(http, body(MODEL, 50)))
+            await under_way(engine, 1)
+            gateway.signal(signal.SIGTERM)
+            await asyncio.to_thread(gateway.wait_for, "draining")
+            gateway.config_file.write_text(gateway.config_file.read_text() + "retry: {max_retries: 1}\n")
+            gateway.signal(signal.SIGHUP)
+            await asyncio.to_thread(gateway.wait_for, "configuration_refused.*shutting down")
+            assert (await running).whole
+        assert await asyncio.to_thread(gateway.wait) == 0

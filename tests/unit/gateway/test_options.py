@@ -1,0 +1,77 @@
+"""x-lexora-priority, x-lexora-fallback and x-lexora-resume, from the request to the router."""
+
+from typing import Any
+
+import pytest
+from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRouter, client, make_app, whole
+
+from lexora.v1.common_pb2 import (
+    FALLBACK_POLICY_NEVER,
+    FALLBACK_POLICY_UNSPECIFIED,
+    RESUME_POLICY_NEVER,
+    RESUME_POLICY_UNSPECIFIED,
+)
+from lexora_gateway.hot import AUDIO_PATHS
+
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+CALLS = [
+    (CHAT, BODY, JSON),
+    (CHAT, STREAMED, JSON),
+    ("/v1/embeddings", BODY, JSON),
+    (AUDIO_PATHS[0], b"--x--", FORM),
+    ("/generate", b'{"prompt": "x"}', JSON),
+    ("/chat", b'{"prompt": "x", "stream": true}', JSON),
+    ("/v1/classify-task", b'{"task_description": "x"}', JSON),
+]
+
+
+async def ask(path: str, body: bytes, headers: dict[str, str]) -> tuple[Any, ScriptedRouter]:
+    router = ScriptedRouter()
+    router.generates = whole(b"{}")
+    async with client(make_app(router)) as http:
+        return await http.post(path, content=body, headers=headers), router
+
+
+@pytest.mark.parametrize(("path", "body", "headers"), CALLS)
+async def test_every_call_takes_its_options(path: str, body: bytes, headers: dict[str, str]) -> None:
+    more = {"x-lexora-priority": "high", "x-lexora-fallback": "never", "x-lexora-resume": "never", "x-request-id": "r"}
+    _, router = await ask(path, body, headers | more)
+    options = router.asked[0][1].options
+    assert (options.request_id, options.priority) == ("r", 100)
+    assert (options.fallback, options.resume) == (FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER)
+
+
+async def test_without_headers_nothing_is_asked() -> None:
+    _, router = await ask(CHAT, BODY, JSON)
+    options = router.asked[0][1].options
+    assert not options.HasField("priority")
+    assert (options.fallback, options.resume) == (FALLBACK_POLICY_UNSPECIFIED, RESUME_POLICY_UNSPECIFIED)
+
+
+@pytest.mark.parametrize(
+    ("given", "priority"),
+    [("low", 0), ("normal", 50), ("high", 100), ("HIGH", 100), (" normal ", 50), ("0", 0), ("7", 7), ("100", 100)],
+)
+async def test_a_priority_is_a_name_or_a_number(given: str, priority: int) -> None:
+    _, router = await ask(CHAT, BODY, JSON | {"x-lexora-priority": given})
+    assert router.asked[0][1].options.priority == priority
+
+
+@pytest.mark.parametrize(
+    ("header", "given"),
+    [
+        *(("x-lexora-priority", value) for value in ("", "101", "-1", "+7", "1_0", "1.5", "urgent", "9" * 5000)),
+        *(("x-lexora-fallback", value) for value in ("", "no", "always", "never, never")),
+        ("x-lexora-resume", "false"),
+    ],
+)
+@pytest.mark.parametrize(("path", "body", "headers"), CALLS)
+async def test_garbage_is_refused_by_name(path: str, body: bytes, headers: dict[str, str], header: str, given: str) -> None:
+    response, router = await ask(path, body, headers | {header: given})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, header)
+    assert not router.asked
+
+
+async def test_never_may_be_written_large() -> None:
+    _, router = await ask(CHAT, BODY, JSON | {"x-lexora-fallback": "Never"})
+    assert router.asked[0][1].options.fallback == FALLBACK_POLICY_NEVER

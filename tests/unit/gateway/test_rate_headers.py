@@ -1,0 +1,196 @@
+"""x-ratelimit-*, x-lexora-fallback and x-lexora-resumed on every answer of a call."""
+
+from typing import Any
+
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, QuotaFailure, RetryInfo
+from tests.unit.gateway.support import (
+    BODY,
+    CHAT,
+    HEAD,
+    JSON,
+    STREAMED,
+    ScriptedRouter,
+    client,
+    failing,
+    failure,
+    make_app,
+    whole,
+)
+
+from lexora.v1.common_pb2 import Header, RateLimitState, Receipt, UpstreamError
+from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
+from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
+from lexora_gateway.errors import from_status
+from lexora_gateway.headers import further, receipt_headers
+from lexora_gateway.rate_headers import duration, rate_limit_headers
+
+RATES = {
+    "x-ratelimit-limit-requests": "20",
+    "x-ratelimit-remaining-requests": "19",
+    "x-ratelimit-reset-requests": "100ms",
+    "x-ratelimit-limit-tokens": "90000",
+    "x-ratelimit-remaining-tokens": "0",
+    "x-ratelimit-reset-tokens": "6m0s",
+}
+THEIRS = [Header(name="X-RateLimit-Limit-Requests", value="1"), Header(name="x-ratelimit-other", value="2")]
+
+
+def receipt(**more: Any) -> Receipt:
+    found = Receipt(backend="backup", attempts=2, **more)
+    found.rate_limit.requests.limit, found.rate_limit.requests.remaining = 20, 19
+    found.rate_limit.requests.reset.nanos = 99_000_001
+    found.rate_limit.tokens.limit, found.rate_limit.tokens.remaining = 90_000, -7
+    found.rate_limit.tokens.reset.seconds = 360
+    return found
+
+
+async def ask(router: ScriptedRouter, body: bytes = BODY, path: str = CHAT) -> Any:
+    async with client(make_app(router)) as http:
+        return await http.post(path, content=body, headers=JSON)
+
+
+def rates(response: Any) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name.startswith("x-ratelimit-")}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0, b"0s"),
+        (1, b"1ms"),
+        (12, b"12ms"),
+        (999, b"999ms"),
+        (1000, b"1s"),
+        (1050, b"1.05s"),
+        (7660, b"7.66s"),
+        (59_999, b"59.999s"),
+        (60_000, b"1m0s"),
+        (61_500, b"1m1.5s"),
+        (360_000, b"6m0s"),
+        (3_600_000, b"1h0m0s"),
+        (3_660_010, b"1h1m0.01s"),
+        (100 * 3_600_000, b"100h0m0s"),
+    ],
+)
+def test_a_duration_is_written_as_openai_does(milliseconds: int, text: bytes) -> None:
+    assert duration(milliseconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "nanos", "text"), [(0, 1, b"1ms"), (1, 0, b"1s"), (1, 1, b"1.001s"), (-1, 0, b"0s")])
+def test_a_reset_is_rounded_up(seconds: int, nanos: int, text: bytes) -> None:
+    state = RateLimitState()
+    state.requests.reset.seconds, state.requests.reset.nanos = seconds, nanos
+    assert rate_limit_headers(state)[-1] == (b"x-ratelimit-reset-requests", text)
+
+
+def test_what_is_not_limited_is_not_shown() -> None:
+    state = RateLimitState()
+    state.tokens.limit = 5
+    assert [name for name, _ in rate_limit_headers(state)] == [
+        b"x-ratelimit-limit-tokens",
+        b"x-ratelimit-remaining-tokens",
+        b"x-ratelimit-reset-tokens",
+    ]
+    assert receipt_headers(Receipt(rate_limit=RateLimitState())) == []
+
+
+async def test_a_whole_answer_carries_them() -> None:
+    router = ScriptedRouter()
+
+    async def script(_: ScriptedRouter) -> GenerateResponse:
+        head = OpenAiHead(status=200, headers=[*THEIRS, Header(name="x-other", value="3")])
+        told = receipt(fallback="main->backup;reason=UPSTREAM_UNREACHABLE", resumed="token_ids")
+        return GenerateResponse(receipt=told, openai=OpenAiReply(head=head, body=b"{}"))
+
+    router.generates = script
+    response = await ask(router)
+    assert rates(response) == RATES
+    assert response.headers["x-lexora-fallback"] == "main->backup;reason=UPSTREAM_UNREACHABLE"
+    assert response.headers["x-lexora-resumed"] == "token_ids"
+    assert response.headers["x-other"] == "3"
+
+
+async def test_a_streams_head_carries_them() -> None:
+    router = ScriptedRouter()
+
+    async def script(_: ScriptedRouter, emit: Any) -> None:
+        head = OpenAiHead(status=200, content_type=HEAD.content_type, headers=THEIRS)
+        await emit(StreamResponse(receipt=receipt(fallback="a->b;reason=X"), head=head, frames=b"data: 1\n\n"))
+
+    router.streams = script
+    response = await ask(router, STREAMED)
+    assert rates(response) == RATES
+    assert response.headers["x-lexora-fallback"] == "a->b;reason=X"
+    assert "x-lexora-resumed" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/generate", "/chat"])
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+async def test_the_short_forms_carry_them(path: str, stream: bytes) -> None:
+    router = ScriptedRouter()
+
+    async def one(_: ScriptedRouter) -> GenerateResponse:
+        return GenerateResponse(receipt=receipt())
+
+    async def streamed(_: ScriptedRouter, emit: Any) -> None:
+        await emit(StreamResponse(receipt=receipt()))
+
+    router.generates, router.streams = one, streamed
+    assert rates(await ask(router, b'{"prompt": "x", "stream": %s}' % stream, path)) == RATES
+
+
+@pytest.mark.parametrize("body", [BODY, STREAMED])
+async def test_a_refusal_carries_them_and_when_to_come_back(body: bytes) -> None:
+    router = ScriptedRouter()
+    hint = RetryInfo()
+    hint.retry_delay.nanos = 1
+    quota = QuotaFailure(violations=[QuotaFailure.Violation(subject="user:x", description="20 requests are used up")])
+    refused = failure(8, "", ErrorInfo(reason="RATE_LIMITED"), quota, hint, receipt())
+    router.generates = router.streams = failing(refused)
+    response = await ask(router, body)
+    assert rates(response) == RATES
+    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+    assert response.json()["error"] == {
+        "message": "20 requests are used up",
+        "type": "rate_limit_error",
+        "param": None,
+        "code": "rate_limited",
+    }
+
+
+async def test_the_engines_own_limits_are_dropped_where_ours_are() -> None:
+    router = ScriptedRouter()
+    headers = [*THEIRS, Header(name="retry-after", value="7")]
+    upstream = UpstreamError(status=429, content_type="application/json", body=b"{}", headers=headers)
+    router.generates = failing(failure(8, "x", upstream, receipt()))
+    response = await ask(router)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "7")
+    assert rates(response) == RATES
+
+
+async def test_without_ours_they_stay() -> None:
+    router = ScriptedRouter()
+    router.generates = whole(b"{}", headers=THEIRS)
+    assert rates(await ask(router)) == {"x-ratelimit-limit-requests": "1", "x-ratelimit-other": "2"}
+
+
+def test_an_engine_cannot_speak_for_the_gateway() -> None:
+    assert further([Header(name=f"X-Lexora-{name}", value="x") for name in ("Fallback", "Resumed", "Backend")]) == []
+
+
+def test_what_no_header_can_carry_is_left_out() -> None:
+    assert receipt_headers(Receipt(fallback="a\r\nb: c", resumed="\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("quota", "message"),
+    [
+        (QuotaFailure(), "Rate limited."),
+        (QuotaFailure(violations=[QuotaFailure.Violation(subject="user:x")]), "user:x"),
+    ],
+)
+def test_a_quota_failure_speaks_where_the_status_does_not(quota: QuotaFailure, message: str) -> None:
+    failed = from_status(failure(8, "", quota).status, "r")
+    assert (failed.status, failed.message) == (429, message)
+    assert from_status(failure(8, "own words", quota).status, "r").message == "own words"

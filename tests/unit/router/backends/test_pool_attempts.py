@@ -1,0 +1,146 @@
+import asyncio
+
+import pytest
+from tests.support.clock import jumping, now
+from tests.unit.router.backends.work import Work
+from tests.unit.router.support import FakeEndpoint, make_call, make_pool
+
+from lexora_router.errors import QueueFull
+from lexora_router.handler import Outcome
+from lexora_router.policy.priority import HIGH
+
+
+@jumping
+async def test_pause_gives_the_slot_to_others_and_the_call_comes_back_first() -> None:
+    work = Work(make_pool(FakeEndpoint(limit=1)))
+    lease = await work.pool.admit(make_call())
+    await lease.next()
+    for name in ("a", "b", "c"):
+        await work.add(name, 5.0, priority=HIGH)
+    lease.pause()
+    await asyncio.sleep(1)
+    assert work.served == ["a"]
+    await lease.next()
+    assert now() == pytest.approx(1005.0)
+    assert work.served == ["a"]
+    lease.close()
+    await work.done()
+    assert work.served == ["a", "b", "c"]
+    work.idle()
+
+
+@jumping
+async def test_the_next_attempt_goes_elsewhere() -> None:
+    endpoints = [FakeEndpoint(address=f"http://e:{i}") for i in range(3)]
+    pool = make_pool(*endpoints)
+    for _ in range(20):
+        lease = await pool.admit(make_call())
+        tried = set()
+        for left in (2, 1, 0):
+            tried.add((await lease.next()).address)
+            assert lease.has_untried() == (left > 0)
+            lease.ended(Outcome.NEUTRAL)
+        assert len(tried) == 3
+        await lease.next()  # all were tried: any will do
+        lease.close()
+    Work(pool).idle()
+
+
+@jumping
+async def test_the_next_attempt_waits_for_an_endpoint_that_has_not_failed_it_while_others_take_its_old_slot() -> None:
+    a, b = FakeEndpoint(limit=1, address="http://a:1"), FakeEndpoint(limit=1, address="http://b:1")
+    pool = make_pool(a, b)
+    b.condition.healthy = False
+    lease = await pool.admit(make_call())
+    assert (await lease.next()).address == a.address
+    b.condition.healthy = True
+    work = Work(pool)
+    await work.add("at-b", 10.0)
+    await work.add("waiting", 1.0)
+    lease.ended(Outcome.FAULT)
+    assert (await lease.next()).address == b.address
+    assert now() == pytest.approx(1010.0)
+    assert (work.where["at-b"], work.where["waiting"], work.at["waiting"]) == ("http://b:1", "http://a:1", 1000.0)
+    lease.close()
+    await work.done()
+    work.idle()
+
+
+@jumping
+async def test_an_endpoint_that_failed_is_tried_again_when_the_others_are_gone() -> None:
+    a, b = FakeEndpoint(limit=1, address="http://a:1"), FakeEndpoint(limit=1, address="http://b:1")
+    pool = make_pool(a, b)
+    b.condition.healthy = False
+    lease = await pool.admit(make_call())
+    assert (await lease.next()).address == a.address
+    assert not lease.has_untried()
+    assert (await lease.next()).address == a.address
+    lease.close()
+
+
+@jumping
+async def test_a_returning_call_waits_no_longer_than_any_other() -> None:
+    work = Work(make_pool(FakeEndpoint(limit=1), timeout=7.0))
+    lease = await work.pool.admit(make_call())
+    await lease.next()
+    await work.add("holder", 100.0)
+    lease.pause()
+    await asyncio.sleep(0)
+    start = now()
+    with pytest.raises(QueueFull, match=r"queue\.timeout"):
+        await lease.next()
+    assert now() == pytest.approx(start + 7.0)
+    lease.close()
+    await work.stop()
+    work.idle()
+
+
+@pytest.mark.parametrize("cancel_first", [True, False])
+@jumping
+async def test_a_returning_call_that_leaves_loses_no_slot(cancel_first: bool) -> None:
+    work = Work(make_pool(FakeEndpoint(limit=1)))
+    lease = await work.pool.admit(make_call())
+    await lease.next()
+    lease.pause()
+    other = await work.pool.admit(make_call())
+    returning = asyncio.create_task(lease.next())
+    await asyncio.sleep(0)
+    assert work.pool.waiting == 1
+    if cancel_first:
+        returning.cancel()
+        other.close()
+    else:
+        other.close()
+        returning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await returning
+    lease.close()
+    work.idle()
+
+
+@jumping
+async def test_after_an_answer_those_that_failed_before_may_be_tried_again() -> None:
+    a, b = FakeEndpoint(address="http://a:1"), FakeEndpoint(address="http://b:1")
+    lease = await make_pool(a, b).admit(make_call())
+    first = (await lease.next()).address
+    lease.ended(Outcome.FAULT)
+    second = (await lease.next()).address
+    assert not lease.has_untried()
+    lease.answered()
+    assert lease.has_untried()
+    lease.ended(Outcome.FAULT)
+    assert [first, second] == [(await lease.next()).address, second]
+    lease.close()
+
+
+@jumping
+async def test_where_no_endpoint_is_available_an_untried_one_is_still_worth_an_attempt() -> None:
+    a, b = FakeEndpoint(address="http://a:1"), FakeEndpoint(address="http://b:1")
+    lease = await make_pool(a, b).admit(make_call())
+    await lease.next()
+    a.condition.healthy = b.condition.healthy = False
+    assert lease.has_untried()
+    lease.ended(Outcome.FAULT)
+    await lease.next()
+    assert not lease.has_untried()
+    lease.close()

@@ -1,0 +1,98 @@
+from typing import Any
+
+import pytest
+from tests.unit.router.support import make_call
+
+from lexora_router.backends.pool import Standing
+from lexora_router.backends.tenancy import ASSUMED_OUTPUT_TOKENS, FORM_TOKENS, Tenancy, input_estimate, total_estimate
+from lexora_router.config import Config
+from lexora_router.policy.rate_limiter import Limits
+
+
+def tenancy(**config: Any) -> Tenancy:
+    return Tenancy(Config.model_validate(config))
+
+
+TENANTS = {
+    "chat": {"weight": 4, "priority": "high"},
+    "batch": {"priority": "low", "max_priority": 30},
+    "late": {"max_priority": 10},
+}
+
+
+@pytest.mark.parametrize(
+    ("user", "asked", "standing"),
+    [
+        ("", None, Standing(50, 1.0)),
+        ("", 100, Standing(100, 1.0)),
+        ("", 0, Standing(0, 1.0)),
+        ("unlisted", 70, Standing(70, 1.0)),
+        ("chat", None, Standing(100, 4.0)),
+        ("chat", 20, Standing(20, 4.0)),
+        ("batch", None, Standing(0, 1.0)),
+        ("batch", 100, Standing(30, 1.0)),
+        ("late", None, Standing(10, 1.0)),
+    ],
+)
+def test_what_is_asked_or_the_tenant_s_default_capped_by_what_it_may_ask(
+    user: str, asked: int | None, standing: Standing
+) -> None:
+    call = make_call(user=user, priority=asked)
+    assert tenancy(tenants=TENANTS).standing(call) == standing
+    assert call.priority == standing.priority  # which is what an engine is told
+
+
+def test_the_nameless_are_the_tenant_anonymous() -> None:
+    made = tenancy(tenants={"anonymous": {"priority": "low", "weight": 0.5, "tier": "t"}}, rate_limit={"tiers": {"t": {}}})
+    assert made.standing(make_call()) == Standing(0, 0.5)
+    assert made.tier("anonymous") == "t"
+
+
+@pytest.mark.parametrize(("size", "tokens"), [(0, 1), (3, 1), (4, 1), (400, 100)])
+def test_input_is_estimated_by_the_body(size: int, tokens: int) -> None:
+    assert input_estimate(make_call(body=b"x" * size)) == tokens
+
+
+@pytest.mark.parametrize(("max_tokens", "output"), [(None, ASSUMED_OUTPUT_TOKENS), (7, 7), (0, 0), (-5, 0)])
+def test_output_is_estimated_by_what_the_call_allows(max_tokens: int | None, output: int) -> None:
+    assert total_estimate(make_call(body=b"x" * 400, max_tokens=max_tokens)) == 100 + output
+    assert total_estimate(make_call(body=b"x" * 400, max_tokens=max_tokens, choices=3)) == 100 + 3 * output
+
+
+def test_sound_is_not_counted_as_text() -> None:
+    assert input_estimate(make_call(body=b"x" * 1_000_000, content_type="multipart/form-data; boundary=b")) == FORM_TOKENS
+
+
+RATE_LIMIT = {
+    "default_rate": 5.0,
+    "default_burst": 10,
+    "tokens_per_minute": 1000,
+    "tiers": {"gold": {"rate": 50.0, "burst": 100}, "tokens": {"tokens_per_minute": 9}},
+    "users": {
+        "own": {"rate": 1.0, "burst": 1, "tokens_per_minute": 1},
+        "part": {"rate": 2.0},
+        "tiered": {"tier": "gold", "burst": 3},
+        "by-tenant": {"burst": 4},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("user", "limits"),
+    [
+        ("anybody", Limits(5.0, 10, 1000)),
+        ("own", Limits(1.0, 1, 1)),
+        ("part", Limits(2.0, 10, 1000)),
+        ("tiered", Limits(50.0, 3, 1000)),
+        ("by-tenant", Limits(50.0, 4, 1000)),
+        ("tenant-only", Limits(5.0, 10, 9)),
+    ],
+)
+def test_limits_are_the_user_s_own_then_the_tier_s_then_the_defaults(user: str, limits: Limits) -> None:
+    made = tenancy(rate_limit=RATE_LIMIT, tenants={"by-tenant": {"tier": "gold"}, "tenant-only": {"tier": "tokens"}})
+    assert made.rules().limits(user, made.tier(user)) == limits
+
+
+def test_without_tenants_there_are_no_tiers() -> None:
+    assert tenancy().tier("anybody") == ""
+    assert tenancy().rules().limits("anybody", "") == Limits(10.0, 20, None)

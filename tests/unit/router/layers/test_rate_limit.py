@@ -1,0 +1,210 @@
+import asyncio
+from typing import Any
+
+import pytest
+from tests.support.clock import jumping, now
+from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
+
+from lexora_router.errors import RateLimited, UpstreamBroken
+from lexora_router.handler import BucketState, Call, Emit, Frames, Usage
+from lexora_router.layers.rate_limit import RateLimit
+from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
+
+STREAMING: list[Step] = [HEAD, Frames(b"a")]
+ESTIMATE = 100
+
+
+class Engine(Scripted):
+    """Uses so many tokens, once it has sent something."""
+
+    def __init__(self, *steps: Step, usage: Usage | None = None) -> None:
+        super().__init__(*steps)
+        self.usage = usage
+
+    async def __call__(self, call: Call, emit: Emit) -> None:
+        async def seen(event: Any) -> None:
+            call.receipt.first_event_at = now()
+            call.receipt.usage = self.usage
+            await emit(event)
+
+        await super().__call__(call, seen)
+
+
+def limited(*steps: Step, usage: Usage | None = None, rules: Rules | None = None, **limits: Any) -> tuple[RateLimit, Engine]:
+    fields = {"rate": 1.0, "burst": 2, "tokens_per_minute": None} | limits
+    limiter = RateLimiter(rules or Rules(Limits(**fields)), now())
+    inner = Engine(*steps, usage=usage)
+    tiers = {"golden": "gold"}
+    layer = RateLimit(inner, limiter=limiter, tier=lambda name: tiers.get(name, ""), estimate=lambda _: ESTIMATE, clock=now)
+    return layer, inner
+
+
+async def ask(layer: RateLimit, **changes: Any) -> Call:
+    call = make_call(**changes)
+    await layer(call, Client())
+    return call
+
+
+async def tokens_left(layer: RateLimit) -> int:
+    """As the next call's receipt tells it, that call's own estimate included."""
+    call = await ask(layer)
+    assert call.receipt.rate_limit is not None
+    assert call.receipt.rate_limit.tokens is not None
+    return call.receipt.rate_limit.tokens.remaining + ESTIMATE
+
+
+@jumping
+async def test_calls_within_the_limit_pass_and_are_told_where_they_stand() -> None:
+    layer, inner = limited(*STREAMING)
+    call, client = make_call(), Client()
+    await layer(call, client)
+    assert client.events == STREAMING
+    assert inner.calls == [call]
+    assert call.receipt.rate_limit is not None
+    assert call.receipt.rate_limit.requests == BucketState(limit=2, remaining=1, reset=1.0)
+    assert call.receipt.rate_limit.tokens is None
+
+
+@jumping
+async def test_a_call_over_the_limit_is_refused_with_the_time_to_come_back() -> None:
+    layer, inner = limited()
+    await ask(layer, user="alice")
+    await ask(layer, user="alice")
+    call = make_call(user="alice")
+    with pytest.raises(
+        RateLimited, match=r"Rate limit of 2 requests per burst is used up for `alice`; try again in 1\.00 s"
+    ) as raised:
+        await layer(call, Client())
+    assert (raised.value.retry_after, raised.value.subject) == (1.0, "user:alice")
+    assert len(inner.calls) == 2
+    assert call.receipt.rate_limit is not None
+    assert call.receipt.rate_limit.requests == BucketState(2, 0, 2.0)
+    await asyncio.sleep(raised.value.retry_after)
+    await ask(layer, user="alice")
+    assert len(inner.calls) == 3
+
+
+@jumping
+async def test_each_tenant_has_its_own_and_the_nameless_share_one() -> None:
+    layer, inner = limited(burst=1)
+    await ask(layer, user="alice")
+    await ask(layer, user="bob")
+    await ask(layer)
+    with pytest.raises(RateLimited, match="`anonymous`"):
+        await ask(layer)
+    with pytest.raises(RateLimited):
+        await ask(layer, user="anonymous")
+    assert len(inner.calls) == 3
+
+
+@jumping
+async def test_the_tenant_s_tier_counts() -> None:
+    rules = Rules(Limits(1.0, 1), tiers={"gold": Limits(10.0, 5)})
+    layer, inner = limited(rules=rules)
+    for _ in range(5):
+        await ask(layer, user="golden")
+    with pytest.raises(RateLimited):
+        await ask(layer, user="golden")
+    await ask(layer, user="plain")
+    with pytest.raises(RateLimited):
+        await ask(layer, user="plain")
+    assert len(inner.calls) == 6
+
+
+TOKENS: dict[str, Any] = {"rate": 1000.0, "burst": 1000, "tokens_per_minute": 600}
+
+
+@jumping
+async def test_an_estimate_is_reserved_and_settled_with_what_was_used() -> None:
+    layer, _ = limited(*STREAMING, usage=Usage(30, 20), **TOKENS)
+    call = await ask(layer)
+    assert call.receipt.rate_limit is not None
+    assert call.receipt.rate_limit.tokens == BucketState(limit=600, remaining=500, reset=10.0)
+    assert await tokens_left(layer) == 550
+
+
+@jumping
+async def test_the_reservation_stands_while_the_call_runs() -> None:
+    layer, inner = limited(*STREAMING, 1e-3, usage=Usage(1, 0), **TOKENS)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(layer)) for _ in range(6)]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimited, match=r"600 tokens per minute .*`anonymous`") as raised:
+            await ask(layer)
+        assert raised.value.retry_after == pytest.approx(10.0)
+        assert len(inner.calls) == 6
+    del tasks
+    assert await tokens_left(layer) >= 594
+
+
+@jumping
+async def test_more_than_the_estimate_is_charged_as_a_debt() -> None:
+    layer, _ = limited(*STREAMING, usage=Usage(1000, 200), **TOKENS)
+    await ask(layer)
+    with pytest.raises(RateLimited) as raised:
+        await ask(layer)
+    assert raised.value.retry_after == pytest.approx(70.0)  # 600 over, and 100 for the next, at 10 a second
+
+
+@pytest.mark.parametrize(
+    ("steps", "usage", "left"),
+    [
+        ([UpstreamBroken("x")], None, 600),  # never reached an engine's answer
+        ([*STREAMING, UpstreamBroken("x")], None, 500),  # nobody knows: the estimate stands
+        ([*STREAMING, UpstreamBroken("x")], Usage(5, 5), 590),
+    ],
+)
+@jumping
+async def test_a_failed_call_is_charged_for_what_it_used(steps: list[Step], usage: Usage | None, left: int) -> None:
+    layer, inner = limited(*steps, usage=usage, **TOKENS)
+    with pytest.raises(UpstreamBroken):
+        await ask(layer)
+    inner.steps = []
+    assert await tokens_left(layer) == left
+
+
+@pytest.mark.parametrize(
+    ("before", "usage", "left"),
+    [([], None, 600), (STREAMING, None, 500), (STREAMING, Usage(10, 2), 588)],
+    ids=["while waiting", "while streaming", "while streaming, usage known"],
+)
+@jumping
+async def test_a_client_that_leaves_is_charged_for_what_it_used(before: list[Step], usage: Usage | None, left: int) -> None:
+    layer, inner = limited(*before, HANG, usage=usage, **TOKENS)
+    client = Client()
+    task = asyncio.create_task(layer(make_call(), client))
+    await inner.begun()
+    await client.got(len(before))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    inner.steps = []
+    assert await tokens_left(layer) == left
+
+
+@jumping
+async def test_a_refused_call_reserves_nothing() -> None:
+    layer, inner = limited(burst=1, rate=1e-3, tokens_per_minute=600)
+    await ask(layer)
+    for _ in range(5):
+        call = make_call()
+        with pytest.raises(RateLimited):
+            await layer(call, Client())
+        assert call.receipt.rate_limit is not None
+        assert call.receipt.rate_limit.tokens is not None
+        assert call.receipt.rate_limit.tokens.remaining == 600  # the first one never reached an engine
+    assert len(inner.calls) == 1
+
+
+@jumping
+async def test_a_client_that_leaves_an_engine_at_work_is_charged_the_estimate() -> None:
+    layer, inner = limited(HANG, **TOKENS)
+    call = make_call()
+    task = asyncio.create_task(layer(call, Client()))
+    await inner.begun()
+    call.receipt.dispatched_at = now()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    inner.steps = []
+    assert await tokens_left(layer) == 500

@@ -1,0 +1,213 @@
+"""What a reload takes over, what it builds anew, and what becomes of the rest."""
+
+import asyncio
+import gc
+import time
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.support.links import settle
+from tests.support.loop_engine import LoopEngine
+from tests.support.raw_server import Do, reply
+from tests.unit.router.support import Client, make_call
+
+from lexora_router.app import RouterApp
+from lexora_router.assembly import Assembly, Lasting
+from lexora_router.config import Config
+from lexora_router.handler import Call, Outcome, Reply
+from lexora_router.policy.breaker import State
+from lexora_router.policy.rate_limiter import RateLimiter, Rules
+
+LASTING = Lasting(RateLimiter(Rules(), 0.0), (), time.monotonic)
+BODY = b'{"model":"m","messages":[]}'
+
+
+def config(*urls: str, limit: int = 1, **sections: Any) -> Config:
+    main = {"urls": list(urls), "models": ["m"], "max_concurrency": limit, "connect_timeout": 1}
+    other = {"url": "http://127.0.0.1:9", "models": ["n"], "connect_timeout": 1}
+    return Config.model_validate({"routing": {"backends": {"main": main, "other": other}}, **sections})
+
+
+def assembly(config: Config, previous: Assembly | None = None, lasting: Lasting = LASTING) -> Assembly:
+    return Assembly(config, lasting, previous, lambda: None)
+
+
+def call(**changes: Any) -> Call:
+    return make_call(stream=False, body=BODY, **changes)
+
+
+async def test_what_is_configured_as_before_is_taken_over_whole() -> None:
+    old = assembly(config("http://e:1"))
+    new = assembly(config("http://e:1", limit=2), old)
+    assert new.backends["other"] is old.backends["other"]
+    assert new.backends["main"] is not old.backends["main"]
+    assert new.backends["main"].transport is not old.backends["main"].transport
+
+
+@pytest.mark.parametrize("section", ["health", "queue", "tenants", "server"])
+async def test_a_section_that_backends_are_built_from_builds_them_anew(section: str) -> None:
+    changes: dict[str, Any] = {
+        "health": {"failure_threshold": 9},
+        "queue": {"max_size": 7, "aging": 3},
+        "tenants": {"a": {"priority": "low"}},
+        "server": {"max_response_bytes": 9},
+    }
+    old = assembly(config("http://e:1"))
+    new = assembly(config("http://e:1", **{section: changes[section]}), old)
+    for name, backend in new.backends.items():
+        assert backend is not old.backends[name]
+        assert backend.pool is old.backends[name].pool
+    pool = new.backends["main"].pool
+    assert pool.limits.max_size == (7 if section == "queue" else 1000)
+    place = await pool.admit(call(user="a"))
+    assert place.call.priority == (0 if section == "tenants" else 50)
+    place.close()
+
+
+async def test_endpoints_keep_their_condition_under_other_rules() -> None:
+    old = assembly(config("http://e:1", "http://e:2"))
+    first, second = (endpoint.condition for endpoint in old.backends["main"].endpoints)
+    now = time.monotonic()
+    first.found(healthy=False, reason="because", now=now)
+    for _ in range(5):
+        second.ended(second.begin(now), Outcome.FAULT, now)
+    assert second.breaker_state(now) is State.OPEN
+    health = {"failure_threshold": 2, "window": 5.0, "slow_start": 1.0}
+    new = assembly(config("http://e:2", "http://e:1", "http://e:3", health=health), old)
+    kept = {endpoint.address: endpoint.condition for endpoint in new.backends["main"].endpoints}
+    assert kept["http://e:1"] is first
+    assert kept["http://e:2"] is second
+    assert (first.healthy, first.reason) == (False, "because")
+    assert second.breaker_state(now) is State.OPEN
+    third = kept["http://e:3"]
+    for _ in range(2):
+        third.ended(third.begin(now), Outcome.FAULT, now)
+    assert third.breaker_state(now) is State.OPEN, "the new rules hold"
+
+
+async def test_retries_are_granted_once() -> None:
+    old = assembly(config("http://e:1"))
+    assert assembly(config("http://e:2"), old).budgets == old.budgets
+    assert assembly(config("http://e:2", retry={"budget": 0.5}), old).budgets != old.budgets
+
+
+async def test_a_failed_one_has_changed_nothing() -> None:
+    old = assembly(config("http://e:1"))
+    wrong = Config.model_validate(
+        {
+            "routing": {
+                "backends": {"main": {"url": "http://e:2"}, "other": {"url": "https://e:3", "ca_file": "/no/such.pem"}},
+            },
+            "queue": {"max_size": 1},
+        }
+    )
+    with pytest.raises(OSError, match="No such file"):
+        assembly(wrong, old)
+    pool = old.backends["main"].pool
+    assert [endpoint.address for endpoint in pool.endpoints] == ["http://e:1"]
+    assert pool.limits.max_size == 1000
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[LoopEngine]:
+    async with LoopEngine("m") as engine:
+        yield engine
+
+
+@pytest.fixture
+async def app(engine: LoopEngine) -> AsyncIterator[RouterApp]:
+    app = RouterApp(config(engine.url, rate_limit={"enabled": False}))
+    await app.start("127.0.0.1", 0)
+    yield app
+    await app.stop()
+    await asyncio.sleep(0)  # aborted sockets are closed in the loop's next round
+
+
+def asked(app: RouterApp, **changes: Any) -> asyncio.Task[bytes]:
+    """A call by the pipeline of now."""
+    pipeline = app.service.pipeline
+
+    async def run() -> bytes:
+        client = Client()
+        await pipeline(call(**changes), client)
+        [event] = client.events
+        assert isinstance(event, Reply)
+        return event.body
+
+    return asyncio.create_task(run())
+
+
+async def test_who_waits_keeps_its_place_and_finds_the_new_slots(app: RouterApp, engine: LoopEngine) -> None:
+    gate = asyncio.Event()
+    engine.answer(gate, reply(b"{}"))
+    calls = [asked(app) for _ in range(5)]
+    await engine.wait_requests()
+    pool = app._assembly.backends["main"].pool
+    await settle(lambda: pool.waiting == 4)
+    for seconds in (1, 2):
+        await app.reload(config(engine.url, rate_limit={"enabled": False}, health={"interval": seconds}))
+        assert (app._assembly.backends["main"].pool.waiting, len(engine.requests)) == (4, 1)
+    calls.append(asked(app))
+    await settle(lambda: pool.waiting == 5)
+    await app.reload(config(engine.url, limit=3, rate_limit={"enabled": False}))
+    await engine.wait_requests(3)
+    assert pool.waiting == 3
+    assert app._assembly.backends["main"].endpoints[0].in_flight == 3
+    gate.set()
+    assert await asyncio.gather(*calls) == [b"{}"] * 6
+    assert app._assembly.backends["main"].endpoints[0].in_flight == 0
+    assert pool.waiting == 0
+
+
+async def test_who_waits_for_a_backend_that_is_gone_is_served_there(app: RouterApp, engine: LoopEngine) -> None:
+    gate = asyncio.Event()
+    engine.answer(gate, reply(b"{}"))
+    calls = [asked(app) for _ in range(3)]
+    await engine.wait_requests()
+    await app.reload(Config.model_validate({"vllm": {"url": "http://127.0.0.1:9"}}))
+    gate.set()
+    assert await asyncio.gather(*calls) == [b"{}"] * 3
+
+
+async def test_a_call_that_asks_for_the_models_is_not_cut_off(app: RouterApp, engine: LoopEngine) -> None:
+    """The old configuration's round of questions goes on for those who wait for it."""
+    app._assembly.catalogue._refreshed_at = float("-inf")
+    listed = engine.pages.pop("/v1/models")
+    asked_before = engine.gets
+    engine.pages["/v1/models"] = Do.HANG
+    await app.reload(config(engine.url, rate_limit={"enabled": False}, catalogue={"timeout": 0.3}))
+    waiting = asked(app, model="unknown-yet")
+    await settle(lambda: engine.gets > asked_before)
+    engine.pages["/v1/models"] = listed
+    await app.reload(config(engine.url, rate_limit={"enabled": False}, health={"interval": 1}))
+    with pytest.raises(Exception, match="unknown-yet"):
+        await waiting
+
+
+async def test_old_configurations_leave_nothing_behind(app: RouterApp, engine: LoopEngine) -> None:
+    engine.answer(reply(b"{}"))
+    old = []
+    for number in range(10):
+        await app.reload(config(engine.url, rate_limit={"enabled": False}, health={"interval": 5 + number}))
+        assert await asked(app) == b"{}"
+        old.append(weakref.ref(app._assembly))
+    assert await asked(app) == b"{}"
+    await settle(lambda: not any(assembly.busy for assembly in app._retired))
+    await app.reload(config(engine.url))
+    assert len(app._retired) == 1
+    await settle(lambda: len(engine.connections) <= 3)
+    gc.collect()
+    assert sum(each() is not None for each in old) <= 1
+    background = [task.get_name() for task in asyncio.all_tasks()]
+    assert background.count("lexora-probe") == 1
+
+
+async def test_probes_of_an_endpoint_that_is_known_are_not_waited_for(app: RouterApp, engine: LoopEngine) -> None:
+    await settle(lambda: all(e.condition.healthy is not None for b in app._assembly.backends.values() for e in b.endpoints))
+    engine.pages["/health"] = Do.HANG
+    began = time.monotonic()
+    await app.reload(config(engine.url, health={"timeout": 60}))
+    assert (await app._overview.health(draining=False)).backends["main"].endpoints[0].address == engine.url
+    assert time.monotonic() - began < 5
