@@ -61,7 +61,7 @@ def test_a_gateway_that_does_not_start_is_explained(tmp_path: Path, words: list[
 def test_the_configuration_pays_for_the_log(tmp_path: Path) -> None:
     Gateway("gateway", ["x"], 4711, tmp_path, None)
     text = (tmp_path / "lexora_config.yaml").read_text()
-    assert 'vllm: {url: "http://127.0.0.1:4711"}' in text
+    assert 'vllm: {url: "http://127.0.0.1:4711", max_concurrency: 1024}' in text
     assert 'logging: {level: "INFO", format: "json"}' in text
     assert "rate_limit: {enabled: false}" in text
 
