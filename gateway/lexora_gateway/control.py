@@ -14,6 +14,7 @@ from lexora.v1.reload_pb2 import ReloadReport, ReloadResult
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.errors import Refused, model_not_found
+from lexora_gateway.message_json import as_json
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
 from lexora_gateway.request import context_of, timeout_of
@@ -119,22 +120,14 @@ class Control:
 
 def stats_json(response: GetStatsResponse) -> dict[str, Any]:
     """Every field by its proto name, numbers as numbers, maps as objects with sorted keys; `last_reload` may be None."""
-    found: dict[str, Any] = {}
-    for field in GetStatsResponse.DESCRIPTOR.fields:
-        if field.name != "last_reload":
-            value = getattr(response, field.name)
-            found[field.name] = dict(sorted(value.items())) if field.message_type is not None else value
+    found = as_json(response)
     found["last_reload"] = _reload_json(response.last_reload) if response.HasField("last_reload") else None
     return found
 
 
 def _reload_json(report: ReloadReport) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in ReloadReport.DESCRIPTOR.fields:
-        value = getattr(report, field.name)
-        found[field.name] = list(value) if field.is_repeated else value
-    found["result"] = ReloadResult.Name(report.result).removeprefix("RELOAD_RESULT_").lower()
-    return found
+    result = ReloadResult.Name(report.result).removeprefix("RELOAD_RESULT_").lower()
+    return {**as_json(report), "result": result}
 
 
 def _overall(response: HealthResponse) -> str:

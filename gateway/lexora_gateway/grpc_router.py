@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from grpc.aio import UnaryUnaryMultiCallable
 
+    from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
+    from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
     from lexora.v1.models_pb2 import (
         ClassifyRequest,
         ClassifyResponse,
@@ -103,6 +105,14 @@ class GrpcRouter:
     async def health(self, request: HealthRequest, context: CallContext) -> HealthResponse:
         """RouterService.Health."""
         return await _unary(self._stub.Health, request, context)
+
+    async def explain(self, request: ExplainRequest, context: CallContext) -> ExplainResponse:
+        """RouterService.Explain."""
+        return await _unary(self._stub.Explain, request, context)
+
+    async def recent_calls(self, request: RecentCallsRequest, context: CallContext) -> RecentCallsResponse:
+        """RouterService.RecentCalls."""
+        return await _unary(self._stub.RecentCalls, request, context)
 
     async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:
         """RouterService.GetStats."""

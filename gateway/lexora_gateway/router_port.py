@@ -11,6 +11,8 @@ from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamReques
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
 
+    from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
+    from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
     from lexora.v1.models_pb2 import (
         ClassifyRequest,
         ClassifyResponse,
@@ -69,6 +71,14 @@ class RouterPort(Protocol):
 
     async def health(self, request: HealthRequest, context: CallContext) -> HealthResponse:
         """State of the router and of each backend."""
+        ...
+
+    async def explain(self, request: ExplainRequest, context: CallContext) -> ExplainResponse:
+        """Where a call would go and why."""
+        ...
+
+    async def recent_calls(self, request: RecentCallsRequest, context: CallContext) -> RecentCallsResponse:
+        """The calls that finished last."""
         ...
 
     async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
-from lexora.v1 import models_pb2, router_pb2, stats_pb2
+from lexora.v1 import calls_pb2, explain_pb2, models_pb2, router_pb2, stats_pb2
 from lexora.v1.common_pb2 import Receipt
 from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
 from lexora_router.errors import Draining
@@ -66,6 +66,14 @@ class DrainingPort:
     async def health(self, request: models_pb2.HealthRequest, context: CallContext) -> models_pb2.HealthResponse:
         """State of the router and of each backend."""
         return await self._counted(self._inner.health, request, context)
+
+    async def explain(self, request: explain_pb2.ExplainRequest, context: CallContext) -> explain_pb2.ExplainResponse:
+        """Where a call would go and why."""
+        return await self._counted(self._inner.explain, request, context)
+
+    async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: CallContext) -> calls_pb2.RecentCallsResponse:
+        """The calls that finished last."""
+        return await self._counted(self._inner.recent_calls, request, context)
 
     async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
         """Counters and gauges since the start."""

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from lexora.v1 import models_pb2, router_pb2, stats_pb2
+from lexora.v1 import calls_pb2, explain_pb2, models_pb2, router_pb2, stats_pb2
 from lexora_gateway.router_port import CallContext, Emit, RouterStatusError
 from lexora_router.server import RouterService
 from lexora_router.status import StatusError
@@ -39,6 +39,14 @@ class InProcessRouter:
     async def health(self, request: models_pb2.HealthRequest, context: CallContext) -> models_pb2.HealthResponse:
         """State of the router and of each backend."""
         return await _told(self._service.health(request, context))
+
+    async def explain(self, request: explain_pb2.ExplainRequest, context: CallContext) -> explain_pb2.ExplainResponse:
+        """Where a call would go and why."""
+        return await _told(self._service.explain(request, context))
+
+    async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: CallContext) -> calls_pb2.RecentCallsResponse:
+        """The calls that finished last."""
+        return await _told(self._service.recent_calls(request, context))
 
     async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
         """Counters and gauges since the start."""

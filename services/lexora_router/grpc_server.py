@@ -11,7 +11,17 @@ from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from lexora.v1 import common_pb2, embed_pb2, models_pb2, reload_pb2, router_pb2, router_pb2_grpc, stats_pb2
+from lexora.v1 import (
+    calls_pb2,
+    common_pb2,
+    embed_pb2,
+    explain_pb2,
+    models_pb2,
+    reload_pb2,
+    router_pb2,
+    router_pb2_grpc,
+    stats_pb2,
+)
 from lexora_router.server import RouterService
 from lexora_router.status import StatusError
 
@@ -82,6 +92,16 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 
     async def GetStats(self, request: stats_pb2.GetStatsRequest, context: _Context) -> stats_pb2.GetStatsResponse:  # noqa: D102
         return await _served(context, self._service.get_stats(request, _wire(context)))
+
+    async def Explain(  # noqa: D102
+        self, request: explain_pb2.ExplainRequest, context: _Context
+    ) -> explain_pb2.ExplainResponse:
+        return await _served(context, self._service.explain(request, _wire(context)))
+
+    async def RecentCalls(  # noqa: D102
+        self, request: calls_pb2.RecentCallsRequest, context: _Context
+    ) -> calls_pb2.RecentCallsResponse:
+        return await _served(context, self._service.recent_calls(request, _wire(context)))
 
     async def Reload(self, request: reload_pb2.ReloadRequest, context: _Context) -> reload_pb2.ReloadResponse:  # noqa: D102
         return await _served(context, self._service.reload(request, _wire(context)))

@@ -11,8 +11,10 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from lexora.v1 import (
+    calls_pb2,
     common_pb2,
     embed_pb2,
+    explain_pb2,
     models_pb2,
     openai_pb2,
     reload_pb2,
@@ -166,6 +168,20 @@ class RouterService:
 
     async def _get_stats(self, call: Call) -> stats_pb2.GetStatsResponse:
         return self._overview.stats()
+
+    async def explain(self, request: explain_pb2.ExplainRequest, context: Context) -> explain_pb2.ExplainResponse:
+        """Where a call would go and why."""
+        return await self._guarded(request.options, context, self._explain, always=True)
+
+    async def _explain(self, call: Call) -> explain_pb2.ExplainResponse:
+        raise Unimplemented("Explanations are not part of this version.")
+
+    async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: Context) -> calls_pb2.RecentCallsResponse:
+        """The calls that finished last."""
+        return await self._guarded(_NO_OPTIONS, context, self._recent_calls, always=True)
+
+    async def _recent_calls(self, call: Call) -> calls_pb2.RecentCallsResponse:
+        raise Unimplemented("Recent calls are not part of this version.")
 
     async def reload(self, request: reload_pb2.ReloadRequest, context: Context) -> reload_pb2.ReloadResponse:
         """Load the configuration again."""

@@ -156,6 +156,8 @@ class Receipt(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    AUTO_FIELD_NUMBER: _builtins.int
+    LOST_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call, as asked or made."""
     backend: _builtins.str
@@ -170,6 +172,8 @@ class Receipt(_message.Message):
     """Set when another target answered than the model's own: "main->backup;reason=UPSTREAM_UNREACHABLE", one hop after another."""
     resumed: _builtins.str
     """How a stream was continued on another endpoint: "token_ids", "text", or empty when it was not."""
+    lost_tokens: _builtins.int
+    """Output tokens that engines made and nobody got: of attempts that failed, and made again."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens counted by the engine; absent while unknown."""
@@ -190,6 +194,10 @@ class Receipt(_message.Message):
     def rate_limit(self) -> Global___RateLimitState:
         """Where the tenant stands with its rate limits; absent when they are off."""
 
+    @_builtins.property
+    def auto(self) -> Global___AutoChoice:
+        """How the model was chosen for a call that asked for `auto`; absent for other calls."""
+
     def __init__(
         self,
         *,
@@ -205,14 +213,50 @@ class Receipt(_message.Message):
         fallback: _builtins.str = ...,
         resumed: _builtins.str = ...,
         rate_limit: Global___RateLimitState | None = ...,
+        auto: Global___AutoChoice | None = ...,
+        lost_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["queue_time", b"queue_time", "rate_limit", b"rate_limit", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auto", b"auto", "queue_time", b"queue_time", "rate_limit", b"rate_limit", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "backend", b"backend", "endpoint", b"endpoint", "fallback", b"fallback", "model", b"model", "queue_time", b"queue_time", "rate_limit", b"rate_limit", "request_id", b"request_id", "resumed", b"resumed", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "auto", b"auto", "backend", b"backend", "endpoint", b"endpoint", "fallback", b"fallback", "lost_tokens", b"lost_tokens", "model", b"model", "queue_time", b"queue_time", "rate_limit", b"rate_limit", "request_id", b"request_id", "resumed", b"resumed", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class AutoChoice(_message.Message):
+    """How the model of a call was chosen that asked for `auto`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TASK_TYPE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    CLASSIFIER_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model that was chosen, as a client would name it."""
+    task_type: _builtins.str
+    """Kind of the task, one of the configured capabilities; empty when unknown."""
+    confidence: _builtins.float
+    """How sure the choice is, 0 to 1."""
+    classifier: _builtins.str
+    """Who chose: "rules", "embedding", "llm", or "default" when none of them was sure."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        task_type: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        classifier: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier", "confidence", b"confidence", "model", b"model", "task_type", b"task_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoChoice: _TypeAlias = AutoChoice  # noqa: Y015
 
 @_typing.final
 class RateLimitState(_message.Message):

@@ -407,6 +407,7 @@ class ClassifyResponse(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    CLASSIFIER_FIELD_NUMBER: _builtins.int
     recommended_model: _builtins.str
     """The best fit."""
     task_type: _builtins.str
@@ -415,6 +416,8 @@ class ClassifyResponse(_message.Message):
     """0 to 1."""
     reasoning: _builtins.str
     """Why, for people."""
+    classifier: _builtins.str
+    """Who chose: "rules", "embedding", "llm", or "default" when none of them was sure."""
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelScore]:
         """The others, best first."""
@@ -427,10 +430,11 @@ class ClassifyResponse(_message.Message):
         confidence: _builtins.float = ...,
         reasoning: _builtins.str = ...,
         alternatives: _abc.Iterable[Global___ModelScore] | None = ...,
+        classifier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "confidence", b"confidence", "reasoning", b"reasoning", "recommended_model", b"recommended_model", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "classifier", b"classifier", "confidence", b"confidence", "reasoning", b"reasoning", "recommended_model", b"recommended_model", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

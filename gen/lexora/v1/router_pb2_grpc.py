@@ -3,7 +3,9 @@
 import grpc
 import warnings
 
+from lexora.v1 import calls_pb2 as lexora_dot_v1_dot_calls__pb2
 from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
+from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
 from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 from lexora.v1 import router_pb2 as lexora_dot_v1_dot_router__pb2
@@ -69,6 +71,16 @@ class RouterServiceStub:
                 request_serializer=lexora_dot_v1_dot_models__pb2.HealthRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_models__pb2.HealthResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/lexora.v1.RouterService/Explain',
+                request_serializer=lexora_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.RecentCalls = channel.unary_unary(
+                '/lexora.v1.RouterService/RecentCalls',
+                request_serializer=lexora_dot_v1_dot_calls__pb2.RecentCallsRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_calls__pb2.RecentCallsResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/lexora.v1.RouterService/GetStats',
                 request_serializer=lexora_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
@@ -107,7 +119,7 @@ class RouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Classify(self, request, context):
-        """Which model fits a task. Answers UNIMPLEMENTED in this version.
+        """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,8 +139,22 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Where a call would go and why, without sending anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecentCalls(self, request, context):
+        """The calls that finished last, without their contents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
-        """Counters and gauges since the start.
+        """Counters, distributions and gauges.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +199,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.Health,
                     request_deserializer=lexora_dot_v1_dot_models__pb2.HealthRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_models__pb2.HealthResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=lexora_dot_v1_dot_explain__pb2.ExplainRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_explain__pb2.ExplainResponse.SerializeToString,
+            ),
+            'RecentCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecentCalls,
+                    request_deserializer=lexora_dot_v1_dot_calls__pb2.RecentCallsRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_calls__pb2.RecentCallsResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -348,6 +384,60 @@ class RouterService:
             '/lexora.v1.RouterService/Health',
             lexora_dot_v1_dot_models__pb2.HealthRequest.SerializeToString,
             lexora_dot_v1_dot_models__pb2.HealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.RouterService/Explain',
+            lexora_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
+            lexora_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecentCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.RouterService/RecentCalls',
+            lexora_dot_v1_dot_calls__pb2.RecentCallsRequest.SerializeToString,
+            lexora_dot_v1_dot_calls__pb2.RecentCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,9 @@ engine's own answer where it gave one.
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from lexora.v1 import calls_pb2 as _calls_pb2
 from lexora.v1 import embed_pb2 as _embed_pb2
+from lexora.v1 import explain_pb2 as _explain_pb2
 from lexora.v1 import models_pb2 as _models_pb2
 from lexora.v1 import reload_pb2 as _reload_pb2
 from lexora.v1 import router_pb2 as _router_pb2
@@ -52,13 +54,17 @@ class RouterServiceStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]
     """Vectors for texts or token ids."""
     Classify: _grpc.UnaryUnaryMultiCallable[_models_pb2.ClassifyRequest, _models_pb2.ClassifyResponse]
-    """Which model fits a task. Answers UNIMPLEMENTED in this version."""
+    """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """Exactly the routable models, each with its backend."""
     Health: _grpc.UnaryUnaryMultiCallable[_models_pb2.HealthRequest, _models_pb2.HealthResponse]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]
+    """Where a call would go and why, without sending anything."""
+    RecentCalls: _grpc.UnaryUnaryMultiCallable[_calls_pb2.RecentCallsRequest, _calls_pb2.RecentCallsResponse]
+    """The calls that finished last, without their contents."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]
-    """Counters and gauges since the start."""
+    """Counters, distributions and gauges."""
     Reload: _grpc.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]
     """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
 
@@ -74,13 +80,17 @@ class RouterServiceAsyncStub(RouterServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]  # type: ignore[assignment]
     """Vectors for texts or token ids."""
     Classify: _aio.UnaryUnaryMultiCallable[_models_pb2.ClassifyRequest, _models_pb2.ClassifyResponse]  # type: ignore[assignment]
-    """Which model fits a task. Answers UNIMPLEMENTED in this version."""
+    """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Exactly the routable models, each with its backend."""
     Health: _aio.UnaryUnaryMultiCallable[_models_pb2.HealthRequest, _models_pb2.HealthResponse]  # type: ignore[assignment]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
+    Explain: _aio.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Where a call would go and why, without sending anything."""
+    RecentCalls: _aio.UnaryUnaryMultiCallable[_calls_pb2.RecentCallsRequest, _calls_pb2.RecentCallsResponse]  # type: ignore[assignment]
+    """The calls that finished last, without their contents."""
     GetStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Counters and gauges since the start."""
+    """Counters, distributions and gauges."""
     Reload: _aio.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]  # type: ignore[assignment]
     """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
 
@@ -117,7 +127,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ClassifyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ClassifyResponse, _abc.Awaitable[_models_pb2.ClassifyResponse]]:
-        """Which model fits a task. Answers UNIMPLEMENTED in this version."""
+        """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -136,12 +146,28 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
 
     @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _explain_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_explain_pb2.ExplainResponse, _abc.Awaitable[_explain_pb2.ExplainResponse]]:
+        """Where a call would go and why, without sending anything."""
+
+    @_abc_1.abstractmethod
+    def RecentCalls(
+        self,
+        request: _calls_pb2.RecentCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_calls_pb2.RecentCallsResponse, _abc.Awaitable[_calls_pb2.RecentCallsResponse]]:
+        """The calls that finished last, without their contents."""
+
+    @_abc_1.abstractmethod
     def GetStats(
         self,
         request: _stats_pb2.GetStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_stats_pb2.GetStatsResponse, _abc.Awaitable[_stats_pb2.GetStatsResponse]]:
-        """Counters and gauges since the start."""
+        """Counters, distributions and gauges."""
 
     @_abc_1.abstractmethod
     def Reload(

@@ -222,6 +222,131 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class TokensWastedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ByModelEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___CallCounts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___CallCounts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ByBackendEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___CallCounts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___CallCounts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ByEndpointEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___CallCounts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___CallCounts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ByTenantEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___CallCounts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___CallCounts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ByPathEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___CallCounts: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___CallCounts | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOTAL_REQUESTS_FIELD_NUMBER: _builtins.int
     SUCCESSFUL_REQUESTS_FIELD_NUMBER: _builtins.int
     FAILED_REQUESTS_FIELD_NUMBER: _builtins.int
@@ -244,7 +369,18 @@ class GetStatsResponse(_message.Message):
     QUEUE_DEPTH_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     BREAKERS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_CACHED_FIELD_NUMBER: _builtins.int
+    TOKENS_WASTED_FIELD_NUMBER: _builtins.int
+    BY_MODEL_FIELD_NUMBER: _builtins.int
+    BY_BACKEND_FIELD_NUMBER: _builtins.int
+    BY_ENDPOINT_FIELD_NUMBER: _builtins.int
+    BY_TENANT_FIELD_NUMBER: _builtins.int
+    BY_PATH_FIELD_NUMBER: _builtins.int
     LAST_RELOAD_FIELD_NUMBER: _builtins.int
+    LAST_MINUTE_FIELD_NUMBER: _builtins.int
+    LAST_FIVE_MINUTES_FIELD_NUMBER: _builtins.int
+    SINCE_START_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     """Finished calls."""
     successful_requests: _builtins.int
@@ -271,6 +407,8 @@ class GetStatsResponse(_message.Message):
     """Times a call went on to another backend."""
     total_resumed: _builtins.int
     """Streams that went on at another endpoint after a break."""
+    total_tokens_cached: _builtins.int
+    """Input tokens that came from engines' prefix caches; they are among the input tokens."""
     @_builtins.property
     def requests_per_endpoint(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Finished calls by path of the API."""
@@ -310,8 +448,50 @@ class GetStatsResponse(_message.Message):
         """State of the circuit breaker by endpoint: "closed", "half_open" or "open"."""
 
     @_builtins.property
+    def tokens_wasted(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Output tokens that were made for nothing, by reason: "client_left", "failed" (of calls that ended in an error) or
+        "failed_attempt" (of attempts whose call went on elsewhere).
+        """
+
+    @_builtins.property
+    def by_model(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
+        """Finished calls by model; models that nobody serves count as "other"."""
+
+    @_builtins.property
+    def by_backend(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
+        """Finished calls by backend that answered last."""
+
+    @_builtins.property
+    def by_endpoint(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
+        """Finished calls by endpoint that answered last, as "backend/address"."""
+
+    @_builtins.property
+    def by_tenant(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
+        """Finished calls by tenant; the first 200 have an entry of their own, the others share "other"."""
+
+    @_builtins.property
+    def by_path(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
+        """Finished calls by path of the API."""
+
+    @_builtins.property
     def last_reload(self) -> _reload_pb2.ReloadReport:
         """How the configuration was loaded again the last time; absent before the first time."""
+
+    @_builtins.property
+    def last_minute(self) -> Global___Latencies:
+        """Distributions of calls that ended in the last minute."""
+
+    @_builtins.property
+    def last_five_minutes(self) -> Global___Latencies:
+        """Distributions of calls that ended in the last five minutes."""
+
+    @_builtins.property
+    def since_start(self) -> Global___Latencies:
+        """Distributions of all calls since the start."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interval]:
+        """The last five minutes in intervals of ten seconds, the oldest first; the last one is still going on."""
 
     def __init__(
         self,
@@ -338,12 +518,197 @@ class GetStatsResponse(_message.Message):
         queue_depth: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         breakers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        total_tokens_cached: _builtins.int = ...,
+        tokens_wasted: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        by_model: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
+        by_backend: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
+        by_endpoint: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
+        by_tenant: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
+        by_path: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
         last_reload: _reload_pb2.ReloadReport | None = ...,
+        last_minute: Global___Latencies | None = ...,
+        last_five_minutes: Global___Latencies | None = ...,
+        since_start: Global___Latencies | None = ...,
+        history: _abc.Iterable[Global___Interval] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_reload", b"last_reload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "since_start", b"since_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "average_duration_seconds", b"average_duration_seconds", "breakers", b"breakers", "cancelled_requests", b"cancelled_requests", "errors_by_type", b"errors_by_type", "failed_requests", b"failed_requests", "in_flight", b"in_flight", "last_reload", b"last_reload", "limits", b"limits", "queue_depth", b"queue_depth", "rejected_by_reason", b"rejected_by_reason", "requests_per_backend", b"requests_per_backend", "requests_per_endpoint", b"requests_per_endpoint", "requests_per_model", b"requests_per_model", "success_rate", b"success_rate", "successful_requests", b"successful_requests", "total_fallbacks", b"total_fallbacks", "total_requests", b"total_requests", "total_resumed", b"total_resumed", "total_retries", b"total_retries", "total_tokens_input", b"total_tokens_input", "total_tokens_output", b"total_tokens_output", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "average_duration_seconds", b"average_duration_seconds", "breakers", b"breakers", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "cancelled_requests", b"cancelled_requests", "errors_by_type", b"errors_by_type", "failed_requests", b"failed_requests", "history", b"history", "in_flight", b"in_flight", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "limits", b"limits", "queue_depth", b"queue_depth", "rejected_by_reason", b"rejected_by_reason", "requests_per_backend", b"requests_per_backend", "requests_per_endpoint", b"requests_per_endpoint", "requests_per_model", b"requests_per_model", "since_start", b"since_start", "success_rate", b"success_rate", "successful_requests", b"successful_requests", "tokens_wasted", b"tokens_wasted", "total_fallbacks", b"total_fallbacks", "total_requests", b"total_requests", "total_resumed", b"total_resumed", "total_retries", b"total_retries", "total_tokens_cached", b"total_tokens_cached", "total_tokens_input", b"total_tokens_input", "total_tokens_output", b"total_tokens_output", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class CallCounts(_message.Message):
+    """What finished calls came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    SUCCESSFUL_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    TOKENS_INPUT_FIELD_NUMBER: _builtins.int
+    TOKENS_OUTPUT_FIELD_NUMBER: _builtins.int
+    TOKENS_CACHED_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Finished calls."""
+    successful: _builtins.int
+    """Those that the client got a whole answer to."""
+    failed: _builtins.int
+    """Those that ended in an error."""
+    cancelled: _builtins.int
+    """Those whose client left before the end."""
+    tokens_input: _builtins.int
+    """Input tokens, as the engines counted them."""
+    tokens_output: _builtins.int
+    """Output tokens, as the engines counted them."""
+    tokens_cached: _builtins.int
+    """Input tokens that came from prefix caches."""
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        successful: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        tokens_input: _builtins.int = ...,
+        tokens_output: _builtins.int = ...,
+        tokens_cached: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failed", b"failed", "successful", b"successful", "tokens_cached", b"tokens_cached", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallCounts: _TypeAlias = CallCounts  # noqa: Y015
+
+@_typing.final
+class Latencies(_message.Message):
+    """Distributions over one stretch of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TTFT_FIELD_NUMBER: _builtins.int
+    ITL_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ttft(self) -> Global___Distribution:
+        """Time to the first token of streams."""
+
+    @_builtins.property
+    def itl(self) -> Global___Distribution:
+        """Time between two pieces of a stream (inter-token latency)."""
+
+    @_builtins.property
+    def queue(self) -> Global___Distribution:
+        """Time until a call was sent to an engine."""
+
+    @_builtins.property
+    def total(self) -> Global___Distribution:
+        """Time from receipt to end."""
+
+    def __init__(
+        self,
+        *,
+        ttft: Global___Distribution | None = ...,
+        itl: Global___Distribution | None = ...,
+        queue: Global___Distribution | None = ...,
+        total: Global___Distribution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["itl", b"itl", "queue", b"queue", "total", b"total", "ttft", b"ttft"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["itl", b"itl", "queue", b"queue", "total", b"total", "ttft", b"ttft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Latencies: _TypeAlias = Latencies  # noqa: Y015
+
+@_typing.final
+class Distribution(_message.Message):
+    """A distribution of durations in seconds. Quantiles are within 5 % of the true value; 0 where nothing was counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P90_FIELD_NUMBER: _builtins.int
+    P99_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many values."""
+    mean: _builtins.float
+    """Their mean."""
+    p50: _builtins.float
+    """Half of them are not above it."""
+    p90: _builtins.float
+    """Nine of ten are not above it."""
+    p99: _builtins.float
+    """99 of 100 are not above it."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        mean: _builtins.float = ...,
+        p50: _builtins.float = ...,
+        p90: _builtins.float = ...,
+        p99: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "mean", b"mean", "p50", b"p50", "p90", b"p90", "p99", b"p99"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Distribution: _TypeAlias = Distribution  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    """What ended in one stretch of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_UNIX_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    TOKENS_INPUT_FIELD_NUMBER: _builtins.int
+    TOKENS_OUTPUT_FIELD_NUMBER: _builtins.int
+    LATENCIES_FIELD_NUMBER: _builtins.int
+    start_unix: _builtins.int
+    """When it began, in seconds since 1970."""
+    seconds: _builtins.float
+    """Its length so far, in seconds."""
+    total: _builtins.int
+    """Finished calls."""
+    failed: _builtins.int
+    """Those that ended in an error."""
+    tokens_input: _builtins.int
+    """Input tokens."""
+    tokens_output: _builtins.int
+    """Output tokens."""
+    @_builtins.property
+    def latencies(self) -> Global___Latencies:
+        """Distributions of its calls."""
+
+    def __init__(
+        self,
+        *,
+        start_unix: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        total: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        tokens_input: _builtins.int = ...,
+        tokens_output: _builtins.int = ...,
+        latencies: Global___Latencies | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latencies", b"latencies"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "latencies", b"latencies", "seconds", b"seconds", "start_unix", b"start_unix", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015

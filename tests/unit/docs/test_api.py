@@ -80,7 +80,7 @@ def test_every_option_of_a_call_and_every_field_of_a_receipt_is_described() -> N
     assert fields == list(common_pb2.CallOptions.DESCRIPTOR.fields_by_name)
     (told,) = re.findall(r"answer with a `receipt`:(.*?)\n\n", page("docs/api.md").text, re.S)
     named = re.sub(r"\s+", " ", told.replace("`", "").replace("first token", "first_token"))
-    words = {"backend", "endpoint", "attempts", "usage", "fallback", "resumed", "rate_limit"}
+    words = {"backend", "endpoint", "attempts", "usage", "fallback", "resumed", "rate_limit", "auto", "lost_tokens"}
     words |= {"request id", "the model asked", "queue time", "time to the first_token", "total time"}
     assert len(words) == len(common_pb2.Receipt.DESCRIPTOR.fields)
     assert all(word in named for word in words)

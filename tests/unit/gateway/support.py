@@ -13,7 +13,9 @@ from fastapi import FastAPI
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 
+from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
 from lexora.v1.common_pb2 import Receipt
+from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.models_pb2 import (
     ClassifyRequest,
     ClassifyResponse,
@@ -60,6 +62,8 @@ class ScriptedRouter:
         self.models: ListModelsResponse | Exception = ListModelsResponse()
         self.state: HealthResponse | Exception = HealthResponse()
         self.counters: GetStatsResponse | Exception = GetStatsResponse()
+        self.explanation: ExplainResponse | Exception = ExplainResponse()
+        self.recent: RecentCallsResponse | Exception = RecentCallsResponse()
 
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
         self.asked.append(("generate", request, context))
@@ -82,6 +86,12 @@ class ScriptedRouter:
 
     async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:
         return self._told("get_stats", request, context, self.counters)
+
+    async def explain(self, request: ExplainRequest, context: CallContext) -> ExplainResponse:
+        return self._told("explain", request, context, self.explanation)
+
+    async def recent_calls(self, request: RecentCallsRequest, context: CallContext) -> RecentCallsResponse:
+        return self._told("recent_calls", request, context, self.recent)
 
     async def hang(self) -> None:
         """Wait until cancelled."""
