@@ -96,6 +96,41 @@ async def test_it_opens_lets_one_trial_through_and_closes(engines: list[Simulato
             assert statuses(await caller.many(10, MODEL)) == [200] * 10
 
 
+async def test_an_engine_that_dies_in_every_stream_is_left_alone(engines: list[Simulator], tmp_path: Path) -> None:
+    engine = engines[0]
+    main = {"url": engine.url, "models": [MODEL]}
+    with gateway(tmp_path, {"open_time": 5.0}, {"max_retries": 0}, main=main) as process:
+        async with Caller(process.http) as caller:
+            engine.fault("die_after=2")
+            answers = [await caller.call(MODEL, stream=True) for _ in range(4)]
+            assert statuses(answers) == [200] * 3 + [503]
+            assert answers[3].code == "no_healthy_endpoint"
+            assert (state(process, engine), requests(engine)) == (OPEN, 3)
+
+
+async def test_a_unary_trial_holds_up_the_only_endpoint_for_no_longer_than_it_was_open(
+    engines: list[Simulator], tmp_path: Path
+) -> None:
+    engine = engines[0]
+    with gateway(tmp_path, {}, {"max_retries": 0}, main={"url": engine.url, "models": [MODEL]}) as process:
+        async with Caller(process.http) as caller:
+            engine.fault("status;code=500")
+            await until_open(caller, process, engine)
+            engine.clear()
+            await asyncio.to_thread(wire.wait_until, lambda: state(process, engine) == HALF_OPEN, "half-open")
+            trial = asyncio.create_task(caller.call(MODEL, sim_fault="hang"))
+            await asyncio.to_thread(wire.wait_until, lambda: requests(engine) == 1, "the trial")
+            assert (await caller.call(MODEL)).status == 503, "one trial"
+            began = time.monotonic()
+            while (await caller.call(MODEL)).status != 200:
+                assert time.monotonic() - began < 10 * OPEN_TIME
+            assert (state(process, engine), requests(engine), trial.done()) == (CLOSED, 2, False)
+            assert statuses(await caller.many(10, MODEL)) == [200] * 10
+            trial.cancel()
+            await asyncio.gather(trial, return_exceptions=True)
+        await asyncio.to_thread(wire.wait_idle, process.http)
+
+
 async def test_calls_go_elsewhere_while_it_is_open(engines: list[Simulator], tmp_path: Path) -> None:
     bad, good, spare = engines[:3]
     main = {"urls": [bad.url, good.url], "models": [MODEL], "fallback_backends": ["spare"]}

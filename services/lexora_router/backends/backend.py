@@ -16,7 +16,7 @@ from lexora_router.backends.transport import Transport
 from lexora_router.config import BackendConfig, Config
 from lexora_router.handler import Target, Timeouts
 from lexora_router.policy.breaker import BreakerRules
-from lexora_router.policy.ejection import EjectionRules
+from lexora_router.policy.ejection import EjectionRules, most_ejected
 from lexora_router.policy.slow_start import SlowStart
 
 # An engine that says nothing at all for so long while streams wait, or for half of the time that they would wait, is out.
@@ -97,7 +97,7 @@ def build_backends(
 
 def _go_on(backend: Backend, whole: Config) -> None:
     """Let what was taken over of an earlier backend follow the configuration."""
-    rules = _rules(whole)
+    rules = _rules(backend.config, whole)
     for endpoint in backend.endpoints:
         endpoint.condition.follow(rules)
     limits = _queue_limits(backend.config, whole)
@@ -122,7 +122,7 @@ def _build(
     context = tls.get(config.ca_file)
     transport = Transport(connect_timeout=config.connect_timeout, clock=clock, ca_file=config.ca_file, tls=context)
     protocol = protocol_of(config)
-    rules = _rules(whole)
+    rules = _rules(config, whole)
     endpoints = tuple(
         HttpEndpoint(
             name,
@@ -185,11 +185,16 @@ def _auto(config: BackendConfig, before: HttpEndpoint | None) -> AutoLimit | Non
     return AutoLimit(config.min_concurrency, config.max_concurrency, config.scrape_interval, start)
 
 
-def _rules(config: Config) -> Rules:
-    health = config.health
+def _rules(config: BackendConfig, whole: Config) -> Rules:
+    """Failures in a row open a breaker; a share of them does so only where no endpoint may be ejected.
+
+    Elsewhere that is a case for ejection, which leaves enough of the pool: to serve half of the calls is better than none.
+    """
+    health = whole.health
+    spared = most_ejected(len(config.endpoints), health.max_ejection_percent)
     breaker = BreakerRules(
         consecutive_failures=health.failure_threshold,
-        failure_share=health.failure_rate,
+        failure_share=None if spared else health.failure_rate,
         min_volume=health.min_calls,
         window=health.window,
         open_time=health.open_time,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from lexora_router.handler import Outcome
 from lexora_router.policy.breaker import Breaker, BreakerRules, State
 from lexora_router.policy.ejection import Signals
-from lexora_router.policy.sliding_pair import SlidingPair
 from lexora_router.policy.slow_start import SlowStart
 
 
@@ -27,7 +26,6 @@ class Condition:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._breaker = Breaker(rules.breaker)
-        self._ends = SlidingPair(rules.breaker.window)  # good, fault
         self._recovered_at: float | None = None
         self._ejected_until = 0.0
         self._back = False  # since the last ejection it was gone, and came again
@@ -38,8 +36,6 @@ class Condition:
 
     def follow(self, rules: Rules) -> None:
         """Go on under other rules."""
-        if rules.breaker.window != self._rules.breaker.window:
-            self._ends = SlidingPair(rules.breaker.window)
         self._rules = rules
         self._breaker.follow(rules.breaker)
 
@@ -69,21 +65,16 @@ class Condition:
         return self._breaker.allow(now)
 
     def answered(self, permit: int, now: float) -> None:
-        """The attempt's first token is here; a trial has passed with it."""
+        """The attempt's first token is here: a trial has passed with it, and any attempt will count by its end."""
         self.heard_at = now
-        trial = self._breaker.state(now) is not State.CLOSED
-        self._breaker.on_success(now, permit)
-        if trial and self._breaker.state(now) is State.CLOSED:
+        if self._breaker.on_first_token(now, permit):
             self._recovered_at = now
 
-    def ended(self, permit: int, outcome: Outcome, now: float, *, told: bool = False) -> None:
-        """The attempt is over; `told` when `answered` was called for it, so that a call counts as one."""
+    def ended(self, permit: int, outcome: Outcome, now: float) -> None:
+        """The attempt is over."""
         if outcome is Outcome.GOOD:
-            self._ends.add(now, 1, 0)
-            if not told:
-                self.answered(permit, now)
+            self._breaker.on_success(now, permit)
         elif outcome is Outcome.FAULT:
-            self._ends.add(now, 0, 1)
             self._breaker.on_failure(now, permit)
         else:
             self._breaker.on_neutral(now, permit)
@@ -105,13 +96,13 @@ class Condition:
     def returned(self, now: float) -> None:
         """Back from an ejection, and not judged again by what it was ejected for."""
         self._ejected_until = 0.0
-        self._ends.clear()
+        self._breaker.forget()
         self._recovered_at = now
         self.reason = self.reason if self.healthy is False else ""
 
     def signals(self, now: float, silence: float = 0.0) -> Signals:
         """What the ejector looks at; `silence` in seconds."""
-        good, fault = self._ends.totals(now)
+        good, fault = self._breaker.ends(now)
         return Signals(
             successes=good,
             failures=fault,

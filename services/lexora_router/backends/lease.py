@@ -97,7 +97,7 @@ class SlotLease:
         if slot is None:
             return
         now, auto = self._pool.now(), slot.endpoint.auto
-        slot.endpoint.condition.ended(slot.permit, outcome, now, told=self._told)
+        slot.endpoint.condition.ended(slot.permit, outcome, now)
         self._pool.tally.attempts[outcome] += 1
         if outcome is Outcome.BUSY and auto is not None and began is not None:
             auto.refused(began, now)

@@ -1,7 +1,9 @@
 """A circuit breaker: when to stop asking an endpoint that fails, and when to try it again.
 
-Closed, all calls go through and their ends are counted. Open, none goes. After a while it is half-open: one call, the trial,
-goes through, and its end decides. The next open time is longer, until the endpoint has stayed closed for a while.
+Closed, all calls go through, and each counts once, by its end. Open, none goes. After a while it is half-open: one call, the
+trial, goes through. It passes with its first token, so that nobody waits for the end of a long stream. A unary answer says
+nothing before its end, which may be minutes away: when a trial has run for as long as the breaker was open, one more may begin,
+and the first of them to speak or to fail decides. The next open time is longer, until it has stayed closed for a while.
 
 The caller says what an end means. A failure is the endpoint's fault: no connection, a broken or empty answer, silence, a 5xx.
 Neutral is everything that says nothing about its health: 4xx (the client's fault), 429 and 503 (it is alive and busy), a
@@ -46,13 +48,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 class BreakerRules:
     """When to open, and for how long.
 
-    Opens after `consecutive_failures`, or when at least `failure_share` of `min_volume` calls or more within `window` seconds
-    failed. Stays open for `open_time` seconds, each time `growth` times longer, up to `max_open_time`; after that long closed
-    without a break it starts over.
+    Opens after `consecutive_failures`, or when at least `failure_share` (None: never) of `min_volume` calls or more within
+    `window` seconds failed. Stays open for `open_time` seconds, each time `growth` times longer, up to `max_open_time`; after
+    that long closed without a break it starts over.
     """
 
     consecutive_failures: int = 5
-    failure_share: float = 0.5
+    failure_share: float | None = 0.5
     min_volume: int = 20
     window: float = 10.0
     open_time: float = 5.0
@@ -63,21 +65,22 @@ class BreakerRules:
 class Breaker:
     """The breaker of one endpoint.
 
-    `allow` gives a permit, to be handed back with the end of the call. Permits end with the state they were given in: calls
-    that began before the breaker opened don't decide about the trial.
+    `allow` gives a permit, to be handed back with the end of the call. Calls that began before the breaker opened don't decide
+    about the trial: their permits have ended with it.
     """
 
     __slots__ = (
         "_backoff",
         "_counts",
         "_failures",
+        "_oldest",
         "_permit",
         "_rules",
         "_since",
         "_state",
         "_streak",
-        "_trial",
         "_until",
+        "_wait",
         "opened",
     )
 
@@ -87,11 +90,11 @@ class Breaker:
         self._counts = SlidingPair(rules.window)  # successes, failures
         self._state = State.CLOSED
         self._since = 0.0  # when it closed last
-        self._until = 0.0  # when the open time ends
+        self._until = 0.0  # when the next trial may begin; 0 while closed
+        self._wait = 0.0  # the last open time
         self._failures = 0  # one after the other
         self._streak = 0  # open times without a good while between them
-        self._permit = 1
-        self._trial = False
+        self._oldest = self._permit = 1  # of the permits that still count, and the newest
         self.opened = 0  # times, ever
 
     def follow(self, rules: BreakerRules) -> None:
@@ -102,38 +105,38 @@ class Breaker:
         self._backoff = Backoff(rules.open_time, rules.growth, rules.max_open_time)
 
     def allow(self, now: float) -> int:
-        """Ask for a call to go through: a permit, or 0. Half-open, the caller of the one permit holds the trial."""
+        """Ask for a call to go through: a permit, or 0. When it is not closed, who gets a permit holds the trial."""
         if self._state is State.CLOSED:
             return self._permit
-        if not self.ready(now):
+        if now < self._until:
             return 0
         self._move(Event.WAITED, now)
-        self._trial = True
+        self._until = now + self._wait
         self._permit += 1
         return self._permit
 
     def ready(self, now: float) -> bool:
         """Whether `allow` would give a permit, without asking for it."""
-        if self._state is State.OPEN:
-            return now >= self._until
-        return not self._trial
+        return now >= self._until
+
+    def on_first_token(self, now: float, permit: int) -> bool:
+        """A call has begun to answer; True when it was the trial, and has closed the breaker. Its end counts as any other's."""
+        passed = self._state is State.HALF_OPEN and permit >= self._oldest
+        if passed:
+            self._move(Event.TRIAL_PASSED, now)
+        return passed
 
     def on_success(self, now: float, permit: int) -> None:
-        """A call did well. Say so at its first token: a long answer must not keep the others waiting for the trial's end.
-
-        If it fails later, `on_failure` with the same permit counts too, unless it was the trial.
-        """
-        if permit != self._permit:
+        """A call ended well."""
+        if permit < self._oldest:
             return
-        if self._state is State.HALF_OPEN:
-            self._move(Event.TRIAL_PASSED, now)
-            return
+        self.on_first_token(now, permit)
         self._failures = 0
         self._counts.add(now, 1, 0)
 
     def on_failure(self, now: float, permit: int) -> None:
-        """A call failed, and it was the endpoint's fault."""
-        if permit != self._permit:
+        """A call failed, at its begin or in the middle, and it was the endpoint's fault."""
+        if permit < self._oldest:
             return
         if self._state is State.HALF_OPEN:
             self._move(Event.TRIAL_FAILED, now)
@@ -145,9 +148,8 @@ class Breaker:
 
     def on_neutral(self, now: float, permit: int) -> None:
         """A call ended in a way that says nothing about the endpoint, or was cancelled."""
-        if permit == self._permit and self._trial:
-            self._trial = False
-            self._permit += 1
+        if self._state is State.HALF_OPEN and permit == self._permit:
+            self._until = now
 
     def trip(self, now: float) -> None:
         """Open on somebody else's judgement, such as a probe's."""
@@ -158,9 +160,17 @@ class Breaker:
         if self._state is State.OPEN:
             self._until = min(self._until, now)
         elif self._state is State.CLOSED:
-            self._failures = 0
-            self._counts.clear()
-            self._permit += 1
+            self.forget()
+            self._renew()
+
+    def forget(self) -> None:
+        """Count anew."""
+        self._failures = 0
+        self._counts.clear()
+
+    def ends(self, now: float) -> tuple[int, int]:
+        """How many calls ended well and how many failed, of those in the window that are counted."""
+        return self._counts.totals(now)
 
     def state(self, now: float) -> State:
         """Return the state for metrics; an open time that is over counts as half-open, though nobody has asked yet."""
@@ -173,27 +183,35 @@ class Breaker:
         return max(0.0, self._until - now) if self._state is State.OPEN else 0.0
 
     def _mostly_fails(self, now: float) -> bool:
+        share = self._rules.failure_share
+        if share is None:
+            return False
         successes, failures = self._counts.totals(now)
         volume = successes + failures
-        return volume >= self._rules.min_volume and failures >= self._rules.failure_share * volume
+        return volume >= self._rules.min_volume and failures >= share * volume
 
     def _move(self, event: Event, now: float) -> None:
         state = TRANSITIONS.get((self._state, event))
         if state is None:
             return
+        self.forget()
+        if state is State.CLOSED:  # the trial's permit goes on
+            self._since, self._until = now, 0.0
+        else:
+            self._renew()
         if state is State.OPEN:
             self._open(now)
-        elif state is State.CLOSED:
-            self._since = now
-            self._failures = 0
-            self._counts.clear()
         self._state = state
-        self._trial = False
+
+    def _renew(self) -> None:
+        """End all permits there are."""
         self._permit += 1
+        self._oldest = self._permit
 
     def _open(self, now: float) -> None:
         if self._state is State.CLOSED and now - self._since >= self._rules.max_open_time:
             self._streak = 0
-        self._until = now + self._backoff.ceiling(self._streak)
+        self._wait = self._backoff.ceiling(self._streak)
+        self._until = now + self._wait
         self._streak += 1
         self.opened += 1

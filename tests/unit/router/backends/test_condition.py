@@ -95,13 +95,14 @@ def test_a_good_end_starts_the_count_anew() -> None:
     assert condition.available(0.0)
 
 
-def test_a_first_token_starts_the_count_anew_before_the_end() -> None:
+def test_streams_that_all_die_after_their_first_tokens_open_it() -> None:
     condition = Condition(RULES)
-    ended(condition, 0.0, FAULT, FAULT)
-    permit = condition.begin(0.0)
-    condition.answered(permit, 0.0)
-    ended(condition, 0.0, FAULT, FAULT)
-    assert condition.available(0.0)
+    for _ in range(3):
+        assert condition.available(0.0)
+        permit = condition.begin(0.0)
+        condition.answered(permit, 0.0)
+        condition.ended(permit, FAULT, 0.0)
+    assert condition.breaker_state(0.0) is State.OPEN
 
 
 def test_half_open_one_call_is_the_trial() -> None:
@@ -229,7 +230,7 @@ def test_a_call_counts_as_one_success_for_the_breaker() -> None:
     for _ in range(3):
         permit = condition.begin(0.0)
         condition.answered(permit, 0.0)
-        condition.ended(permit, GOOD, 0.0, told=True)
+        condition.ended(permit, GOOD, 0.0)
     ended(condition, 0.0, FAULT, FAULT)
     assert condition.available(0.0)
     ended(condition, 0.0, FAULT)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,8 +74,38 @@ def test_half_open_lets_one_trial_through() -> None:
     assert breaker.state(5) is State.HALF_OPEN
     assert breaker.ready(5)
     assert breaker.allow(5)
-    assert [breaker.allow(5), breaker.allow(100)] == [0, 0]
-    assert not breaker.ready(100)
+    assert [breaker.allow(5), breaker.allow(9.9)] == [0, 0]
+    assert not breaker.ready(9.9)
+
+
+@pytest.mark.parametrize("decider", ["first", "second"])
+@pytest.mark.parametrize(
+    ("end", "state"), [("on_first_token", State.CLOSED), ("on_success", State.CLOSED), ("on_failure", State.OPEN)]
+)
+def test_a_trial_that_says_nothing_for_an_open_time_lets_one_more_begin(decider: str, end: str, state: State) -> None:
+    """A unary answer may take minutes, and the endpoint may be the only one."""
+    breaker = opened()
+    trials = {"first": breaker.allow(5), "second": breaker.allow(10)}
+    assert all(trials.values())
+    assert breaker.allow(14.9) == 0, "each open time one call is risked, and no more"
+    getattr(breaker, end)(14.9, trials[decider])
+    assert breaker.state(14.9) is state
+
+
+def test_trials_that_hang_come_as_seldom_as_trials_that_fail() -> None:
+    breaker = opened()
+    call(breaker, 5, "failure")  # open for 10 s
+    begun = [now for now in range(5, 60) if breaker.allow(now)]
+    assert begun == [15, 25, 35, 45, 55]
+
+
+def test_an_older_trial_that_leaves_does_not_make_way_twice() -> None:
+    breaker = opened()
+    first, second = breaker.allow(5), breaker.allow(10)
+    breaker.on_neutral(11, first)
+    assert breaker.allow(11) == 0
+    breaker.on_neutral(11, second)
+    assert breaker.allow(11)
 
 
 def test_a_good_trial_closes_it() -> None:
@@ -83,6 +115,39 @@ def test_a_good_trial_closes_it() -> None:
     for _ in range(2):
         call(breaker, 5, "failure")
     assert breaker.state(5) is State.CLOSED  # counted anew
+
+
+def test_a_first_token_passes_the_trial_and_its_end_counts_as_any_other() -> None:
+    breaker = opened()
+    trial = breaker.allow(5)
+    assert breaker.on_first_token(5, trial)
+    assert breaker.state(5) is State.CLOSED
+    assert not breaker.on_first_token(5, breaker.allow(5)), "only a trial closes it"
+    breaker.on_failure(6, trial)
+    assert breaker.ends(6) == (0, 1)
+    for _ in range(2):
+        call(breaker, 6, "failure")
+    assert breaker.state(6) is State.OPEN
+
+
+def test_a_stream_counts_once_by_its_end() -> None:
+    breaker = Breaker(RULES)
+    for end in ["failure", "failure", "failure"]:
+        assert breaker.state(0) is State.CLOSED
+        permit = breaker.allow(0)
+        breaker.on_first_token(0, permit)
+        assert breaker.ends(0)[0] == 0
+        getattr(breaker, f"on_{end}")(0, permit)
+    assert breaker.state(0) is State.OPEN
+
+
+def test_without_a_share_only_failures_in_a_row_open_it() -> None:
+    breaker = Breaker(replace(RULES, failure_share=None))
+    for _ in range(100):
+        for end in ["failure", "failure", "success"]:
+            call(breaker, 0, end)
+    assert breaker.state(0) is State.CLOSED
+    assert breaker.ends(0) == (100, 200)
 
 
 @pytest.mark.parametrize("times", [1, 5])
@@ -95,17 +160,13 @@ def test_a_neutral_or_cancelled_trial_makes_way(times: int) -> None:
     assert breaker.state(5) is State.CLOSED
 
 
-def test_an_end_said_twice_counts_once() -> None:
+def test_a_trial_that_leaves_twice_makes_way_once() -> None:
     breaker = opened()
     first = breaker.allow(5)
     breaker.on_neutral(5, first)
-    second = breaker.allow(5)
+    assert breaker.allow(5)
     breaker.on_neutral(5, first)
     assert breaker.allow(5) == 0
-    breaker.on_success(5, first)
-    assert breaker.state(5) is State.HALF_OPEN
-    breaker.on_success(5, second)
-    assert breaker.state(5) is State.CLOSED
 
 
 @pytest.mark.parametrize("end", ["on_success", "on_failure", "on_neutral"])
@@ -171,6 +232,4 @@ def test_it_never_lets_two_trials_through_and_never_sticks(steps: list[tuple[flo
         if len(held) > 3:
             breaker.on_neutral(now, held.pop(0))
         assert 0 <= breaker.retry_after(now) <= RULES.max_open_time + 1e-6
-    for permit in held:
-        breaker.on_neutral(now, permit)
     assert breaker.allow(now + RULES.max_open_time + 1e-6)
