@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lexora_router.backends.backend import Backend, Health, TlsContexts, build_backends, combine
+from lexora_router.backends.background import survived
 from lexora_router.backends.catalogue import Catalogue
 from lexora_router.backends.probe import Prober
 from lexora_router.backends.routes import ModelRoutes
@@ -60,7 +61,14 @@ class Assembly:
             self.catalogue.adopt(previous.catalogue)
         self.routes = ModelRoutes(config, self.backends, self.catalogue)
         health = config.health
-        self.prober = Prober(self.backends, interval=health.interval, timeout=health.timeout, changed=on_probe, clock=clock)
+        self.prober = Prober(
+            self.backends,
+            interval=health.interval,
+            doubt=health.interval / health.unhealthy_threshold,
+            timeout=health.timeout,
+            changed=on_probe,
+            clock=clock,
+        )
         self.scraper = Scraper(self.backends.values(), timeout=health.timeout, clock=clock)
         self.pipeline = build(self._parts(lasting))
         self._tasks: list[asyncio.Task[None]] = []
@@ -113,7 +121,8 @@ class Assembly:
         while True:
             await asyncio.sleep(JUDGE_SECONDS)
             for backend in self.backends.values():
-                backend.pool.judge()
+                with survived("ejection", backend=backend.name):
+                    backend.pool.judge()
 
     def _parts(self, lasting: Lasting) -> Parts:
         config, retry, tenancy = self.config, self.config.retry, Tenancy(self.config)

@@ -200,7 +200,7 @@ def _rules(config: BackendConfig, whole: Config) -> Rules:
         open_time=health.open_time,
         max_open_time=health.max_open_time,
     )
-    return Rules(breaker, SlowStart(window=health.slow_start))
+    return Rules(breaker, SlowStart(window=health.slow_start), health.unhealthy_threshold)
 
 
 def _state(endpoint: HttpEndpoint) -> Health:

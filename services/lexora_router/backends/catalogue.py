@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from lexora_router.backends.backend import Backend
+from lexora_router.backends.background import survived
 from lexora_router.backends.transport import TransportError
 
 MAX_LISTING_BYTES = 8 * 1024 * 1024
@@ -71,7 +72,8 @@ class Catalogue:
     async def keep_fresh(self) -> None:
         """Ask again before the listings have grown old, so that no caller waits for one that hangs; until cancelled."""
         while True:
-            await self.fresh(self._ttl / 4)
+            with survived("catalogue"):
+                await self.fresh(self._ttl / 4)
             await asyncio.sleep(max(self._ttl / 2, 1.0))
 
     @property

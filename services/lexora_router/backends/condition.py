@@ -10,10 +10,11 @@ from lexora_router.policy.slow_start import SlowStart
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When an endpoint is taken for bad, and how it comes back."""
+    """When an endpoint is taken for bad, and how it comes back; `failed_probes` in a row take one out that was well."""
 
     breaker: BreakerRules
     slow_start: SlowStart
+    failed_probes: int = 3
 
 
 class Condition:
@@ -29,6 +30,7 @@ class Condition:
         self._recovered_at: float | None = None
         self._ejected_until = 0.0
         self._back = False  # since the last ejection it was gone, and came again
+        self._failed_probes = 0  # one after the other
         self.healthy: bool | None = None
         self.reason = ""
         self.in_flight = 0
@@ -78,6 +80,20 @@ class Condition:
             self._breaker.on_failure(now, permit)
         else:
             self._breaker.on_neutral(now, permit)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it was well until probes began to fail, which are too few yet to take it out."""
+        return self.healthy is True and self._failed_probes > 0
+
+    def probed(self, reason: str, now: float, *, sure: bool) -> None:
+        """What a probe found: what is wrong, empty when nothing is; `sure` when no call can do better than the probe.
+
+        One that is not known to be well gets no benefit of the doubt.
+        """
+        self._failed_probes = self._failed_probes + 1 if reason else 0
+        if sure or not self.doubtful or self._failed_probes >= self._rules.failed_probes:
+            self.found(healthy=not reason, reason=reason, now=now)
 
     def found(self, *, healthy: bool, reason: str, now: float) -> None:
         """What a probe or a connection found. One that was gone and is back has most likely been started anew."""

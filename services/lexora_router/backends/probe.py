@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from lexora_router.backends.backend import Backend
+from lexora_router.backends.background import survived
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.transport import Transport, TransportError
 
@@ -16,19 +17,24 @@ _log = structlog.get_logger("lexora.probe")
 
 
 class Prober:
-    """Probes each endpoint every `interval` seconds, and gives it `timeout` seconds to answer."""
+    """Probes each endpoint every `interval` seconds, and gives it `timeout` seconds to answer.
+
+    One that was well and fails a probe is asked again after `doubt` seconds, until it is clear what it is.
+    """
 
     def __init__(
         self,
         backends: Mapping[str, Backend],
         *,
         interval: float,
+        doubt: float,
         timeout: float,
         changed: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._backends = backends
         self._interval = interval
+        self._doubt = doubt
         self._timeout = timeout
         self._changed = changed
         self._clock = clock
@@ -50,11 +56,12 @@ class Prober:
     async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
         transport = Transport(connect_timeout=self._timeout, clock=self._clock, tls=backend.transport.tls)
         try:
-            await self._probe(endpoint, transport)
-            self._note_first()
             while True:
-                await asyncio.sleep(self._interval * random.uniform(0.9, 1.1))  # noqa: S311 - not all at the same time
-                await self._probe(endpoint, transport)
+                with survived("probe", backend=endpoint.backend, endpoint=endpoint.address):
+                    await self._probe(endpoint, transport)
+                    self._note_first()
+                pause = self._doubt if endpoint.condition.doubtful else self._interval
+                await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - not all at the same time
         finally:
             transport.close()
 
@@ -64,6 +71,7 @@ class Prober:
             self._first.set()
 
     async def _probe(self, endpoint: HttpEndpoint, transport: Transport) -> None:
+        refused = False
         try:
             async with asyncio.timeout(self._timeout):
                 reason = await _ask(endpoint, transport)
@@ -71,12 +79,14 @@ class Prober:
             reason = f"no answer to the probe within {self._timeout:g} s"
         except (TransportError, OSError, UnicodeError) as error:
             reason = f"the probe failed: {error}"
-        healthy = not reason
+            refused = isinstance(error.__cause__ or error, ConnectionRefusedError)
+        # Nobody listens: no call could connect either. All else may pass, such as a probe that a busy engine answers late.
+        endpoint.condition.probed(reason, self._clock(), sure=refused)
+        healthy = endpoint.condition.healthy is True
         if healthy is not self._told.get(endpoint):
             self._told[endpoint] = healthy
             log = _log.info if healthy else _log.warning
             log("endpoint_" + ("up" if healthy else "down"), backend=endpoint.backend, endpoint=endpoint.address, reason=reason)
-        endpoint.condition.found(healthy=healthy, reason=reason, now=self._clock())
         self._changed()
 
 

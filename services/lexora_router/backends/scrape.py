@@ -9,6 +9,7 @@ import structlog
 
 from lexora_router.backends.auto_limit import AutoLimit
 from lexora_router.backends.backend import Backend
+from lexora_router.backends.background import survived
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.transport import Transport, TransportError
 from lexora_router.policy.concurrency import EngineLoad
@@ -44,11 +45,12 @@ class Scraper:
         told: str | None = None
         try:
             while True:
-                problem = await self._scrape(endpoint, auto, transport)
-                if problem != told:
-                    where = {"backend": endpoint.backend, "endpoint": endpoint.address}
-                    _log.info("engine_metrics", **where, read=not problem, reason=problem)
-                    told = problem
+                where = {"backend": endpoint.backend, "endpoint": endpoint.address}
+                with survived("scrape", **where):
+                    problem = await self._scrape(endpoint, auto, transport)
+                    if problem != told:
+                        _log.info("engine_metrics", **where, read=not problem, reason=problem)
+                        told = problem
                 await asyncio.sleep(backend.config.scrape_interval * random.uniform(0.9, 1.1))  # noqa: S311 - spread out
         finally:
             transport.close()

@@ -45,6 +45,7 @@ class HealthConfig(Section):
 
     interval: Seconds = 5.0
     timeout: Seconds = 2.0
+    unhealthy_threshold: Positive = 3  # consecutive failed probes that take an endpoint out; a refused connection is enough
     failure_threshold: Positive = 5  # consecutive failures that open the breaker
     failure_rate: Number = Field(default=0.5, gt=0, le=1)  # share of failures in the window that opens it
     min_calls: Positive = 20  # calls in the window without which the share says nothing

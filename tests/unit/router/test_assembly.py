@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 from tests.support.links import settle
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply
@@ -85,6 +86,40 @@ async def test_endpoints_keep_their_condition_under_other_rules() -> None:
     for _ in range(2):
         third.ended(third.begin(now), Outcome.FAULT, now)
     assert third.breaker_state(now) is State.OPEN, "the new rules hold"
+
+
+@pytest.mark.parametrize(
+    ("urls", "percent", "state"),
+    [(1, 50, State.OPEN), (2, 50, State.CLOSED), (4, 25, State.CLOSED), (4, 20, State.OPEN), (2, 0, State.OPEN)],
+)
+async def test_a_share_of_failures_opens_breakers_where_nobody_may_be_ejected(urls: int, percent: int, state: State) -> None:
+    health = {"min_calls": 4, "max_ejection_percent": percent}
+    made = assembly(config(*(f"http://e:{number}" for number in range(urls)), health=health))
+    condition, now = made.backends["main"].endpoints[0].condition, time.monotonic()
+    for outcome in [Outcome.GOOD, Outcome.FAULT] * 4:
+        condition.ended(condition.begin(now), outcome, now)
+    assert condition.breaker_state(now) is state
+
+
+async def test_a_bug_in_one_judgement_is_logged_and_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lexora_router.assembly.JUDGE_SECONDS", 0.001)
+    made = assembly(config("http://e:1"))
+    judged = asyncio.Event()
+
+    def bug() -> None:
+        raise RuntimeError("never seen before")
+
+    monkeypatch.setattr(made.backends["main"].pool, "judge", bug)
+    monkeypatch.setattr(made.backends["other"].pool, "judge", judged.set)
+    with structlog.testing.capture_logs() as logs:
+        task = asyncio.create_task(made._judge())
+        for _ in range(2):
+            judged.clear()
+            async with asyncio.timeout(5):
+                await judged.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert {(line["event"], line["work"], line["backend"]) for line in logs} == {("bug", "ejection", "main")}
 
 
 async def test_retries_are_granted_once() -> None:

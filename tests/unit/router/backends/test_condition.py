@@ -66,6 +66,34 @@ def test_the_first_probe_is_no_recovery() -> None:
     assert condition.weight(100.0) == 1.0
 
 
+def test_an_endpoint_that_was_well_is_out_after_some_failed_probes_in_a_row() -> None:
+    condition = Condition(replace(RULES, failed_probes=3))
+    condition.probed("", 0.0, sure=False)
+    for reason in ["slow", "slow", "", "slow", "slow"]:
+        condition.probed(reason, 1.0, sure=False)
+        assert (condition.available(1.0), condition.reason, condition.doubtful) == (True, "", bool(reason))
+    condition.probed("dead", 1.0, sure=False)
+    assert (condition.available(1.0), condition.reason, condition.doubtful) == (False, "dead", False)
+    condition.probed("", 2.0, sure=False)
+    assert condition.available(2.0), "one good probe brings it back"
+    assert condition.weight(2.0) == 0.1, "slowly"
+
+
+def test_a_probe_that_is_sure_needs_no_second() -> None:
+    condition = Condition(RULES)
+    condition.probed("", 0.0, sure=False)
+    condition.probed("nobody listens", 1.0, sure=True)
+    assert (condition.healthy, condition.doubtful) == (False, False)
+
+
+def test_one_that_was_never_well_gets_no_benefit_of_the_doubt() -> None:
+    condition = Condition(RULES)
+    condition.probed("slow", 0.0, sure=False)
+    assert (condition.healthy, condition.reason, condition.doubtful) == (False, "slow", False)
+    condition.probed("gone", 1.0, sure=False)
+    assert condition.reason == "gone"
+
+
 # -- the breaker
 
 

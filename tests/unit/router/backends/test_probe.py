@@ -1,8 +1,9 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import structlog
 from tests.support.raw_server import Do, RawServer, closed_port, reply
 from tests.unit.router.backends.engine import make_backend
@@ -12,19 +13,35 @@ from lexora_router.backends.backend import Backend, Health
 from lexora_router.backends.probe import Prober
 
 OK = reply(b"", content_type="")
+BUSY = reply(b"", content_type="", status="503 Busy")
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 class Watch:
     """Runs a prober and knows when it has said something new."""
 
-    def __init__(self, *backends: Backend, timeout: float = 1.0, interval: float = 0.01) -> None:
+    def __init__(
+        self,
+        *backends: Backend,
+        timeout: float = 1.0,
+        interval: float = 0.01,
+        doubt: float = 0.01,
+        on_probe: Callable[[], None] = nothing,
+    ) -> None:
         self.rounds = 0
+        self._on_probe = on_probe
         self._news = asyncio.Event()
         named = {f"{number}-{backend.name}": backend for number, backend in enumerate(backends)}
-        self.prober = Prober(named, interval=interval, timeout=timeout, changed=self._changed, clock=time.monotonic)
+        self.prober = Prober(
+            named, interval=interval, doubt=doubt, timeout=timeout, changed=self._changed, clock=time.monotonic
+        )
 
     def _changed(self) -> None:
         self.rounds += 1
+        self._on_probe()
         self._news.set()
 
     async def probes(self, count: int) -> None:
@@ -64,13 +81,63 @@ async def test_an_endpoint_that_answers_is_well() -> None:
 
 
 async def test_going_and_coming_back() -> None:
-    async with RawServer([OK], [reply(b"", status="503 Busy")], [reply(b"", status="503 Busy")], [OK]) as server:
+    answers = [OK], [BUSY], [BUSY], [OK], [BUSY], [BUSY], [BUSY], [OK]
+    async with RawServer(*answers) as server:
         backend = make_backend(server.url)
-        async with watching(Watch(backend)) as watch:
-            await watch.until(backend, Health.HEALTHY)
+        seen = []
+        watch = Watch(backend, on_probe=lambda: seen.append(backend.health() is Health.HEALTHY))
+        with structlog.testing.capture_logs() as logs:
+            async with watching(watch):
+                await watch.probes(len(answers))
+        assert seen[: len(answers)] == [True] * 6 + [False, True], "out after three in a row, back after one"
+        told = [(line["event"], line["reason"]) for line in logs]
+        assert told == [("endpoint_up", ""), ("endpoint_down", "the probe was answered 503"), ("endpoint_up", "")]
+
+
+async def test_a_doubtful_endpoint_is_asked_again_soon() -> None:
+    async with RawServer([BUSY]) as server:
+        backend = make_backend(server.url)
+        backend.endpoints[0].condition.healthy = True  # as an earlier configuration's probes have found
+        watch = Watch(backend, interval=3600)
+        async with watching(watch):
             await watch.until(backend, Health.UNHEALTHY)
-            assert backend.endpoints[0].condition.reason == "the probe was answered 503"
+            assert watch.rounds == 3
+
+
+async def test_one_that_nobody_listens_at_any_more_is_out_at_once() -> None:
+    async with RawServer([OK, Do.CLOSE]) as server:
+        backend = make_backend(server.url)
+        watch = Watch(backend)
+        async with watching(watch):
             await watch.until(backend, Health.HEALTHY)
+            backend.endpoints[0].base = URL(f"http://127.0.0.1:{closed_port()}")
+            rounds = watch.rounds
+            await watch.until(backend, Health.UNHEALTHY)
+            assert watch.rounds <= rounds + 2, "one more may have been on its way"
+
+
+@pytest.mark.parametrize("breaks", ["the probe", "what follows"])
+async def test_a_bug_in_one_probe_is_logged_and_ends_no_prober(breaks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("never seen before")
+
+    async with RawServer([OK]) as server, RawServer([OK]) as well:
+        backends = [make_backend(server.url), make_backend(well.url)]
+        endpoint = backends[0].endpoints[0]
+        watch = Watch(*backends)
+        with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
+            patched.setattr(
+                *((endpoint.protocol, "auth", bug) if breaks == "the probe" else (endpoint.condition, "probed", bug))
+            )
+            async with watching(watch):
+                await watch.probes(3)
+                assert backends[0].health() is Health.UNKNOWN
+                patched.undo()
+                await watch.until(backends[0], Health.HEALTHY)
+                assert backends[1].health() is Health.HEALTHY
+    found = [line for line in logs if line["event"] == "bug"]
+    assert found
+    assert {(line["log_level"], line["work"], line["endpoint"]) for line in found} == {("error", "probe", server.url)}
 
 
 async def test_a_frozen_endpoint_is_down_after_the_probe_s_timeout_and_delays_no_other() -> None:
