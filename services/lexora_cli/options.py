@@ -24,5 +24,9 @@ GrpcPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="PORT", help="gRPC port, instead of server.grpc_port; 0 picks a free one."),
 ]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="PORT", help="Metrics port, instead of server.metrics_port; 0 picks a free one."),
+]
 Router = Annotated[str, typer.Option("--router", "-r", metavar="HOST:PORT", help="The router's gRPC address, or unix:PATH.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

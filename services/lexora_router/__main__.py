@@ -18,8 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-c", "--config", metavar="FILE", help="configuration file; looked for in the usual places when absent")
     parser.add_argument("--host", help="address to listen on, instead of server.grpc_host")
     parser.add_argument("--grpc-port", type=_port, metavar="PORT", help="instead of server.grpc_port; 0 picks a free one")
+    parser.add_argument("--metrics-port", type=_port, metavar="PORT", help="instead of server.metrics_port; 0 picks a free one")
     options = parser.parse_args(arguments)
-    return launch(options.config, {"grpc_host": options.host, "grpc_port": options.grpc_port}, serve)
+    changes = {"grpc_host": options.host, "grpc_port": options.grpc_port, "metrics_port": options.metrics_port}
+    return launch(options.config, changes, serve)
 
 
 def _port(text: str) -> int:

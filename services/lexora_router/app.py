@@ -16,7 +16,8 @@ from lexora_router.grpc_server import GrpcServer
 from lexora_router.overview import Overview
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.server import RouterService
-from lexora_router.telemetry.collector import BackendCollector
+from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
+from lexora_router.telemetry.lag import LoopLag
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics
 from lexora_router.telemetry.reloads import ReloadCollector, ReloadLog
@@ -44,6 +45,8 @@ class RouterApp:
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
         self.reloads = ReloadLog()
         self.registry.register(ReloadCollector(self.reloads))
+        self.registry.register(ProcessFacts())
+        self._lag = LoopLag(self.registry, clock)
         self._overview = Overview(lambda: self._assembly, self._stats, self.reloads, clock=clock)
         self.service = RouterService(
             self._assembly.pipeline,
@@ -54,7 +57,7 @@ class RouterApp:
         )
         self.grpc = GrpcServer(self.service, max_body_bytes=config.server.max_body_bytes)
         self._serving = True
-        self._updates: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def config(self) -> Config:
@@ -74,6 +77,7 @@ class RouterApp:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
         bound = await self.grpc.start(host, port)
         self._assembly.start()
+        self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
         _settle_garbage_collector()
         return bound
 
@@ -111,9 +115,9 @@ class RouterApp:
     async def stop(self) -> None:
         """Cancel what is left and close every connection."""
         await self.grpc.stop(grace=0)
-        for task in self._updates:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._updates, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for assembly in (self._assembly, *self._retired):
             await assembly.stop()
 
@@ -127,8 +131,8 @@ class RouterApp:
         if serving != self._serving and not self.service.draining:
             self._serving = serving
             task = asyncio.create_task(self.grpc.set_serving(serving=serving))
-            self._updates.add(task)
-            task.add_done_callback(self._updates.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
 
 def _settle_garbage_collector() -> None:

@@ -17,6 +17,7 @@ class Settings:
 
 HTTP = Settings("server.host (--host)", "server.port (--port)")
 GRPC = Settings("server.grpc_host (--host)", "server.grpc_port (--grpc-port)")
+METRICS = Settings("server.host", "server.metrics_port (--metrics-port)")
 
 
 class CannotListen(OSError):

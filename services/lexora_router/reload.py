@@ -24,6 +24,7 @@ RESTART_KEYS = frozenset(
         "server.port",
         "server.grpc_host",
         "server.grpc_port",
+        "server.metrics_port",
         "server.max_body_bytes",
         "server.max_request_timeout",
         "logging.level",

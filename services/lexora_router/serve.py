@@ -1,11 +1,14 @@
 """The router alone, over gRPC; and the gRPC side of a process that serves HTTP too."""
 
+import socket
+
 import structlog
 
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
 from lexora_router.launch import hangup_event, stop_event
-from lexora_router.listening import GRPC, CannotListen, address, listen
+from lexora_router.listening import GRPC, METRICS, CannotListen, address, listen
+from lexora_router.metrics_server import MetricsServer
 from lexora_router.reload import Reloader
 from lexora_router.source import Source
 from lexora_router.version import __version__
@@ -19,18 +22,29 @@ _log = structlog.get_logger("lexora")
 async def serve(config: Config, source: Source) -> None:
     """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen. SIGHUP loads the configuration again."""
     stop, hangup = stop_event(), hangup_event()
+    metrics_listener = _metrics_listener(config)
     router = RouterApp(config)
+    metrics = None if metrics_listener is None else MetricsServer(router.metrics, metrics_listener)
     reloader = Reloader(router, source, hangup)
     try:
         grpc = await start_grpc(router)
+        if metrics is not None:
+            metrics.start()
         reloader.start()
-        _log.info("serving", grpc=grpc, version=__version__)
+        _log.info("serving", grpc=grpc, metrics=metrics and metrics.url, version=__version__)
         await stop.wait()
         await router.drain()
     finally:
         await reloader.close()
         await end(router)
+        if metrics is not None:
+            await metrics.stop()
     _log.info("stopped")
+
+
+def _metrics_listener(config: Config) -> socket.socket | None:
+    server = config.server
+    return None if server.metrics_port is None else listen(server.host, server.metrics_port, METRICS)
 
 
 async def start_grpc(router: RouterApp) -> str:

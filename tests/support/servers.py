@@ -64,7 +64,7 @@ LEXORA = python("lexora_cli")
 def base_config(**backends: dict[str, Any]) -> dict[str, Any]:
     """Loopback, free ports, fast probes; `backends` by name, the first one the default."""
     config: dict[str, Any] = {
-        "server": {"host": "127.0.0.1", "port": 0, "grpc_port": 0},
+        "server": {"host": "127.0.0.1", "port": 0, "grpc_port": 0, "metrics_port": 0},
         "health": {"interval": 0.2, "timeout": 1.0},
         "rate_limit": {"enabled": False},
     }

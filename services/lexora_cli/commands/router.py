@@ -2,11 +2,11 @@
 
 import typer
 
-from lexora_cli.options import ConfigFile, GrpcPort, Host
+from lexora_cli.options import ConfigFile, GrpcPort, Host, MetricsPort
 
 
-def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = None) -> None:
-    """Serve the router alone, over gRPC.
+def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = None, metrics_port: MetricsPort = None) -> None:
+    """Serve the router alone, over gRPC; its metrics are at http://HOST:9464/metrics.
 
     [bold]Examples[/bold]
 
@@ -16,4 +16,5 @@ def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = N
     from lexora_router.launch import launch
     from lexora_router.serve import serve
 
-    raise typer.Exit(launch(config, {"grpc_host": host, "grpc_port": grpc_port}, serve))
+    changes = {"grpc_host": host, "grpc_port": grpc_port, "metrics_port": metrics_port}
+    raise typer.Exit(launch(config, changes, serve))

@@ -26,6 +26,7 @@ class ServerConfig(Section):
     port: Port = 8001
     grpc_host: Text | None = None  # default: host
     grpc_port: Port = 50051
+    metrics_port: Port | None = 9464  # of a router without HTTP; null: no metrics there
     max_body_bytes: Positive = 32 * 2**20
     max_response_bytes: Positive = 256 * 2**20  # of a unary answer
     drain_timeout: Delay = 30.0

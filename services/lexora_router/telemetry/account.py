@@ -6,6 +6,9 @@ from typing import NamedTuple
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited
 from lexora_router.handler import Receipt
 
+# The name that all share who get none of their own.
+OTHER = "other"
+
 _HOP = re.compile(r"([\w.-]+)->([\w.-]+);reason=(\w+)")
 
 
@@ -44,3 +47,9 @@ def rejection(error: BaseException | None) -> str:
 def wasted(receipt: Receipt) -> int:
     """Output tokens of a call that failed: as counted, else about as many as events were streamed."""
     return receipt.usage.output_tokens if receipt.usage is not None else receipt.events
+
+
+def time_per_token(receipt: Receipt) -> float | None:
+    """Mean time in seconds between the tokens of a stream, from the first to its end; None where there are none between."""
+    made = receipt.usage.output_tokens if receipt.usage is not None else receipt.events
+    return (receipt.finished_at - receipt.first_event_at) / (made - 1) if made > 1 and receipt.first_event_at else None

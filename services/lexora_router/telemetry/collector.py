@@ -1,5 +1,6 @@
-"""What backends and endpoints say when they are asked at scrape time, so that a call pays nothing for it."""
+"""What is asked at scrape time, so that a call pays nothing for it: backends, endpoints, the process."""
 
+import platform
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -7,6 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from lexora_router.backends.backend import Backend, Health
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.policy.breaker import State
+from lexora_router.telemetry.writer import LineWriter
+from lexora_router.version import __version__
 
 _HEALTH = {Health.HEALTHY: 1.0, Health.DEGRADED: 0.5, Health.UNHEALTHY: 0.0}
 _BREAKER = {State.CLOSED: 0.0, State.HALF_OPEN: 1.0, State.OPEN: 2.0}
@@ -26,9 +29,22 @@ class BackendCollector:
         yield from _of_endpoints([(each, endpoint) for each in backends for endpoint in each.endpoints], self._clock())
 
 
+class ProcessFacts:
+    """Which version runs, and what its log has lost."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Two metrics."""
+        build = GaugeMetricFamily("lexora_build_info", "Always 1: the version that runs.", labels=["version", "python"])
+        build.add_metric([__version__, platform.python_version()], 1)
+        lost = CounterMetricFamily("lexora_log_lines_dropped", "Log lines that were dropped because nobody read fast enough.")
+        lost.add_metric([], LineWriter.dropped_in_all)
+        return build, lost
+
+
 def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:
     health = GaugeMetricFamily("lexora_backend_health", "1 healthy, 0.5 degraded, 0 unhealthy.", labels=["backend"])
     depth = GaugeMetricFamily("lexora_queue_depth", "Calls that wait for a slot.", labels=["backend"])
+    room = GaugeMetricFamily("lexora_queue_limit", "Calls that may wait for a slot.", labels=["backend"])
     waits = HistogramMetricFamily(
         "lexora_queue_seconds", "Time that admitted calls waited for their first slot.", labels=["backend"]
     )
@@ -38,10 +54,11 @@ def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:
         if state in _HEALTH:
             health.add_metric([backend.name], _HEALTH[state])
         depth.add_metric([backend.name], pool.waiting)
+        room.add_metric([backend.name], pool.limits.max_size)
         waits.add_metric([backend.name], pool.tally.waits.cumulative(), pool.tally.waits.total)
         for outcome, count in pool.tally.attempts.items():
             attempts.add_metric([backend.name, outcome.value], count)
-    return health, depth, waits, attempts
+    return health, depth, room, waits, attempts
 
 
 def _of_endpoints(endpoints: Iterable[tuple[Backend, HttpEndpoint]], now: float) -> Iterable[Metric]:

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lexora_router.errors import RateLimited
-from lexora_router.handler import Call
+from lexora_router.handler import Call, Usage
 from lexora_router.layers.observe import CLIENT_GONE
-from lexora_router.telemetry.account import hops, rejection, retries, wasted
+from lexora_router.telemetry.account import OTHER, hops, rejection, retries, time_per_token, wasted
 
 # OpenTelemetry's buckets for GenAI durations, in seconds (semantic-conventions-genai, gen_ai.server.request.duration).
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 # ... and for the time to the first token (gen_ai.server.time_to_first_token).
 TTFT_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# ... and for the time per token after it (gen_ai.server.time_per_output_token).
+PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+# Reloads may bring ever new models; these many have series of their own.
+MAX_MODELS = 200
 
 
 class Metrics:
@@ -32,20 +36,35 @@ class Metrics:
         self._ttft = Histogram(
             "lexora_time_to_first_token_seconds",
             "Time from receipt of a streamed call to its first event.",
-            ["model"],
+            ["backend", "model"],
             buckets=TTFT_BUCKETS,
+            registry=registry,
+        )
+        self._per_token = Histogram(
+            "lexora_time_per_output_token_seconds",
+            "Time between the tokens of a streamed call, from its first to its end; a mean per call.",
+            ["backend", "model"],
+            buckets=PER_TOKEN_BUCKETS,
             registry=registry,
         )
         self._input = Counter("lexora_tokens_input", "Input tokens, as engines counted them.", ["model"], registry=registry)
         self._output = Counter("lexora_tokens_output", "Output tokens, as engines counted them.", ["model"], registry=registry)
+        self._cached = Counter(
+            "lexora_tokens_cached",
+            "Input tokens that came from engines' prefix caches.",
+            ["model"],
+            registry=registry,
+        )
         self._cancelled = Counter(
             "lexora_cancelled_requests", "Calls whose client left before the end.", ["endpoint"], registry=registry
         )
         self._troubles = _Troubles(registry)
         active = Gauge("lexora_active_requests", "Calls under way.", registry=registry)
         active.set_function(lambda: self._active)
+        self._models: set[str] = set()
         self._children: dict[tuple[str, str, int], Counter] = {}
-        self._per_model: dict[str, tuple[Counter, Counter, Histogram]] = {}
+        self._per_model: dict[str, tuple[Counter, Counter, Counter]] = {}
+        self._streams: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
         self._per_path: dict[str, Histogram] = {}
 
     def begin(self, call: Call) -> None:
@@ -55,15 +74,13 @@ class Metrics:
     def end(self, call: Call, status: int, error: BaseException | None) -> None:
         """Count the finished call."""
         self._active -= 1
-        receipt, model = call.receipt, self._label(call.model)
+        receipt, model = call.receipt, self._model(call.model)
         self._request_child(call.path, model, status).inc()
         self._duration_child(call.path).observe(receipt.finished_at - call.started)
-        read, written, ttft = self._model_children(model)
         if receipt.usage is not None:
-            read.inc(receipt.usage.input_tokens)
-            written.inc(receipt.usage.output_tokens)
+            self._count_tokens(model, receipt.usage)
         if call.stream and receipt.first_event_at:
-            ttft.observe(receipt.first_event_at - call.started)
+            self._time_stream(model, call)
         if status == CLIENT_GONE:
             self._cancelled.labels(call.path).inc()
         if error is not None or receipt.attempts > 1 or receipt.fallback:
@@ -84,12 +101,35 @@ class Metrics:
             child = self._per_path[path] = self._duration.labels(path)
         return child
 
-    def _model_children(self, model: str) -> tuple[Counter, Counter, Histogram]:
+    def _count_tokens(self, model: str, usage: Usage) -> None:
         children = self._per_model.get(model)
         if children is None:
-            children = (self._input.labels(model), self._output.labels(model), self._ttft.labels(model))
+            children = (self._input.labels(model), self._output.labels(model), self._cached.labels(model))
             self._per_model[model] = children
-        return children
+        read, written, cached = children
+        read.inc(usage.input_tokens)
+        written.inc(usage.output_tokens)
+        if usage.cached_tokens:
+            cached.inc(usage.cached_tokens)
+
+    def _time_stream(self, model: str, call: Call) -> None:
+        receipt = call.receipt
+        key = (receipt.backend, model)
+        children = self._streams.get(key)
+        if children is None:
+            children = self._streams[key] = (self._ttft.labels(*key), self._per_token.labels(*key))
+        ttft, per_token = children
+        ttft.observe(receipt.first_event_at - call.started)
+        if (each := time_per_token(receipt)) is not None:
+            per_token.observe(each)
+
+    def _model(self, model: str) -> str:
+        name = self._label(model)
+        if name not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                return OTHER
+            self._models.add(name)
+        return name
 
 
 class _Troubles:

@@ -12,6 +12,8 @@ GATHER_SECONDS = 0.02
 class LineWriter:
     """A file-like sink. When the reader of the stream is too slow, lines are dropped and counted in `dropped`."""
 
+    dropped_in_all = 0  # by every writer of this process
+
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
@@ -21,10 +23,14 @@ class LineWriter:
         self.dropped = 0
         self._thread.start()
 
+    def _drop(self, lines: int) -> None:
+        self.dropped += lines
+        LineWriter.dropped_in_all += lines
+
     def write(self, line: str) -> int:
         """Leave a line to be written; never blocks."""
         if len(self._lines) == MAX_LINES:
-            self.dropped += 1
+            self._drop(1)
         self._lines.append(line)
         if not self._wake.is_set():
             self._wake.set()
@@ -57,4 +63,4 @@ class LineWriter:
             self._stream.write("".join(batch))
             self._stream.flush()
         except (OSError, ValueError):
-            self.dropped += len(batch)
+            self._drop(len(batch))

@@ -297,7 +297,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 8
+    assert len(RESTART_KEYS) == 9
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -306,6 +306,7 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "port": 1,
                     "grpc_host": "g",
                     "grpc_port": 2,
+                    "metrics_port": 5,
                     "max_body_bytes": 3,
                     "max_request_timeout": 4.0,
                 }

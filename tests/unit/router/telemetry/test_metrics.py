@@ -6,7 +6,7 @@ from tests.unit.router.support import CHAT, make_call
 
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.handler import Call, Usage
-from lexora_router.telemetry.metrics import Metrics
+from lexora_router.telemetry.metrics import MAX_MODELS, Metrics
 
 
 class Meter:
@@ -114,3 +114,33 @@ def test_an_ordinary_call_touches_none_of_it() -> None:
     meter.ended(call)
     for name in ("retries", "rejections", "fallbacks", "streams_resumed", "tokens_wasted", "rate_limit_rejections"):
         assert meter.value(f"lexora_{name}_total") == 0
+
+
+def test_the_time_between_tokens_is_a_mean_per_stream() -> None:
+    meter = Meter()
+    meter.ended(finished())
+    call = finished()
+    call.receipt.usage = Usage(5, 1)  # nothing lies between one token
+    meter.ended(call)
+    assert meter.value("lexora_time_per_output_token_seconds_count", model="m") == 1
+    assert meter.value("lexora_time_per_output_token_seconds_sum", model="m") == 1.5 / 6
+
+
+def test_cached_tokens_are_counted() -> None:
+    meter, call = Meter(), finished()
+    call.receipt.usage = Usage(5, 7, cached_tokens=4)
+    meter.ended(call)
+    assert meter.value("lexora_tokens_cached_total", model="m") == 4
+
+
+def test_reloads_may_bring_ever_new_models() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, lambda model: model)
+    for number in range(MAX_MODELS + 50):
+        metrics.begin(call := finished(f"model-{number}"))
+        metrics.end(call, 200, None)
+    text = generate_latest(registry).decode()
+    assert metric(text, "lexora_requests_total", model="other") == 50
+    assert metric(text, "lexora_time_to_first_token_seconds_count", model="other") == 50
+    assert f"model-{MAX_MODELS - 1}" in text
+    assert f"model-{MAX_MODELS}" not in text

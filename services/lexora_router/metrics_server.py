@@ -1,0 +1,57 @@
+"""GET /metrics on a port of its own, for a router that serves gRPC alone."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lexora_router.listening import address_of
+
+# A scrape that takes longer than this at the end of the process is cut.
+GRACE_SECONDS = 1
+
+
+class MetricsServer:
+    """Serves what `metrics` gives (body and content type) on a socket that is already listening."""
+
+    def __init__(self, metrics: Callable[[], tuple[bytes, str]], listener: socket.socket) -> None:
+        async def scrape(_: Request) -> Response:
+            body, content_type = metrics()
+            return Response(body, headers={"content-type": content_type})
+
+        self.url = f"http://{address_of(listener)}/metrics"
+        self._listener = listener
+        self._server = _Server(
+            uvicorn.Config(
+                Starlette(routes=[Route("/metrics", scrape)]),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to serve; the kernel keeps connections until then."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="lexora-metrics")
+
+    async def stop(self) -> None:
+        """Let a scrape under way finish, then close the port."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._listener.close()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the command."""
+        yield

@@ -1,0 +1,81 @@
+"""/metrics of real processes, by Prometheus' own tool."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.conftest import MODEL
+from tests.support.process import Process
+from tests.support.promtool import PROMTOOL, needs_promtool
+from tests.support.servers import LEXORA, Gateway, Simulator, base_config, metric, plain, write_config
+
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+
+
+def serve_some(http: httpx.Client, sim: Simulator) -> None:
+    """Calls of every sort: whole, streamed, refused, failed, for nobody."""
+    http.post("/v1/chat/completions", json=CHAT).raise_for_status()
+    http.post("/v1/chat/completions", json=CHAT | {"stream": True}).raise_for_status()
+    assert http.post("/v1/chat/completions", json=CHAT | {"temperature": -5}).status_code == 400
+    sim.fault("status;code=500", times=1)
+    assert http.post("/v1/chat/completions", json=CHAT).status_code == 500
+    assert http.post("/v1/chat/completions", json={"messages": []}).status_code == 400
+
+
+@needs_promtool
+def test_promtool_finds_nothing_to_complain_of(gateway: Gateway, http: httpx.Client, sim: Simulator) -> None:
+    serve_some(http, sim)
+    text = http.get("/metrics").text
+    done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_stream_has_a_time_per_token(gateway: Gateway, http: httpx.Client) -> None:
+    def count(name: str) -> float:
+        return metric(http.get("/metrics").text, name, backend="main", model=MODEL)
+
+    before = count("lexora_time_per_output_token_seconds_count")
+    http.post("/v1/chat/completions", json=CHAT | {"stream": True}).raise_for_status()
+    assert count("lexora_time_per_output_token_seconds_count") == before + 1
+    assert 0 < count("lexora_time_per_output_token_seconds_sum") < count("lexora_time_to_first_token_seconds_sum") + 10
+
+
+def test_the_event_loop_is_watched(gateway: Gateway, http: httpx.Client) -> None:
+    text = http.get("/metrics").text
+    assert metric(text, "lexora_event_loop_lag_seconds_count") >= 0
+    assert re.search(r'^lexora_build_info\{python="3\.\d+\.\d+",version="[\d.]+"\} 1\.0$', text, re.M)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_router_alone_has_metrics_on_a_port_of_its_own(on: bool, sim: Simulator, tmp_path: Path) -> None:
+    config = base_config(main={"url": sim.url})
+    if not on:
+        config["server"]["metrics_port"] = None
+    with Process([*LEXORA, "router", "--config", str(write_config(config, tmp_path))]) as router:
+        line = plain(router.wait_ready(r".*\bserving\b.*").group(0))
+        found = re.search(r"metrics=(http://\S+)", line)
+        if not on:
+            assert found is None
+            return
+        assert found is not None
+        answer = httpx.get(found.group(1), verify=False)
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        assert "lexora_active_requests 0.0" in answer.text
+        assert httpx.get(found.group(1).removesuffix("metrics"), verify=False).status_code == 404
+        assert router.stop() == 0
+
+
+def test_a_metrics_port_that_is_taken(gateway: Gateway, tmp_path: Path) -> None:
+    taken = int(gateway.http.rpartition(":")[2])
+    config = base_config()
+    config["server"]["metrics_port"] = taken
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(config))
+    done = subprocess.run([*LEXORA, "router", "--config", str(file)], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{taken}" in done.stderr
+    assert "server.metrics_port (--metrics-port)" in done.stderr
