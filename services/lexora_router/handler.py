@@ -81,6 +81,7 @@ class Call:
     include_usage: bool = False
     user: str = ""
     priority: int | None = None
+    own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
     max_tokens: int | None = None
     choices: int = 1  # answers that are asked for, each of up to max_tokens
     fallback_allowed: bool = True

@@ -125,6 +125,13 @@ def with_priority(body: bytes, priority: int) -> bytes:
     return _encoder.encode(fields)
 
 
+def without_priority(body: bytes) -> bytes:
+    """The same JSON object without a priority; every other value keeps its bytes."""
+    fields = _object(body)
+    fields.pop("priority", None)
+    return _encoder.encode(fields)
+
+
 def with_stream_usage(body: bytes) -> bytes:
     """The same JSON object with `stream_options.include_usage` true; untouched where the client asked for it already.
 

@@ -319,6 +319,7 @@ class RouterService:
         call.stream = fields.stream
         call.include_usage = fields.include_usage
         call.user = call.user or (fields.user or "")[:MAX_USER_LENGTH]
+        call.own_priority = fields.priority is not None
         call.max_tokens = fields.max_tokens
         call.choices = max(fields.n or 1, 1)
 

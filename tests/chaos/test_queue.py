@@ -109,6 +109,14 @@ async def test_waiting_calls_age_up_to_the_top(sim: Simulator, tmp_path: Path) -
         assert mine[-1][0] < last_high, f"high calls came all the time, and {word} ran before the last of them"
 
 
+OTHER_BODIES = {
+    CHAT: chat("", 1),
+    "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/v1/responses": {"input": "a", "max_output_tokens": 1},
+    "/v1/messages": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
+}
+
+
 async def test_the_priority_goes_on_only_to_engines_that_schedule_by_it(tmp_path: Path) -> None:
     with (
         Simulator("--priority-scheduling", model="ranked") as by_priority,
@@ -127,13 +135,19 @@ async def test_the_priority_goes_on_only_to_engines_that_schedule_by_it(tmp_path
                         assert answer.status == 200, answer.body
                         assert (await by_grpc(stub, f"{word}-grpc", chat(model, 1), number)).status == 200
                     assert (await one.post(CHAT, chat(model, 1), name="unsaid")).status == 200
+                    for path, body in OTHER_BODIES.items():
+                        named = {"name": f"low-{path}", "x_lexora_priority": "low"}
+                        answer = await one.post(path, body | {"model": model, "priority": -1000}, **named)
+                        assert answer.status == 200, answer.body
                 refused = await one.post(CHAT, chat("wrong", 1), x_lexora_priority="high")
         assert refused.status == 400, "this engine answers an error to any priority, and its word goes to the client"
         assert "priority" in refused.error["message"].lower()
         # vLLM's polarity: less is earlier, 0 is its default.
         expected = {"high": -50, "normal": 0, "low": 50, "75": -25, "unsaid": 0}
-        seen = {name_of(call): call["priority"] for call in chats(by_priority)}
+        seen = {name_of(call): call["priority"] for call in chats(by_priority) if "/" not in name_of(call)}
         assert seen == {f"{word}-{way}": expected[word] for word in (*PRIORITIES, "75") for way in ("http", "grpc")} | {
             "unsaid": 0
         }
-        assert not [call for call in chats(plain) if '"priority"' in call["body"] and call["status"] == 200]
+        assert not [call for call in plain.posts() if '"priority"' in call["body"] and call["status"] == 200]
+        others = {name_of(call): call["priority"] for call in by_priority.posts() if "/" in name_of(call)}
+        assert others == {f"low-{path}": 50 for path in OTHER_BODIES}, "and none gets what its client wrote itself"

@@ -134,6 +134,7 @@ def _build(
             auto=_auto(config, before.get(address)),
             stream_usage=config.stream_usage,
             send_priority=config.type == "vllm" and config.scheduling_policy == "priority",
+            keep_priority=config.type != "vllm",  # what the word means to other engines is theirs to say
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,
         )

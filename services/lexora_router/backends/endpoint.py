@@ -7,11 +7,11 @@ from yarl import URL
 from lexora_router.backends.answer import AnswerRelay
 from lexora_router.backends.auto_limit import AutoLimit
 from lexora_router.backends.condition import Condition
-from lexora_router.backends.protocol import USAGE_PATHS, EngineProtocol
+from lexora_router.backends.protocol import PRIORITY_PATHS, USAGE_PATHS, EngineProtocol
 from lexora_router.backends.transport import ConnectError, Response, Transport, TransportError, failure_of, head
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.handler import Call, Emit
-from lexora_router.inspect_body import with_model, with_model_multipart, with_priority, with_stream_usage
+from lexora_router.inspect_body import with_model, with_model_multipart, with_priority, with_stream_usage, without_priority
 from lexora_router.policy.priority import to_vllm
 
 MAX_CACHED_HEADS = 1024
@@ -35,6 +35,7 @@ class HttpEndpoint:
         limit: int | None,
         stream_usage: bool,
         send_priority: bool,
+        keep_priority: bool,
         max_response_bytes: int,
         clock: Callable[[], float],
         auto: AutoLimit | None = None,
@@ -48,6 +49,7 @@ class HttpEndpoint:
         self.protocol = protocol
         self._clock = clock
         self._send_priority = send_priority
+        self._keep_priority = keep_priority
         self._origin = transport.origin(self.base)
         self._stream_usage = stream_usage
         self._answers = AnswerRelay(f"Backend `{backend}` at {self.address}", max_bytes=max_response_bytes, clock=clock)
@@ -116,7 +118,9 @@ class HttpEndpoint:
                 body = with_model_multipart(call.content_type, body, model)
             else:
                 body = with_model(body, model)
-        if self._send_priority and call.priority is not None and call.path in USAGE_PATHS:
+        if self._send_priority and call.priority is not None and call.path in PRIORITY_PATHS:
             body = with_priority(body, to_vllm(call.priority))
+        elif call.own_priority and not self._keep_priority:
+            body = without_priority(body)
         ask = call.stream and not call.include_usage and self._stream_usage and call.path in USAGE_PATHS
         return (with_stream_usage(body) if ask else body), ask

@@ -10,6 +10,7 @@ from tests.unit.router.support import Client, FakeLease, make_call
 
 from lexora_router.backends import endpoint
 from lexora_router.errors import InvalidRequest, UpstreamUnreachable
+from lexora_router.server import MULTIPART_PATHS, RELAYED_PATHS
 
 DONE = b"data: [DONE]\n\n"
 EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -138,14 +139,43 @@ async def test_the_client_s_own_field_is_replaced_by_what_the_tenant_may_ask() -
         ({}, {"priority": 100}),
         ({"scheduling_policy": "fcfs"}, {"priority": 100}),
         (SCHEDULED, {"priority": None}),
-        (SCHEDULED, {"priority": 100, "path": "/v1/embeddings"}),
         (SCHEDULED, {"priority": 100, "path": "/tokenize"}),
     ],
 )
-async def test_the_priority_is_not_sent_where_it_would_be_an_error(fields: dict[str, Any], changes: dict[str, Any]) -> None:
+async def test_the_priority_is_not_sent_where_nobody_takes_it(fields: dict[str, Any], changes: dict[str, Any]) -> None:
     async with RawServer([reply(b"{}")]) as server, engine(server.url, **fields) as main:
         await main.unary(**changes)
         assert server.requests[0].body == UNARY
+
+
+JSON_PATHS = sorted(RELAYED_PATHS - MULTIPART_PATHS)
+QUEUED = sorted(set(JSON_PATHS) - {"/tokenize", "/detokenize"})
+OWN = b'{"seed":9007199254740993,"priority":-1000,"model":"m","stop":null}'
+WITHOUT = b'{"seed":9007199254740993,"model":"m","stop":null}'
+
+
+@pytest.mark.parametrize("path", QUEUED)
+async def test_the_priority_goes_with_all_that_waits_in_the_engine_s_queue(path: str) -> None:
+    async with RawServer([reply(b"{}")], [reply(b"{}")]) as server, engine(server.url, **SCHEDULED) as main:
+        await main.unary(path=path, priority=30, body=WITHOUT)
+        await main.unary(path=path, priority=30, body=OWN, own_priority=True)
+        added, replaced = (request.body for request in server.requests)
+    assert added == WITHOUT.removesuffix(b"}") + b',"priority":20}'
+    assert replaced == OWN.replace(b"-1000", b"20")
+
+
+@pytest.mark.parametrize(("fields", "paths"), [({}, JSON_PATHS), (SCHEDULED, ["/tokenize", "/detokenize"])])
+async def test_a_client_s_own_priority_never_reaches_vllm(fields: dict[str, Any], paths: list[str]) -> None:
+    async with RawServer(*[[reply(b"{}")]] * len(paths)) as server, engine(server.url, **fields) as main:
+        for path in paths:
+            await main.unary(path=path, priority=100, body=OWN, own_priority=True)
+        assert [request.body for request in server.requests] == [WITHOUT] * len(paths)
+
+
+async def test_what_a_priority_means_to_other_engines_is_theirs_to_say() -> None:
+    async with RawServer([reply(b"{}")]) as server, engine(server.url, type="openai_compatible") as main:
+        await main.unary(priority=100, body=OWN, own_priority=True)
+        assert server.requests[0].body == OWN
 
 
 async def test_priority_usage_and_the_mapped_model_go_together() -> None:
