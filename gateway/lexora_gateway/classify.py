@@ -16,18 +16,12 @@ from lexora_gateway.watch import until_gone
 if TYPE_CHECKING:
     from lexora_gateway.answer import Answer
     from lexora_gateway.asgi import Receive
-    from lexora_gateway.request import Limits
-    from lexora_gateway.router_port import RouterPort
 
 _MAX_CHARACTERS = 10_000
 
 
 class ClassifyTask(Endpoint):
     """`{"task_description": ..., "candidate_models": [...]}` -> the recommended model and the alternatives."""
-
-    def __init__(self, router: RouterPort, limits: Limits) -> None:
-        super().__init__(limits)
-        self._router = router
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Ask the router to classify."""
@@ -38,7 +32,7 @@ class ClassifyTask(Endpoint):
         models = fields.items("candidate_models", "a list of names")
         if not all(isinstance(model, str) for model in models):
             fields.refuse("candidate_models", "a list of names")
-        options = call_options(asked.headers, asked.request_id)
+        options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
         request = ClassifyRequest(options=options, task_description=task, candidate_models=models)
         response = await until_gone(receive, self._router.classify(request, asked.context))
         await answer.json(msgspec.json.encode(_shape(response)), Receipt())

@@ -10,6 +10,7 @@ import structlog
 from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.body import read_body
+from lexora_gateway.counted import counted
 from lexora_gateway.errors import Refused, bug, from_status, invalid
 from lexora_gateway.request import Clock, context_of, request_id_of
 from lexora_gateway.router_port import RouterStatusError
@@ -19,7 +20,7 @@ from lexora_gateway.watch import ClientGone
 if TYPE_CHECKING:
     from lexora_gateway.asgi import Headers, Receive, Scope, Send
     from lexora_gateway.request import Limits
-    from lexora_gateway.router_port import CallContext
+    from lexora_gateway.router_port import CallContext, RouterPort
     from lexora_gateway.sse import ErrorEvent
 
 _log = structlog.get_logger("lexora_gateway")
@@ -28,7 +29,8 @@ _log = structlog.get_logger("lexora_gateway")
 class Endpoint(ABC):
     """Reads a bounded body, lets `serve` answer, and turns whatever fails into an answer."""
 
-    def __init__(self, limits: Limits, error_event: ErrorEvent = openai_error) -> None:
+    def __init__(self, router: RouterPort, limits: Limits, error_event: ErrorEvent = openai_error) -> None:
+        self._router = router
         self._limits = limits
         self._error_event = error_event
 
@@ -37,6 +39,7 @@ class Endpoint(ABC):
         headers = headers_of(scope)
         request_id = request_id_of(headers)
         answer = Answer(send, request_id, self._error_event)
+        body = b""
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
@@ -49,7 +52,7 @@ class Endpoint(ABC):
         except RouterStatusError as error:
             await answer.fail(from_status(error.status, request_id))
         except Refused as error:
-            await answer.fail(error.failure)
+            await answer.fail(await counted(self._router, error.failure, request_id, body))
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
             _log.exception("a request failed in the facade", request_id=request_id, path=scope["path"])
             await answer.fail(bug(request_id))

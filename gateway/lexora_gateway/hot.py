@@ -44,9 +44,8 @@ class Relay(Endpoint):
     _stream_hint = b'"stream"'
 
     def __init__(self, path: str, router: RouterPort, limits: Limits) -> None:
-        super().__init__(limits, error_event_of(path))
+        super().__init__(router, limits, error_event_of(path))
         self._path = path
-        self._router = router
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Relay the call, whole or streamed."""

@@ -36,8 +36,7 @@ class ShortForm(Endpoint):
     field: str
 
     def __init__(self, router: RouterPort, limits: Limits, default_model: str | None) -> None:
-        super().__init__(limits)
-        self._router = router
+        super().__init__(router, limits)
         self._default_model = default_model or ""
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:

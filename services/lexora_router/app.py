@@ -51,6 +51,7 @@ class RouterApp:
         self.service = RouterService(
             self._assembly.pipeline,
             self._overview,
+            meter=self._assembly.meter,
             recorders=recorders,
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
@@ -92,7 +93,7 @@ class RouterApp:
         # From here to the end of the swap nothing awaits: no call sees half of it.
         self._assembly = new
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
-        self.service.pipeline = new.pipeline
+        self.service.pipeline, self.service.meter = new.pipeline, new.meter
         new.start()
         new.dispatch()  # there may be more slots than before
         self._retired = [assembly for assembly in self._retired if assembly.busy]

@@ -10,12 +10,13 @@ from lexora_router.backends.catalogue import Catalogue
 from lexora_router.backends.probe import Prober
 from lexora_router.backends.routes import ModelRoutes
 from lexora_router.backends.scrape import Scraper
-from lexora_router.backends.tenancy import Tenancy, total_estimate
+from lexora_router.backends.tenancy import Tenancy, input_estimate, total_estimate
 from lexora_router.backends.transport import Transport
 from lexora_router.config import Config
 from lexora_router.layers.observe import Recorder
+from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
-from lexora_router.pipeline import Limiting, Parts, build
+from lexora_router.pipeline import Parts, build
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.retry_budget import RetryBudget
@@ -70,6 +71,9 @@ class Assembly:
             clock=clock,
         )
         self.scraper = Scraper(self.backends.values(), timeout=health.timeout, clock=clock)
+        tier = Tenancy(config).tier
+        enabled = config.rate_limit.enabled
+        self.meter = Meter(lasting.limiter, tier, input_estimate, total_estimate, clock) if enabled else None
         self.pipeline = build(self._parts(lasting))
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -125,8 +129,7 @@ class Assembly:
                     backend.pool.judge()
 
     def _parts(self, lasting: Lasting) -> Parts:
-        config, retry, tenancy = self.config, self.config.retry, Tenancy(self.config)
-        limiting = Limiting(lasting.limiter, tenancy.tier, total_estimate) if config.rate_limit.enabled else None
+        config, retry = self.config, self.config.retry
         return Parts(
             routes=self.routes,
             recorders=lasting.recorders,
@@ -138,7 +141,7 @@ class Assembly:
                 retry.max_retry_after,
             ),
             budgets=self.budgets,
-            limiting=limiting,
+            meter=self.meter,
             fallback_on_rate_limit=config.fallback.on_rate_limit if config.fallback.enabled else None,
             clock=lasting.clock,
             resumable=self._resumable(),

@@ -1,7 +1,7 @@
 """The service on the gRPC wire: contexts, trailing metadata, health, reflection and channelz."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from lexora.v1 import (
     router_pb2_grpc,
     stats_pb2,
 )
+from lexora_router.policy.rate_limiter import duration
 from lexora_router.server import RouterService
 from lexora_router.status import StatusError
 
@@ -136,7 +137,16 @@ def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:
         ("x-lexora-attempts", str(receipt.attempts)),
     )
     unusual = (("x-lexora-fallback", receipt.fallback), ("x-lexora-resumed", receipt.resumed))
-    return pairs + tuple(pair for pair in unusual if pair[1])
+    return (*pairs, *(pair for pair in unusual if pair[1]), *_limits(receipt.rate_limit))
+
+
+def _limits(state: common_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
+    """Where the client stands, in the words of OpenAI's headers."""
+    for kind, bucket in (("requests", state.requests), ("tokens", state.tokens)):
+        if bucket.limit:
+            yield f"x-ratelimit-limit-{kind}", str(bucket.limit)
+            yield f"x-ratelimit-remaining-{kind}", str(bucket.remaining)
+            yield f"x-ratelimit-reset-{kind}", duration(bucket.reset.seconds + bucket.reset.nanos / 1e9)
 
 
 def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:

@@ -6,29 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from lexora_router.handler import Call, Handler, compose
+from lexora_router.handler import Handler, compose
 from lexora_router.layers.admission import Admission, Slots
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
 from lexora_router.layers.fallback import Fallback
 from lexora_router.layers.observe import Observe, Recorder
-from lexora_router.layers.rate_limit import RateLimit
+from lexora_router.layers.rate_limit import Meter, RateLimit
 from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
 from lexora_router.layers.timeouts import EngineTimeouts
-from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.request import Source
-
-
-@dataclass(frozen=True, slots=True)
-class Limiting:
-    """What the rate limit needs: the buckets, a tenant's tier, and the tokens that a call may use."""
-
-    limiter: RateLimiter
-    tier: Callable[[str], str]
-    estimate: Callable[[Call], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +30,21 @@ class Parts:
     pools: Mapping[str, Slots]
     retry: RetrySettings
     budgets: Mapping[str, RetryBudget]  # by backend
-    limiting: Limiting | None
+    meter: Meter | None
     fallback_on_rate_limit: bool | None
     clock: Callable[[], float]
     resumable: Mapping[str, Source] | None = None  # by pool
 
 
-def _rate_limit(limiting: Limiting, clock: Callable[[], float]) -> Callable[[Handler], Handler]:
-    return partial(RateLimit, limiter=limiting.limiter, tier=limiting.tier, estimate=limiting.estimate, clock=clock)
-
-
 def build(parts: Parts) -> Handler:
     """The handler of every call."""
-    clock, limiting, on_rate_limit = parts.clock, parts.limiting, parts.fallback_on_rate_limit
+    clock, meter, on_rate_limit = parts.clock, parts.meter, parts.fallback_on_rate_limit
     retry = partial(Retry, settings=parts.retry, budgets=parts.budgets, clock=clock, wall_clock=time.time, jitter=random.random)
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
         Deadline,  # above everything that waits
+        None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a search for a model too
         partial(Resolve, routes=parts.routes),  # model -> targets, before anything that depends on them
-        None if limiting is None else _rate_limit(limiting, clock),  # above everything that costs
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
         partial(Admission, pools=parts.pools),  # above retry: a retried call keeps its place
         None if not parts.resumable else partial(Resume, sources=parts.resumable),  # above retry: it has attempts of its own

@@ -5,10 +5,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import structlog
+from google.rpc import status_pb2
 
 from lexora.v1 import (
     calls_pb2,
@@ -21,11 +22,14 @@ from lexora.v1 import (
     router_pb2,
     stats_pb2,
 )
+from lexora_router.asker import Request, user_of
+from lexora_router.context import Context, error_bytes, trace_of
 from lexora_router.errors import (
     DeadlineExceeded,
     Draining,
     InvalidRequest,
     NotFound,
+    RateLimited,
     RouterError,
     TooLarge,
     Unimplemented,
@@ -35,9 +39,10 @@ from lexora_router.errors import (
 from lexora_router.handler import Call, Event, Handler, Reply
 from lexora_router.inspect_body import Fields, inspect_json, inspect_multipart
 from lexora_router.layers.observe import NOT_DONE, Recorder
+from lexora_router.layers.rate_limit import Meter
 from lexora_router.messages import receipt_message, reply_message
+from lexora_router.options import MAX_USER_LENGTH, check_options, is_id
 from lexora_router.overview import Overview
-from lexora_router.policy.priority import HIGH, LOW
 from lexora_router.status import StatusError, internal_status, status_of
 from lexora_router.stream_sink import Send, StreamSink
 from lexora_router.translate import (
@@ -49,13 +54,7 @@ from lexora_router.translate import (
     embed_response,
 )
 
-MAX_ID_LENGTH = 128
-MAX_USER_LENGTH = 256
-# Longer ones would only make the engine refuse the head of its request.
-MAX_TRACE_LENGTH = 2048
 MAX_CONTENT_TYPE_LENGTH = 1024
-# What fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest.
-DEFAULT_ERROR_BYTES = 3072
 JSON = "application/json"
 
 CHAT = "/v1/chat/completions"
@@ -68,21 +67,9 @@ RELAYED_PATHS = MULTIPART_PATHS | frozenset(
 )
 
 _NO_OPTIONS = common_pb2.CallOptions()
-_FALLBACK_POLICIES = frozenset(common_pb2.FallbackPolicy.values())
-_RESUME_POLICIES = frozenset(common_pb2.ResumePolicy.values())
 
 _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
-
-
-class Context(Protocol):
-    """What surrounds a call: metadata (lower-case names) and the seconds left until its deadline, None for no limit."""
-
-    @property
-    def metadata(self) -> Iterable[tuple[str, str]]: ...  # noqa: D102
-
-    @property
-    def timeout(self) -> float | None: ...  # noqa: D102
 
 
 class RouterService:
@@ -96,8 +83,10 @@ class RouterService:
         recorders: tuple[Recorder, ...],
         max_body_bytes: int,
         clock: Callable[[], float],
+        meter: Meter | None = None,
     ) -> None:
         self.pipeline = pipeline  # a reload puts another one here
+        self.meter = meter  # and here; None where nobody is limited
         self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._idle: asyncio.Event | None = None
@@ -112,7 +101,7 @@ class RouterService:
     async def generate(self, request: router_pb2.GenerateRequest, context: Context) -> router_pb2.GenerateResponse:
         """One request, one whole answer."""
         kind = request.WhichOneof("input")
-        return await self._guarded(request.options, context, lambda call: self._generate(kind, request, call))
+        return await self._guarded(request.options, context, lambda call: self._generate(kind, request, call), limited=request)
 
     async def _generate(self, kind: str | None, request: router_pb2.GenerateRequest, call: Call) -> router_pb2.GenerateResponse:
         await self._fill(kind, request, call, stream=False)
@@ -123,7 +112,7 @@ class RouterService:
     async def stream(self, request: router_pb2.StreamRequest, context: Context, send: Send) -> None:
         """One request, the answer as it is made."""
         kind = request.WhichOneof("input")
-        await self._guarded(request.options, context, lambda call: self._stream(kind, request, call, send))
+        await self._guarded(request.options, context, lambda call: self._stream(kind, request, call, send), limited=request)
 
     async def _stream(self, kind: str | None, request: router_pb2.StreamRequest, call: Call, send: Send) -> None:
         await self._fill(kind, request, call, stream=True)
@@ -133,7 +122,7 @@ class RouterService:
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
         """Vectors for texts or token ids."""
-        return await self._guarded(request.options, context, lambda call: self._embed(request, call))
+        return await self._guarded(request.options, context, lambda call: self._embed(request, call), limited=request)
 
     async def _embed(self, request: embed_pb2.EmbedRequest, call: Call) -> embed_pb2.EmbedResponse:
         model = await self._model(call, request.model)
@@ -146,7 +135,7 @@ class RouterService:
 
     async def classify(self, request: models_pb2.ClassifyRequest, context: Context) -> models_pb2.ClassifyResponse:
         """Not in this version."""
-        return await self._guarded(request.options, context, self._classify)
+        return await self._guarded(request.options, context, self._classify, limited=request)
 
     async def _classify(self, call: Call) -> models_pb2.ClassifyResponse:
         raise Unimplemented("Task classification is not part of this version; name the model yourself.")
@@ -202,8 +191,12 @@ class RouterService:
         serve: Callable[[Call], Awaitable[_Answer]],
         *,
         always: bool = False,
+        limited: Request | None = None,
     ) -> _Answer:
-        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError."""
+        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError.
+
+        `limited` is a request that counts against its user's limit, also when it never becomes a call.
+        """
         call = self._call(options, context)
         task = asyncio.current_task()
         assert task is not None
@@ -212,11 +205,10 @@ class RouterService:
         try:
             if self.draining and not always:
                 raise Draining("The router is shutting down; try another one.")
-            _check_options(options)
+            check_options(options)
             return await serve(call)
         except RouterError as error:
-            self._record_unseen(call, error)
-            raise StatusError(status_of(error, self._receipt(call), max_body=_error_bytes(context))) from error
+            raise StatusError(self._status(call, error, limited, error_bytes(context))) from error
         except asyncio.CancelledError:
             # A client that left at the same moment has cancelled the task once more: then nobody needs an answer.
             if call.aborted and task.uncancel() == 0:
@@ -224,7 +216,7 @@ class RouterService:
             raise
         except Exception as bug:  # the boundary: a client gets an identity, the log gets the rest
             _log.exception("bug", request_id=call.id)
-            raise StatusError(internal_status(call.id)) from bug
+            raise StatusError(internal_status(self._receipt(call))) from bug
         finally:
             self._calls.pop(task, None)
             if not self._calls and self._idle is not None:
@@ -253,19 +245,39 @@ class RouterService:
                 call.aborted = True
                 task.cancel()
 
-    def _record_unseen(self, call: Call, error: RouterError) -> None:
-        """Count and write down a call that was refused before the pipeline saw it."""
-        if call.receipt.finished_at:
-            return
+    def _status(self, call: Call, error: RouterError, limited: Request | None, max_body: int) -> status_pb2.Status:
+        if not call.receipt.finished_at:
+            error = self._end_unseen(call, error, limited)
+        return status_of(error, self._receipt(call), max_body=max_body)
+
+    def _end_unseen(self, call: Call, error: RouterError, limited: Request | None) -> RouterError:
+        """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
+        if limited is not None:
+            call.user = call.user or user_of(limited)[:MAX_USER_LENGTH]
+            error = self._metered(call, error)
         call.receipt.finished_at = self._clock()
         for recorder in self._recorders:
             recorder.begin(call)
             recorder.end(call, http_status(error), error)
+        return error
+
+    def _metered(self, call: Call, error: RouterError) -> RouterError:
+        """A malformed request is a request; one that comes while draining is for another router to charge."""
+        if self.meter is None:
+            return error
+        try:
+            if isinstance(error, Draining):
+                self.meter.show(call)
+            else:
+                self.meter.count(call)
+        except RateLimited as limited:
+            return limited
+        return error
 
     def _call(self, options: common_pb2.CallOptions, context: Context) -> Call:
         now = self._clock()
         return Call(
-            id=options.request_id if options.request_id and _is_id(options.request_id) else secrets.token_hex(16),
+            id=options.request_id if options.request_id and is_id(options.request_id) else secrets.token_hex(16),
             path="",
             body=b"",
             content_type=JSON,
@@ -277,7 +289,7 @@ class RouterService:
             fallback_allowed=options.fallback != common_pb2.FALLBACK_POLICY_NEVER,
             resume_allowed=options.resume != common_pb2.RESUME_POLICY_NEVER,
             deadline=None if context.timeout is None else now + context.timeout,
-            trace=tuple({name: value for name, value in context.metadata if _is_trace(name, value)}.items()),
+            trace=trace_of(context),
         )
 
     async def _fill(
@@ -354,35 +366,6 @@ def _inspect(path: str, content_type: str, body: bytes) -> Fields:
     if path in MULTIPART_PATHS and content_type.startswith("multipart/"):
         return inspect_multipart(content_type, body)
     return inspect_json(path, body)
-
-
-def _check_options(options: common_pb2.CallOptions) -> None:
-    if not _is_id(options.request_id):
-        raise InvalidRequest(f"request_id takes at most {MAX_ID_LENGTH} visible ASCII characters.", "options.request_id")
-    if options.HasField("priority") and not LOW <= options.priority <= HIGH:
-        raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
-    if len(options.user) > MAX_USER_LENGTH:
-        raise InvalidRequest(f"user takes at most {MAX_USER_LENGTH} characters.", "options.user")
-    if options.fallback not in _FALLBACK_POLICIES:
-        raise InvalidRequest("fallback is none of the known policies.", "options.fallback")
-    if options.resume not in _RESUME_POLICIES:
-        raise InvalidRequest("resume is none of the known policies.", "options.resume")
-
-
-def _is_id(name: str) -> bool:
-    return len(name) <= MAX_ID_LENGTH and name.isascii() and name.isprintable() and " " not in name
-
-
-def _is_trace(name: str, value: str) -> bool:
-    return name in ("traceparent", "tracestate") and len(value) <= MAX_TRACE_LENGTH
-
-
-def _error_bytes(context: Context) -> int:
-    """How much of an upstream's error the caller can take; our own facade says, stock clients get the safe default."""
-    for name, value in context.metadata:
-        if name == "x-lexora-error-bytes" and value.isdigit():
-            return min(int(value), 1024 * 1024)
-    return DEFAULT_ERROR_BYTES
 
 
 _GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {

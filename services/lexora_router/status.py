@@ -136,13 +136,17 @@ def retry_delay(error: RouterError) -> float | None:
     return None
 
 
-def internal_status(request_id: str) -> status_pb2.Status:
-    """The status of a bug: no exception text, but an identity to look for in the log."""
+def internal_status(receipt: common_pb2.Receipt) -> status_pb2.Status:
+    """The status of a bug: no exception text, but an identity to look for in the log, and where the client stands."""
+    request_id = receipt.request_id
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"request_id": request_id})
+    known = common_pb2.Receipt(request_id=request_id)
+    if receipt.HasField("rate_limit"):
+        known.rate_limit.CopyFrom(receipt.rate_limit)
     return status_pb2.Status(
         code=code_pb2.INTERNAL,
         message=f"Internal error; the log has it under request id {request_id}.",
-        details=[_pack(info), _pack(common_pb2.Receipt(request_id=request_id))],
+        details=[_pack(info), _pack(known)],
     )
 
 

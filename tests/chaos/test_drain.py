@@ -22,6 +22,7 @@ from tests.support import wire
 from tests.support.servers import Gateway, Simulator, base_config
 
 STREAMS = 100
+LEFT = 7  # requests that the rate limit leaves beyond them
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ async def under_way(engine: Simulator, count: int) -> None:
 
 
 async def test_sigterm_under_100_streams(engine: Simulator, tmp_path: Path) -> None:
-    with Gateway(config(engine), tmp_path) as gateway:
+    limits = {"rate_limit": {"enabled": True, "default_rate": 0.001, "default_burst": STREAMS + LEFT}}
+    with Gateway(config(engine) | limits, tmp_path) as gateway:
         async with client(gateway.http) as http:
             streams = [asyncio.create_task(stream(http, body(MODEL, 100))) for _ in range(STREAMS)]
             await under_way(engine, STREAMS)
@@ -65,6 +67,7 @@ async def refused_everywhere(gateway: Gateway, http: httpx.AsyncClient) -> None:
     refused = await http.post(CHAT, json=body(MODEL, 1))
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["x-ratelimit-remaining-requests"] == str(LEFT), "the limits are told"
     for path, status in (("/health", 503), ("/health/ready", 503), ("/health/live", 200)):
         assert (await http.get(path)).status_code == status
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
@@ -76,6 +79,7 @@ async def refused_everywhere(gateway: Gateway, http: httpx.AsyncClient) -> None:
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     trailers = dict(error.value.trailing_metadata() or ())
     assert int(trailers["grpc-retry-pushback-ms"]) > 0
+    assert trailers["x-ratelimit-remaining-requests"] == str(LEFT), "and nothing is charged"
     details = Status.FromString(trailers["grpc-status-details-bin"]).details
     info, hint = ErrorInfo(), RetryInfo()
     assert any(detail.Unpack(info) for detail in details)

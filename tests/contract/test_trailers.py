@@ -99,7 +99,7 @@ def with_a_spare(url: str) -> Config:
     main = {"url": f"http://127.0.0.1:{closed_port()}", "models": ["m"], "fallback_backends": ["spare"]}
     backends = {"main": main, "spare": {"url": url, "models": ["m"]}}
     routing = {"default_backend": "main", "backends": backends}
-    return Config.model_validate({"routing": routing, "retry": {"max_retries": 0}})
+    return Config.model_validate({"routing": routing, "retry": {"max_retries": 0}, "rate_limit": {"enabled": False}})
 
 
 async def test_a_fallback_is_told_with_answers_and_with_failures(engine: LoopEngine) -> None:

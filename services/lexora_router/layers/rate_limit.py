@@ -1,55 +1,86 @@
 """What a tenant may ask per second and per minute."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from lexora_router.errors import RateLimited, RouterError
 from lexora_router.handler import BucketState, Call, Emit, Handler, RateLimitState
-from lexora_router.policy.rate_limiter import Decision, Quota, RateLimiter
+from lexora_router.policy.rate_limiter import Decision, Quota, RateLimiter, Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Charges the tenants of calls, and writes into the receipts where they stand.
+
+    `tier` of a tenant by its name; tokens that a call takes in, and those that it may use in all; `clock` is monotonic, in
+    seconds.
+    """
+
+    limiter: RateLimiter
+    tier: Callable[[str], str]
+    input_estimate: Callable[[Call], int]
+    total_estimate: Callable[[Call], int]
+    clock: Callable[[], float]
+
+    def admit(self, call: Call) -> Reservation | None:
+        """Charge a request and the tokens that it may use; None where these are not limited. Raises RateLimited."""
+        return self._charge(call, self.total_estimate(call))
+
+    def count(self, call: Call) -> None:
+        """Charge a request that is refused before anything is done for it: no tokens. Raises RateLimited."""
+        self._charge(call, 0)
+
+    def show(self, call: Call) -> None:
+        """Charge nothing."""
+        tenant = call.tenant
+        call.receipt.rate_limit = _state(*self.limiter.standing(tenant, self.clock(), tier=self.tier(tenant)))
+
+    def settle(self, reservation: Reservation, used: int | None) -> None:
+        """Charge the tokens really used instead of those reserved; None: nobody knows, these stand."""
+        reservation.settle(used, self.clock())
+
+    def _charge(self, call: Call, tokens: int) -> Reservation | None:
+        tenant = call.tenant
+        decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant))
+        call.receipt.rate_limit = _state(decision.requests, decision.tokens)
+        if not decision.allowed:
+            raise _refusal(tenant, decision)
+        return decision.reservation
 
 
 class RateLimit:
     """Refuses calls over the limit; reserves an estimate of tokens at entry and settles with what was really used."""
 
-    def __init__(
-        self,
-        inner: Handler,
-        *,
-        limiter: RateLimiter,
-        tier: Callable[[str], str],
-        estimate: Callable[[Call], int],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, inner: Handler, *, meter: Meter) -> None:
         self._inner = inner
-        self._limiter = limiter
-        self._tier = tier
-        self._estimate = estimate
-        self._clock = clock
+        self._meter = meter
 
     async def __call__(self, call: Call, emit: Emit) -> None:
         """Serve the call if it is within the limits."""
-        tenant = call.tenant
-        decision = self._limiter.check(tenant, self._estimate(call), self._clock(), tier=self._tier(tenant))
-        call.receipt.rate_limit = _state(decision)
-        if not decision.allowed:
-            raise _refusal(tenant, decision)
-        refused = False
+        reservation = self._meter.admit(call)
+        whole = refused = False
         try:
             await self._inner(call, emit)
+            whole = True
         except RouterError:
             refused = True
             raise
         finally:
-            if decision.reservation is not None:
-                decision.reservation.settle(_used(call, refused=refused), self._clock())
+            if reservation is not None:
+                self._meter.settle(reservation, self._used(call, whole=whole, refused=refused))
 
-
-def _used(call: Call, *, refused: bool) -> int | None:
-    """Tokens that the call has cost; None: nobody knows. What no engine took on costs nothing."""
-    receipt = call.receipt
-    if receipt.usage is not None:
-        return receipt.usage.input_tokens + receipt.usage.output_tokens
-    begun = receipt.first_event_at or (receipt.dispatched_at and not refused)
-    return None if begun else 0
+    def _used(self, call: Call, *, whole: bool, refused: bool) -> int | None:
+        """Tokens that the call has cost; None: nobody knows. What no engine took on costs nothing."""
+        receipt = call.receipt
+        usage = receipt.usage
+        if usage is not None:
+            # An engine that was interrupted has counted up to its last word on usage, which may be its first.
+            output = usage.output_tokens if whole else max(usage.output_tokens, receipt.events)
+            return usage.input_tokens + output
+        if not (receipt.first_event_at or receipt.events or (receipt.dispatched_at and not refused)):
+            return 0
+        # Of a whole answer that was not counted an event may be many tokens; of an interrupted one these are surely spent.
+        return None if whole or not call.stream else self._meter.input_estimate(call) + receipt.events
 
 
 def _refusal(tenant: str, decision: Decision) -> RateLimited:
@@ -62,9 +93,9 @@ def _refusal(tenant: str, decision: Decision) -> RateLimited:
     return RateLimited(message, decision.retry_after, f"user:{tenant}")
 
 
-def _state(decision: Decision) -> RateLimitState:
-    return RateLimitState(_bucket(decision.requests), _bucket(decision.tokens))
+def _state(requests: Quota, tokens: Quota | None) -> RateLimitState:
+    return RateLimitState(_bucket(requests), None if tokens is None else _bucket(tokens))
 
 
-def _bucket(quota: Quota | None) -> BucketState | None:
-    return None if quota is None else BucketState(quota.limit, quota.remaining, quota.reset)
+def _bucket(quota: Quota) -> BucketState:
+    return BucketState(quota.limit, quota.remaining, quota.reset)

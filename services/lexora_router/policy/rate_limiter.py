@@ -1,7 +1,7 @@
 """How much each user may ask: requests per second and tokens per minute, a pair of token buckets per user."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, floor
 from typing import Literal, NamedTuple
@@ -102,7 +102,7 @@ class Reservation:
 class Decision:
     """Whether a call may go on; if not, after how many seconds it might, and which dimension stands in the way.
 
-    `tokens` is None where tokens are not limited. `reservation` is there when the call is allowed and tokens are limited.
+    `tokens` is None where tokens are not limited. `reservation` is there when tokens are charged.
     """
 
     allowed: bool
@@ -141,17 +141,17 @@ class RateLimiter:
         self._max_users = max_users
 
     def check(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
-        """Charge one request and an estimate of its tokens, both or neither."""
+        """Charge one request and an estimate of its tokens, both or neither; 0 tokens: the request alone."""
         buckets = self._find(user[:MAX_USER_LENGTH], tier, now)
         requests = buckets.requests
         bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
-        tokens = min(max(tokens, 1), MAX_TOKENS)
+        tokens = min(max(tokens, 0), MAX_TOKENS)
         wait = requests.wait(1, now)
-        tokens_wait = 0.0 if bucket is None else bucket.wait(min(tokens, bucket.burst), now)
+        tokens_wait = 0.0 if bucket is None or not tokens else bucket.wait(min(tokens, bucket.burst), now)
         reservation = None
         if not wait and not tokens_wait:
             requests.take(1, now)
-            if bucket is not None:
+            if bucket is not None and tokens:
                 bucket.reserve(tokens, now)
                 reservation = Reservation(buckets, tokens)
         exceeded: Dimension = "requests" if wait >= tokens_wait else "tokens"
@@ -164,6 +164,12 @@ class RateLimiter:
             exceeded=exceeded if longest else None,
             reservation=reservation,
         )
+
+    def standing(self, user: str, now: float, *, tier: str = "") -> tuple[Quota, Quota | None]:
+        """Where a user stands in requests and, where they are limited, in tokens; nothing is charged."""
+        buckets = self._find(user[:MAX_USER_LENGTH], tier, now)
+        bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
+        return _quota(buckets.requests, now), None if bucket is None else _quota(bucket, now)
 
     def _find(self, user: str, tier: str, now: float) -> _Buckets:
         limits = self._rules.limits(user, tier)
@@ -190,17 +196,6 @@ class RateLimiter:
             if len(users) < self._max_users:
                 return True
         return False
-
-
-def headers(decision: Decision) -> Iterator[tuple[str, str]]:
-    """Yield OpenAI's `x-ratelimit-*` headers, and `retry-after` (whole seconds, at least 1) for a call that was refused."""
-    if not decision.allowed:
-        yield "retry-after", str(max(1, ceil(decision.retry_after)))
-    for name, quota in (("requests", decision.requests), ("tokens", decision.tokens)):
-        if quota is not None:
-            yield f"x-ratelimit-limit-{name}", str(quota.limit)
-            yield f"x-ratelimit-remaining-{name}", str(quota.remaining)
-            yield f"x-ratelimit-reset-{name}", duration(quota.reset)
 
 
 def duration(seconds: float) -> str:

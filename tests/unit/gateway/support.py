@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 from fastapi import FastAPI
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
@@ -53,6 +54,8 @@ class ScriptedRouter:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any, CallContext]] = []
+        self.counted: list[GenerateRequest] = []  # without an input: what the facade refused by itself
+        self.refusal = failure(3, "One of chat, completion and openai must be set.", ErrorInfo(reason="INVALID_REQUEST"))
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
         self.active = 0
@@ -66,6 +69,9 @@ class ScriptedRouter:
         self.recent: RecentCallsResponse | Exception = RecentCallsResponse()
 
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
+        if request.WhichOneof("input") is None:
+            self.counted.append(request)
+            raise self.refusal
         self.asked.append(("generate", request, context))
         result = await self._watched(self.generates(self))
         assert isinstance(result, GenerateResponse)

@@ -18,8 +18,9 @@ from lexora_router.errors import (
     UpstreamTimeout,
 )
 from lexora_router.handler import Call, Emit, Frames, Handler, Head, Target
+from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
-from lexora_router.pipeline import Limiting, Parts, build
+from lexora_router.pipeline import Parts, build
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
 from lexora_router.policy.retry_budget import RetryBudget
@@ -52,6 +53,10 @@ class Routes:
         raise ModelNotFound(model)
 
 
+def meter(**limits: Any) -> Meter:
+    return Meter(RateLimiter(Rules(Limits(**limits)), now()), lambda _: "", lambda _: 1, lambda _: 1, now)
+
+
 NO_RETRY = RetrySettings(0, Backoff(), respect_retry_after=True, max_retry_after=60.0)
 
 
@@ -62,7 +67,7 @@ def parts(*targets: Target, **changes: Any) -> Parts:
         "pools": {},
         "retry": NO_RETRY,
         "budgets": {target.backend: RetryBudget() for target in targets},
-        "limiting": None,
+        "meter": None,
         "fallback_on_rate_limit": None,
         "clock": now,
     }
@@ -173,13 +178,12 @@ async def test_without_retries_fallback_and_limits_those_layers_are_left_out() -
 
 @jumping
 async def test_the_order_of_the_layers() -> None:
-    limiting = Limiting(RateLimiter(Rules(), now()), lambda _: "", lambda _: 1)
     names = []
-    handler: Any = build(parts(make_target(), retry=RETRY, limiting=limiting, fallback_on_rate_limit=True))
+    handler: Any = build(parts(make_target(), retry=RETRY, meter=meter(), fallback_on_rate_limit=True))
     while hasattr(handler, "_inner"):
         names.append(type(handler).__name__)
         handler = handler._inner
-    expected = ["Observe", "Deadline", "Resolve", "RateLimit", "Fallback", "Admission", "Retry", "Balance", "EngineTimeouts"]
+    expected = ["Observe", "Deadline", "RateLimit", "Resolve", "Fallback", "Admission", "Retry", "Balance", "EngineTimeouts"]
     assert [name for name in names if name in expected] == expected
 
 
@@ -239,14 +243,29 @@ async def test_a_full_queue_falls_back_without_a_wait() -> None:
 
 @jumping
 async def test_a_refused_call_costs_the_tenant_s_requests_and_nothing_else() -> None:
-    limiter = RateLimiter(Rules(Limits(rate=1.0, burst=2)), now())
-    handler, endpoint, recorder = pipeline(HEAD, A, limiting=Limiting(limiter, lambda _: "", lambda _: 1))
+    handler, endpoint, recorder = pipeline(HEAD, A, meter=meter(rate=1.0, burst=2))
     for _ in range(2):
         await handler(make_call(started=now()), Client())
     with pytest.raises(RateLimited):
         await handler(make_call(started=now()), Client())
     assert len(endpoint.calls) == 2
     assert recorder.statuses == [200, 200, 429]
+
+
+@jumping
+async def test_calls_for_an_unknown_model_are_limited_and_cost_no_tokens() -> None:
+    handler, endpoint, recorder = pipeline(meter=meter(rate=1.0, burst=2, tokens_per_minute=600))
+    for left in (1, 0):
+        call = make_call(model="ghost", started=now())
+        with pytest.raises(ModelNotFound):
+            await handler(call, Client())
+        assert call.receipt.rate_limit is not None
+        assert call.receipt.rate_limit.requests is not None
+        assert call.receipt.rate_limit.tokens is not None
+        assert (call.receipt.rate_limit.requests.remaining, call.receipt.rate_limit.tokens.remaining) == (left, 599)
+    with pytest.raises(RateLimited):
+        await handler(make_call(model="ghost", started=now()), Client())
+    assert (endpoint.calls, recorder.statuses) == ([], [404, 404, 429])
 
 
 @jumping

@@ -62,11 +62,10 @@ class FakeContext:
         self.timeout = timeout
 
 
-def service(*steps: Step, max_body_bytes: int = 10_000) -> tuple[RouterService, Scripted]:
+def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[RouterService, Scripted]:
     pipeline = Scripted(*steps)
-    made = RouterService(
-        pipeline, cast("Overview", FakeOverview()), recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now
-    )
+    overview = cast("Overview", FakeOverview())
+    made = RouterService(pipeline, overview, recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now, **more)
     return made, pipeline
 
 

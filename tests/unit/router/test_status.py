@@ -169,12 +169,17 @@ def test_an_engine_s_error_event_is_carried() -> None:
 
 
 def test_a_bug_shows_its_id_and_nothing_else() -> None:
-    status = internal_status("id-7")
+    known = Receipt(request_id="id-7", backend="main", endpoint="http://secret:1")
+    known.rate_limit.requests.limit = 20
+    status = internal_status(known)
     assert status.code == code_pb2.INTERNAL
     assert "id-7" in status.message
     info = detail(status, ErrorInfo)
     assert info is not None
     assert dict(info.metadata) == {"request_id": "id-7"}
+    told = detail(status, Receipt)
+    assert told is not None
+    assert (told.request_id, told.rate_limit.requests.limit, told.endpoint) == ("id-7", 20, "")
 
 
 def detail(status: status_pb2.Status, kind: type[M]) -> M | None:

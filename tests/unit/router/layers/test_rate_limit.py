@@ -2,16 +2,18 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
 
 from lexora_router.errors import RateLimited, UpstreamBroken
 from lexora_router.handler import BucketState, Call, Emit, Frames, Usage
-from lexora_router.layers.rate_limit import RateLimit
+from lexora_router.layers.rate_limit import Meter, RateLimit
 from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
-ESTIMATE = 100
+ESTIMATE, INPUT = 100, 10
 
 
 class Engine(Scripted):
@@ -25,6 +27,7 @@ class Engine(Scripted):
         async def seen(event: Any) -> None:
             call.receipt.first_event_at = now()
             call.receipt.usage = self.usage
+            call.receipt.events += isinstance(event, Frames)
             await emit(event)
 
         await super().__call__(call, seen)
@@ -35,8 +38,8 @@ def limited(*steps: Step, usage: Usage | None = None, rules: Rules | None = None
     limiter = RateLimiter(rules or Rules(Limits(**fields)), now())
     inner = Engine(*steps, usage=usage)
     tiers = {"golden": "gold"}
-    layer = RateLimit(inner, limiter=limiter, tier=lambda name: tiers.get(name, ""), estimate=lambda _: ESTIMATE, clock=now)
-    return layer, inner
+    meter = Meter(limiter, lambda name: tiers.get(name, ""), lambda _: INPUT, lambda _: ESTIMATE, now)
+    return RateLimit(inner, meter=meter), inner
 
 
 async def ask(layer: RateLimit, **changes: Any) -> Call:
@@ -150,8 +153,9 @@ async def test_more_than_the_estimate_is_charged_as_a_debt() -> None:
     ("steps", "usage", "left"),
     [
         ([UpstreamBroken("x")], None, 600),  # never reached an engine's answer
-        ([*STREAMING, UpstreamBroken("x")], None, 500),  # nobody knows: the estimate stands
+        ([*STREAMING, UpstreamBroken("x")], None, 589),  # what went in, and one event
         ([*STREAMING, UpstreamBroken("x")], Usage(5, 5), 590),
+        ([*STREAMING, Frames(b"b"), Frames(b"c"), UpstreamBroken("x")], Usage(5, 1), 592),  # counted at its begin only
     ],
 )
 @jumping
@@ -165,8 +169,8 @@ async def test_a_failed_call_is_charged_for_what_it_used(steps: list[Step], usag
 
 @pytest.mark.parametrize(
     ("before", "usage", "left"),
-    [([], None, 600), (STREAMING, None, 500), (STREAMING, Usage(10, 2), 588)],
-    ids=["while waiting", "while streaming", "while streaming, usage known"],
+    [([], None, 600), (STREAMING, None, 589), (STREAMING, Usage(10, 2), 588), (STREAMING, Usage(10, 0), 589)],
+    ids=["while waiting", "while streaming", "while streaming, usage known", "while streaming, usage of the input known"],
 )
 @jumping
 async def test_a_client_that_leaves_is_charged_for_what_it_used(before: list[Step], usage: Usage | None, left: int) -> None:
@@ -197,9 +201,20 @@ async def test_a_refused_call_reserves_nothing() -> None:
 
 
 @jumping
-async def test_a_client_that_leaves_an_engine_at_work_is_charged_the_estimate() -> None:
+async def test_a_whole_stream_that_nobody_counted_costs_the_estimate() -> None:
+    layer, inner = limited(*STREAMING, **TOKENS)
+    await ask(layer)
+    inner.steps = []
+    assert await tokens_left(layer) == 500
+
+
+@pytest.mark.parametrize(("stream", "left"), [(True, 590), (False, 500)])
+@jumping
+async def test_a_client_that_leaves_an_engine_at_work_is_charged_its_input_or_all_that_may_have_been_made(
+    stream: bool, left: int
+) -> None:
     layer, inner = limited(HANG, **TOKENS)
-    call = make_call()
+    call = make_call(stream=stream)
     task = asyncio.create_task(layer(call, Client()))
     await inner.begun()
     call.receipt.dispatched_at = now()
@@ -207,4 +222,27 @@ async def test_a_client_that_leaves_an_engine_at_work_is_charged_the_estimate() 
     with pytest.raises(asyncio.CancelledError):
         await task
     inner.steps = []
-    assert await tokens_left(layer) == 500
+    assert await tokens_left(layer) == left
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from([None, 0, 3, 40]), st.booleans()), max_size=20))
+def test_an_interrupted_stream_costs_what_was_surely_spent_and_never_more_than_is_known(
+    streams: list[tuple[int, int | None, bool]],
+) -> None:
+    """Events seen, output that the engine counted last, and whether the client or the engine ended it."""
+
+    @jumping
+    async def play() -> None:
+        layer, inner = limited(rate=1000.0, burst=1000, tokens_per_minute=60_000_000)
+        before = await tokens_left(layer)
+        spent = 0
+        for events, counted, gone in streams:
+            inner.usage = None if counted is None else Usage(INPUT, counted)
+            inner.steps = [HEAD, *[Frames(b"a")] * events, asyncio.CancelledError() if gone else UpstreamBroken("x")]
+            with pytest.raises((asyncio.CancelledError, UpstreamBroken)):
+                await ask(layer)
+            spent += INPUT + max(events, counted or 0)
+        inner.steps = []
+        assert before - await tokens_left(layer) == spent
+
+    play()

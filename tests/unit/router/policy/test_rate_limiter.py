@@ -14,7 +14,6 @@ from lexora_router.policy.rate_limiter import (
     RateLimiter,
     Rules,
     duration,
-    headers,
 )
 
 
@@ -240,33 +239,25 @@ def test_no_room_for_anybody_is_refused(max_users: int) -> None:
         limiter().configure(Rules(), max_users=max_users)
 
 
-def test_headers_of_an_admitted_call() -> None:
-    decision = limiter(Limits(10, 20, 60_000)).check("a", 6000, 0)
-    assert dict(headers(decision)) == {
-        "x-ratelimit-limit-requests": "20",
-        "x-ratelimit-remaining-requests": "19",
-        "x-ratelimit-reset-requests": "100ms",
-        "x-ratelimit-limit-tokens": "60000",
-        "x-ratelimit-remaining-tokens": "54000",
-        "x-ratelimit-reset-tokens": "6s",
-    }
+def test_where_a_user_stands_is_told_without_a_charge() -> None:
+    rates = limiter(Limits(1, 5, 600))
+    assert rates.standing("a", 0) == (Quota(5, 5, 0), Quota(600, 600, 0))
+    rates.check("a", 100, 0)
+    for _ in range(10):
+        assert rates.standing("a", 0) == (Quota(5, 4, 1), Quota(600, 500, 10))
+    assert rates.standing("a", 1, tier="none such") == (Quota(5, 5, 0), Quota(600, 510, 9))
+    assert limiter().standing("a", 0) == (Quota(20, 20, 0), None)
 
 
-def test_headers_of_a_refused_call() -> None:
-    rates = limiter(Limits(0.4, 1))
-    rates.check("a", 0, 0)
-    assert dict(headers(rates.check("a", 0, 0))) == {
-        "retry-after": "3",
-        "x-ratelimit-limit-requests": "1",
-        "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": "2.5s",
-    }
-
-
-def test_a_retry_after_is_never_zero() -> None:
-    rates = limiter(Limits(1000, 1))
-    rates.check("a", 0, 0)
-    assert dict(headers(rates.check("a", 0, 0)))["retry-after"] == "1"
+def test_a_request_without_tokens_is_let_in_while_tokens_are_owed() -> None:
+    rates = limiter(Limits(1, 3, 600))
+    first = rates.check("a", 600, 0)
+    settle(first, 6000, 0)
+    decision = rates.check("a", 0, 0)
+    assert (decision.allowed, decision.reservation, decision.requests.remaining) == (True, None, 1)
+    assert decision.tokens is not None
+    assert decision.tokens.remaining == 0
+    assert rates.check("a", 1, 0).exceeded == "tokens"
 
 
 @pytest.mark.parametrize(

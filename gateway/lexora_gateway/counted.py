@@ -1,0 +1,50 @@
+"""What the facade refuses by itself is a request all the same: the router counts it, and says where its user stands."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lexora.v1.common_pb2 import CallOptions
+from lexora.v1.router_pb2 import GenerateRequest
+from lexora_gateway.details import details_of
+from lexora_gateway.errors import Failure, from_status
+from lexora_gateway.headers import receipt_headers
+from lexora_gateway.router_port import CallContext, RouterPort, RouterStatusError
+
+_MAX_USER = 256
+_SECONDS = 5.0
+
+
+class _Named(msgspec.Struct, gc=False):
+    user: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Named).decode
+
+
+async def counted(router: RouterPort, failure: Failure, request_id: str, body: bytes) -> Failure:
+    """The failure with the headers of the user's limits, or, when these are used up, the refusal that takes its place.
+
+    `body` is what was read of the request. A call without an input is one that the router refuses, and counts.
+    """
+    options = CallOptions(request_id=request_id, user=_user_in(body))
+    try:
+        await router.generate(GenerateRequest(options=options), CallContext(timeout=_SECONDS))
+    except RouterStatusError as error:
+        details = details_of(error.status)
+        if details.reason == "RATE_LIMITED":
+            limited = from_status(error.status, request_id)
+            # What is left of a body that was not read to its end must not be taken for the next request.
+            limited.headers += [header for header in failure.headers if header[0] == b"connection"]
+            return limited
+        if details.receipt is not None:
+            failure.headers += receipt_headers(details.receipt)
+    return failure
+
+
+def _user_in(body: bytes) -> str:
+    """The user that a JSON body names, whatever else is wrong with it; empty when none can be read."""
+    try:
+        return (_decode(body).user or "")[:_MAX_USER]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""

@@ -1,0 +1,33 @@
+"""Who asks, of requests that may be too broken to become a call."""
+
+import msgspec
+
+from lexora.v1 import embed_pb2, models_pb2, router_pb2
+
+Request = router_pb2.GenerateRequest | router_pb2.StreamRequest | embed_pb2.EmbedRequest | models_pb2.ClassifyRequest
+
+
+class _Named(msgspec.Struct, gc=False):
+    user: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Named).decode
+
+
+def user_of(request: Request) -> str:
+    """The user that a request names in its options, else in its JSON, whatever else is wrong there; empty if unreadable."""
+    if request.options.user:
+        return request.options.user
+    try:
+        return _decode(_json_of(request)).user or ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def _json_of(request: Request) -> bytes | str:
+    match request:
+        case models_pb2.ClassifyRequest():
+            return b""
+        case embed_pb2.EmbedRequest():
+            return request.extra_json
+    return request.openai.body or request.chat.extra_json or request.completion.extra_json

@@ -1,0 +1,36 @@
+"""What surrounds a call, and what of it the router reads."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+# Longer ones would only make the engine refuse the head of its request.
+MAX_TRACE_LENGTH = 2048
+# What fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest.
+DEFAULT_ERROR_BYTES = 3072
+
+
+class Context(Protocol):
+    """What surrounds a call: metadata (lower-case names) and the seconds left until its deadline, None for no limit."""
+
+    @property
+    def metadata(self) -> Iterable[tuple[str, str]]: ...  # noqa: D102
+
+    @property
+    def timeout(self) -> float | None: ...  # noqa: D102
+
+
+def trace_of(context: Context) -> tuple[tuple[str, str], ...]:
+    """The trace headers, each at most once, without those that are too long."""
+    return tuple({name: value for name, value in context.metadata if _is_trace(name, value)}.items())
+
+
+def error_bytes(context: Context) -> int:
+    """How much of an upstream's error the caller can take; our own facade says, stock clients get the safe default."""
+    for name, value in context.metadata:
+        if name == "x-lexora-error-bytes" and value.isdigit():
+            return min(int(value), 1024 * 1024)
+    return DEFAULT_ERROR_BYTES
+
+
+def _is_trace(name: str, value: str) -> bool:
+    return name in ("traceparent", "tracestate") and len(value) <= MAX_TRACE_LENGTH
