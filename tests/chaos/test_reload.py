@@ -173,6 +173,10 @@ async def test_a_used_up_bucket_stays_used_up(engines: tuple[Simulator, Simulato
             await applied(gateway, wanted)
             assert (await http.post(CHAT, json=asked)).status_code == 429
             assert (await http.post(CHAT, json=asked | {"user": "carol"})).status_code == 200
+            wanted["rate_limit"]["enabled"] = False
+            await applied(gateway, wanted)
+            for answer in (await http.post(CHAT, json=asked), await http.post(CHAT, json=asked | {"model": 5})):
+                assert (answer.status_code, "x-ratelimit-limit-requests" in answer.headers) in ((200, False), (400, False))
 
 
 def test_sighup_loads_the_file_and_names_what_needs_a_restart(engines: tuple[Simulator, Simulator], tmp_path: Path) -> None:
