@@ -9,11 +9,12 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from lexora.v1 import models_pb2
+from lexora.v1.calls_pb2 import RecentCallsRequest
 from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
 from lexora.v1.reload_pb2 import ReloadReport, ReloadResult
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_gateway.asgi import headers_of
-from lexora_gateway.errors import Refused, model_not_found
+from lexora_gateway.errors import Refused, invalid, model_not_found
 from lexora_gateway.message_json import as_json
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # These calls answer from memory or from bounded probes; a router that is silent for longer is in trouble.
 CONTROL_TIMEOUT = 10.0
+# Of a number in a query; more would not fit into the contract's int32.
+MAX_DIGITS = 9
 
 Metrics = Callable[[], tuple[bytes, str]]
 
@@ -59,6 +62,7 @@ class Control:
         get("/health/live", self.live, "The process serves", "service", {"status": "alive"})
         get("/health/ready", self.ready, "Some backend answers", "service", {"status": "ready"})
         get("/stats", self.stats, "Counters since the start", "service", examples.STATS)
+        get("/stats/recent", self.recent, "The calls that finished last; `limit` says how many", "service", examples.RECENT)
         get("/metrics", self.metrics, "Metrics for Prometheus", "service", None)
 
     async def models(self, request: Request) -> Response:
@@ -97,6 +101,11 @@ class Control:
         """The router's counters and gauges."""
         return JSONResponse(stats_json(await self._router.get_stats(GetStatsRequest(), self._context(request))))
 
+    async def recent(self, request: Request) -> Response:
+        """The calls that finished last, the latest first; at most `limit` (50, when absent or 0)."""
+        asked = RecentCallsRequest(limit=_limit(request.query_params.get("limit", "0")))
+        return JSONResponse(as_json(await self._router.recent_calls(asked, self._context(request))))
+
     async def metrics(self) -> Response:
         """Prometheus' text format."""
         body, content_type = self._metrics()
@@ -116,6 +125,13 @@ class Control:
     def _context(self, request: Request) -> CallContext:
         headers = headers_of(request.scope)
         return context_of(headers, timeout_of(headers, CONTROL_TIMEOUT) or CONTROL_TIMEOUT)
+
+
+def _limit(text: str) -> int:
+    """How many calls are asked for; 0: as many as the router likes."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+        raise Refused(invalid("limit must be a whole number, 0 or more.", "limit"))
+    return int(text)
 
 
 def stats_json(response: GetStatsResponse) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
 from lexora_router.telemetry.lag import LoopLag
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics
+from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadCollector, ReloadLog
 from lexora_router.telemetry.stats import Stats
 
@@ -37,9 +38,9 @@ class RouterApp:
         clock = time.monotonic  # finer than uvloop's own clock, and the same origin
         self.registry = _registry()
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
-        self._stats = Stats(self._label)
-        recorders = (self._stats, Metrics(self.registry, self._label), AccessLog())
-        self._lasting = Lasting(self._limiter, recorders, clock)
+        self._stats, recent = Stats(self._label, clock()), RecentCalls()
+        recorders = (self._stats, recent, Metrics(self.registry, self._label), AccessLog())
+        self._lasting = Lasting(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._lasting, None, self._on_probe)
         self._retired: list[Assembly] = []
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
@@ -47,7 +48,7 @@ class RouterApp:
         self.registry.register(ReloadCollector(self.reloads))
         self.registry.register(ProcessFacts())
         self._lag = LoopLag(self.registry, clock)
-        self._overview = Overview(lambda: self._assembly, self._stats, self.reloads, clock=clock)
+        self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
         self.service = RouterService(
             self._assembly.pipeline,
             self._overview,

@@ -16,6 +16,7 @@ from lexora_router.config import Config
 from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
+from lexora_router.layers.timeouts import Gaps, untold
 from lexora_router.pipeline import Parts, build
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import RateLimiter
@@ -32,6 +33,7 @@ class Lasting:
     limiter: RateLimiter
     recorders: tuple[Recorder, ...]
     clock: Callable[[], float]
+    gaps: Gaps = untold
 
 
 class Assembly:
@@ -133,6 +135,7 @@ class Assembly:
         return Parts(
             routes=self.routes,
             recorders=lasting.recorders,
+            gaps=lasting.gaps,
             pools={name: backend.pool for name, backend in self.backends.items()},
             retry=RetrySettings(
                 retry.max_retries,

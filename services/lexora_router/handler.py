@@ -34,11 +34,16 @@ class Receipt:
     events: int = 0  # streamed so far: about as many as tokens, before usage is known
     fallback: str = ""
     resumed: str = ""
-    lost_tokens: int = 0  # made by engines that died, and made again
+    lost_tokens: int = 0  # made by attempts that failed, and made again
     rate_limit: "RateLimitState | None" = None
     dispatched_at: float = 0.0
     first_event_at: float = 0.0
     finished_at: float = 0.0
+
+    @property
+    def made(self) -> int:
+        """Output tokens of the answer so far, without lost ones: as counted, else about as many as events were streamed."""
+        return self.usage.output_tokens if self.usage is not None else max(self.events - self.lost_tokens, 0)
 
 
 @dataclass(slots=True, frozen=True)

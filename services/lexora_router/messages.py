@@ -18,6 +18,7 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
         usage=usage_message(receipt.usage),
         fallback=receipt.fallback,
         resumed=receipt.resumed,
+        lost_tokens=receipt.lost_tokens,
     )
     if receipt.rate_limit is not None:
         _fill_bucket(message.rate_limit.requests, receipt.rate_limit.requests)

@@ -1,17 +1,20 @@
-"""Answers to the questions about the router itself: models, health, statistics."""
+"""Answers to the questions about the router itself: models, health, statistics, recent calls."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from lexora.v1 import models_pb2, reload_pb2, stats_pb2
+from lexora.v1 import calls_pb2, models_pb2, reload_pb2, stats_pb2
 from lexora_router.assembly import Assembly
 from lexora_router.backends.backend import Backend, Health
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.routes import RoutableModel
 from lexora_router.policy.breaker import State
+from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog, Result
 from lexora_router.telemetry.stats import Stats
+from lexora_router.telemetry_messages import recent_call_message, stats_message
 from lexora_router.version import __version__
 
 _STATUS = {
@@ -41,12 +44,21 @@ class Overview:
     """Reads the router's state; changes nothing."""
 
     def __init__(
-        self, assembly: Callable[[], Assembly], stats: Stats, reloads: ReloadLog, *, clock: Callable[[], float]
+        self,
+        assembly: Callable[[], Assembly],
+        stats: Stats,
+        recent: RecentCalls,
+        reloads: ReloadLog,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._assembly = assembly
         self._stats = stats
+        self._recent = recent
         self._reloads = reloads
         self._clock = clock
+        self._wall_clock = wall_clock
         self._started = clock()
 
     async def default_model(self) -> str:
@@ -98,34 +110,26 @@ class Overview:
         )
 
     def stats(self) -> stats_pb2.GetStatsResponse:
-        """Counters since the start, gauges of now."""
-        stats, now, backends = self._stats, self._clock(), self._assembly().backends
+        """Counters since the start, distributions of the last minutes, gauges of now."""
+        now, backends = self._clock(), self._assembly().backends
         endpoints = [endpoint for backend in backends.values() for endpoint in backend.endpoints]
-        return stats_pb2.GetStatsResponse(
-            total_requests=stats.total,
-            successful_requests=stats.succeeded,
-            failed_requests=stats.failed,
-            cancelled_requests=stats.cancelled,
-            success_rate=stats.success_rate,
-            total_tokens_input=stats.tokens_input,
-            total_tokens_output=stats.tokens_output,
-            total_retries=stats.retries,
-            average_duration_seconds=stats.seconds / stats.total if stats.total else 0.0,
-            requests_per_endpoint=stats.per_path,
-            requests_per_model=stats.per_model,
-            requests_per_backend=stats.per_backend,
-            errors_by_type=stats.errors,
-            active_requests=stats.active,
-            in_flight=_sums((endpoint.address, endpoint.in_flight) for endpoint in endpoints),
-            uptime_seconds=now - self._started,
-            last_reload=self.last_reload(),
-            total_fallbacks=stats.fallbacks,
-            total_resumed=stats.resumed,
-            rejected_by_reason=stats.rejected,
-            queue_depth={name: backend.pool.waiting for name, backend in backends.items()},
-            limits=_sums((endpoint.address, endpoint.limit) for endpoint in endpoints if endpoint.limit is not None),
-            breakers=_breakers(endpoints, now),
+        told = stats_message(self._stats, now, self._wall_clock())
+        told.MergeFrom(
+            stats_pb2.GetStatsResponse(
+                in_flight=_sums((endpoint.address, endpoint.in_flight) for endpoint in endpoints),
+                uptime_seconds=now - self._started,
+                last_reload=self.last_reload(),
+                queue_depth={name: backend.pool.waiting for name, backend in backends.items()},
+                limits=_sums((endpoint.address, endpoint.limit) for endpoint in endpoints if endpoint.limit is not None),
+                breakers=_breakers(endpoints, now),
+            )
         )
+        return told
+
+    def recent_calls(self, most: int) -> calls_pb2.RecentCallsResponse:
+        """The calls that finished last, the latest first."""
+        now, wall = self._clock(), self._wall_clock()
+        return calls_pb2.RecentCallsResponse(calls=[recent_call_message(call, now, wall) for call in self._recent.last(most)])
 
 
 def _model(model: RoutableModel) -> models_pb2.Model:

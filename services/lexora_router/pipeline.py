@@ -16,7 +16,7 @@ from lexora_router.layers.rate_limit import Meter, RateLimit
 from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
-from lexora_router.layers.timeouts import EngineTimeouts
+from lexora_router.layers.timeouts import EngineTimeouts, Gaps, untold
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.request import Source
 
@@ -34,6 +34,7 @@ class Parts:
     fallback_on_rate_limit: bool | None
     clock: Callable[[], float]
     resumable: Mapping[str, Source] | None = None  # by pool
+    gaps: Gaps = untold
 
 
 def build(parts: Parts) -> Handler:
@@ -50,6 +51,6 @@ def build(parts: Parts) -> Handler:
         None if not parts.resumable else partial(Resume, sources=parts.resumable),  # above retry: it has attempts of its own
         retry if parts.retry.max_retries else None,  # the one owner of attempts; never after the first byte
         partial(Balance, clock=clock),  # picks an endpoint, and tells it how the attempt went
-        partial(EngineTimeouts, clock=clock),  # below retry: silence costs one attempt, not the call
+        partial(EngineTimeouts, clock=clock, gaps=parts.gaps),  # below retry: silence costs one attempt, not the call
     )
     return compose(*(layer for layer in layers if layer is not None), around=attempt)

@@ -55,6 +55,8 @@ from lexora_router.translate import (
 )
 
 MAX_CONTENT_TYPE_LENGTH = 1024
+# How many recent calls are told to who does not say how many.
+DEFAULT_RECENT = 50
 JSON = "application/json"
 
 CHAT = "/v1/chat/completions"
@@ -167,10 +169,12 @@ class RouterService:
 
     async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: Context) -> calls_pb2.RecentCallsResponse:
         """The calls that finished last."""
-        return await self._guarded(_NO_OPTIONS, context, self._recent_calls, always=True)
+        return await self._guarded(_NO_OPTIONS, context, lambda _: self._recent_calls(request.limit), always=True)
 
-    async def _recent_calls(self, call: Call) -> calls_pb2.RecentCallsResponse:
-        raise Unimplemented("Recent calls are not part of this version.")
+    async def _recent_calls(self, limit: int) -> calls_pb2.RecentCallsResponse:
+        if limit < 0:
+            raise InvalidRequest("limit must not be negative.", "limit")
+        return self._overview.recent_calls(limit or DEFAULT_RECENT)
 
     async def reload(self, request: reload_pb2.ReloadRequest, context: Context) -> reload_pb2.ReloadResponse:
         """Load the configuration again."""

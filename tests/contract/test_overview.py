@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import time
 
-from lexora.v1 import models_pb2, stats_pb2
+from lexora.v1 import calls_pb2, models_pb2, stats_pb2
 from lexora_router.version import __version__
-from tests.contract.messages import CHAT, ID, OPTIONS, answer, failing, openai, unary
+from tests.contract.messages import CHAT, ID, OPTIONS, STREAM, STREAM_BODY, answer, failing, openai, streamed, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply
@@ -69,6 +70,13 @@ async def test_stats(link: Link, engine: LoopEngine) -> None:
     assert 0 < found.average_duration_seconds < found.uptime_seconds + 1
     found.ClearField("average_duration_seconds")
     found.ClearField("uptime_seconds")
+    within = (found.last_minute, found.last_five_minutes, found.since_start)
+    assert [(each.total.count, each.queue.count, each.ttft.count, each.itl.count) for each in within] == [(4, 4, 0, 0)] * 3
+    assert all(0 < each.total.p50 <= each.total.p90 <= each.total.p99 for each in within)
+    assert (sum(each.total for each in found.history), sum(each.failed for each in found.history)) == (4, 1)
+    for name in ("last_minute", "last_five_minutes", "since_start", "history"):
+        found.ClearField(name)
+    counts = stats_pb2.CallCounts(total=4, successful=3, failed=1, tokens_input=15, tokens_output=6)
     assert found == stats_pb2.GetStatsResponse(
         total_requests=4,
         successful_requests=3,
@@ -84,7 +92,38 @@ async def test_stats(link: Link, engine: LoopEngine) -> None:
         queue_depth={"main": 0},
         limits={engine.url: 64},
         breakers={engine.url: "closed"},
+        by_path={CHAT: counts},
+        by_model={"m": counts},
+        by_backend={"main": counts},
+        by_endpoint={f"main/{engine.url}": counts},
+        by_tenant={"team-a": counts},
     )
+
+
+async def test_streams_are_counted_like_other_calls(link: Link, engine: LoopEngine) -> None:
+    engine.answer(STREAM)
+    await link.stream(streamed(openai=openai(STREAM_BODY)))
+    found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
+    assert (found.total_requests, found.successful_requests) == (1, 1)
+    assert (found.since_start.ttft.count, found.since_start.total.count) == (1, 1)
+    assert (found.total_tokens_input, found.total_tokens_output) == (5, 2)
+
+
+async def test_recent_calls(link: Link, engine: LoopEngine) -> None:
+    engine.answer(reply(answer()))
+    await link.generate(unary(openai=openai()))
+    engine.answer(failing("400 Bad Request", b'{"error":{}}'))
+    await link.generate(unary(openai=openai()))
+    last, before = (await link.ask("recent_calls", calls_pb2.RecentCallsRequest())).only.calls
+    assert (before.request_id, before.status, before.error, before.tokens_input, before.tokens_output) == (ID, 200, "", 5, 2)
+    assert (last.status, last.error, last.HasField("tokens_input")) == (400, "UPSTREAM_ERROR", False)
+    assert (last.path, last.model, last.backend, last.endpoint, last.attempts) == (CHAT, "m", "main", engine.url, 1)
+    assert 0 < before.queue_seconds < before.ttft_seconds <= before.total_seconds
+    assert abs(last.finished_unix_ms - time.time() * 1000) < 60_000
+    assert last.finished_unix_ms >= before.finished_unix_ms
+    limited = (await link.ask("recent_calls", calls_pb2.RecentCallsRequest(limit=1))).only
+    assert list(limited.calls) == [last]
+    assert (await link.ask("recent_calls", calls_pb2.RecentCallsRequest(limit=-1))).reason == "INVALID_REQUEST"
 
 
 async def test_stats_count_what_is_under_way(link: Link, engine: LoopEngine) -> None:

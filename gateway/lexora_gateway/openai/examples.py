@@ -32,20 +32,51 @@ CAPABILITIES: dict[str, Any] = {
     "default_model_for_unknown_task": "qwen3-32b",
 }
 HEALTH: dict[str, Any] = {"status": "healthy", "backends": {"main": "healthy"}, "version": "0.1.0"}
+_COUNTS = {
+    "total": 120,
+    "successful": 118,
+    "failed": 1,
+    "cancelled": 1,
+    "tokens_input": 2400,
+    "tokens_output": 9600,
+    "tokens_cached": 800,
+}
+_LATENCIES = {
+    "ttft": {"count": 80, "mean": 0.061, "p50": 0.051, "p90": 0.098, "p99": 0.2},
+    "itl": {"count": 9400, "mean": 0.0211, "p50": 0.02, "p90": 0.027, "p99": 0.049},
+    "queue": {"count": 120, "mean": 0.0003, "p50": 0.0002, "p90": 0.0004, "p99": 0.0031},
+    "total": {"count": 120, "mean": 1.92, "p50": 1.8, "p90": 3.3, "p99": 4.4},
+}
 STATS: dict[str, Any] = {
     "total_requests": 120,
     "successful_requests": 118,
     "failed_requests": 1,
     "cancelled_requests": 1,
     "success_rate": 0.9916,
+    "total_tokens_input": 2400,
+    "total_tokens_output": 9600,
+    "average_duration_seconds": 1.92,
+    "requests_per_endpoint": {"/v1/chat/completions": 120},
     "requests_per_model": {"qwen3-32b": 120},
-    "errors_by_type": {"UPSTREAM_TIMEOUT": 1},
+    "requests_per_backend": {"vllm": 120},
+    "errors_by_type": {"QUEUE_FULL": 1},
     "active_requests": 2,
+    "in_flight": {"http://localhost:8000": 2},
     "uptime_seconds": 3600.5,
+    "total_retries": 1,
+    "total_fallbacks": 0,
+    "total_resumed": 0,
     "rejected_by_reason": {"queue_full": 1},
     "queue_depth": {"vllm": 0},
     "limits": {"http://localhost:8000": 64},
     "breakers": {"http://localhost:8000": "closed"},
+    "total_tokens_cached": 800,
+    "tokens_wasted": {"client_left": 42},
+    "by_model": {"qwen3-32b": _COUNTS},
+    "by_backend": {"vllm": _COUNTS},
+    "by_endpoint": {"vllm/http://localhost:8000": _COUNTS},
+    "by_tenant": {"anonymous": _COUNTS},
+    "by_path": {"/v1/chat/completions": _COUNTS},
     "last_reload": {
         "result": "applied",
         "trigger": "file",
@@ -57,6 +88,43 @@ STATS: dict[str, Any] = {
         "good_reloads": 1,
         "bad_reloads": 0,
     },
+    "last_minute": _LATENCIES,
+    "last_five_minutes": _LATENCIES,
+    "since_start": _LATENCIES,
+    "history": [
+        {
+            "start_unix": 1795388260,
+            "seconds": 7.5,
+            "total": 120,
+            "failed": 1,
+            "tokens_input": 2400,
+            "tokens_output": 9600,
+            "latencies": _LATENCIES,
+        }
+    ],
+}
+RECENT: dict[str, Any] = {
+    "calls": [
+        {
+            "request_id": "6aa7a2d692d3e89903379a681d1f2bf5",
+            "finished_unix_ms": 1795388260120,
+            "path": "/v1/chat/completions",
+            "model": "qwen3-32b",
+            "backend": "vllm",
+            "endpoint": "http://localhost:8000",
+            "status": 200,
+            "error": "",
+            "stream": True,
+            "queue_seconds": 0.0002,
+            "ttft_seconds": 0.051,
+            "total_seconds": 1.8,
+            "tokens_input": 20,
+            "tokens_output": 80,
+            "attempts": 1,
+            "fallback": "",
+            "resumed": "",
+        }
+    ]
 }
 ERROR: dict[str, Any] = {
     "error": {

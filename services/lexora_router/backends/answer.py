@@ -64,6 +64,7 @@ class AnswerRelay:
                     await emit(Frames(block))
                 elif b"data:" in block:
                     self._answered(call)
+                    receipt.events -= _opens(block)
                     await emit(head)
                     await emit(Frames(held + block))
                 elif len(held) + len(block) <= MAX_HELD_BYTES:  # a comment cut in its middle would swallow the first event
@@ -143,6 +144,12 @@ async def _linger(read: Callable[[], Awaitable[bytes]]) -> None:
                 pass
     except (TimeoutError, TransportError):
         return  # the answer is whole, whatever becomes of its connection
+
+
+def _opens(block: bytes) -> bool:
+    """Whether a chat's stream begins with an event that names the speaker and says nothing, and so is no token."""
+    first = block.partition(b"\n\n")[0]
+    return b'"role":"assistant"' in first and (b'"content":""' in first or b'"content":null' in first)
 
 
 def _end_to_end(response: Response) -> Headers:

@@ -27,6 +27,9 @@ class Balance:
         receipt = call.receipt
         receipt.endpoint = endpoint.address
         receipt.attempts += 1
+        if receipt.usage is not None:  # of an attempt whose answer nobody got
+            receipt.lost_tokens += receipt.usage.output_tokens
+            receipt.usage = None
         receipt.dispatched_at = receipt.dispatched_at or self._clock()
         try:
             await self._inner(call, emit)

@@ -50,6 +50,7 @@ class Fallback:
 
 def _start_over(receipt: Receipt) -> None:
     """Of an answer that no client has seen nothing may count for the next one: not that it began, nor what it used."""
+    receipt.lost_tokens += receipt.made
     receipt.endpoint = ""
     receipt.usage = None
     receipt.events = 0

@@ -1,27 +1,41 @@
-"""Silence costs one attempt: the first token, the gap between tokens, and the whole attempt are bounded."""
+"""Silence costs one attempt: the first token, the gap between tokens, and the whole attempt are bounded.
+
+Here a clock is read for every piece of a stream, so here its gaps are told as well.
+"""
 
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
 from lexora_router.errors import UpstreamTimeout
-from lexora_router.handler import Call, Emit, Event, Handler, Timeouts
+from lexora_router.handler import Call, Emit, Event, Frames, Handler, Timeouts
+
+# Somebody who is told the time between two pieces of a stream, and when that was, in seconds.
+Gaps = Callable[[float, float], None]
+
+
+def untold(_seconds: float, _now: float) -> None:
+    """Nobody wants to know the gaps."""
 
 
 class EngineTimeouts:
     """Ends an attempt with UpstreamTimeout when the engine is silent for too long.
 
     A client that reads slowly is not the engine's silence: while an event is being handed over only the total counts.
+
+    `gaps` is told how long after another each piece of a stream was handed over, within one attempt: the time that it takes
+    to go on at another endpoint is none.
     """
 
-    def __init__(self, inner: Handler, *, clock: Callable[[], float]) -> None:
+    def __init__(self, inner: Handler, *, clock: Callable[[], float], gaps: Gaps = untold) -> None:
         self._inner = inner
         self._clock = clock
+        self._gaps = gaps
 
     async def __call__(self, call: Call, emit: Emit) -> None:
         """Serve the call under its target's timeouts."""
         assert call.target is not None
-        async with _Watch(call, call.target.timeouts, emit, self._clock) as watched:
+        async with _Watch(call, call.target.timeouts, emit, self._clock, self._gaps) as watched:
             await self._inner(call, watched)
 
 
@@ -35,19 +49,23 @@ class _Watch:
         "_emit",
         "_emitting",
         "_exceeded",
+        "_gaps",
         "_last",
         "_limits",
         "_phase",
+        "_streams",
         "_timeout",
         "_timer",
         "_total_at",
     )
 
-    def __init__(self, call: Call, limits: Timeouts, emit: Emit, clock: Callable[[], float]) -> None:
+    def __init__(self, call: Call, limits: Timeouts, emit: Emit, clock: Callable[[], float], gaps: Gaps) -> None:
         self._call = call
         self._limits = limits
         self._emit = emit
         self._clock = clock
+        self._gaps = gaps
+        self._streams = False  # a piece has been handed over
         self._emitting = False
         self._phase = "first token"
         self._exceeded = ""
@@ -76,12 +94,17 @@ class _Watch:
             if silent_until < self._due:  # the first token may have been allowed more time than the next ones are
                 self._timer.cancel()
                 self._fire_at(silent_until)
+        before = self._last
         self._emitting = True
         try:
             await self._emit(event)
         finally:
             self._emitting = False
-            self._last = self._clock()
+            self._last = now = self._clock()
+        if self._streams:
+            self._gaps(now - before, now)
+        elif type(event) is Frames:
+            self._streams = True
 
     def _fire_at(self, due: float) -> None:
         self._due = due

@@ -1,10 +1,12 @@
 """What one finished call is counted as: the same words in the log, the statistics and the metrics."""
 
 import re
+from asyncio import CancelledError
 from typing import NamedTuple
 
-from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited
-from lexora_router.handler import Receipt
+from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RouterError
+from lexora_router.handler import Call, Receipt
+from lexora_router.layers.observe import CLIENT_GONE
 
 # The name that all share who get none of their own.
 OTHER = "other"
@@ -44,12 +46,37 @@ def rejection(error: BaseException | None) -> str:
     return ""
 
 
-def wasted(receipt: Receipt) -> int:
-    """Output tokens of a call that failed: as counted, else about as many as events were streamed."""
-    return receipt.usage.output_tokens if receipt.usage is not None else receipt.events
+def straight(receipt: Receipt, error: BaseException | None) -> bool:
+    """Whether the call was served at once: the other functions have something to say of all others only."""
+    return error is None and receipt.attempts <= 1 and not receipt.fallback and not receipt.resumed
+
+
+def reason(error: BaseException | None) -> str:
+    """The error in one word of UPPER_SNAKE; empty when there was none, or the client left."""
+    if error is None or isinstance(error, CancelledError):
+        return ""
+    return error.reason if isinstance(error, RouterError) else "INTERNAL"
+
+
+def path_of(call: Call) -> str:
+    """Path of the API; "other" when the call was refused before it had one. Only paths that are served get into a call."""
+    return call.path or OTHER
+
+
+def endpoint_of(receipt: Receipt) -> str:
+    """The endpoint as "backend/address", for several backends may have the same address; empty when none was reached."""
+    return f"{receipt.backend}/{receipt.endpoint}" if receipt.endpoint else ""
+
+
+def wasted(receipt: Receipt, status: int, error: BaseException | None) -> dict[str, int]:
+    """Output tokens of a finished call that were made for nothing, by reason; empty when there were none."""
+    found = {"failed_attempt": receipt.lost_tokens} if receipt.lost_tokens else {}
+    if error is not None and (made := receipt.made):
+        found["client_left" if status == CLIENT_GONE else "failed"] = made
+    return found
 
 
 def time_per_token(receipt: Receipt) -> float | None:
     """Mean time in seconds between the tokens of a stream, from the first to its end; None where there are none between."""
-    made = receipt.usage.output_tokens if receipt.usage is not None else receipt.events
+    made = receipt.made
     return (receipt.finished_at - receipt.first_event_at) / (made - 1) if made > 1 and receipt.first_event_at else None

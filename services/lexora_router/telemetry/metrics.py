@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from lexora_router.errors import RateLimited
 from lexora_router.handler import Call, Usage
 from lexora_router.layers.observe import CLIENT_GONE
-from lexora_router.telemetry.account import OTHER, hops, rejection, retries, time_per_token, wasted
+from lexora_router.telemetry.account import OTHER, hops, rejection, retries, straight, time_per_token, wasted
 
 # OpenTelemetry's buckets for GenAI durations, in seconds (semantic-conventions-genai, gen_ai.server.request.duration).
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -83,7 +83,7 @@ class Metrics:
             self._time_stream(model, call)
         if status == CLIENT_GONE:
             self._cancelled.labels(call.path).inc()
-        if error is not None or receipt.attempts > 1 or receipt.fallback:
+        if not straight(receipt, error):
             self._troubles.count(call, status, error)
 
     # `labels()` takes a lock and builds a key; the children are kept, as many as there are label values.
@@ -144,7 +144,7 @@ class _Troubles:
         self._rejections = counter("lexora_rejections", "Calls that the router refused for want of room.", "reason")
         self._fallbacks = counter("lexora_fallbacks", "Times a call went on to another backend.", "from", "to", "reason")
         self._resumed = counter("lexora_streams_resumed", "Streams that went on at another endpoint after a break.")
-        self._wasted = counter("lexora_tokens_wasted", "Output tokens of calls that failed, or whose client left.", "reason")
+        self._wasted = counter("lexora_tokens_wasted", "Output tokens that were made for nothing.", "reason")
 
     def count(self, call: Call, status: int, error: BaseException | None) -> None:
         """Count the finished call."""
@@ -158,5 +158,5 @@ class _Troubles:
             self._rejections.labels(reason).inc()
         if isinstance(error, RateLimited):
             self._limited.inc()
-        if error is not None and (tokens := wasted(receipt)):
-            self._wasted.labels("client_left" if status == CLIENT_GONE else "failed").inc(tokens)
+        for why, tokens in wasted(receipt, status, error).items():
+            self._wasted.labels(why).inc(tokens)

@@ -18,6 +18,7 @@ GET_PATHS = (
     "/health/live",
     "/health/ready",
     "/stats",
+    "/stats/recent",
     "/metrics",
 )
 

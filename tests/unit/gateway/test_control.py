@@ -5,9 +5,10 @@ import pytest
 from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, make_app
 
 from lexora.v1 import models_pb2
+from lexora.v1.calls_pb2 import RecentCall, RecentCallsResponse
 from lexora.v1.models_pb2 import BackendHealth, ClassifyResponse, HealthResponse, ListModelsResponse, Model, ModelScore
 from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED, ReloadReport
-from lexora.v1.stats_pb2 import GetStatsResponse
+from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval, Latencies
 
 UNREACHABLE = failure(14, "The gateway cannot reach its router; try again shortly.")
 OWN = {"id": "x", "object": "model", "created": 5, "owned_by": "vllm", "root": "/m", "max_model_len": 4096}
@@ -142,6 +143,44 @@ async def test_stats_are_plain_numbers_and_maps() -> None:
     assert (body["errors_by_type"], body["in_flight"]) == ({"A": 1, "B": 2}, {"http://x:1": 3})
     assert body["requests_per_model"] == {}
     assert body["last_reload"] is None
+
+
+async def test_counts_and_distributions_are_objects() -> None:
+    router = ScriptedRouter()
+    router.counters = GetStatsResponse(
+        by_model={"m": CallCounts(total=2)},
+        last_minute=Latencies(ttft=Distribution(count=1, p50=0.5)),
+        history=[Interval(start_unix=5, latencies=Latencies())],
+    )
+    body = (await get(router, "/stats")).json()
+    assert body["by_model"]["m"]["total"] == 2
+    assert body["last_minute"]["ttft"] == {"count": 1, "mean": 0.0, "p50": 0.5, "p90": 0.0, "p99": 0.0}
+    assert body["history"][0]["start_unix"] == 5
+
+
+async def test_recent_calls_are_a_list_of_objects() -> None:
+    router = ScriptedRouter()
+    router.recent = RecentCallsResponse(calls=[RecentCall(request_id="r", status=499, total_seconds=0.5)])
+    body = (await get(router, "/stats/recent")).json()
+    assert list(body) == ["calls"]
+    (call,) = body["calls"]
+    assert set(call) == {field.name for field in RecentCall.DESCRIPTOR.fields}
+    assert (call["request_id"], call["status"], call["tokens_input"]) == ("r", 499, None)
+
+
+@pytest.mark.parametrize(("query", "limit"), [("", 0), ("?limit=7", 7), ("?limit=0", 0), ("?limit=999999999", 999_999_999)])
+async def test_how_many_recent_calls(query: str, limit: int) -> None:
+    router = ScriptedRouter()
+    assert (await get(router, f"/stats/recent{query}")).status_code == 200
+    assert router.asked[0][1].limit == limit
+
+
+@pytest.mark.parametrize("limit", ["", "-1", "x", "1.5", "%D9%A3", "9" * 5000])
+async def test_a_limit_that_is_no_number(limit: str) -> None:
+    router = ScriptedRouter()
+    response = await get(router, f"/stats/recent?limit={limit}")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "limit")
+    assert router.asked == []
 
 
 async def test_the_last_reload_is_told_whole() -> None:

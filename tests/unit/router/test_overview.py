@@ -7,16 +7,17 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import CHAT, make_call
 
-from lexora.v1 import models_pb2
+from lexora.v1 import calls_pb2, models_pb2, stats_pb2
 from lexora_router.assembly import Assembly
 from lexora_router.backends.backend import Backend, build_backends, combine
 from lexora_router.backends.condition import Condition
 from lexora_router.backends.routes import RoutableModel
 from lexora_router.config import Config, ModelEntry
-from lexora_router.errors import QueueFull
+from lexora_router.errors import QueueFull, UpstreamBroken
 from lexora_router.handler import Outcome, Usage
 from lexora_router.overview import PROBE_SLACK_SECONDS, Overview
 from lexora_router.policy.concurrency import EngineLoad
+from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
 from lexora_router.telemetry.stats import Stats
 from lexora_router.version import __version__
@@ -71,8 +72,17 @@ def opened(backend: Backend) -> None:
         condition.ended(condition.begin(now()), Outcome.FAULT, now())
 
 
+def wall() -> float:
+    """The time of day: the loop's clock, a million seconds on."""
+    return now() + 1e6
+
+
 def overview(
-    *backends: Backend, models: tuple[RoutableModel, ...] = (), delay: float = 0.0, stats: Stats | None = None
+    *backends: Backend,
+    models: tuple[RoutableModel, ...] = (),
+    delay: float = 0.0,
+    stats: Stats | None = None,
+    recent: RecentCalls | None = None,
 ) -> Overview:
     named = {f"b{number}": backend for number, backend in enumerate(backends)}
     assembly = SimpleNamespace(
@@ -84,7 +94,9 @@ def overview(
         ),
         health=lambda: combine([backend.health() for backend in named.values()]),
     )
-    return Overview(lambda: cast("Assembly", assembly), stats or Stats(str), ReloadLog(), clock=now)
+    counted = stats or Stats(str, now())
+    known = lambda: cast("Assembly", assembly)  # noqa: E731
+    return Overview(known, counted, recent or RecentCalls(), ReloadLog(), clock=now, wall_clock=wall)
 
 
 @jumping
@@ -176,33 +188,104 @@ async def test_health_waits_for_the_first_probes_but_not_for_long(delay: float, 
 
 @jumping
 async def test_stats_are_told() -> None:
-    backend, stats = make_backend("http://e:1"), Stats(str)
+    backend, stats = make_backend("http://e:1"), Stats(str, now())
     backend.endpoints[0].condition.in_flight = 2
     call = make_call()
     call.receipt.backend, call.receipt.attempts, call.receipt.finished_at = "main", 3, 4.0
-    call.receipt.usage = Usage(5, 7)
+    call.receipt.usage, call.receipt.endpoint, call.receipt.lost_tokens = Usage(5, 7, 3), "http://e:1", 2
     stats.begin(call)
     stats.begin(make_call())
     stats.end(call, 200, None)
     told = overview(backend, stats=stats).stats()
     assert (told.total_requests, told.successful_requests, told.failed_requests, told.active_requests) == (1, 1, 0, 1)
     assert (told.success_rate, told.total_retries, told.average_duration_seconds) == (1.0, 2, 4.0)
-    assert (told.total_tokens_input, told.total_tokens_output) == (5, 7)
+    assert (told.total_tokens_input, told.total_tokens_output, told.total_tokens_cached) == (5, 7, 3)
     assert dict(told.requests_per_endpoint) == {CHAT: 1}
     assert dict(told.requests_per_model) == {"m": 1}
     assert dict(told.requests_per_backend) == {"main": 1}
     assert dict(told.in_flight) == {"http://e:1": 2}
+    assert dict(told.tokens_wasted) == {"failed_attempt": 2}
+    counts = stats_pb2.CallCounts(total=1, successful=1, tokens_input=5, tokens_output=7, tokens_cached=3)
+    by = (told.by_path[CHAT], told.by_model["m"], told.by_backend["main"], told.by_tenant["anonymous"])
+    assert [*by, told.by_endpoint["main/http://e:1"]] == [counts] * 5
+
+
+@jumping
+async def test_stats_tell_the_last_minutes() -> None:
+    stats, start = Stats(str, now()), now()
+    seen = overview(stats=stats)
+    call = make_call(started=now())
+    call.receipt.dispatched_at = now() + 0.5
+    call.receipt.first_event_at = now() + 1.0
+    await asyncio.sleep(2.0)
+    call.receipt.finished_at, call.receipt.usage = now(), Usage(3, 4)
+    stats.windows.gap(0.1, now())
+    stats.begin(call)
+    stats.end(call, 502, UpstreamBroken("x"))
+    told = seen.stats()
+    for within in (told.last_minute, told.last_five_minutes, told.since_start):
+        found = [(each.count, each.mean) for each in (within.ttft, within.itl, within.queue, within.total)]
+        assert found == [(1, pytest.approx(mean)) for mean in (1.0, 0.1, 0.5, 2.0)]
+        assert within.total.p99 == pytest.approx(2.0, rel=0.05)
+    (only,) = told.history
+    assert (only.start_unix, only.seconds, only.total, only.failed) == (start + 1e6, 2.0, 1, 1)
+    assert (only.tokens_input, only.tokens_output) == (3, 4)
+    assert only.latencies == told.last_minute
+    await asyncio.sleep(60)
+    told = seen.stats()
+    counts = [within.total.count for within in (told.last_minute, told.last_five_minutes, told.since_start)]
+    assert counts == [0, 1, 1]
+    assert [each.total for each in told.history] == [1, 0, 0, 0, 0, 0, 0]
+    assert [each.start_unix - only.start_unix for each in told.history] == [0, 10, 20, 30, 40, 50, 60]
+
+
+@jumping
+async def test_recent_calls_are_told() -> None:
+    recent = RecentCalls()
+    seen = overview(recent=recent)
+    call, refused = make_call(started=now(), user="somebody"), make_call(id="call-2", started=now(), path="", stream=False)
+    receipt = call.receipt
+    receipt.backend, receipt.endpoint, receipt.attempts, receipt.usage = "main", "http://e:1", 2, Usage(3, 4)
+    receipt.dispatched_at, receipt.first_event_at, receipt.finished_at = now() + 1, now() + 2, now() + 3
+    receipt.fallback, receipt.resumed = "a->main;reason=X", "text"
+    recent.end(call, 200, None)
+    refused.receipt.finished_at = now() + 4
+    recent.end(refused, 429, QueueFull("x", 1.0))
+    await asyncio.sleep(10)
+    last, before = seen.recent_calls(50).calls
+    assert before == calls_pb2.RecentCall(
+        request_id="call-1",
+        finished_unix_ms=round((wall() - 7) * 1000),
+        path=CHAT,
+        model="m",
+        backend="main",
+        endpoint="http://e:1",
+        status=200,
+        stream=True,
+        queue_seconds=1.0,
+        ttft_seconds=2.0,
+        total_seconds=3.0,
+        tokens_input=3,
+        tokens_output=4,
+        attempts=2,
+        fallback="a->main;reason=X",
+        resumed="text",
+    )
+    assert (last.request_id, last.path, last.status, last.error) == ("call-2", "other", 429, "QUEUE_FULL")
+    assert not any(last.HasField(name) for name in ("queue_seconds", "ttft_seconds", "tokens_input", "tokens_output"))
+    assert [call.request_id for call in seen.recent_calls(1).calls] == ["call-2"]
 
 
 @jumping
 async def test_stats_before_the_first_call() -> None:
     told = overview(make_backend("http://e:1")).stats()
     assert (told.total_requests, told.success_rate, told.average_duration_seconds) == (0, 1.0, 0.0)
+    assert (told.since_start.ttft.count, told.since_start.ttft.p99, len(told.history)) == (0, 0.0, 1)
 
 
 @jumping
 async def test_stats_tell_what_did_not_go_straight() -> None:
-    stats, call = Stats(str), make_call()
+    stats, call = Stats(str, 0.0), make_call()
     call.receipt.fallback, call.receipt.resumed, call.receipt.attempts = "a->b;reason=QUEUE_FULL", "text", 3
     for ended, error in ((call, None), (make_call(), QueueFull("x", 1.0, "deadline"))):
         stats.begin(ended)

@@ -365,8 +365,8 @@ async def test_a_receipt_tells_durations_since_the_call_came_in() -> None:
 
 def test_a_receipt_tells_of_fallbacks_resumption_and_limits() -> None:
     limits = RateLimitState(BucketState(20, 19, 0.05), BucketState(1000, 700, 18.0))
-    told = receipt_message("id-1", 0.0, Known(fallback="a->b;reason=X", resumed="text", rate_limit=limits))
-    assert (told.fallback, told.resumed) == ("a->b;reason=X", "text")
+    told = receipt_message("id-1", 0.0, Known(fallback="a->b;reason=X", resumed="text", lost_tokens=3, rate_limit=limits))
+    assert (told.fallback, told.resumed, told.lost_tokens) == ("a->b;reason=X", "text", 3)
     assert (told.rate_limit.requests.limit, told.rate_limit.requests.remaining) == (20, 19)
     assert told.rate_limit.requests.reset.ToTimedelta().total_seconds() == 0.05
     assert (told.rate_limit.tokens.limit, told.rate_limit.tokens.remaining) == (1000, 700)

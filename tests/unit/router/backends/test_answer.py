@@ -180,6 +180,29 @@ async def test_usage_is_not_hidden_from_a_backend_that_is_not_asked() -> None:
         assert (await main.stream())[2] == A + USAGE + DONE
 
 
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":%s},"finish_reason":null}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "events"),
+    [
+        ([A, B], 2),
+        ([ROLE % b'""', A, B], 2),
+        ([ROLE % b"null", A, B], 2),
+        ([ROLE % b'""' + A, B], 2),
+        ([ROLE % b'"hi"', A], 2),
+        ([A, ROLE % b'""', B], 3),
+    ],
+    ids=["none", "empty", "null", "in one piece with a token", "with a word", "not the first one"],
+)
+async def test_the_event_that_names_the_speaker_is_no_token(pieces: list[bytes], events: int) -> None:
+    async with RawServer([stream(*pieces), Do.CLOSE]) as server, engine(server.url) as main:
+        call = make_call()
+        with pytest.raises(UpstreamBroken):
+            await main.ask(call, Client())
+    assert call.receipt.events == events
+
+
 async def test_a_stream_in_single_bytes_comes_out_whole() -> None:
     whole = stream(content("日本語"), USAGE, DONE)
     async with RawServer([bytes([byte]) for byte in whole]) as server, engine(server.url) as main:

@@ -13,7 +13,7 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.handler import Frames, Outcome
+from lexora_router.handler import Frames, Outcome, Usage
 from lexora_router.layers.balance import Balance, attempt, outcome_of
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
@@ -43,6 +43,14 @@ async def test_the_dispatch_is_the_first_attempt_s_and_the_endpoint_the_last_one
     assert (call.receipt.endpoint, call.receipt.attempts) == ("http://e:2", 2)
     assert call.receipt.dispatched_at == 1001.0
     assert lease.outcomes == [Outcome.FAULT, Outcome.GOOD]
+
+
+@jumping
+async def test_what_an_attempt_before_has_used_is_lost() -> None:
+    call, layer = make_call(lease=FakeLease(FakeEndpoint(*STREAMING))), Balance(attempt, clock=now)
+    call.receipt.usage = Usage(3, 7)
+    await layer(call, Client())
+    assert (call.receipt.usage, call.receipt.lost_tokens) == (None, 7)
 
 
 @jumping

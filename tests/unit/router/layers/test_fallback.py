@@ -205,3 +205,4 @@ async def test_what_the_first_target_kept_to_itself_is_not_taken_for_the_second_
     await Fallback(inner, on_rate_limit=True)(call, Client())
     assert seen == [("", 0.0, 0, None)] * 2
     assert call.receipt.usage == Usage(1, 2)
+    assert call.receipt.lost_tokens == 2

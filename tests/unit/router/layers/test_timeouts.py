@@ -5,7 +5,7 @@ from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
 from lexora_router.errors import UpstreamBroken, UpstreamTimeout
-from lexora_router.handler import Call, Frames, Timeouts
+from lexora_router.handler import Call, Frames, Reply, Timeouts
 from lexora_router.layers.timeouts import EngineTimeouts
 
 A = Frames(b"a")
@@ -84,6 +84,35 @@ async def test_the_silence_after_a_slow_client_counts_from_the_handing_over() ->
 @jumping
 async def test_a_client_that_never_reads_is_ended_by_the_total() -> None:
     assert await phase_and_seconds(HEAD, client=Client(delay=1e6)) == ("total", 100)
+
+
+@pytest.mark.parametrize(
+    ("steps", "delay", "gaps"),
+    [
+        ([HEAD, A, 4.0, A, 0.5, A], 0.0, [4.0, 0.5]),
+        ([HEAD, 3.0, A], 0.0, []),
+        ([Reply(HEAD, b"{}"), 3.0], 0.0, []),
+        ([HEAD, A, 1.0, A, A], 2.0, [3.0, 2.0]),
+    ],
+    ids=["pieces", "the first piece has none before it", "an answer in one piece", "a client that reads slowly"],
+)
+@jumping
+async def test_the_gaps_between_pieces_are_told(steps: list[Step], delay: float, gaps: list[float]) -> None:
+    told: list[tuple[float, float]] = []
+    layer = EngineTimeouts(Scripted(*steps), clock=now, gaps=lambda seconds, at: told.append((seconds, at)))
+    await layer(call_with(), Client(delay))
+    assert [seconds for seconds, _ in told] == pytest.approx(gaps)
+    assert not told or told[-1][1] == pytest.approx(now(), abs=3.0)
+
+
+@jumping
+async def test_no_gap_lies_between_two_attempts_nor_behind_a_failure() -> None:
+    told: list[float] = []
+    first, second = Scripted(HEAD, A, 2.0, UpstreamBroken("x")), Scripted(HEAD, A, 1.0, A)
+    with pytest.raises(UpstreamBroken):
+        await EngineTimeouts(first, clock=now, gaps=lambda seconds, _: told.append(seconds))(call_with(), Client())
+    await EngineTimeouts(second, clock=now, gaps=lambda seconds, _: told.append(seconds))(call_with(), Client())
+    assert told == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lexora_router.errors import (
 )
 from lexora_router.handler import Receipt, Usage
 from lexora_router.layers.fallback import Fallback
-from lexora_router.telemetry.account import Hop, hops, rejection, retries, wasted
+from lexora_router.telemetry.account import Hop, endpoint_of, hops, path_of, reason, rejection, retries, straight, wasted
 
 REJECTIONS = {
     "rate_limit": RateLimited("x", 1.0, "user:a"),
@@ -73,7 +73,51 @@ def test_the_first_attempt_is_no_retry(attempts: int, expected: int) -> None:
     assert retries(Receipt(attempts=attempts)) == expected
 
 
-def test_wasted_tokens_are_counted_by_the_engine_or_by_events() -> None:
-    assert wasted(Receipt()) == 0
-    assert wasted(Receipt(events=5)) == 5
-    assert wasted(Receipt(events=5, usage=Usage(3, 7))) == 7
+@pytest.mark.parametrize(
+    ("receipt", "straight_on"),
+    [
+        (Receipt(attempts=0), True),
+        (Receipt(attempts=1), True),
+        (Receipt(attempts=2), False),
+        (Receipt(attempts=1, resumed="text"), False),
+        (Receipt(attempts=1, fallback="a->b;reason=X"), False),
+    ],
+)
+def test_a_call_that_took_a_detour_did_not_go_straight(receipt: Receipt, straight_on: bool) -> None:
+    assert straight(receipt, None) is straight_on
+    assert not straight(receipt, UpstreamBroken("x"))
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [(None, ""), (asyncio.CancelledError(), ""), (UpstreamBroken("x"), "UPSTREAM_BROKEN"), (ZeroDivisionError(), "INTERNAL")],
+    ids=repr,
+)
+def test_the_error_in_one_word(error: BaseException | None, word: str) -> None:
+    assert reason(error) == word
+
+
+def test_paths_and_endpoints() -> None:
+    assert (path_of(make_call()), path_of(make_call(path=""))) == (make_call().path, "other")
+    assert endpoint_of(Receipt(backend="main", endpoint="http://e:1")) == "main/http://e:1"
+    assert endpoint_of(Receipt(backend="main")) == ""
+
+
+GONE = asyncio.CancelledError()
+
+
+@pytest.mark.parametrize(
+    ("receipt", "status", "error", "found"),
+    [
+        (Receipt(usage=Usage(3, 7)), 200, None, {}),
+        (Receipt(), 502, UpstreamBroken("x"), {}),
+        (Receipt(events=5), 502, UpstreamBroken("x"), {"failed": 5}),
+        (Receipt(events=5), 499, GONE, {"client_left": 5}),
+        (Receipt(events=5, usage=Usage(3, 7)), 499, GONE, {"client_left": 7}),
+        (Receipt(usage=Usage(3, 7), lost_tokens=2), 200, None, {"failed_attempt": 2}),
+        (Receipt(usage=Usage(3, 7), lost_tokens=2), 499, GONE, {"failed_attempt": 2, "client_left": 7}),
+        (Receipt(events=9, lost_tokens=2), 502, UpstreamBroken("x"), {"failed_attempt": 2, "failed": 7}),
+    ],
+)
+def test_no_token_is_wasted_twice(receipt: Receipt, status: int, error: BaseException | None, found: dict[str, int]) -> None:
+    assert wasted(receipt, status, error) == found

@@ -104,6 +104,10 @@ def test_tokens_that_nobody_got_a_whole_answer_of_are_wasted() -> None:
     broken.receipt.events = 9
     meter.ended(broken, 502, UpstreamBroken("x"))
     meter.ended(finished(), 499, asyncio.CancelledError())
+    remade = finished()
+    remade.receipt.attempts, remade.receipt.lost_tokens = 2, 3
+    meter.ended(remade)
+    assert meter.value("lexora_tokens_wasted_total", reason="failed_attempt") == 3
     assert meter.value("lexora_tokens_wasted_total", reason="failed") == 9
     assert meter.value("lexora_tokens_wasted_total", reason="client_left") == 7
 

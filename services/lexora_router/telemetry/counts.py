@@ -1,0 +1,51 @@
+"""What finished calls came to, by a name that a client or a reload may choose: the first names have a place of their own."""
+
+from collections.abc import Iterator
+
+from lexora_router.handler import Usage
+from lexora_router.telemetry.account import OTHER
+
+
+class Counts:
+    """What finished calls came to."""
+
+    __slots__ = ("cancelled", "failed", "tokens_cached", "tokens_input", "tokens_output", "total")
+
+    def __init__(self) -> None:
+        self.total = self.failed = self.cancelled = 0
+        self.tokens_input = self.tokens_output = self.tokens_cached = 0
+
+    @property
+    def successful(self) -> int:
+        """Those that the client got a whole answer to."""
+        return self.total - self.failed - self.cancelled
+
+    def add(self, usage: Usage | None, *, failed: bool, cancelled: bool) -> None:
+        """Count one call."""
+        self.total += 1
+        self.failed += failed
+        self.cancelled += cancelled
+        if usage is not None:
+            self.tokens_input += usage.input_tokens
+            self.tokens_output += usage.output_tokens
+            self.tokens_cached += usage.cached_tokens
+
+
+class CountsByName:
+    """Counts of the first `most` names; all others share "other"."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: dict[str, Counts] = {}
+
+    def __getitem__(self, name: str) -> Counts:
+        """The counts of a name."""
+        found = self._counts.get(name)
+        if found is None:
+            name = name if len(self._counts) < self._most else OTHER
+            found = self._counts.setdefault(name, Counts())
+        return found
+
+    def items(self) -> Iterator[tuple[str, Counts]]:
+        """Names with their counts."""
+        return iter(self._counts.items())

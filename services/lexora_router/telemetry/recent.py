@@ -1,0 +1,44 @@
+"""The calls that finished last, without what was asked and answered, and without who asked."""
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+
+from lexora_router.handler import Call, Receipt
+from lexora_router.telemetry.account import path_of, reason
+
+KEPT = 200
+MAX_MODEL_LENGTH = 128
+
+
+@dataclass(slots=True)
+class RecentCall:
+    """One finished call; instants are those of the receipt."""
+
+    id: str
+    path: str
+    model: str
+    stream: bool
+    started: float
+    status: int
+    error: str
+    receipt: Receipt
+
+
+class RecentCalls:
+    """A recorder that remembers the last 200 calls."""
+
+    def __init__(self) -> None:
+        self._calls: deque[RecentCall] = deque(maxlen=KEPT)
+
+    def begin(self, call: Call) -> None:
+        """Nothing: only finished calls are told."""
+
+    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+        """Remember the call."""
+        model, word = call.model[:MAX_MODEL_LENGTH], reason(error)
+        self._calls.append(RecentCall(call.id, path_of(call), model, call.stream, call.started, status, word, call.receipt))
+
+    def last(self, most: int) -> list[RecentCall]:
+        """The last ones, the latest first."""
+        return list(islice(reversed(self._calls), most))
