@@ -8,12 +8,21 @@ from rich.table import Table
 from rich.text import Text
 
 from lexora.v1.models_pb2 import EndpointHealth, HealthResponse
-from lexora.v1.stats_pb2 import GetStatsResponse
+from lexora.v1.stats_pb2 import Distribution, GetStatsResponse
 from lexora_cli.plain_message import word
 from lexora_cli.reload_text import summary
 from lexora_cli.screen import harmless
 
-_COLOURS = {"healthy": "green", "degraded": "yellow", "unhealthy": "red", "unknown": "dim"}
+_COLOURS = {
+    "healthy": "green",
+    "degraded": "yellow",
+    "unhealthy": "red",
+    "unknown": "dim",
+    "closed": "green",
+    "half_open": "yellow",
+    "open": "red",
+}
+_LATENCIES = {"ttft": "first token", "itl": "between pieces", "queue": "until an engine", "total": "in all"}
 
 
 def coloured(field: FieldDescriptor, number: int) -> Text:
@@ -29,15 +38,43 @@ def headline(health: HealthResponse) -> Text:
 
 
 def endpoints(health: HealthResponse) -> Table:
-    """Every endpoint with its state."""
-    table = Table("backend", "endpoint", "status", "in flight", "reason", box=None, pad_edge=False)
-    field = EndpointHealth.DESCRIPTOR.fields_by_name["status"]
+    """Every endpoint with its state; the calls that wait for a backend stand beside its first endpoint."""
+    columns = ("backend", "endpoint", "status", "in flight", "limit", "waiting", "breaker", "reason")
+    table = Table(*columns, box=None, pad_edge=False)
     for name, backend in sorted(health.backends.items()):
-        for endpoint in backend.endpoints:
-            state = coloured(field, endpoint.status)
-            texts = [escape(harmless(text)) for text in (name, endpoint.address, endpoint.reason)]
-            table.add_row(texts[0], texts[1], state, str(endpoint.in_flight), texts[2])
+        for place, endpoint in enumerate(backend.endpoints):
+            waiting = str(backend.waiting) if place == 0 else ""
+            table.add_row(escape(harmless(name)), *_endpoint(endpoint, waiting))
     return table
+
+
+def _endpoint(endpoint: EndpointHealth, waiting: str) -> Iterator[str | Text]:
+    fields = EndpointHealth.DESCRIPTOR.fields_by_name
+    yield escape(harmless(endpoint.address))
+    yield coloured(fields["status"], endpoint.status)
+    yield str(endpoint.in_flight)
+    yield str(endpoint.limit) if endpoint.HasField("limit") else "-"
+    yield waiting
+    yield coloured(fields["breaker"], endpoint.breaker)
+    yield escape(harmless(endpoint.reason))
+
+
+def latencies(stats: GetStatsResponse) -> Table:
+    """Percentiles of the last minute, of the last five, and since the start; what was never measured is left out."""
+    table = Table("time", "within", "count", "p50", "p90", "p99", box=None, pad_edge=False)
+    windows = (("1 min", stats.last_minute), ("5 min", stats.last_five_minutes), ("start", stats.since_start))
+    for field, title in _LATENCIES.items():
+        if getattr(stats.since_start, field).count:
+            for named, (within, told) in zip((title, "", ""), windows, strict=True):
+                found: Distribution = getattr(told, field)
+                table.add_row(named, within, f"{found.count:,}", *map(_duration, (found.p50, found.p90, found.p99)))
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if not seconds:
+        return "-"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
 def counters(stats: GetStatsResponse) -> Iterator[str]:
@@ -47,7 +84,10 @@ def counters(stats: GetStatsResponse) -> Iterator[str]:
         f"{stats.cancelled_requests:,} cancelled, {stats.active_requests:,} under way"
     )
     yield f"success   {stats.success_rate:.1%}"
-    yield f"tokens    {stats.total_tokens_input:,} in, {stats.total_tokens_output:,} out"
+    yield (
+        f"tokens    {stats.total_tokens_input:,} in ({stats.total_tokens_cached:,} cached), {stats.total_tokens_output:,} out, "
+        f"{sum(stats.tokens_wasted.values()):,} wasted"
+    )
     yield f"duration  {stats.average_duration_seconds * 1000:,.0f} ms on average"
     if stats.HasField("last_reload"):
         yield f"reload    {summary(stats.last_reload)}"

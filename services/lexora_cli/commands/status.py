@@ -21,7 +21,7 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     from lexora.v1.models_pb2 import BACKEND_STATUS_UNHEALTHY
     from lexora_cli.client import RouterClient, RouterFailure
     from lexora_cli.plain_message import as_data
-    from lexora_cli.status_text import counters, endpoints, headline
+    from lexora_cli.status_text import counters, endpoints, headline, latencies
 
     try:
         with RouterClient(router) as client:
@@ -35,4 +35,6 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
         out().print(endpoints(health))
         for line in counters(stats):
             plain(line)
+        if stats.since_start.total.count:
+            out().print(latencies(stats))
     raise typer.Exit(1 if health.status == BACKEND_STATUS_UNHEALTHY else 0)
