@@ -9,7 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+MAX_TABLE_WIDTH = 1000
 # Control characters but for tab and newline; an engine's text must not move the cursor or set the window's title.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -29,6 +31,11 @@ def err() -> "Console":
 def plain(text: str) -> None:
     """A line to stdout as it is."""
     sys.stdout.write(f"{text}\n")
+
+
+def show(table: "Table") -> None:
+    """A table to stdout, as wide as it is: nothing is cut."""
+    out().print(table, width=MAX_TABLE_WIDTH)
 
 
 def harmless(text: str) -> str:

@@ -3,7 +3,7 @@
 import typer
 
 from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
-from lexora_cli.screen import fail, out, plain
+from lexora_cli.screen import fail, out, plain, show
 
 
 def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
@@ -32,9 +32,9 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
         plain(json.dumps({"health": as_data(health), "stats": as_data(stats)}, indent=2, ensure_ascii=False))
     else:
         out().print(headline(health))
-        out().print(endpoints(health))
+        show(endpoints(health))
         for line in counters(stats):
             plain(line)
         if stats.since_start.total.count:
-            out().print(latencies(stats))
+            show(latencies(stats))
     raise typer.Exit(1 if health.status == BACKEND_STATUS_UNHEALTHY else 0)
