@@ -10,6 +10,8 @@ from lexora_router.layers.observe import CLIENT_GONE
 
 # The name that all share who get none of their own.
 OTHER = "other"
+# Reloads may bring ever new models; these many have a name of their own.
+MAX_MODELS = 200
 
 _HOP = re.compile(r"([\w.-]+)->([\w.-]+);reason=(\w+)")
 

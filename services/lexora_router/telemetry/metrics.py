@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from lexora_router.errors import RateLimited
 from lexora_router.handler import Call, Usage
 from lexora_router.layers.observe import CLIENT_GONE
-from lexora_router.telemetry.account import OTHER, hops, rejection, retries, straight, time_per_token, wasted
+from lexora_router.telemetry.account import MAX_MODELS, OTHER, hops, rejection, retries, straight, time_per_token, wasted
 
 # OpenTelemetry's buckets for GenAI durations, in seconds (semantic-conventions-genai, gen_ai.server.request.duration).
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -15,8 +15,6 @@ DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 
 TTFT_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 # ... and for the time per token after it (gen_ai.server.time_per_output_token).
 PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
-# Reloads may bring ever new models; these many have series of their own.
-MAX_MODELS = 200
 
 
 class Metrics:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from lexora_router.handler import Call
 from lexora_router.layers.observe import CLIENT_GONE
-from lexora_router.telemetry.account import endpoint_of, hops, path_of, reason, rejection, retries, straight, wasted
+from lexora_router.telemetry.account import MAX_MODELS, endpoint_of, hops, path_of, reason, rejection, retries, straight, wasted
 from lexora_router.telemetry.counts import Counts, CountsByName
 from lexora_router.telemetry.windows import Windows
 
 MAX_TENANTS = 200
-# Configured names: bounded as well, because reloads may bring new ones for ever.
+# Of paths, backends and endpoints: configured, and bounded all the same, because reloads may bring new ones for ever.
 MAX_NAMES = 1000
 
 
@@ -24,7 +24,7 @@ class Stats:
         self.retries = self.fallbacks = self.resumed = 0
         self.all = Counts()
         self.by_path = CountsByName(MAX_NAMES)
-        self.by_model = CountsByName(MAX_NAMES)
+        self.by_model = CountsByName(MAX_MODELS)
         self.by_tenant = CountsByName(MAX_TENANTS)
         self.by_backend = CountsByName(MAX_NAMES)
         self.by_endpoint = CountsByName(MAX_NAMES)

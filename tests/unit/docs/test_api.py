@@ -9,10 +9,13 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tests.unit.docs.pages import code, page
 
 from lexora.v1 import common_pb2, router_pb2
+from lexora.v1.calls_pb2 import RecentCall
+from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_gateway import RouterPort, create_app
 from lexora_gateway.errors import from_status
 from lexora_gateway.headers import receipt_headers
 from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
+from lexora_gateway.openai.examples import RECENT, STATS
 from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
 from lexora_gateway.options import call_options
 from lexora_router.errors import RouterError
@@ -84,6 +87,18 @@ def test_every_option_of_a_call_and_every_field_of_a_receipt_is_described() -> N
     words |= {"request id", "the model asked", "queue time", "time to the first_token", "total time"}
     assert len(words) == len(common_pb2.Receipt.DESCRIPTOR.fields)
     assert all(word in named for word in words)
+
+
+def test_every_field_of_the_statistics_is_described_and_in_the_example() -> None:
+    fields = list(GetStatsResponse.DESCRIPTOR.fields_by_name)
+    named = [field for row in page("docs/api.md").table("field of `/stats`") for field in code(row[0])]
+    assert sorted(named) == sorted(fields)
+    assert list(STATS) == fields
+
+
+def test_the_example_of_a_recent_call_has_all_its_fields() -> None:
+    (call,) = RECENT["calls"]
+    assert list(call) == list(RecentCall.DESCRIPTOR.fields_by_name)
 
 
 def test_every_rpc_is_described_and_no_other() -> None:

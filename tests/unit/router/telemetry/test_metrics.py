@@ -6,7 +6,8 @@ from tests.unit.router.support import CHAT, make_call
 
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.handler import Call, Usage
-from lexora_router.telemetry.metrics import MAX_MODELS, Metrics
+from lexora_router.telemetry.account import MAX_MODELS
+from lexora_router.telemetry.metrics import Metrics
 
 
 class Meter:
