@@ -73,7 +73,8 @@ def endpoint_of(receipt: Receipt) -> str:
 def wasted(receipt: Receipt, status: int, error: BaseException | None) -> dict[str, int]:
     """Output tokens of a finished call that were made for nothing, by reason; empty when there were none."""
     found = {"failed_attempt": receipt.lost_tokens} if receipt.lost_tokens else {}
-    if error is not None and (made := receipt.made):
+    # An engine that was interrupted has counted up to its last word on usage, which may be its first.
+    if error is not None and (made := max(receipt.made, receipt.events - receipt.lost_tokens)):
         found["client_left" if status == CLIENT_GONE else "failed"] = made
     return found
 

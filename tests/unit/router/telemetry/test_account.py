@@ -114,6 +114,7 @@ GONE = asyncio.CancelledError()
         (Receipt(events=5), 502, UpstreamBroken("x"), {"failed": 5}),
         (Receipt(events=5), 499, GONE, {"client_left": 5}),
         (Receipt(events=5, usage=Usage(3, 7)), 499, GONE, {"client_left": 7}),
+        (Receipt(events=5, usage=Usage(3, 1)), 502, UpstreamBroken("x"), {"failed": 5}),
         (Receipt(usage=Usage(3, 7), lost_tokens=2), 200, None, {"failed_attempt": 2}),
         (Receipt(usage=Usage(3, 7), lost_tokens=2), 499, GONE, {"failed_attempt": 2, "client_left": 7}),
         (Receipt(events=9, lost_tokens=2), 502, UpstreamBroken("x"), {"failed_attempt": 2, "failed": 7}),
