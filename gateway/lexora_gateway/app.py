@@ -21,6 +21,7 @@ from lexora_gateway.openai.docs import path_items
 from lexora_gateway.patience import PATIENCE, Patience
 from lexora_gateway.request import Limits, request_id_of
 from lexora_gateway.router_port import RouterPort, RouterStatusError
+from lexora_gateway.ui import Page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,6 +133,7 @@ def create_app(
     endpoints["/chat"] = Chat(router, limits, default_model)
     app = GatewayApp(endpoints, version)
     Control(router, version, metrics).add_to(app)
+    Page(router).add_to(app)
     app.add_exception_handler(RouterStatusError, _on_status)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http)

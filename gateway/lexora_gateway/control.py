@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse
 from lexora.v1 import models_pb2
 from lexora.v1.calls_pb2 import RecentCallsRequest
 from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
-from lexora.v1.reload_pb2 import ReloadReport, ReloadResult
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
@@ -136,14 +135,7 @@ def _limit(text: str) -> int:
 
 def stats_json(response: GetStatsResponse) -> dict[str, Any]:
     """Every field by its proto name, numbers as numbers, maps as objects with sorted keys; `last_reload` may be None."""
-    found = as_json(response)
-    found["last_reload"] = _reload_json(response.last_reload) if response.HasField("last_reload") else None
-    return found
-
-
-def _reload_json(report: ReloadReport) -> dict[str, Any]:
-    result = ReloadResult.Name(report.result).removeprefix("RELOAD_RESULT_").lower()
-    return {**as_json(report), "result": result}
+    return as_json(response)
 
 
 def _overall(response: HealthResponse) -> str:

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 
 def as_json(message: Message) -> dict[str, Any]:
-    """Every field, set or not: numbers as numbers, maps as objects with sorted keys; optional ones that are absent are None."""
+    """Every field, set or not: numbers as numbers, maps as objects with sorted keys.
+
+    Optional ones that are absent are None; enums are words: BREAKER_STATE_HALF_OPEN is `half_open`, an unset one `unknown`.
+    """
     return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields}
 
 
@@ -23,4 +26,14 @@ def _value(message: Message, field: Any) -> Any:
         return [as_json(each) if kind is not None else each for each in value]
     if field.has_presence and not message.HasField(field.name):
         return None
+    if field.enum_type is not None:
+        return _word(field.enum_type, value)
     return as_json(value) if kind is not None else value
+
+
+def _word(enum: Any, number: int) -> str:
+    """The value's name without what all names of its enum begin with."""
+    if number == 0 or number not in enum.values_by_number:
+        return "unknown"
+    prefix: str = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return str(enum.values_by_number[number].name.removeprefix(prefix).lower())

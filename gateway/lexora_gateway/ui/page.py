@@ -1,0 +1,84 @@
+"""GET /ui: a page for people who look after the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from lexora.v1.calls_pb2 import RecentCallsRequest
+from lexora.v1.models_pb2 import HealthRequest, ListModelsRequest
+from lexora.v1.stats_pb2 import GetStatsRequest
+from lexora_gateway.asgi import headers_of
+from lexora_gateway.message_json import as_json
+from lexora_gateway.openai.models import capabilities
+from lexora_gateway.request import context_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import Scope
+
+    from lexora_gateway.router_port import RouterPort
+
+FILES = Path(__file__).parent / "static"
+# Everything comes from here and nothing is inline: a name of a model that is a script stays a name.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+# The page asks every two seconds; an older answer is of no use to it.
+_STATE_TIMEOUT = 5.0
+
+
+class Page:
+    """The page over one router. It shows what the router's own rpcs say, and asks models through the ordinary API."""
+
+    def __init__(self, router: RouterPort) -> None:
+        self._router = router
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes; none of them is part of the API, so the OpenAPI document leaves them out."""
+        app.add_api_route("/ui", self.entrance, methods=["GET"], include_in_schema=False)
+        app.add_api_route("/ui/state", self.state, methods=["GET"], include_in_schema=False)
+        app.mount("/ui", _Files(directory=FILES, html=True), name="ui")
+
+    async def entrance(self) -> Response:
+        """To the page; relative, so that a proxy may serve it under another path."""
+        return RedirectResponse("ui/", headers=_HEADERS)
+
+    async def state(self, request: Request) -> Response:
+        """Everything that changes, in one document: health, statistics, models and recent calls."""
+        context = context_of(headers_of(request.scope), _STATE_TIMEOUT)
+        router = self._router
+        health, stats, models, recent = await asyncio.gather(
+            router.health(HealthRequest(), context),
+            router.get_stats(GetStatsRequest(), context),
+            router.list_models(ListModelsRequest(), context),
+            router.recent_calls(RecentCallsRequest(), context),
+        )
+        state = {
+            "health": as_json(health),
+            "stats": as_json(stats),
+            "models": capabilities(models)["models"],
+            "calls": as_json(recent)["calls"],
+        }
+        return JSONResponse(state, headers=_HEADERS)
+
+
+class _Files(StaticFiles):
+    """Files with the page's headers."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(_HEADERS)
+        return response
