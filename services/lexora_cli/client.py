@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
 from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
 from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
@@ -60,6 +61,11 @@ class RouterClient:
         """Counters and gauges since the start."""
         with self._told():
             return self._stub.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
+
+    def recent_calls(self, limit: int) -> RecentCallsResponse:
+        """The calls that finished last."""
+        with self._told():
+            return self._stub.RecentCalls(RecentCallsRequest(limit=limit), timeout=TIMEOUT_SECONDS)
 
     def reload(self) -> ReloadReport:
         """Let the router load its configuration again; what came of it."""

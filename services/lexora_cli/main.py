@@ -16,6 +16,7 @@ from lexora_cli.commands.router import router
 from lexora_cli.commands.serve import serve
 from lexora_cli.commands.sim import sim
 from lexora_cli.commands.status import status
+from lexora_cli.commands.top import top
 from lexora_cli.screen import plain
 from lexora_router.version import __version__
 
@@ -44,7 +45,7 @@ def root(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Serve": (serve, router, gateway, check),
-    "Ask a router": (chat, models, status, reload),
+    "Ask a router": (chat, models, status, top, reload),
     "Try without a GPU": (demo, sim),
 }
 for _panel, _commands in _PANELS.items():

@@ -1,0 +1,39 @@
+"""`lexora top`."""
+
+from typing import Annotated
+
+import typer
+
+from lexora_cli.options import DEFAULT_ROUTER, Router
+from lexora_cli.screen import fail
+
+Interval = Annotated[float, typer.Option("--interval", "-n", min=0.2, max=60, metavar="SECONDS", help="Between two looks.")]
+Once = Annotated[bool, typer.Option("--once", help="Print one picture and leave; also what happens when it is piped.")]
+
+
+def top(router: Router = DEFAULT_ROUTER, interval: Interval = 1.0, once: Once = False) -> None:
+    """Watch a router live: rates, latencies, endpoints, models and the last calls. q or Ctrl+C leaves.
+
+    Exit code 1 when the router does not answer at the start; later it is waited for.
+
+    [bold]Examples[/bold]
+
+      lexora top
+      lexora top --router 10.0.0.5:50051 --interval 5
+      lexora top --once | less
+    """
+    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.screen import out
+    from lexora_cli.top_live import look, watch
+    from lexora_cli.top_screen import picture
+
+    with RouterClient(router) as client:
+        try:
+            first = look(client)
+        except RouterFailure as failure:
+            fail(str(failure))
+        console = out()
+        if once or not console.is_terminal:
+            console.print(picture(first, router), soft_wrap=False)
+        else:
+            watch(client, first, router, interval, console)
