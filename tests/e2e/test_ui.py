@@ -112,7 +112,7 @@ def test_stop_reaches_the_engine(gateway: Gateway, http: httpx.Client, browser: 
         opened.locator(".said.assistant > span:not(:empty)").first.wait_for(timeout=WAIT)
         opened.click("#stop")
         said(opened, ".said.assistant", "[stopped]")
-    wait_until(lambda: sim.stats()["aborted"] == 1, "the engine saw the end")
+    wait_until(lambda: sim.stats()["aborts"] == 1, "the engine saw the end")
 
 
 def test_an_error_is_told_in_words(gateway: Gateway, http: httpx.Client, browser: "Browser", sim: Simulator) -> None:
