@@ -22,7 +22,7 @@ _COLOURS = {
     "half_open": "yellow",
     "open": "red",
 }
-_LATENCIES = {"ttft": "first token", "itl": "between pieces", "queue": "until an engine", "total": "in all"}
+LATENCIES = {"ttft": "first token", "itl": "between pieces", "queue": "until an engine", "total": "in all"}
 
 
 def coloured(field: FieldDescriptor, number: int) -> Text:
@@ -63,15 +63,16 @@ def latencies(stats: GetStatsResponse) -> Table:
     """Percentiles of the last minute, of the last five, and since the start; what was never measured is left out."""
     table = Table("time", "within", "count", "p50", "p90", "p99", box=None, pad_edge=False)
     windows = (("1 min", stats.last_minute), ("5 min", stats.last_five_minutes), ("start", stats.since_start))
-    for field, title in _LATENCIES.items():
+    for field, title in LATENCIES.items():
         if getattr(stats.since_start, field).count:
             for named, (within, told) in zip((title, "", ""), windows, strict=True):
                 found: Distribution = getattr(told, field)
-                table.add_row(named, within, f"{found.count:,}", *map(_duration, (found.p50, found.p90, found.p99)))
+                table.add_row(named, within, f"{found.count:,}", *map(duration, (found.p50, found.p90, found.p99)))
     return table
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for people; "-" for none."""
     if not seconds:
         return "-"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

@@ -13,7 +13,7 @@ from lexora.v1.calls_pb2 import RecentCall, RecentCallsResponse
 from lexora.v1.models_pb2 import BackendHealth, EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import Distribution, GetStatsResponse, Interval
 from lexora_cli.screen import harmless
-from lexora_cli.status_text import coloured, headline
+from lexora_cli.status_text import LATENCIES, coloured, duration, headline
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 10  # of a bar, in characters
@@ -89,7 +89,7 @@ def _rate(number: float) -> str:
 def _latencies(stats: GetStatsResponse) -> Table:
     table = _table("p50 / p90 / p99", "1 min", "5 min", "since start")
     spans = (stats.last_minute, stats.last_five_minutes, stats.since_start)
-    for title, name in (("first token", "ttft"), ("between tokens", "itl"), ("queue", "queue"), ("total", "total")):
+    for name, title in LATENCIES.items():
         table.add_row(title, *(_quantiles(getattr(span, name)) for span in spans))
     return table
 
@@ -97,19 +97,11 @@ def _latencies(stats: GetStatsResponse) -> Table:
 def _quantiles(found: Distribution) -> str:
     if not found.count:
         return "-"
-    return " / ".join(_duration(value) for value in (found.p50, found.p90, found.p99))
+    return " / ".join(duration(value) for value in (found.p50, found.p90, found.p99))
 
 
 def _seconds(found: Distribution) -> str:
-    return _duration(found.p50) if found.count else "-"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 100:
-        return f"{seconds:,.0f} s"
-    if seconds >= 1:
-        return f"{seconds:.1f} s"
-    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+    return duration(found.p50) if found.count else "-"
 
 
 def _endpoints(health: HealthResponse) -> Table:
@@ -163,8 +155,8 @@ def _call(call: RecentCall) -> Iterable[str | Text]:
     yield _safe(call.model)
     yield _safe(call.backend)
     yield Text(str(call.status), style="green" if call.status < 400 else "yellow" if call.status < 500 else "red")
-    yield _duration(call.ttft_seconds) if call.HasField("ttft_seconds") else "-"
-    yield _duration(call.total_seconds)
+    yield duration(call.ttft_seconds) if call.HasField("ttft_seconds") else "-"
+    yield duration(call.total_seconds)
     yield f"{call.tokens_input:,}" if call.HasField("tokens_input") else "-"
     yield f"{call.tokens_output:,}" if call.HasField("tokens_output") else "-"
     tries = f"{call.attempts} attempts" if call.attempts > 1 else ""

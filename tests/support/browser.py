@@ -48,4 +48,5 @@ def page(browser: Browser, url: str, *, but: str = "", **options: Any) -> Iterat
         yield opened
     finally:
         context.close()
-    assert [text for text in complaints if not but or but not in text] == []
+    left = [text for text in complaints if not but or but not in text]
+    assert not left, left

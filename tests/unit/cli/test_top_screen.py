@@ -74,8 +74,8 @@ def test_rates_are_of_whole_intervals_and_of_the_last_minute() -> None:
 
 def test_latencies_have_three_quantiles_and_three_spans() -> None:
     assert line(drawn(seen()), "first token", "/").split("  ")[0] == "first token"
-    assert "50 ms / 500 ms / 5.0 s" in line(drawn(seen()), "first token", "/")
-    assert line(drawn(seen()), "between tokens").split()[2:] == ["-", "-", "-"]
+    assert "50 ms / 500 ms / 5 s" in line(drawn(seen()), "first token", "/")
+    assert line(drawn(seen()), "between pieces").split()[2:] == ["-", "-", "-"]
 
 
 def test_every_endpoint_has_a_line_and_its_backend_is_named_once() -> None:

@@ -17,6 +17,6 @@ export async function* events(body) {
       }
     }
   } finally {
-    reader.cancel();
+    reader.cancel().catch(() => {}); // of one that was aborted already
   }
 }
