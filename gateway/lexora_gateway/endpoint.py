@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
 from lexora_gateway.answer import Answer
@@ -12,12 +13,15 @@ from lexora_gateway.asgi import headers_of
 from lexora_gateway.body import read_body
 from lexora_gateway.counted import counted
 from lexora_gateway.errors import Refused, bug, from_status, invalid
+from lexora_gateway.message_json import as_json
+from lexora_gateway.options import EXPLAIN, check_explain
 from lexora_gateway.request import Clock, context_of, request_id_of
 from lexora_gateway.router_port import RouterStatusError
 from lexora_gateway.sse import openai_error
-from lexora_gateway.watch import ClientGone
+from lexora_gateway.watch import ClientGone, until_gone
 
 if TYPE_CHECKING:
+    from lexora.v1.explain_pb2 import ExplainRequest
     from lexora_gateway.asgi import Headers, Receive, Scope, Send
     from lexora_gateway.request import Limits
     from lexora_gateway.router_port import CallContext, RouterPort
@@ -46,7 +50,11 @@ class Endpoint(ABC):
             body = await read_body(receive, headers, limits.max_body_bytes, limits.body_silence, clock.end)
             self.check(headers, body)
             context = context_of(headers, clock.remaining())
-            await self.serve(Asked(headers, body, request_id, context), receive, answer)
+            asked = Asked(headers, body, request_id, context)
+            if EXPLAIN not in headers:
+                await self.serve(asked, receive, answer)
+            else:
+                await self._explain(asked, receive, answer)
         except ClientGone:
             return
         except RouterStatusError as error:
@@ -64,6 +72,18 @@ class Endpoint(ABC):
             raise Refused(invalid("Unsupported media type: only 'application/json' is allowed.", "content-type"))
         if not body:
             raise Refused(invalid("The request body is empty; a JSON object is needed.", "body"))
+
+    def explained(self, asked: Asked) -> ExplainRequest:
+        """The question what would become of this call. Raises Refused as `serve` would."""
+        name = EXPLAIN.decode()
+        raise Refused(invalid(f"{name} cannot be had here: it is for calls that a model answers.", name))
+
+    async def _explain(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+        """Answer what would become of the call instead of serving it."""
+        check_explain(asked.headers)
+        explanation = await until_gone(receive, self._router.explain(self.explained(asked), asked.context))
+        headers = [(b"content-type", b"application/json"), (EXPLAIN, b"1")]
+        await answer.whole(200, headers, msgspec.json.encode(as_json(explanation)))
 
     @abstractmethod
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:

@@ -29,6 +29,7 @@ _RESERVED = frozenset(
         "upgrade",
         "x-lexora-attempts",
         "x-lexora-backend",
+        "x-lexora-explain",
         "x-lexora-fallback",
         "x-lexora-resumed",
         "x-request-id",

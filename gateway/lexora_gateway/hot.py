@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lexora.v1.common_pb2 import Receipt
+from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_gateway.endpoint import Asked, Endpoint
@@ -49,8 +50,7 @@ class Relay(Endpoint):
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Relay the call, whole or streamed."""
-        options = call_options(asked.headers, asked.request_id)
-        call = OpenAiCall(path=self._path, body=asked.body, content_type=_text(asked.headers))
+        options, call = self._call(asked)
         if self._stream_hint in asked.body:
             sink = _Sink(answer)
             streamed = StreamRequest(options=options, openai=call)
@@ -60,6 +60,15 @@ class Relay(Endpoint):
             request = GenerateRequest(options=options, openai=call)
             response = await until_gone(receive, self._router.generate(request, asked.context))
             await answer.reply(response.openai, response.receipt)
+
+    def explained(self, asked: Asked) -> ExplainRequest:
+        """The same call, to be explained."""
+        options, call = self._call(asked)
+        return ExplainRequest(options=options, openai=call)
+
+    def _call(self, asked: Asked) -> tuple[CallOptions, OpenAiCall]:
+        options = call_options(asked.headers, asked.request_id)
+        return options, OpenAiCall(path=self._path, body=asked.body, content_type=_text(asked.headers))
 
 
 class AudioRelay(Relay):

@@ -11,6 +11,7 @@ import msgspec
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.common_pb2 import CallOptions, Receipt, SamplingParams
 from lexora.v1.completion_pb2 import CompletionRequest, TokenIds
+from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora_gateway.endpoint import Asked, Endpoint
 from lexora_gateway.json_body import Fields, is_integer, parse_object
@@ -41,11 +42,8 @@ class ShortForm(Endpoint):
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Call the router in typed form, whole or streamed."""
-        fields = parse_object(asked.body)
-        options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
-        if fields.truth("stream"):
-            # The terminal events are this form's own; usage has no place among them.
-            fields.take("stream_options")
+        fields, options, stream = _read(asked)
+        if stream:
             request = self.streamed(options, fields)
             sink = _Events(answer, self)
             await until_gone(receive, self._router.stream(request, asked.context, sink.emit))
@@ -54,6 +52,14 @@ class ShortForm(Endpoint):
             whole = self.whole(options, fields)
             response = await until_gone(receive, self._router.generate(whole, asked.context))
             await answer.json(msgspec.json.encode({self.field: self.text_of(response)}), response.receipt)
+
+    def explained(self, asked: Asked) -> ExplainRequest:
+        """The same call, to be explained."""
+        fields, options, _ = _read(asked)
+        request = self.whole(options, fields)
+        if request.HasField("chat"):
+            return ExplainRequest(options=options, chat=request.chat)
+        return ExplainRequest(options=options, completion=request.completion)
 
     @abstractmethod
     def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
@@ -161,6 +167,17 @@ class _Events:
             await self._answer.begin(None, Receipt())
         await self._answer.piece(b"data: [DONE]\n\n")
         await self._answer.end()
+
+
+def _read(asked: Asked) -> tuple[Fields, CallOptions, bool]:
+    """The fields of a body, the call's options, and whether it is to be streamed."""
+    fields = parse_object(asked.body)
+    options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
+    stream = bool(fields.truth("stream"))
+    if stream:
+        # The terminal events are this form's own; usage has no place among them.
+        fields.take("stream_options")
+    return fields, options, stream
 
 
 def _sampling(fields: Fields) -> SamplingParams:

@@ -12,6 +12,7 @@ def as_json(message: Message) -> dict[str, Any]:
     """Every field, set or not: numbers as numbers, maps as objects with sorted keys.
 
     Optional ones that are absent are None; enums are words: BREAKER_STATE_HALF_OPEN is `half_open`, an unset one `unknown`.
+    Durations are seconds.
     """
     return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields}
 
@@ -28,7 +29,9 @@ def _value(message: Message, field: Any) -> Any:
         return None
     if field.enum_type is not None:
         return _word(field.enum_type, value)
-    return as_json(value) if kind is not None else value
+    if kind is None:
+        return value
+    return value.ToTimedelta().total_seconds() if kind.full_name == "google.protobuf.Duration" else as_json(value)
 
 
 def _word(enum: Any, number: int) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _PRIORITY = b"x-lexora-priority"
 _FALLBACK = b"x-lexora-fallback"
 _RESUME = b"x-lexora-resume"
+EXPLAIN = b"x-lexora-explain"
 # The contract's scale: 0 is last, 50 is normal, 100 is first.
 _PRIORITIES = {b"low": 0, b"normal": 50, b"high": 100} | {b"%d" % number: number for number in range(101)}
 
@@ -28,6 +29,13 @@ def call_options(headers: Headers, request_id: str, user: str = "") -> CallOptio
     if _forbids(headers, _RESUME):
         options.resume = RESUME_POLICY_NEVER
     return options
+
+
+def check_explain(headers: Headers) -> None:
+    """Raise Refused (400) for an x-lexora-explain that is not 1; there must be one."""
+    if headers[EXPLAIN].strip() != b"1":
+        # Whoever wanted an explanation must not be charged for an answer, nor the other way round.
+        raise _refused(EXPLAIN, "1, or be left out")
 
 
 def _priority(value: bytes) -> int:

@@ -10,6 +10,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
+from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
 from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
@@ -67,6 +68,18 @@ class RouterClient:
         with self._told():
             return self._stub.RecentCalls(RecentCallsRequest(limit=limit), timeout=TIMEOUT_SECONDS)
 
+    def explain(self, request: ExplainRequest, seconds: float | None) -> ExplainResponse:
+        """Where a call would go that has so many seconds, None for no limit."""
+        with self._told():
+            # The rpc's own deadline counts as the call's, so the patience of the command stays on this side.
+            asked: Any = self._stub.Explain.future(request, timeout=seconds)
+            try:
+                answer: ExplainResponse = asked.result(timeout=TIMEOUT_SECONDS)
+            except grpc.FutureTimeoutError:
+                asked.cancel()
+                raise RouterFailure(_silent(self.target)) from None
+        return answer
+
     def reload(self) -> ReloadReport:
         """Let the router load its configuration again; what came of it."""
         with self._told():
@@ -111,10 +124,14 @@ def _failure(error: grpc.RpcError, target: str) -> RouterFailure:
                 f"no router answers at {target}; start one with `lexora serve`, or name another with --router HOST:PORT"
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return RouterFailure(f"the router at {target} did not answer within {TIMEOUT_SECONDS:.0f} seconds")
+            return RouterFailure(_silent(target))
         case grpc.StatusCode.UNIMPLEMENTED:
             return RouterFailure(f"{target} serves gRPC, but is no Lexora router")
     return RouterFailure(f"{error.code().name}: {' '.join(message.split())}")
+
+
+def _silent(target: str) -> str:
+    return f"the router at {target} did not answer within {TIMEOUT_SECONDS:.0f} seconds"
 
 
 def _reason(error: grpc.Call) -> str:

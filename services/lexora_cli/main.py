@@ -9,6 +9,7 @@ import typer
 from lexora_cli.commands.chat import chat
 from lexora_cli.commands.check import check
 from lexora_cli.commands.demo import demo
+from lexora_cli.commands.explain import explain
 from lexora_cli.commands.gateway import gateway
 from lexora_cli.commands.models import models
 from lexora_cli.commands.reload import reload
@@ -45,7 +46,7 @@ def root(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Serve": (serve, router, gateway, check),
-    "Ask a router": (chat, models, status, top, reload),
+    "Ask a router": (chat, models, status, top, explain, reload),
     "Try without a GPU": (demo, sim),
 }
 for _panel, _commands in _PANELS.items():

@@ -1,9 +1,10 @@
-"""A protobuf message as plain data: every field by its proto name, numbers as numbers, enums without their prefix."""
+"""A protobuf message as plain data: every field by its proto name, numbers as numbers, durations in seconds, enums as words."""
 
 from collections.abc import Mapping
 from typing import Any, cast
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 
@@ -37,5 +38,5 @@ def _value(message: Message, field: FieldDescriptor) -> Any:
 
 def _single(field: FieldDescriptor, value: Any) -> Any:
     if field.message_type is not None:
-        return as_data(value)
+        return value.ToTimedelta().total_seconds() if isinstance(value, Duration) else as_data(value)
     return word(field, value) if field.enum_type is not None else value

@@ -12,6 +12,7 @@ from lexora_router.assembly import Assembly, Lasting
 from lexora_router.backends.backend import Health, TlsContexts
 from lexora_router.backends.tenancy import Tenancy
 from lexora_router.config import Config
+from lexora_router.explain import Explainer
 from lexora_router.grpc_server import GrpcServer
 from lexora_router.overview import Overview
 from lexora_router.policy.rate_limiter import RateLimiter
@@ -57,6 +58,7 @@ class RouterApp:
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
         )
+        self.service.explainer = Explainer(lambda: self._assembly, self._limiter, clock=clock)
         self.grpc = GrpcServer(self.service, max_body_bytes=config.server.max_body_bytes)
         self._serving = True
         self._tasks: set[asyncio.Task[None]] = set()

@@ -159,7 +159,7 @@ def inspect_multipart(content_type: str, body: bytes) -> Fields:
     form = _Form(content_type, body)
     model = form.text("model", MAX_MODEL_CHARS * 4)
     if model is not None:
-        _check_model(model)
+        check_model(model)
     stream = (form.text("stream", 16) or "").strip().lower()
     if stream not in _TRUE and stream not in _FALSE:
         raise InvalidRequest("stream must be a boolean", "stream")
@@ -350,7 +350,7 @@ def _value(fields: dict[str, msgspec.Raw], name: str) -> Any:
 
 def _check_required(path: str, wire: _Wire) -> None:
     if wire.model is not None:
-        _check_model(wire.model)
+        check_model(wire.model)
     if not _absent(wire.messages) and not _opens(wire.messages, b"["):
         raise InvalidRequest("messages must be an array", "messages")
     if path not in _REQUIRED:
@@ -364,7 +364,8 @@ def _check_required(path: str, wire: _Wire) -> None:
         raise InvalidRequest(f"{name} is missing", name)
 
 
-def _check_model(model: str) -> None:
+def check_model(model: str) -> None:
+    """Raise InvalidRequest for a name that is longer than any model's."""
     if len(model) > MAX_MODEL_CHARS:
         raise InvalidRequest(f"model is too long: at most {MAX_MODEL_CHARS} characters are allowed", "model")
 

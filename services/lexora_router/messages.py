@@ -4,6 +4,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from lexora.v1 import common_pb2, openai_pb2
 from lexora_router.handler import BucketState, Head, Receipt, Reply
+from lexora_router.policy.rate_limiter import Quota
 from lexora_router.translate import usage_message
 
 
@@ -21,8 +22,8 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
         lost_tokens=receipt.lost_tokens,
     )
     if receipt.rate_limit is not None:
-        _fill_bucket(message.rate_limit.requests, receipt.rate_limit.requests)
-        _fill_bucket(message.rate_limit.tokens, receipt.rate_limit.tokens)
+        fill_bucket(message.rate_limit.requests, receipt.rate_limit.requests)
+        fill_bucket(message.rate_limit.tokens, receipt.rate_limit.tokens)
     for instant, duration in (
         (receipt.dispatched_at, message.queue_time),
         (receipt.first_event_at, message.time_to_first_token),
@@ -33,7 +34,8 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
     return message
 
 
-def _fill_bucket(message: common_pb2.RateLimitBucket, state: BucketState | None) -> None:
+def fill_bucket(message: common_pb2.RateLimitBucket, state: BucketState | Quota | None) -> None:
+    """Where a bucket stands; None, for what is not limited, leaves the message unset."""
     if state is not None:
         message.limit, message.remaining = state.limit, state.remaining
         _set_duration(message.reset, max(state.reset, 0.0))

@@ -36,8 +36,9 @@ from lexora_router.errors import (
     UpstreamInvalid,
     http_status,
 )
+from lexora_router.explain import Explainer
 from lexora_router.handler import Call, Event, Handler, Reply
-from lexora_router.inspect_body import Fields, inspect_json, inspect_multipart
+from lexora_router.inspect_body import Fields, check_model, inspect_json, inspect_multipart
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.messages import receipt_message, reply_message
@@ -68,6 +69,7 @@ RELAYED_PATHS = MULTIPART_PATHS | frozenset(
     "/pooling /classify /tokenize /detokenize".split()
 )
 
+_Input = router_pb2.GenerateRequest | router_pb2.StreamRequest | explain_pb2.ExplainRequest
 _NO_OPTIONS = common_pb2.CallOptions()
 
 _log = structlog.get_logger("lexora.server")
@@ -90,6 +92,7 @@ class RouterService:
         self.pipeline = pipeline  # a reload puts another one here
         self.meter = meter  # and here; None where nobody is limited
         self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
+        self.explainer: Explainer | None = None  # set by who knows what the layers are made of
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._idle: asyncio.Event | None = None
         self._overview = overview
@@ -162,10 +165,24 @@ class RouterService:
 
     async def explain(self, request: explain_pb2.ExplainRequest, context: Context) -> explain_pb2.ExplainResponse:
         """Where a call would go and why."""
-        return await self._guarded(request.options, context, self._explain, always=True)
+        return await self._guarded(request.options, context, lambda call: self._explain(request, call), always=True)
 
-    async def _explain(self, call: Call) -> explain_pb2.ExplainResponse:
-        raise Unimplemented("Explanations are not part of this version.")
+    async def _explain(self, request: explain_pb2.ExplainRequest, call: Call) -> explain_pb2.ExplainResponse:
+        if self.explainer is None:
+            raise Unimplemented("This router explains nothing.")
+        asked = await self._asked(request, call)
+        return await _within(call, self.explainer.explain(call, asked, draining=self.draining))
+
+    async def _asked(self, request: explain_pb2.ExplainRequest, call: Call) -> str:
+        """Make the call that is to be explained, with the errors that it would get; the model as its client named it."""
+        kind = request.WhichOneof("input")
+        if kind is None:
+            check_model(request.model)
+            call.path = CHAT
+            call.model = await self._model(call, request.model) or ""
+            return request.model
+        await self._fill(kind, request, call, stream=kind == "openai")
+        return call.model if kind == "openai" else str(getattr(request, kind).model)
 
     async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: Context) -> calls_pb2.RecentCallsResponse:
         """The calls that finished last."""
@@ -296,9 +313,7 @@ class RouterService:
             trace=trace_of(context),
         )
 
-    async def _fill(
-        self, kind: str | None, request: router_pb2.GenerateRequest | router_pb2.StreamRequest, call: Call, *, stream: bool
-    ) -> None:
+    async def _fill(self, kind: str | None, request: _Input, call: Call, *, stream: bool) -> None:
         match kind:
             case "openai":
                 self._fill_openai(request.openai, call, stream=stream)

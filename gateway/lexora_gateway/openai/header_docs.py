@@ -14,6 +14,7 @@ _IN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "x-lexora-fallback": ({"type": "string", "enum": ["never"]}, "No other backend than the model's own may answer."),
     "x-lexora-resume": ({"type": "string", "enum": ["never"]}, "A stream whose engine dies ends with the error."),
+    "x-lexora-explain": ({"type": "string", "enum": ["1"]}, "Tell what would become of the call instead of serving it."),
 }
 _WHO: dict[str, tuple[dict[str, Any], str]] = {
     "x-request-id": ({"type": "string"}, "Identity of the call."),
@@ -21,6 +22,9 @@ _WHO: dict[str, tuple[dict[str, Any], str]] = {
     "x-lexora-attempts": ({"type": "integer"}, "Tries on endpoints."),
     "x-lexora-fallback": ({"type": "string"}, "The backends that failed and why: main->spare;reason=UPSTREAM_TIMEOUT."),
     "x-lexora-resumed": ({"type": "string", "enum": ["token_ids", "text"]}, "How a broken stream went on elsewhere."),
+}
+_EXPLAINED: dict[str, tuple[dict[str, Any], str]] = {
+    "x-lexora-explain": ({"type": "string", "enum": ["1"]}, "This is an explanation; nothing was sent to an engine."),
 }
 _LIMITS: dict[str, tuple[dict[str, Any], str]] = {
     f"x-ratelimit-{name}-{unit}": (schema, f"{words} ({unit}).")
@@ -39,5 +43,7 @@ REQUEST: list[dict[str, Any]] = [
     {"name": name, "in": "header", "required": False, "schema": schema, "description": words}
     for name, (schema, words) in _IN.items()
 ]
-ANSWER: dict[str, Any] = {name: {"schema": schema, "description": words} for name, (schema, words) in (_WHO | _LIMITS).items()}
+ANSWER: dict[str, Any] = {
+    name: {"schema": schema, "description": words} for name, (schema, words) in (_WHO | _EXPLAINED | _LIMITS).items()
+}
 REFUSAL: dict[str, Any] = ANSWER | {name: {"schema": schema, "description": words} for name, (schema, words) in _RETRY.items()}

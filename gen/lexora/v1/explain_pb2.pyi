@@ -7,7 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from lexora.v1 import chat_pb2 as _chat_pb2
 from lexora.v1 import common_pb2 as _common_pb2
+from lexora.v1 import completion_pb2 as _completion_pb2
 from lexora.v1 import models_pb2 as _models_pb2
 from lexora.v1 import openai_pb2 as _openai_pb2
 import builtins as _builtins
@@ -23,22 +25,32 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ExplainRequest(_message.Message):
-    """Request of RouterService.Explain."""
+    """Request of RouterService.Explain. Its deadline counts as the call's."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OPTIONS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     OPENAI_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    COMPLETION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model that would be asked for; the default model when empty. Left out when `openai` is set."""
+    """Model that would be asked for; the default model when empty. Not looked at when a call is given."""
     @_builtins.property
     def options(self) -> _common_pb2.CallOptions:
         """Who would ask, and how the call would be treated."""
 
     @_builtins.property
     def openai(self) -> _openai_pb2.OpenAiCall:
-        """The call itself, for the model, the user and the size in its body; nothing of it is sent."""
+        """In OpenAI's JSON, streamed or not."""
+
+    @_builtins.property
+    def chat(self) -> _chat_pb2.ChatRequest:
+        """A chat in typed form."""
+
+    @_builtins.property
+    def completion(self) -> _completion_pb2.CompletionRequest:
+        """A completion in typed form."""
 
     def __init__(
         self,
@@ -46,12 +58,16 @@ class ExplainRequest(_message.Message):
         options: _common_pb2.CallOptions | None = ...,
         model: _builtins.str = ...,
         openai: _openai_pb2.OpenAiCall | None = ...,
+        chat: _chat_pb2.ChatRequest | None = ...,
+        completion: _completion_pb2.CompletionRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["openai", b"openai", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "openai", b"openai", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "openai", b"openai", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "model", b"model", "openai", b"openai", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["openai", "chat", "completion"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
 Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
@@ -159,6 +175,7 @@ class TenantExplanation(_message.Message):
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     ESTIMATED_TOKENS_FIELD_NUMBER: _builtins.int
     ALLOWED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """Name of the tenant; "anonymous" for clients that name nobody."""
     tier: _builtins.str
@@ -173,6 +190,8 @@ class TenantExplanation(_message.Message):
     """Tokens that would be reserved."""
     allowed: _builtins.bool
     """Whether the limits would let the call through."""
+    reason: _builtins.str
+    """All this in words."""
     @_builtins.property
     def rate_limit(self) -> _common_pb2.RateLimitState:
         """Where it stands with its rate limits; absent when they are off."""
@@ -188,10 +207,11 @@ class TenantExplanation(_message.Message):
         rate_limit: _common_pb2.RateLimitState | None = ...,
         estimated_tokens: _builtins.int = ...,
         allowed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rate_limit", b"rate_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "estimated_tokens", b"estimated_tokens", "max_priority", b"max_priority", "priority", b"priority", "rate_limit", b"rate_limit", "tier", b"tier", "user", b"user", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "estimated_tokens", b"estimated_tokens", "max_priority", b"max_priority", "priority", b"priority", "rate_limit", b"rate_limit", "reason", b"reason", "tier", b"tier", "user", b"user", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,7 +304,7 @@ class EndpointExplanation(_message.Message):
     eligible: _builtins.bool
     """Whether it could get the call now."""
     reason: _builtins.str
-    """Why it could not; empty when it could."""
+    """Why it could not, or should not: one that is down gets calls when no other is well. Empty when nothing is wrong."""
     in_flight: _builtins.int
     """Calls under way there."""
     limit: _builtins.int

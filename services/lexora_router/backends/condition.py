@@ -58,6 +58,17 @@ class Condition:
         """Seconds until the breaker lets a trial through; 0 when it would now, or when one is under way."""
         return self._breaker.retry_after(now)
 
+    def obstacle(self, now: float) -> str:
+        """Why calls should not go here, for people; empty when they should."""
+        if not self._breaker.ready(now):
+            wait = self._breaker.retry_after(now)
+            return f"breaker open, a trial in {wait:.1f} s" if wait else "breaker half-open, its trial is under way"
+        if self.healthy is False:
+            return f"down: {self.reason or 'it does not answer'}"
+        if now < self._ejected_until:
+            return f"{self.reason or 'ejected'}, for {self._ejected_until - now:.1f} s more"
+        return ""
+
     def weight(self, now: float) -> float:
         """Share of the usual load, above 0 and up to 1: a recovered endpoint comes back gradually."""
         return self._rules.slow_start.weight(self._recovered_at, now)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from lexora_router.backends.backend import Backend
 from lexora_router.backends.catalogue import Catalogue
@@ -23,6 +24,27 @@ class RoutableModel:
     max_model_len: int
     entry: bytes
     alias_of: str = ""
+
+
+class Rule(StrEnum):
+    """What leads a model's name to a backend."""
+
+    CONFIGURED = "configured"
+    ALIAS = "alias"
+    LISTED = "listed"
+    DEFAULT_BACKEND = "default_backend"
+    DEFAULT_MODEL = "default_model"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """How a name leads to its targets: `rule` decided, and after an alias or a default model `by` did for the name `model`."""
+
+    rule: Rule
+    model: str
+    by: Rule
+    targets: tuple[Target, ...]
 
 
 class ModelRoutes:
@@ -50,17 +72,18 @@ class ModelRoutes:
 
         Raises InvalidRequest when no model is named and there is no default.
         """
+        route = self._configured.get(model)
+        return self.rule(model).targets if route is None else route
+
+    def rule(self, model: str) -> Ruling:
+        """The targets of a model, and which rule decides. Raises InvalidRequest as `find` does."""
         if not model:
             return self._unnamed()
-        route = self._configured.get(model)
-        if route is not None:
-            return route
-        model = self._aliases.get(model, model)
-        route = self._configured.get(model)
-        if route is not None:
-            return route
-        backend = self._lister(model) or (None if self._strict else self._default)
-        return self._route(backend, model) if backend is not None else ()
+        if model in self._configured:
+            return Ruling(Rule.CONFIGURED, model, Rule.CONFIGURED, self._configured[model])
+        own = self._aliases.get(model, model)
+        by, targets = self._named(own)
+        return Ruling(by if own == model else Rule.ALIAS, own, by, targets)
 
     async def discover(self, model: str) -> tuple[Target, ...]:
         """Ask the backends for models that are new; raises ModelNotFound."""
@@ -114,11 +137,25 @@ class ModelRoutes:
         fallbacks = (self._backends[name].fallback_target(model) for name in backend.config.fallback_backends)
         return (backend.target(model), *fallbacks)
 
-    def _unnamed(self) -> tuple[Target, ...]:
-        if self._default_model and (route := self.find(self._default_model)):
-            return route
+    def _named(self, model: str) -> tuple[Rule, tuple[Target, ...]]:
+        """Where a model goes that is no alias."""
+        route = self._configured.get(model)
+        if route is not None:
+            return Rule.CONFIGURED, route
+        backend = self._lister(model)
+        if backend is not None:
+            return Rule.LISTED, self._route(backend, model)
+        if self._strict or self._default is None:
+            return Rule.NONE, ()
+        return Rule.DEFAULT_BACKEND, self._route(self._default, model)
+
+    def _unnamed(self) -> Ruling:
+        if self._default_model:
+            found = self.rule(self._default_model)
+            if found.targets:
+                return Ruling(Rule.DEFAULT_MODEL, found.model, found.by, found.targets)
         if self._default is not None:
-            return self._route(self._default, "")
+            return Ruling(Rule.DEFAULT_BACKEND, "", Rule.DEFAULT_BACKEND, self._route(self._default, ""))
         raise InvalidRequest("No model is named, and no default model is configured.", "model")
 
     def _lister(self, model: str) -> Backend | None:

@@ -48,6 +48,15 @@ class Fallback:
         return False
 
 
+def occasions(*, on_rate_limit: bool) -> str:
+    """When a call goes on to the next target, for people: what `_goes_on` says."""
+    statuses = "a 5xx or 429" if on_rate_limit else "a 5xx"
+    return (
+        "a full queue, too long a wait or no endpoint that takes calls; "
+        f"before the answer begins also {statuses}, no connection, or a late, invalid or broken answer"
+    )
+
+
 def _start_over(receipt: Receipt) -> None:
     """Of an answer that no client has seen nothing may count for the next one: not that it began, nor what it used."""
     receipt.lost_tokens += receipt.made

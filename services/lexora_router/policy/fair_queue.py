@@ -54,6 +54,12 @@ class Ticket(Generic[T]):
     arrived: float = field(default=0.0, init=False)
     share: float = field(default=1.0, init=False)
 
+    def twin(self) -> "Ticket[T]":
+        """A copy."""
+        copy = Ticket(self.tenant, self.priority, self.cost, self.item, self.weight, self.deadline)
+        copy.arrived, copy.share = self.arrived, self.share
+        return copy
+
 
 class _Flow(Generic[T]):
     """One tenant's calls of one priority: those that wait, and the weighted tokens of those that were served."""
@@ -66,6 +72,12 @@ class _Flow(Generic[T]):
         self.weight = 1.0
         self.waiting: OrderedDict[Ticket[T], None] = OrderedDict()
         self.order = 0  # of its valid entry in the heap of its band; 0 while nothing waits
+
+    def twin(self) -> "_Flow[T]":
+        """A copy in which nothing waits yet."""
+        flow: _Flow[T] = _Flow(self.tenant, self.counter)
+        flow.weight, flow.order = self.weight, self.order
+        return flow
 
 
 class _Band(Generic[T]):
@@ -156,6 +168,21 @@ class _Band(Generic[T]):
             return self._least().counter
         return max(self._left, self._last.counter) if self._last is not None else self._left
 
+    def twin(self, tenant: str) -> "_Band[T]":
+        """A copy to try things out with. Of the flows that wait for nothing it has this tenant's only."""
+        band: _Band[T] = _Band(self.priority, self._max_idle)
+        for flow in self._flows.values():
+            if flow.waiting or flow.tenant == tenant:
+                band._flows[flow.tenant] = flow.twin()
+        for ticket in self.waiting:
+            copy = ticket.twin()
+            band._flows[ticket.tenant].waiting[copy] = band.waiting[copy] = None
+        band._heap = [(counter, order, band._flows[flow.tenant]) for counter, order, flow in self._heap if order == flow.order]
+        heapify(band._heap)
+        band._last = None if self._last is None else band._flows.get(self._last.tenant) or self._last.twin()
+        band.active, band.lift, band._order, band._left = self.active, self.lift, self._order, self._left
+        return band
+
     def _least(self) -> _Flow[T]:
         """The flow that goes next. At least one must be active."""
         heap = self._heap
@@ -204,8 +231,8 @@ class FairQueue(Generic[T]):
 
     `max_size` tickets may wait, 0 for none. `aging` is in seconds, above 0; infinity turns ageing off. For at most `max_idle`
     tenants of each priority that wait for nothing the counter is remembered. Every method is O(log n) in the tickets that
-    wait, but for the two estimates; `now` is in seconds and must not go back. Work-conserving: while any waits, `pop` gives
-    one.
+    wait, but for the two estimates and `place`; `now` is in seconds and must not go back. Work-conserving: while any waits,
+    `pop` gives one.
     """
 
     def __init__(self, *, max_size: int, aging: float, max_idle: int = 512) -> None:
@@ -294,6 +321,19 @@ class FairQueue(Generic[T]):
         level = self._level(band, now) if band is not None and band.waiting else priority
         flow = band.flow(tenant) if band is not None else None
         return self._before(level, flow, len(flow.waiting) if flow is not None else 0, weight, now)
+
+    def place(self, ticket: Ticket[T], now: float) -> int:
+        """How many would be popped before this new ticket if it came now, and nothing else came, left, aged or was charged.
+
+        Exact, and changes nothing, for it serves a copy: O(n log n) in the tickets that wait. Looks at no bound on the size.
+        """
+        trial: FairQueue[T] = FairQueue(max_size=self._size + 1, aging=self.aging, max_idle=self._max_idle)
+        own = ticket.priority
+        trial._bands = {p: band.twin(ticket.tenant) for p, band in self._bands.items() if band.waiting or p == own}
+        trial._size, trial._front = self._size, self._front
+        new = ticket.twin()
+        trial.push(new, now)
+        return next(ahead for ahead in range(trial.max_size) if trial.pop(now) is new)
 
     def _before(self, level: int, own: _Flow[T] | None, turn: int, weight: float, now: float) -> int:
         """Tickets before the one that has `turn` others of its own flow before it."""

@@ -11,6 +11,11 @@ class Candidate(Protocol):
     def in_flight(self) -> int: ...  # noqa: D102
 
 
+def score(candidate: Candidate, weight: float) -> float:
+    """What `pick` compares: the attempts in flight, divided by the weight. The lower one of two gets the attempt."""
+    return candidate.in_flight / weight
+
+
 def pick(candidates: Sequence[Candidate], randrange: Callable[[int], int], weights: Sequence[float] | None = None) -> int:
     """Index of the endpoint to try: power of two choices on attempts in flight.
 

@@ -2,7 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import islice
 from math import ceil, floor
 from typing import Literal, NamedTuple
 
@@ -142,28 +144,11 @@ class RateLimiter:
 
     def check(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
         """Charge one request and an estimate of its tokens, both or neither; 0 tokens: the request alone."""
-        buckets = self._find(user[:MAX_USER_LENGTH], tier, now)
-        requests = buckets.requests
-        bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
-        tokens = min(max(tokens, 0), MAX_TOKENS)
-        wait = requests.wait(1, now)
-        tokens_wait = 0.0 if bucket is None or not tokens else bucket.wait(min(tokens, bucket.burst), now)
-        reservation = None
-        if not wait and not tokens_wait:
-            requests.take(1, now)
-            if bucket is not None and tokens:
-                bucket.reserve(tokens, now)
-                reservation = Reservation(buckets, tokens)
-        exceeded: Dimension = "requests" if wait >= tokens_wait else "tokens"
-        longest = max(wait, tokens_wait)
-        return Decision(
-            allowed=not longest,
-            retry_after=min(longest, MAX_RETRY_AFTER),
-            requests=_quota(requests, now),
-            tokens=None if bucket is None else _quota(bucket, now),
-            exceeded=exceeded if longest else None,
-            reservation=reservation,
-        )
+        return _charge(self._find(user[:MAX_USER_LENGTH], tier, now), tokens, now)
+
+    def peek(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
+        """What `check` would decide now; charges nobody, and makes and forgets no buckets."""
+        return _charge(self._copy(user[:MAX_USER_LENGTH], tier, now), tokens, now)
 
     def standing(self, user: str, now: float, *, tier: str = "") -> tuple[Quota, Quota | None]:
         """Where a user stands in requests and, where they are limited, in tokens; nothing is charged."""
@@ -184,6 +169,18 @@ class RateLimiter:
             buckets.follow(limits, now)
         return buckets
 
+    def _copy(self, user: str, tier: str, now: float) -> _Buckets:
+        """A copy of what `_find` would find."""
+        limits, known = self._rules.limits(user, tier), self._users.get(user)
+        if known is None and len(self._users) >= self._max_users:
+            looked_at = islice(self._users.values(), MAX_LOOKED_AT)
+            forgettable = sum(deepcopy(each).forgettable(now) for each in looked_at)
+            if len(self._users) - forgettable >= self._max_users:
+                limits, known = self._rules.default, self._shared
+        buckets = _Buckets(limits, now) if known is None else deepcopy(known)
+        buckets.follow(limits, now)
+        return buckets
+
     def _make_room(self, now: float) -> bool:
         """Forget full buckets among the least recently used. The others go to the back, so the search moves on next time."""
         users = self._users
@@ -196,6 +193,30 @@ class RateLimiter:
             if len(users) < self._max_users:
                 return True
         return False
+
+
+def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:
+    requests = buckets.requests
+    bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
+    tokens = min(max(tokens, 0), MAX_TOKENS)
+    wait = requests.wait(1, now)
+    tokens_wait = 0.0 if bucket is None or not tokens else bucket.wait(min(tokens, bucket.burst), now)
+    reservation = None
+    if not wait and not tokens_wait:
+        requests.take(1, now)
+        if bucket is not None and tokens:
+            bucket.reserve(tokens, now)
+            reservation = Reservation(buckets, tokens)
+    exceeded: Dimension = "requests" if wait >= tokens_wait else "tokens"
+    longest = max(wait, tokens_wait)
+    return Decision(
+        allowed=not longest,
+        retry_after=min(longest, MAX_RETRY_AFTER),
+        requests=_quota(requests, now),
+        tokens=None if bucket is None else _quota(bucket, now),
+        exceeded=exceeded if longest else None,
+        reservation=reservation,
+    )
 
 
 def duration(seconds: float) -> str:

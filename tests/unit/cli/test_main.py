@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from lexora_cli.main import app
 from lexora_router.version import __version__
 
-COMMANDS = ["serve", "router", "gateway", "check", "chat", "models", "status", "reload", "demo", "sim"]
+COMMANDS = ["serve", "router", "gateway", "check", "chat", "models", "status", "explain", "reload", "demo", "sim"]
 HEAVY = {"aiohttp", "fastapi", "grpc", "httpx", "pydantic", "uvicorn", "yaml"}
 
 

@@ -71,7 +71,7 @@ def test_the_openapi_document_has_the_headers_that_the_facade_reads_and_writes()
     full = common_pb2.Receipt(backend="b", attempts=1, fallback="a->b;reason=X", resumed="text")
     full.rate_limit.requests.limit = full.rate_limit.tokens.limit = 1
     written = {name.decode() for name, _ in receipt_headers(full)}
-    assert set(ANSWER) == written | {"x-request-id"}
+    assert set(ANSWER) == written | {"x-request-id", "x-lexora-explain"}
     asked = {parameter["name"]: parameter["schema"] for parameter in REQUEST}
     for name in ("x-lexora-priority", "x-lexora-fallback", "x-lexora-resume"):
         for value in asked[name].get("enum") or asked[name]["examples"]:

@@ -6,7 +6,7 @@ import pytest
 
 from lexora_router.backends.backend import build_backends
 from lexora_router.backends.catalogue import Catalogue, ListedModel
-from lexora_router.backends.routes import DISCOVERY_INTERVAL, ModelRoutes
+from lexora_router.backends.routes import DISCOVERY_INTERVAL, ModelRoutes, Rule
 from lexora_router.config import Config
 from lexora_router.errors import InvalidRequest, ModelNotFound
 
@@ -176,3 +176,46 @@ async def test_the_list_has_exactly_what_can_be_asked() -> None:
 async def test_the_list_of_a_strict_router_has_configured_models_only() -> None:
     found, _ = routes(two(strict_models=True), a=["a-extra"], b=["b1"])
     assert [model.id for model in await found.models()] == ["a1", "both", "b1"]
+
+
+# -- which rule decides
+
+NAMES = ["", "a1", "both", "b1", "ghost", "fast", "away"]
+ALIASES = {"fast": "a1", "away": "ghost"}
+
+
+@pytest.mark.parametrize("more", [{}, {"default_backend": "a"}, {"default_backend": "a", "strict_models": True}])
+async def test_the_rule_s_targets_are_those_that_are_found(more: dict[str, Any]) -> None:
+    found, _ = routes(two(aliases=ALIASES, **more), b=["b1"])
+    for name in NAMES if more else NAMES[1:]:
+        assert found.rule(name).targets == found.find(name), name
+
+
+@pytest.mark.parametrize(
+    ("model", "rule", "by", "own"),
+    [
+        ("a1", Rule.CONFIGURED, Rule.CONFIGURED, "a1"),
+        ("b1", Rule.LISTED, Rule.LISTED, "b1"),
+        ("ghost", Rule.DEFAULT_BACKEND, Rule.DEFAULT_BACKEND, "ghost"),
+        ("fast", Rule.ALIAS, Rule.CONFIGURED, "a1"),
+        ("away", Rule.ALIAS, Rule.DEFAULT_BACKEND, "ghost"),
+        ("", Rule.DEFAULT_MODEL, Rule.CONFIGURED, "a1"),
+    ],
+)
+async def test_which_rule_leads_to_them(model: str, rule: Rule, by: Rule, own: str) -> None:
+    found, _ = routes(two(default_backend="a", default_model_for_unknown_task="fast", aliases=ALIASES), b=["b1"])
+    ruling = found.rule(model)
+    assert (ruling.rule, ruling.by, ruling.model) == (rule, by, own)
+    assert ruling.targets
+
+
+async def test_no_rule_leads_to_what_nobody_serves() -> None:
+    found, _ = routes(two(aliases=ALIASES))
+    assert (found.rule("ghost").rule, found.rule("ghost").targets) == (Rule.NONE, ())
+    assert (found.rule("away").rule, found.rule("away").by, found.rule("away").targets) == (Rule.ALIAS, Rule.NONE, ())
+
+
+async def test_a_call_without_a_model_may_go_to_a_default_backend_that_knows_none() -> None:
+    found, _ = routes({"default_backend": "a", "backends": {"a": {}}})
+    assert found.rule("").rule is Rule.DEFAULT_BACKEND
+    assert where(found, "") == ("a", "")

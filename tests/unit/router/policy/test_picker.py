@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexora_router.policy.picker import pick
+from lexora_router.policy.picker import pick, score
 
 
 @dataclass
@@ -74,3 +74,10 @@ def test_equal_weights_choose_as_none_do(pool: list[Candidate], chance: random.R
     one = pick(pool, random.Random(seed).randrange)
     assert pick(pool, random.Random(seed).randrange, [1.0] * len(pool)) == one
     assert pick(pool, random.Random(seed).randrange, [0.5] * len(pool)) == one
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.sampled_from([0.1, 0.5, 1.0]), st.randoms(use_true_random=False))
+def test_of_two_the_one_with_the_lower_score_is_picked(a: int, b: int, weight: float, chance: random.Random) -> None:
+    pool, weights = [Candidate(a), Candidate(b)], [1.0, weight]
+    scores = [score(*each) for each in zip(pool, weights, strict=True)]
+    assert scores[pick(pool, chance.randrange, weights)] <= min(scores) + 1e-9

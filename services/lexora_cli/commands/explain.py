@@ -1,0 +1,77 @@
+"""`lexora explain`."""
+
+from typing import Annotated
+
+import typer
+
+from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.screen import fail, out, plain
+
+Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Model or alias; the default model if left out.")]
+User = Annotated[str, typer.Option("--user", "-u", metavar="NAME", help="Who would ask; anonymous if left out.")]
+Priority = Annotated[
+    str | None,
+    typer.Option(
+        "--priority",
+        "-p",
+        metavar="PRIORITY",
+        help="high, normal, low, or a number from 0 to 100; the user's own if left out.",
+        autocompletion=lambda: ["high", "normal", "low"],
+    ),
+]
+NoFallback = Annotated[bool, typer.Option("--no-fallback", help="As with x-lexora-fallback: never.")]
+Timeout = Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Deadline that the call would have.")]
+
+
+def explain(
+    *,
+    model: Model = "",
+    user: User = "",
+    priority: Priority = None,
+    no_fallback: NoFallback = False,
+    timeout: Timeout = None,
+    router: Router = DEFAULT_ROUTER,
+    as_json: AsJson = False,
+) -> None:
+    """Tell where a call would go now and why, without sending it.
+
+    The route of its model, the tenant and its rate limits, and of each backend the queue and every endpoint.
+    Nothing is charged.
+    Exit code 1 when the call would be refused, or when the router does not answer.
+
+    [bold]Examples[/bold]
+
+      lexora explain --model qwen3-32b
+      lexora explain --model fast --user bob --priority high
+      lexora explain --model qwen3-32b --no-fallback --json | jq -r .verdict
+    """
+    import json
+
+    from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, FALLBACK_POLICY_UNSPECIFIED, CallOptions
+    from lexora.v1.explain_pb2 import ExplainRequest
+    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.explain_text import explained
+    from lexora_cli.plain_message import as_data
+
+    fallback = FALLBACK_POLICY_NEVER if no_fallback else FALLBACK_POLICY_UNSPECIFIED
+    options = CallOptions(user=user, priority=None if priority is None else _number(priority), fallback=fallback)
+    try:
+        with RouterClient(router) as client:
+            answer = client.explain(ExplainRequest(options=options, model=model), timeout)
+    except RouterFailure as failure:
+        fail(str(failure))
+    if as_json:
+        plain(json.dumps(as_data(answer), indent=2, ensure_ascii=False))
+    else:
+        for part in explained(answer):
+            out().print(part)
+    raise typer.Exit(1 if answer.verdict == "reject" else 0)
+
+
+def _number(priority: str) -> int:
+    from lexora_router.policy.priority import parse
+
+    try:
+        return parse(priority)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--priority") from None

@@ -1,0 +1,70 @@
+"""An explanation of where a call would go, for people."""
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation
+from lexora_cli.plain_message import word
+from lexora_cli.screen import harmless
+
+_COLOURS = {"dispatch": "green", "queue": "yellow", "reject": "red", "likely": "green", "no": "red"}
+_BREAKER = EndpointExplanation.DESCRIPTOR.fields_by_name["breaker"]
+_STATUS = TargetExplanation.DESCRIPTOR.fields_by_name["status"]
+_HEAD = ("endpoint", "next", "in flight", "score", "breaker", "why not")
+
+
+def explained(answer: ExplainResponse) -> Iterator[Text]:
+    """The verdict, the route, the tenant, and each target with its endpoints, line by line."""
+    yield Text(harmless(answer.summary[0] if answer.summary else answer.verdict), style=f"bold {_colour(answer.verdict)}")
+    yield _line(f"route   {answer.route.reason}")
+    yield _line(f"tenant  {answer.tenant.reason}")
+    for number, target in enumerate(answer.targets):
+        yield Text()
+        yield _title(target, "fallback" if number else "backend")
+        yield _line(f"  {target.reason}")
+        yield from _endpoints(target)
+        if target.falls_back_on:
+            yield _line(f"  goes on to {answer.targets[number + 1].backend} on {target.falls_back_on}")
+
+
+def _title(target: TargetExplanation, kind: str) -> Text:
+    model = f" as {target.model}" if target.model else ""
+    waiting = f"{target.waiting:,} of {target.max_waiting:,} waiting"
+    return Text.assemble(
+        (f"{kind} {harmless(target.backend)}", "bold"),
+        f"{harmless(model)}, {word(_STATUS, target.status)}, {waiting}: ",
+        (target.verdict, _colour(target.verdict)),
+    )
+
+
+def _endpoints(target: TargetExplanation) -> Iterator[Text]:
+    """A table that is not cut to the terminal's width, for addresses are there to be copied."""
+    rows = [_HEAD, *(_cells(each, first=each is target.endpoints[0]) for each in target.endpoints)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    for row in rows:
+        line = Text("  ")
+        for cell, width in zip(row, widths, strict=True):
+            line.append(cell.ljust(width), _colour(cell)).append("  ")
+        line.rstrip()
+        yield line
+
+
+def _cells(endpoint: EndpointExplanation, *, first: bool) -> tuple[str, ...]:
+    slow = f"comes back slowly, with {endpoint.weight:.0%} of its share" if endpoint.weight < 1 else ""
+    return (
+        harmless(endpoint.address),
+        "no" if not endpoint.eligible else "likely" if first else "maybe",
+        f"{endpoint.in_flight}/{endpoint.limit}" if endpoint.HasField("limit") else str(endpoint.in_flight),
+        f"{endpoint.score:.3g}" if endpoint.HasField("score") else "-",
+        word(_BREAKER, endpoint.breaker),
+        harmless("; ".join(part for part in (endpoint.reason, slow) if part)),
+    )
+
+
+def _line(text: str) -> Text:
+    return Text(harmless(text))
+
+
+def _colour(text: str) -> str:
+    return _COLOURS.get(text, "")

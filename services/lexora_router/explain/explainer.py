@@ -1,0 +1,102 @@
+"""From a call that is not served to the explanation of what would become of it. Changes nothing."""
+
+from collections.abc import Callable
+
+from lexora.v1 import explain_pb2
+from lexora_router.assembly import Assembly
+from lexora_router.backends.routes import Rule, Ruling
+from lexora_router.backends.tenancy import Tenancy, total_estimate
+from lexora_router.config import Config
+from lexora_router.errors import Draining, ModelNotFound, RateLimited
+from lexora_router.explain.targets import REJECT, Prospect, prospects
+from lexora_router.explain.words import rule_in_words, summary, tenant_in_words
+from lexora_router.handler import Call
+from lexora_router.messages import fill_bucket
+from lexora_router.policy.priority import parse
+from lexora_router.policy.rate_limiter import Decision, RateLimiter
+
+
+class Explainer:
+    """Asks each part that decides about calls what it would decide now. `clock` is monotonic, in seconds."""
+
+    def __init__(self, assembly: Callable[[], Assembly], limiter: RateLimiter, *, clock: Callable[[], float]) -> None:
+        self._assembly = assembly
+        self._limiter = limiter
+        self._clock = clock
+
+    async def explain(self, call: Call, asked: str, *, draining: bool) -> explain_pb2.ExplainResponse:
+        """What would become of the call; `asked` is the model as the client named it, empty for the default one.
+
+        For a model that nobody knows the backends are asked for their lists again, as by any call for one. Raises
+        InvalidRequest when no model is named and there is no default.
+        """
+        assembly = self._assembly()
+        ruling = await _ruling(assembly, call, asked)
+        decision = self._decision(call, assembly.config)
+        tenant = _tenant(call, assembly.config, decision)
+        targets = prospects(assembly, ruling.targets, call, self._clock())
+        verdict, error = _verdict(targets, decision, draining=draining)
+        answer = explain_pb2.ExplainResponse(
+            route=explain_pb2.RouteExplanation(
+                asked=asked, model=ruling.model, rule=ruling.rule.value, reason=rule_in_words(ruling, asked)
+            ),
+            tenant=tenant,
+            targets=[target.message for target in targets],
+            verdict=verdict,
+            error=error,
+        )
+        answer.summary.extend(summary(answer))
+        return answer
+
+    def _decision(self, call: Call, config: Config) -> Decision | None:
+        """What the rate limits would say; None when they are off."""
+        if not config.rate_limit.enabled:
+            return None
+        tier = Tenancy(config).tier(call.tenant)
+        return self._limiter.peek(call.tenant, total_estimate(call), self._clock(), tier=tier)
+
+
+async def _ruling(assembly: Assembly, call: Call, asked: str) -> Ruling:
+    routes = assembly.routes
+    found = routes.rule(call.model)
+    if not found.targets:
+        try:
+            await routes.discover(call.model)
+        except ModelNotFound:
+            return found
+        found = routes.rule(call.model)
+    if call.model and not asked:
+        return Ruling(Rule.DEFAULT_MODEL, found.model, found.by, found.targets)
+    return found
+
+
+def _verdict(targets: list[Prospect], decision: Decision | None, *, draining: bool) -> tuple[str, str]:
+    """The verdict on the whole call, and the reason of its error: who could refuse it, in the order in which it meets them."""
+    if draining:
+        return REJECT, Draining.reason
+    if not targets:
+        return REJECT, ModelNotFound.reason
+    if decision is not None and not decision.allowed:
+        return REJECT, RateLimited.reason
+    taker = next((target for target in targets if not target.refusal), targets[-1])
+    return taker.message.verdict, taker.refusal
+
+
+def _tenant(call: Call, config: Config, decision: Decision | None) -> explain_pb2.TenantExplanation:
+    name, tenancy = call.tenant, Tenancy(config)
+    own, wish = config.rate_limit.users.get(name), call.priority
+    standing = tenancy.standing(call)
+    tenant = explain_pb2.TenantExplanation(
+        user=name,
+        tier=own.tier if own is not None and own.tier else tenancy.tier(name),
+        priority=standing.priority,
+        max_priority=parse(str(config.tenant(name).max_priority)),
+        weight=standing.weight,
+        estimated_tokens=total_estimate(call),
+        allowed=decision is None or decision.allowed,
+    )
+    if decision is not None:
+        fill_bucket(tenant.rate_limit.requests, decision.requests)
+        fill_bucket(tenant.rate_limit.tokens, decision.tokens)
+    tenant.reason = tenant_in_words(tenant, decision, wish)
+    return tenant

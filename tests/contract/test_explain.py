@@ -1,0 +1,50 @@
+"""Explanations are the same in every way, and agree with what then happens."""
+
+import pytest
+
+from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
+from lexora.v1.stats_pb2 import GetStatsRequest
+from tests.contract.messages import FORMS, ID, OPTIONS, answer, openai, unary
+from tests.support.links import Link
+from tests.support.loop_engine import LoopEngine
+
+
+async def explained(link: Link, request: ExplainRequest, **context: float) -> ExplainResponse:
+    found = (await link.ask("explain", request, **context)).only
+    assert isinstance(found, ExplainResponse)
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_call_goes_where_the_explanation_says(link: Link, engine: LoopEngine, form: str) -> None:
+    found = await explained(link, ExplainRequest(options=OPTIONS, **FORMS[form]))
+    assert engine.requests == []
+    engine.answer = answer()
+    receipt = (await link.generate(unary(**FORMS[form]))).only.receipt
+    (target,) = found.targets
+    assert (found.verdict, found.tenant.user) == ("dispatch", OPTIONS.user)
+    assert (target.backend, target.model, target.endpoints[0].address) == (receipt.backend, receipt.model, receipt.endpoint)
+
+
+async def test_a_name_is_enough(link: Link) -> None:
+    found = await explained(link, ExplainRequest(model="vec"))
+    assert (found.route.rule, found.tenant.user, found.verdict) == ("configured", "anonymous", "dispatch")
+
+
+async def test_a_malformed_call_is_the_error_that_it_would_get(link: Link) -> None:
+    broken = openai(b'{"model":"m"}')
+    explained_ = await link.ask("explain", ExplainRequest(options=OPTIONS, openai=broken))
+    made = await link.generate(unary(openai=broken))
+    assert explained_.reason == made.reason == "INVALID_REQUEST"
+    assert explained_.failure.message == made.failure.message
+    assert ID in str(explained_.failure)
+
+
+async def test_the_deadline_is_the_call_s(link: Link) -> None:
+    assert (await explained(link, ExplainRequest(model="m"), timeout=5.0)).verdict == "dispatch"
+
+
+async def test_explanations_are_no_calls_in_the_statistics(link: Link) -> None:
+    await explained(link, ExplainRequest(model="m"))
+    stats = (await link.ask("get_stats", GetStatsRequest())).only
+    assert (stats.total_requests, stats.active_requests) == (0, 0)
