@@ -28,9 +28,9 @@ def gateway_for(sim: Simulator, folder: Path, slots: int, *, backend: dict[str, 
 
 
 @asynccontextmanager
-async def slots_held(one: Client, sim: Simulator, slots: int) -> AsyncIterator[None]:
+async def slots_held(one: Client, sim: Simulator, slots: int, *, model: str = MODEL) -> AsyncIterator[None]:
     """All slots have calls that get no answer; they leave at the end."""
-    hanging = load.chat(MODEL, 1, sim_fault="hang", user="holder")
+    hanging = load.chat(model, 1, sim_fault="hang", user="holder")
     before = sim.stats()["requests"]
     async with load.held(one, hanging, slots):
         await asyncio.to_thread(wire.wait_until, lambda: sim.stats()["requests"] == before + slots, "slots to be taken")

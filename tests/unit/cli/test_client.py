@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from lexora.v1.common_pb2 import Receipt
+from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.models_pb2 import HealthRequest, HealthResponse
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
@@ -29,6 +30,13 @@ class Servicer(RouterServiceServicer):
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(grpc.StatusCode.NOT_FOUND, "line one\nline two")
         raise AssertionError
+
+    def Explain(self, request: ExplainRequest, context: grpc.ServicerContext) -> ExplainResponse:
+        if request.model == "slow":
+            context.add_callback(self.left.set)
+            self.left.wait(10)
+        # Without a deadline gRPC tells of centuries.
+        return ExplainResponse(summary=["no deadline" if context.time_remaining() > 1e6 else "a deadline"])
 
     def Stream(self, request: StreamRequest, context: grpc.ServicerContext) -> Iterator[StreamResponse]:
         context.add_callback(self.left.set)
@@ -80,3 +88,15 @@ def test_nobody_at_home() -> None:
         target = f"127.0.0.1:{probe.getsockname()[1]}"
         with RouterClient(target) as client, pytest.raises(RouterFailure, match=f"^no router answers at {target}; start one"):
             client.health()
+
+
+def test_an_explanation_is_asked_for_without_a_deadline_and_not_waited_for_without_end(
+    served: tuple[RouterClient, Servicer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, servicer = served
+    assert client.explain(ExplainRequest(model="m"), None).summary == ["no deadline"]
+    assert client.explain(ExplainRequest(model="m"), 30.0).summary == ["a deadline"]
+    monkeypatch.setattr("lexora_cli.client.TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(RouterFailure, match="did not answer within"):
+        client.explain(ExplainRequest(model="slow"), None)
+    assert servicer.left.wait(5), "the router is told that nobody waits any more"
