@@ -74,10 +74,10 @@ def _verdict(targets: list[Prospect], decision: Decision | None, *, draining: bo
     """The verdict on the whole call, and the reason of its error: who could refuse it, in the order in which it meets them."""
     if draining:
         return REJECT, Draining.reason
-    if not targets:
-        return REJECT, ModelNotFound.reason
     if decision is not None and not decision.allowed:
         return REJECT, RateLimited.reason
+    if not targets:
+        return REJECT, ModelNotFound.reason
     taker = next((target for target in targets if not target.refusal), targets[-1])
     return taker.message.verdict, taker.refusal
 

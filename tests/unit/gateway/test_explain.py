@@ -127,6 +127,7 @@ async def test_a_malformed_request_gets_the_answer_that_the_call_would_get(
 ) -> None:
     router = ScriptedRouter()
     explained = await ask(router, path, body, headers)
+    assert not router.counted, "to ask is free"
     async with client(make_app(router)) as http:
         made = await http.post(path, content=body, headers=JSON | headers)
     assert not router.asked

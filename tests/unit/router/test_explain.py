@@ -155,6 +155,8 @@ async def test_who_is_over_its_limit_is_refused_wherever_slots_are_free() -> Non
     assert "over its rate limit of requests: 0 of 1 requests left" in answer.tenant.reason
     assert answer.targets[0].verdict == "dispatch"
     assert (await explain(app, user="eve")).tenant.allowed
+    ghost = await explain(app, ExplainRequest(model="ghost", options=CallOptions(user="bob")))
+    assert ghost.error == "RATE_LIMITED", "the limit comes first, also for models that nobody knows"
 
 
 async def test_without_rate_limits_none_are_told() -> None:
