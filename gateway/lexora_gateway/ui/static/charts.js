@@ -13,6 +13,9 @@ function colour(name) {
   return getComputedStyle(probe).color;
 }
 
+// Hours and minutes; seconds where two labels would say the same.
+const clock = (at, step) => new Date(at * 1000).toTimeString().slice(0, step < 60 ? 8 : 5);
+
 export class Chart {
   // `series` are names; `text` makes a value readable.
   constructor(title, series, text) {
@@ -52,7 +55,7 @@ export class Chart {
       cursor: { show: false }, legend: { show: false }, select: { show: false },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
       axes: [
-        { ...axis, size: 28, space: 60, values: (_, splits) => splits.map((at) => new Date(at * 1000).toTimeString().slice(0, 5)) },
+        { ...axis, size: 28, space: 60, values: (_, splits, __, ___, step) => splits.map((at) => clock(at, step)) },
         { ...axis, size: 62, space: 36, values: (_, splits) => splits.map((value) => text(value)) },
       ],
       series: [{}, ...this.series.map((_, at) => ({
