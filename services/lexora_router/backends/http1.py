@@ -15,9 +15,6 @@ import httptools
 
 # Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
 KEEPALIVE_SECONDS = 4.0
-# A server that closed an idle connection as a request was on its way says so within a round trip. What ends later, or by a
-# reset, is a failed attempt, and for the retries to mend.
-CROSSING_SECONDS = 0.25
 # A reader that is this far behind stops the socket until it has caught up.
 HIGH_WATER_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 256 * 1024
@@ -316,11 +313,21 @@ class Origin:
         return None
 
     async def _connect(self) -> _Connection:
+        connection = _Connection(self)
+        try:
+            await self._open_up(connection)
+        except BaseException:
+            connection.close()  # it may have been made just as the time was over, or as the call left
+            raise
+        self._open.add(connection)
+        return connection
+
+    async def _open_up(self, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self),
+                await loop.create_connection(
+                    lambda: connection,
                     self._host,
                     self._port,
                     ssl=self._tls,
@@ -334,8 +341,6 @@ class Origin:
             raise ConnectError("the host name is not valid") from error
         except OSError as error:
             raise ConnectError(error.strerror or "cannot connect") from error
-        self._open.add(connection)
-        return connection
 
     def _reap(self) -> None:
         """Close what has been idle for too long, so that a quiet gateway holds no connections."""

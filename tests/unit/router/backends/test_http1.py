@@ -2,7 +2,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, closed_port, reply, stream_head
@@ -14,8 +14,8 @@ GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def origin(port: int) -> AsyncIterator[Origin]:
-    made = Origin("127.0.0.1", port, tls=None, connect_timeout=1.0, clock=time.monotonic)
+async def origin(port: int, connect_timeout: float = 1.0) -> AsyncIterator[Origin]:
+    made = Origin("127.0.0.1", port, tls=None, connect_timeout=connect_timeout, clock=time.monotonic)
     try:
         yield made
     finally:
@@ -55,6 +55,29 @@ async def test_every_framing(answer: list[bytes | Do], body: bytes) -> None:
         status, got = await whole(made)
     assert status in (200, 204)
     assert got == body
+
+
+@pytest.mark.parametrize("ending", ["timeout", "cancelled"])
+async def test_a_connection_that_comes_as_the_wait_for_it_ends_is_closed(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the event loop makes of it."""
+    loop, made = asyncio.get_running_loop(), asyncio.Event()
+    connect = loop.create_connection
+
+    async def late(*args: Any, **options: Any) -> Any:
+        await connect(*args, **options)
+        made.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(loop, "create_connection", late)
+    async with RawServer([reply(b"hello")]) as server, origin(server.port, connect_timeout=0.05) as one:
+        call = asyncio.create_task(one.exchange(GET, b""))
+        await made.wait()
+        if ending == "cancelled":
+            call.cancel()
+        with pytest.raises(ConnectError if ending == "timeout" else asyncio.CancelledError):
+            await call
+        await server.wait_lost()
+        assert one.open == 0
 
 
 @pytest.mark.parametrize("answer", [reply(b"hello"), stream_head() + chunk(b"hel") + chunk(b"lo") + LAST_CHUNK])
