@@ -35,7 +35,7 @@ def lines(report: ReloadReport) -> Iterator[str]:
 def summary(report: ReloadReport) -> str:
     """The last reload and the counts of all, in one line."""
     result = _HEADLINES.get(report.result, "").partition(":")[0]
-    problems = f" ({len(report.problems)} problems)" if report.problems else ""
+    problems = f" (problems: {len(report.problems)})" if report.problems else ""
     return (
         f"{result} by {harmless(report.trigger)}{problems}; {report.good_reloads:,} good, {report.bad_reloads:,} refused in all"
     )

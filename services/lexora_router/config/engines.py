@@ -58,7 +58,7 @@ class _Engine(Section):
     connect_timeout: Seconds = 5.0
     first_token_timeout: Seconds | None = None  # default: timeout
     idle_timeout: Seconds | None = None  # default: timeout
-    total_timeout: Seconds = 3600.0  # the whole call, streams included
+    total_timeout: Seconds = 3600.0  # one attempt, streams included
     api_key: Secret | None = None
     api_key_env: EnvName | None = None
     concurrency: Literal["fixed", "auto"] = "fixed"  # auto moves between min_concurrency and max_concurrency

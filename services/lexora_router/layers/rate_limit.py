@@ -85,9 +85,9 @@ class RateLimit:
 
 def _refusal(tenant: str, decision: Decision) -> RateLimited:
     quota = decision.tokens if decision.exceeded == "tokens" and decision.tokens is not None else decision.requests
-    per = "minute" if decision.exceeded == "tokens" else "burst"
+    per = "per minute" if decision.exceeded == "tokens" else "at once"
     message = (
-        f"Rate limit of {quota.limit} {decision.exceeded} per {per} is used up for `{tenant}`; "
+        f"The rate limit of `{tenant}` is used up ({decision.exceeded}: {quota.limit} {per}); "
         f"try again in {decision.retry_after:.2f} s."
     )
     return RateLimited(message, decision.retry_after, f"user:{tenant}")

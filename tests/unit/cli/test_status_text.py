@@ -57,7 +57,7 @@ def test_percentiles() -> None:
 
 def test_the_last_reload() -> None:
     report = ReloadReport(result=RELOAD_RESULT_REFUSED, trigger="file", problems=["a", "b"], good_reloads=3, bad_reloads=1)
-    assert "reload    refused by file (2 problems); 3 good, 1 refused in all" in counters(GetStatsResponse(last_reload=report))
+    assert "reload    refused by file (problems: 2); 3 good, 1 refused in all" in counters(GetStatsResponse(last_reload=report))
     assert not any(line.startswith("reload") for line in counters(GetStatsResponse()))
 
 

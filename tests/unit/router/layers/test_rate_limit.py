@@ -75,7 +75,7 @@ async def test_a_call_over_the_limit_is_refused_with_the_time_to_come_back() -> 
     await ask(layer, user="alice")
     call = make_call(user="alice")
     with pytest.raises(
-        RateLimited, match=r"Rate limit of 2 requests per burst is used up for `alice`; try again in 1\.00 s"
+        RateLimited, match=r"The rate limit of `alice` is used up \(requests: 2 at once\); try again in 1\.00 s"
     ) as raised:
         await layer(call, Client())
     assert (raised.value.retry_after, raised.value.subject) == (1.0, "user:alice")
@@ -132,7 +132,7 @@ async def test_the_reservation_stands_while_the_call_runs() -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(ask(layer)) for _ in range(6)]
         await asyncio.sleep(0)
-        with pytest.raises(RateLimited, match=r"600 tokens per minute .*`anonymous`") as raised:
+        with pytest.raises(RateLimited, match=r"`anonymous` .*\(tokens: 600 per minute\)") as raised:
             await ask(layer)
         assert raised.value.retry_after == pytest.approx(10.0)
         assert len(inner.calls) == 6
