@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lexora_router.backends.backend import Backend, Health, TlsContexts, build_backends, combine
+from lexora_router.backends.backend import Backend, Conditions, Health, TlsContexts, build_backends, combine
 from lexora_router.backends.background import survived
 from lexora_router.backends.catalogue import Catalogue
 from lexora_router.backends.probe import Prober
@@ -40,8 +40,9 @@ class Assembly:
     """One configuration at work. Make it inside the event loop; `start`, then `stop`.
 
     Backends whose configuration is the same as in `previous` are taken over with their queues and connections. Others keep
-    their queues, and endpoints with the same address their condition and their count of attempts in flight; a call that
-    waits goes to the backend as it is by then, with the timeouts and the name of the model that it came with.
+    their queues, and endpoints with the same address their condition and their count of attempts in flight, also when they
+    were away for some reloads; a call that waits goes to the backend as it is by then, with the timeouts and the name of the
+    model that it came with.
 
     `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used; `previous` is as it was then.
     """
@@ -58,7 +59,9 @@ class Assembly:
         self.config = config
         self.budgets = _budgets(config, previous)
         self._left: list[Transport] | None = None  # of a retired one, what nobody has taken over
-        self.backends: dict[str, Backend] = build_backends(config, clock, previous.backends if previous else {}, tls)
+        self.conditions: Conditions = Conditions() if previous is None else previous.conditions
+        known = previous.backends if previous else {}
+        self.backends: dict[str, Backend] = build_backends(config, clock, known, tls, self.conditions)
         self.catalogue = Catalogue(self.backends, ttl=config.catalogue.ttl, timeout=config.catalogue.timeout, clock=clock)
         if previous is not None:
             self.catalogue.adopt(previous.catalogue)

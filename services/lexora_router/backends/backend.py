@@ -5,10 +5,11 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from weakref import WeakValueDictionary
 
 from lexora_router.backends.auto_limit import START, AutoLimit
 from lexora_router.backends.condition import Condition, Rules
-from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.backends.endpoint import HttpEndpoint, address_of
 from lexora_router.backends.pool import Pool, QueueLimits
 from lexora_router.backends.protocol import protocol_of
 from lexora_router.backends.tenancy import Tenancy, input_estimate
@@ -69,6 +70,9 @@ def combine(states: list[Health]) -> Health:
 
 
 TlsContexts = Mapping[str | None, ssl.SSLContext]
+# By backend and address. Weak: of an endpoint that is configured no more it lives as long as calls run there, and when the
+# endpoint is back before they have ended, they count.
+Conditions = WeakValueDictionary[tuple[str, str], Condition]
 
 
 def build_backends(
@@ -76,22 +80,26 @@ def build_backends(
     clock: Callable[[], float],
     previous: Mapping[str, Backend] | None = None,
     tls: TlsContexts | None = None,
+    conditions: Conditions | None = None,
 ) -> dict[str, Backend]:
     """Every configured backend by name; no connection is made yet. Raises OSError when a `ca_file` cannot be used.
 
     A backend that was configured in the same way before is taken over. Of others the pool is, with who waits in it and what
     was counted, and the endpoints' conditions and where their moving limits stood. `tls` has the TLS settings for each
-    `ca_file` (None: the system's); those that it lacks are read here.
+    `ca_file` (None: the system's); those that it lacks are read here. `conditions` are those of all endpoints that there
+    are, and is brought up to date.
     """
     known = previous or {}
+    alive = Conditions() if conditions is None else conditions
     built = {
         name: _same(known.get(name), backend, config)
-        or _build(name, backend, config, known.get(name), clock=clock, tls=tls or {})
+        or _build(name, backend, config, known.get(name), alive, clock=clock, tls=tls or {})
         for name, backend in config.backends().items()
     }
     for name, backend in built.items():  # from here on nothing fails, so that a failed reload has changed nothing
-        if name in known and known[name] is not backend:
+        if known.get(name) is not backend:
             _go_on(backend, config)
+            alive.update({(name, endpoint.address): endpoint.condition for endpoint in backend.endpoints})
     return built
 
 
@@ -116,7 +124,14 @@ def _built_from(whole: Config) -> tuple[object, ...]:
 
 
 def _build(
-    name: str, config: BackendConfig, whole: Config, known: Backend | None, *, clock: Callable[[], float], tls: TlsContexts
+    name: str,
+    config: BackendConfig,
+    whole: Config,
+    known: Backend | None,
+    conditions: Conditions,
+    *,
+    clock: Callable[[], float],
+    tls: TlsContexts,
 ) -> Backend:
     before = {endpoint.address: endpoint for endpoint in known.endpoints} if known else {}
     context = tls.get(config.ca_file)
@@ -126,19 +141,19 @@ def _build(
     endpoints = tuple(
         HttpEndpoint(
             name,
-            address,
+            url,
             protocol=protocol,
             transport=transport,
-            condition=before[address].condition if address in before else Condition(rules),
+            condition=conditions.get((name, address_of(url))) or Condition(rules),
             limit=config.max_concurrency,
-            auto=_auto(config, before.get(address)),
+            auto=_auto(config, before.get(address_of(url))),
             stream_usage=config.stream_usage,
             send_priority=config.type == "vllm" and config.scheduling_policy == "priority",
             keep_priority=config.type != "vllm",  # what the word means to other engines is theirs to say
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,
         )
-        for address in config.endpoints
+        for url in config.endpoints
     )
     pool = known.pool if known else _pool(name, config, whole, endpoints, clock)
     timeouts = Timeouts(config.first_token, config.idle, config.total_timeout)

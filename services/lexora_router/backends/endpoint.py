@@ -17,6 +17,11 @@ from lexora_router.policy.priority import to_vllm
 MAX_CACHED_HEADS = 1024
 
 
+def address_of(base: str) -> str:
+    """The name of an endpoint: its base address in the one form that all ways to write it have."""
+    return str(URL(base)).rstrip("/")
+
+
 class HttpEndpoint:
     """An endpoint that speaks OpenAI's HTTP API.
 
@@ -42,7 +47,7 @@ class HttpEndpoint:
     ) -> None:
         self.backend = backend
         self.base = URL(base)
-        self.address = str(self.base).rstrip("/")
+        self.address = address_of(base)
         self.auto = auto
         self._limit = limit
         self.condition = condition

@@ -206,6 +206,58 @@ async def test_who_waits_for_a_backend_that_is_gone_is_served_there(app: RouterA
     assert await asyncio.gather(*calls) == [b"{}"] * 3
 
 
+@pytest.mark.parametrize("away", ["replica", "backend"])
+async def test_calls_still_count_where_an_endpoint_was_away_and_is_back(app: RouterApp, engine: LoopEngine, away: str) -> None:
+    gate = asyncio.Event()
+    engine.answer(gate, reply(b"{}"))
+    with_it = config(engine.url, limit=2, rate_limit={"enabled": False})
+    other = config("http://127.0.0.1:9", limit=2, rate_limit={"enabled": False})
+    without = other if away == "replica" else Config.model_validate({"vllm": {"url": "http://127.0.0.1:9"}})
+    await app.reload(with_it)
+    calls = [asked(app) for _ in range(2)]
+    await engine.wait_requests(2)
+    await app.reload(without)
+    await app.reload(with_it)
+    assert app._assembly.backends["main"].endpoints[0].in_flight == 2
+    calls.append(asked(app))
+    await settle(lambda: app._assembly.backends["main"].pool.waiting == 1)
+    assert len(engine.requests) == 2, "the limit holds for old and new calls together"
+    gate.set()
+    assert await asyncio.gather(*calls) == [b"{}"] * 3
+    assert app._assembly.backends["main"].endpoints[0].in_flight == 0
+
+
+async def test_an_endpoint_that_is_gone_is_forgotten_with_its_last_call(app: RouterApp, engine: LoopEngine) -> None:
+    gate = asyncio.Event()
+    engine.answer(gate, reply(b"{}"))
+    url = engine.url.replace("127.0.0.1", "localhost")  # the start's own are outside of garbage collection
+    await app.reload(config(url, rate_limit={"enabled": False}))
+    call = asked(app)
+    await engine.wait_requests()
+    for _ in range(3):  # the last configuration but one may still be held
+        await app.reload(config("http://127.0.0.1:9", rate_limit={"enabled": False}))
+        await app.reload(config("http://127.0.0.1:9", limit=2, rate_limit={"enabled": False}))
+    assert ("main", url) in app._assembly.conditions
+    gate.set()
+    assert await call == b"{}"
+    await settle(lambda: not any(assembly.busy for assembly in app._retired))
+    await app.reload(config("http://127.0.0.1:9", rate_limit={"enabled": False}))
+    del call
+
+    def known() -> set[tuple[str, str]]:
+        gc.collect()
+        return set(app._assembly.conditions)
+
+    await settle(lambda: ("main", url) not in known())
+
+
+@pytest.mark.parametrize("same", ["http://E:80/", "http://e", "HTTP://e:80"])
+async def test_an_address_may_be_written_in_several_ways(same: str) -> None:
+    old = assembly(config("http://e:80"))
+    new = assembly(config(same), old)
+    assert new.backends["main"].endpoints[0].condition is old.backends["main"].endpoints[0].condition
+
+
 async def test_a_call_that_asks_for_the_models_is_not_cut_off(app: RouterApp, engine: LoopEngine) -> None:
     """The old configuration's round of questions goes on for those who wait for it."""
     app._assembly.catalogue._refreshed_at = float("-inf")
