@@ -133,7 +133,9 @@ class DeadlineExceeded(RouterError):
 
 
 class UpstreamFailure(RouterError):
-    """One attempt on one endpoint failed."""
+    """One attempt on one endpoint failed; `sent` when the engine may have had the request."""
+
+    sent = True
 
 
 class UpstreamRefused(UpstreamFailure):
@@ -159,6 +161,10 @@ class UpstreamUnreachable(UpstreamFailure):
 
     status = 502
     reason = "UPSTREAM_UNREACHABLE"
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class UpstreamInvalid(UpstreamFailure):

@@ -95,6 +95,7 @@ class Call:
     trace: Headers = ()
     targets: "tuple[Target, ...]" = ()
     target: "Target | None" = None
+    elsewhere: bool = False  # another target is left, if this one fails before the first event
     lease: "Lease | None" = None
     aborted: bool = False  # the router itself cancels it, at the end of a drain
     endpoint: "Endpoint | None" = None
@@ -163,10 +164,16 @@ class Lease(Protocol):
     """A call's place in a pool: an admitted call holds one slot at one endpoint until it is done."""
 
     async def next(self) -> Endpoint:
-        """Endpoint of the next attempt: one that has not been tried, where there is one; waits for its slot if need be."""
+        """Endpoint of the next attempt: one that has not been tried, where there is one; waits for a slot if need be."""
 
     def has_untried(self) -> bool:
         """Whether an available endpoint has not been tried yet."""
+
+    def has_sound(self) -> bool:
+        """Whether one of these answers nearly all that it is asked."""
+
+    def rest(self, seconds: float) -> None:
+        """Let the next attempt go to an endpoint that was tried only after so many seconds; inf: never."""
 
     def answered(self) -> None:
         """The attempt's first token is here."""

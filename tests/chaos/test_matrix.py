@@ -60,7 +60,9 @@ def what_should_happen(row: Row) -> tuple[str, str, str, str, str]:
     good = False
     committed = False
     for backend in (name, *spares):
-        attempts = list(_attempts(row, kind, variant)) if backend == name else _spare_attempts(backend, row, kind, variant)
+        attempts = (
+            list(_attempts(row, kind, variant, spares)) if backend == name else _spare_attempts(backend, row, kind, variant)
+        )
         asked += [engine for engine, _ in attempts]
         good = attempts[-1][1]
         committed = not good and _commits(row)
@@ -75,14 +77,15 @@ def what_should_happen(row: Row) -> tuple[str, str, str, str, str]:
     return _client(row, good=good, committed=committed), path[-1], str(len(asked)), seen, fallback
 
 
-def _attempts(row: Row, kind: Kind, variant: Variant) -> Iterator[tuple[str, bool]]:
+def _attempts(row: Row, kind: Kind, variant: Variant, spares: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
     """Engines of the first backend that are asked, and whether each is well."""
     route = ROUTES[row.route]
     bad = kind.engine
     engines = [bad if engine == "first" else engine for engine in route.engines]
     if row.route == "duo" and bad == "dead" and row.shape == "stream":
         engines = engines[1:]  # the unary call before has found out
-    retries = 1 if _may_retry(row, kind, variant) else 0
+    gone = bad in ("dead", "away") and len(engines) == 1  # what takes no connection is left, where there is a fallback
+    retries = 1 if _may_retry(row, kind, variant) and not (gone and spares) else 0
     for number in range(1 + retries):
         engine = engines[number % len(engines)]
         if number and len(engines) == 1 and row.kind in _LATER and variant.retry.get("respect_retry_after", True):

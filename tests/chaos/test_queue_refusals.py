@@ -129,8 +129,8 @@ async def test_full_queues_and_deadlines_that_cannot_be_met(sim: Simulator, tmp_
         await queued(gateway, 0)
         check_http(early, expected(6, held), "deadline is in 2.0 s")
         check_grpc(early_grpc, expected(6, held), "deadline")
-        check_http(full, expected(11, held), "is full: 10 calls wait")
-        check_grpc(full_grpc, expected(11, held), "is full: 10 calls wait")
+        check_http(full, expected(11, held), "is full (queue.max_size: 10)")
+        check_grpc(full_grpc, expected(11, held), "is full (queue.max_size: 10)")
         assert not any(name_of(call).startswith(("early", "full")) for call in chats(sim))
         assert gateway.metric("lexora_rejections_total", reason="deadline") == 2
         assert gateway.metric("lexora_rejections_total", reason="queue_full") == 2

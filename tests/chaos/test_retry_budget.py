@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import wire
 from tests.support.calls import Answer, Caller
 from tests.support.servers import Gateway, Simulator, base_config
 
@@ -31,8 +32,15 @@ def sim() -> Iterator[Simulator]:
         yield simulator
 
 
-def gateway(sim: Simulator, folder: Path, retry: dict[str, Any], **env: str) -> Gateway:
-    config = base_config(main={"url": sim.url, "models": [MODEL], "max_concurrency": None})
+@pytest.fixture
+def other() -> Iterator[Simulator]:
+    with Simulator(model=MODEL) as simulator:
+        yield simulator
+
+
+def gateway(sim: Simulator, folder: Path, retry: dict[str, Any], *others: Simulator, **env: str) -> Gateway:
+    urls = [each.url for each in (sim, *others)]
+    config = base_config(main={"urls": urls, "models": [MODEL], "max_concurrency": None})
     config["health"] |= NO_BREAKER
     config["retry"] = retry
     return Gateway(config, folder, env={f"LEXORA_RETRY__{name.upper()}": value for name, value in env.items()})
@@ -133,6 +141,38 @@ async def test_retries_are_a_fifth_of_the_load_at_most(sim: Simulator, tmp_path:
     came = sorted(request["received"] for request in sim.requests(10_000) if request["method"] == "POST")
     steady = [instant for instant in came if came[0] + 1 <= instant < came[0] + seconds - 1]
     assert len(steady) <= (seconds - 2) * per_second * 1.25, "nor more than that for a while"
+
+
+async def test_retries_are_a_fifth_also_where_another_replica_fails_as_well(
+    sim: Simulator, other: Simulator, tmp_path: Path
+) -> None:
+    engines = (sim, other)
+    with gateway(sim, tmp_path, {"max_retries": 3, "base_delay": 0.05}, other) as process:
+        for engine in engines:
+            engine.clear()
+            engine.fault("status;code=502")
+        async with Caller(process.http) as caller:
+            answers = await caller.steadily(200, 3.0, MODEL)
+    assert {answer.status for answer in answers} == {502}
+    calls, asked = len(answers), sum(engine.stats()["requests"] for engine in engines)
+    print(f"{calls} calls, {asked} at two engines: {asked / calls:.3f} times the load")
+    assert calls * 1.1 < asked <= calls * 1.2 + 15
+
+
+async def test_no_call_of_a_dead_engine_is_lost_to_the_budget(sim: Simulator, other: Simulator, tmp_path: Path) -> None:
+    """Unary answers under way at two engines; one is killed. The share of so few calls would not do for half of them."""
+    count, slow = 40, {"max_tokens": 20, "ignore_eos": True, "sim_fault": "drip=100"}
+    with gateway(sim, tmp_path, {"max_retries": 3, "budget_floor": 0.0}, other) as process:
+        sim.clear()
+        async with Caller(process.http) as caller:
+            calls = asyncio.create_task(caller.many(count, MODEL, **slow))
+            await asyncio.to_thread(wire.wait_until, lambda: sim.stats()["running"] + other.stats()["running"] == count, "all")
+            victims = other.stats()["running"]
+            other.kill()
+            answers = await calls
+    assert victims > count / 4
+    assert {answer.status for answer in answers} == {200}
+    assert sum(answer.told["attempts"] == "2" for answer in answers) == victims
 
 
 async def test_a_quiet_service_may_retry_up_to_the_floor(sim: Simulator, tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from lexora_router.handler import Outcome
 from lexora_router.policy.breaker import Breaker, BreakerRules, State
 from lexora_router.policy.ejection import Signals
+from lexora_router.policy.sliding_pair import SlidingPair
 from lexora_router.policy.slow_start import SlowStart
+
+# Up to this share of failed ends an endpoint counts as sound: what a retry finds there is most likely an answer.
+SOUND_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Condition:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._breaker = Breaker(rules.breaker)
+        self._refusals = SlidingPair(rules.breaker.window)  # busy
         self._recovered_at: float | None = None
         self._ejected_until = 0.0
         self._back = False  # since the last ejection it was gone, and came again
@@ -38,6 +43,8 @@ class Condition:
 
     def follow(self, rules: Rules) -> None:
         """Go on under other rules."""
+        if rules.breaker.window != self._rules.breaker.window:
+            self._refusals = SlidingPair(rules.breaker.window)
         self._rules = rules
         self._breaker.follow(rules.breaker)
 
@@ -69,6 +76,12 @@ class Condition:
             return f"{self.reason or 'ejected'}, for {self._ejected_until - now:.1f} s more"
         return ""
 
+    def sound(self, now: float) -> bool:
+        """Whether a call that has failed elsewhere may count on it: nearly all that ended here lately was good, if anything."""
+        good, fault = self._breaker.ends(now)
+        bad = fault + self._refusals.totals(now)[0]
+        return not self.doubtful and bad <= SOUND_SHARE * (good + bad)
+
     def weight(self, now: float) -> float:
         """Share of the usual load, above 0 and up to 1: a recovered endpoint comes back gradually."""
         return self._rules.slow_start.weight(self._recovered_at, now)
@@ -90,6 +103,8 @@ class Condition:
         elif outcome is Outcome.FAULT:
             self._breaker.on_failure(now, permit)
         else:
+            if outcome is Outcome.BUSY:
+                self._refusals.add(now, 1, 0)
             self._breaker.on_neutral(now, permit)
 
     @property

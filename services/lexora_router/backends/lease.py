@@ -13,6 +13,9 @@ from lexora_router.policy.fair_queue import Ticket
 if TYPE_CHECKING:
     from lexora_router.backends.pool import Pool
 
+# How long a call that nobody told to rest waits for an endpoint that has not failed it, before one that has will do.
+REST_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -28,7 +31,7 @@ Waiting = asyncio.Future[Slot]
 class SlotLease:
     """One call's place in a pool; `close` it in any case."""
 
-    __slots__ = ("_began", "_company", "_heard", "_pool", "_slot", "_told", "call", "charged", "ticket", "tried")
+    __slots__ = ("_began", "_company", "_heard", "_pool", "_rest", "_slot", "_told", "call", "charged", "ticket", "tried")
 
     def __init__(self, pool: Pool, call: Call, ticket: Ticket[Waiting | None]) -> None:
         self._pool = pool
@@ -37,10 +40,11 @@ class SlotLease:
         self._company = 0  # attempts under way then at its endpoint, itself included
         self._told = False  # the attempt's first token is here
         self._heard = 0  # events at the last look
+        self._rest = REST_SECONDS
         self.call = call
         self.ticket = ticket
         self.charged = 0
-        self.tried: set[HttpEndpoint] = set()
+        self.tried: set[str] = set()  # addresses: after a reload the same engine is another object
 
     @property
     def endpoint(self) -> HttpEndpoint | None:
@@ -65,17 +69,27 @@ class SlotLease:
         """Endpoint of the next attempt; see handler.Lease."""
         if self._slot is None or self._began is not None:
             self.pause()
-            self._slot = await self._pool.again(self)
+            rest, self._rest = self._rest, REST_SECONDS
+            self._slot = await self._pool.again(self, rest)
         self._began = self._pool.now()
         self._told = False
         endpoint = self._slot.endpoint
         self._company = endpoint.in_flight
-        self.tried.add(endpoint)
+        self.tried.add(endpoint.address)
         return endpoint
 
     def has_untried(self) -> bool:
         """Whether another attempt could go to an endpoint that has not been tried since the last one that answered."""
-        return self._pool.has_untried(self.tried)
+        return bool(self._pool.untried(self.tried))
+
+    def has_sound(self) -> bool:
+        """Whether one of these answers nearly all that it is asked."""
+        now = self._pool.now()
+        return any(endpoint.condition.sound(now) for endpoint in self._pool.untried(self.tried))
+
+    def rest(self, seconds: float) -> None:
+        """Let the next attempt go to an endpoint that was tried only after so many seconds; inf: never."""
+        self._rest = seconds
 
     def answered(self) -> None:
         """The attempt's first token is here."""
@@ -85,7 +99,7 @@ class SlotLease:
         now, auto = self._pool.now(), slot.endpoint.auto
         self._told = True
         slot.endpoint.condition.answered(slot.permit, now)
-        self.tried = {slot.endpoint}  # those that failed before may be back when this one fails in its turn
+        self.tried = {slot.endpoint.address}  # those that failed before may be back when this one fails in its turn
         if auto is None or began is None:
             return
         if auto.answered(now - began, self._company, now, streamed=self.call.stream):

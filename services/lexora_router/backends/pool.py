@@ -1,7 +1,7 @@
 """The slots of one backend: who holds one at which endpoint, and who waits for the next."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from lexora_router.backends.endpoint import HttpEndpoint
@@ -43,10 +43,25 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Returning:
-    """A call between two attempts, and the endpoints that have failed it."""
+    """A call between two attempts, the addresses that have failed it, and when it may go to one of them again."""
 
     waiting: Waiting
-    tried: frozenset[HttpEndpoint]
+    tried: frozenset[str]
+    rested_at: float
+
+    def candidates(self, usable: list[HttpEndpoint], now: float) -> list[HttpEndpoint]:
+        """Endpoints that may take it, of one worth: while it rests, only those that are the best it could wait for."""
+        untried = [endpoint for endpoint in usable if endpoint.address not in self.tried]
+        sound = [endpoint for endpoint in untried if endpoint.condition.sound(now)]
+        for rank in (sound, untried, usable):
+            free = _with_slot(rank)
+            if free or (rank and now < self.rested_at):
+                return free
+        return []
+
+
+def _with_slot(endpoints: list[HttpEndpoint]) -> list[HttpEndpoint]:
+    return [endpoint for endpoint in endpoints if endpoint.has_slot()]
 
 
 class Pool:
@@ -79,7 +94,7 @@ class Pool:
         self._ejector = Ejector(ejection)
         self._leases: set[SlotLease] = set()
         self._charged_at = float("-inf")
-        self._silent: dict[HttpEndpoint, float] = {}  # since when, as of the last judgement
+        self._silent: dict[str, float] = {}  # by address: since when, as of the last judgement
         self._look: asyncio.TimerHandle | None = None
 
     @property
@@ -138,7 +153,7 @@ class Pool:
     async def first(self, lease: SlotLease) -> Slot:
         """A slot for a new call: at once when none waits, else in its turn."""
         now = self._clock()
-        slot = None if len(self._queue) else self._take(frozenset(), now)
+        slot = None if len(self._queue) else self._take(now)
         if slot is not None:
             self._queue.serve(lease.ticket)
             return slot
@@ -151,15 +166,17 @@ class Pool:
             self._queue.remove(lease.ticket)
             self._left()
 
-    async def again(self, lease: SlotLease) -> Slot:
-        """A slot for a call's next attempt: before all that have had none yet, and at an endpoint it has not tried."""
+    async def again(self, lease: SlotLease, rest: float) -> Slot:
+        """A slot for a call's next attempt: before all that have had none yet, and at an endpoint it has not tried.
+
+        While all of these are full for `rest` seconds, the call waits for them; then any endpoint will do.
+        """
         now = self._clock()
-        tried = frozenset(lease.tried)
-        slot = self._take(tried, now)
+        returning = _Returning(asyncio.get_running_loop().create_future(), frozenset(lease.tried), now + rest)
+        slot = self._take(now, returning)
         if slot is not None:
             return slot
         self._refuse_if_down(now)
-        returning = _Returning(asyncio.get_running_loop().create_future(), tried)
         self._returning.append(returning)
         self._look_again()
         try:
@@ -192,10 +209,11 @@ class Pool:
         by_address = {endpoint.address: endpoint for endpoint in self.endpoints}
         # Silence goes on when those that waited have left and others wait: clients may be less patient than we are.
         self._silent = {
-            endpoint: max(min(now - seconds, self._silent.get(endpoint, now)), endpoint.condition.heard_at)
-            for endpoint, seconds in silences(self._leases, now).items()
+            key: max(min(now - seconds, self._silent.get(key, now)), by_address[key].condition.heard_at)
+            for key, seconds in silences(self._leases, now).items()
+            if key in by_address
         }
-        signals = {key: each.condition.signals(now, now - self._silent.get(each, now)) for key, each in by_address.items()}
+        signals = {key: each.condition.signals(now, now - self._silent.get(key, now)) for key, each in by_address.items()}
         verdict = self._ejector.judge(signals, now)
         for ejection in verdict.ejected:
             by_address[ejection.key].condition.eject(ejection.until, f"ejected: {ejection.reason}")
@@ -204,9 +222,9 @@ class Pool:
         if verdict.ejected or verdict.returned:
             self.dispatch()
 
-    def has_untried(self, tried: set[HttpEndpoint]) -> bool:
-        """Whether an endpoint that may get the next attempt is not among the tried ones."""
-        return any(endpoint not in tried for endpoint in self._usable(self._clock()))
+    def untried(self, tried: Set[str]) -> list[HttpEndpoint]:
+        """Endpoints that may get the next attempt and whose addresses are not among the tried ones."""
+        return [endpoint for endpoint in self._usable(self._clock()) if endpoint.address not in tried]
 
     def dispatch(self) -> None:
         """Give free slots to those who wait, in the queue's order."""
@@ -215,7 +233,7 @@ class Pool:
         now = self._clock()
         self._charge_all(now)
         self._returning = [returning for returning in self._returning if not self._serve(returning, now)]
-        while len(self._queue) and (slot := self._take(frozenset(), now)) is not None:
+        while len(self._queue) and (slot := self._take(now)) is not None:
             waiting = self._next(now)
             if waiting.done():
                 self._give_back(slot, now)
@@ -233,11 +251,10 @@ class Pool:
         available = [endpoint for endpoint in self.endpoints if endpoint.condition.available(now)]
         return available or [endpoint for endpoint in self.endpoints if endpoint.condition.may_serve(now)]
 
-    def _take(self, tried: frozenset[HttpEndpoint], now: float) -> Slot | None:
-        """The best slot there is. Where an available endpoint is not tried yet, none of the tried ones: waiting is better."""
+    def _take(self, now: float, returning: _Returning | None = None) -> Slot | None:
+        """The best slot there is."""
         usable = self._usable(now)
-        untried = [endpoint for endpoint in usable if endpoint not in tried]
-        candidates = [endpoint for endpoint in untried or usable if endpoint.has_slot()]
+        candidates = _with_slot(usable) if returning is None else returning.candidates(usable, now)
         if not candidates:
             return None
         weights = [endpoint.condition.weight(now) for endpoint in candidates]
@@ -254,7 +271,7 @@ class Pool:
         """Whether the call needs to wait no longer."""
         if returning.waiting.done():
             return True
-        slot = self._take(returning.tried, now)
+        slot = self._take(now, returning)
         if slot is None:
             return False
         returning.waiting.set_result(slot)
@@ -300,7 +317,7 @@ class Pool:
 
     def _refuse_if_full(self) -> None:
         if len(self._queue) >= self._queue.max_size:
-            message = f"The queue of backend `{self.name}` is full: {len(self._queue)} calls wait (queue.max_size)."
+            message = f"The queue of backend `{self.name}` is full (queue.max_size: {self.limits.max_size})."
             raise QueueFull(message, self._retry_after())
 
     def _refuse_if_late(self, call: Call, ticket: Ticket[Waiting | None], now: float) -> None:

@@ -8,6 +8,7 @@ streams may have long prompts, so it takes as many as there are failures to open
 from collections.abc import Iterable
 from typing import Protocol
 
+from lexora_router.backends.condition import Condition
 from lexora_router.backends.endpoint import HttpEndpoint
 
 
@@ -26,9 +27,13 @@ class Listener(Protocol):
         """Whether something has come since this was asked last."""
 
 
-def silences(listeners: Iterable[Listener], now: float) -> dict[HttpEndpoint, float]:
-    """Seconds of silence of each endpoint where enough streams wait for their first tokens."""
-    waits: dict[HttpEndpoint, list[float]] = {}
+def silences(listeners: Iterable[Listener], now: float) -> dict[str, float]:
+    """Seconds of silence of each address where enough streams wait for their first tokens.
+
+    By address, for after a reload the same engine is another object, and has calls of both.
+    """
+    waits: dict[str, list[float]] = {}
+    conditions: dict[str, Condition] = {}
     for listener in listeners:
         endpoint, waiting = listener.endpoint, listener.waiting_since
         if endpoint is None:
@@ -36,9 +41,10 @@ def silences(listeners: Iterable[Listener], now: float) -> dict[HttpEndpoint, fl
         if listener.hears():
             endpoint.condition.heard_at = now
         if waiting is not None:
-            waits.setdefault(endpoint, []).append(waiting)
+            waits.setdefault(endpoint.address, []).append(waiting)
+            conditions[endpoint.address] = endpoint.condition
     return {
-        endpoint: now - max(min(since), endpoint.condition.heard_at)
-        for endpoint, since in waits.items()
-        if len(since) >= endpoint.condition.failures_that_open
+        address: now - max(min(since), conditions[address].heard_at)
+        for address, since in waits.items()
+        if len(since) >= conditions[address].failures_that_open
     }

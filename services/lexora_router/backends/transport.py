@@ -92,8 +92,9 @@ def head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
 
 def failure_of(error: TransportError, backend: str, address: str) -> UpstreamUnreachable:
     """What it means for a call that its endpoint gave no answer."""
-    what = f"cannot connect: {error}" if isinstance(error, ConnectError) else str(error)
-    return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.")
+    sent = not isinstance(error, ConnectError)
+    what = str(error) if sent else f"cannot connect: {error}"
+    return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.", sent=sent)
 
 
 __all__ = ["ConnectError", "Origin", "Response", "Transport", "TransportError", "failure_of", "head", "tls_context"]

@@ -25,7 +25,7 @@ class Fallback:
         commit = Commit(emit)
         targets = call.targets if call.fallback_allowed else call.targets[:1]
         for target, after in zip(targets, (*targets[1:], None), strict=True):
-            call.target = target
+            call.target, call.elsewhere = target, after is not None
             call.receipt.backend, call.receipt.model = target.backend, target.model
             try:
                 await self._inner(call, commit)

@@ -132,7 +132,8 @@ class _Stream:
             path, body = COMPLETIONS, by_ids(self._wish, progress)
         self._shape = Reshaper(progress, chat=self._call.path == CHAT, hide_ids=self._hide_ids, kept=kept)
         receipt = replace(self._call.receipt, usage=None, events=0, first_event_at=0.0)
-        self._attempt = replace(self._call, path=path, body=body, receipt=receipt)
+        # What the client has seen the beginning of goes on here or nowhere.
+        self._attempt = replace(self._call, path=path, body=body, receipt=receipt, elsewhere=False)
         self._spoke = False
         return True
 

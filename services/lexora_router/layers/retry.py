@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from lexora_router.errors import (
     UpstreamBroken,
@@ -33,8 +34,10 @@ class RetrySettings:
 class Retry:
     """Tries again while the client has seen nothing, the failure may pass, and deadline and budget allow it.
 
-    Another endpoint of the pool is tried at once; the same one only after a delay with full jitter, or after what the engine
-    asked for. Each backend has a budget of its own: calls of one that is well pay for no retries of one that is not.
+    Another endpoint of the pool is tried as soon as it has a slot; the same one only after a delay with full jitter, or after
+    what the engine asked for. Each backend has a budget of its own: calls of one that is well pay for no retries of one that is
+    not. The first retry at an endpoint that is well may overdraw it: else a dead engine's calls would be lost beside one that
+    has room for them.
     """
 
     def __init__(
@@ -57,8 +60,8 @@ class Retry:
     async def __call__(self, call: Call, emit: Emit) -> None:
         """Try until it works or must not be tried again; raises the last attempt's error."""
         assert call.target is not None
-        commit, budget = Commit(emit), self._budgets[call.target.backend]
-        budget.deposit(self._clock())
+        commit = Commit(emit)
+        self._budgets[call.target.backend].deposit(self._clock())
         for retries in range(self._settings.max_retries + 1):
             try:
                 await self._inner(call, commit)
@@ -66,28 +69,40 @@ class Retry:
             except UpstreamFailure as failure:
                 if commit.done or retries == self._settings.max_retries or not may_pass(failure):
                     raise
-                wait = self._wait(call, failure, retries)
-                if wait is None or not budget.withdraw(self._clock()):
+                if not await self._goes_again(call, failure, retries):
                     raise
-                if wait:
-                    assert call.lease is not None
-                    call.lease.pause()
-                    await asyncio.sleep(wait)
 
-    def _wait(self, call: Call, failure: UpstreamFailure, retries: int) -> float | None:
-        """Seconds until the next attempt; None when there must be none."""
+    async def _goes_again(self, call: Call, failure: UpstreamFailure, retries: int) -> bool:
+        """Wait as long as the next attempt must; False when there must be none."""
+        lease, target = call.lease, call.target
+        assert lease is not None
+        assert target is not None
+        untried, wait = lease.has_untried(), self._wait(call, failure, retries)
+        # What takes no connection is gone for longer than a backoff: another target is the shorter way.
+        if not untried and (wait == inf or (call.elsewhere and not failure.sent)):
+            return False
+        saved = retries == 0 and lease.has_sound()
+        if not self._budgets[target.backend].withdraw(self._clock(), overdraw=saved):
+            return False
+        if untried:
+            lease.rest(wait)
+        elif wait:
+            lease.pause()
+            await asyncio.sleep(wait)
+        return True
+
+    def _wait(self, call: Call, failure: UpstreamFailure, retries: int) -> float:
+        """Seconds until an endpoint that was tried may be tried again; inf when it must not."""
         settings = self._settings
-        if call.lease is not None and call.lease.has_untried():
-            return 0.0
         wait = settings.backoff.delay(retries, self._jitter())
         hint = hint_of(failure) if settings.respect_retry_after else None
         asked = parse(hint, self._wall_clock()) if hint else None
         if asked is not None:
             if asked > settings.max_retry_after:
-                return None
+                return inf
             wait = max(wait, asked)
         if call.deadline is not None and self._clock() + wait >= call.deadline:
-            return None
+            return inf
         return wait
 
 

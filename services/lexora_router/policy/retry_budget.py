@@ -25,9 +25,9 @@ class RetryBudget:
         """Count the first attempt of a call."""
         self._counts.add(now, 1, 0)
 
-    def withdraw(self, now: float) -> bool:
-        """Count one retry, if there is room for it."""
-        if self.remaining(now) < 1:
+    def withdraw(self, now: float, *, overdraw: bool = False) -> bool:
+        """Count one retry, if there is room for it, or it may `overdraw`; without share and floor there is none in any case."""
+        if self.remaining(now) < 1 and not (overdraw and (self._share or self._floor)):
             return False
         self._counts.add(now, 0, 1)
         return True

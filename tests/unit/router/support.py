@@ -172,6 +172,8 @@ class FakeLease:
         self.untried = len(endpoints)
         self.outcomes: list[Outcome] = []
         self.pauses: list[float] = []
+        self.rests: list[float] = []
+        self.sound = True
         self.first_tokens = 0
         self.closed = 0
 
@@ -183,6 +185,12 @@ class FakeLease:
 
     def has_untried(self) -> bool:
         return self.untried > 0
+
+    def has_sound(self) -> bool:
+        return self.has_untried() and self.sound
+
+    def rest(self, seconds: float) -> None:
+        self.rests.append(seconds)
 
     def answered(self) -> None:
         self.first_tokens += 1

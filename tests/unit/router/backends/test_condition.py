@@ -36,6 +36,37 @@ def test_a_new_endpoint_is_unknown_and_takes_its_share() -> None:
     assert condition.signals(0.0) == Signals()
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "sound"),
+    [
+        ((), True),
+        ((NEUTRAL,) * 5, True),
+        ((FAULT,), False),
+        ((BUSY,), False),
+        ((GOOD,) * 9 + (FAULT,), True),
+        ((GOOD,) * 9 + (BUSY,), True),
+        ((GOOD,) * 9 + (FAULT, BUSY), False),
+    ],
+)
+def test_sound_is_who_answers_nearly_all(outcomes: tuple[Outcome, ...], sound: bool) -> None:
+    condition = Condition(RULES)
+    ended(condition, 0.0, *outcomes)
+    assert condition.sound(0.0) == sound
+    assert condition.sound(RULES.breaker.window + 1.0), "what is long ago says nothing"
+
+
+def test_who_is_to_be_tried_again_is_as_sound_as_others_or_it_might_never_be() -> None:
+    condition = opened()
+    assert (condition.available(5.0), condition.sound(5.0)) == (True, True)
+
+
+def test_who_fails_probes_is_not_sound() -> None:
+    condition = Condition(RULES)
+    condition.probed("", 7.0, sure=False)
+    condition.probed("slow", 8.0, sure=False)
+    assert (condition.available(8.0), condition.sound(8.0)) == (True, False)
+
+
 # -- probes
 
 

@@ -314,7 +314,7 @@ async def test_a_full_queue_refuses_with_the_wait_that_the_drain_rate_tells() ->
     work = await experienced(make_pool(FakeEndpoint(limit=1), max_size=3), 10.0)
     for number in range(3):
         await work.add(f"waiting-{number}", 10.0)
-    with pytest.raises(QueueFull, match=r"is full: 3 calls wait \(queue\.max_size\)") as raised:
+    with pytest.raises(QueueFull, match=r"is full \(queue\.max_size: 3\)") as raised:
         await work.pool.admit(make_call())
     assert (raised.value.retry_after, raised.value.cause) == (40, "queue_full")
     assert work.pool.waiting == 3

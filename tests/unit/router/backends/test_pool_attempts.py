@@ -1,13 +1,28 @@
 import asyncio
+from math import inf
 
 import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.backends.work import Work
-from tests.unit.router.support import FakeEndpoint, make_call, make_pool
+from tests.unit.router.support import FakeEndpoint, make_call, make_pool, standing_of
 
+from lexora_router.backends.lease import REST_SECONDS, SlotLease
+from lexora_router.backends.pool import LOOK_SECONDS, Pool
 from lexora_router.errors import QueueFull
 from lexora_router.handler import Outcome
+from lexora_router.policy.ejection import EjectionRules
 from lexora_router.policy.priority import HIGH
+
+
+async def failed_at_a() -> tuple[Pool, SlotLease]:
+    """Two endpoints of one slot each, and a call that has an attempt at the first one."""
+    a, b = FakeEndpoint(limit=1, address="http://a:1"), FakeEndpoint(limit=1, address="http://b:1")
+    pool = make_pool(a, b)
+    b.condition.healthy = False
+    lease = await pool.admit(make_call())
+    assert (await lease.next()).address == a.address
+    b.condition.healthy = True
+    return pool, lease
 
 
 @jumping
@@ -48,22 +63,84 @@ async def test_the_next_attempt_goes_elsewhere() -> None:
 
 @jumping
 async def test_the_next_attempt_waits_for_an_endpoint_that_has_not_failed_it_while_others_take_its_old_slot() -> None:
-    a, b = FakeEndpoint(limit=1, address="http://a:1"), FakeEndpoint(limit=1, address="http://b:1")
-    pool = make_pool(a, b)
-    b.condition.healthy = False
-    lease = await pool.admit(make_call())
-    assert (await lease.next()).address == a.address
-    b.condition.healthy = True
+    pool, lease = await failed_at_a()
     work = Work(pool)
     await work.add("at-b", 10.0)
     await work.add("waiting", 1.0)
     lease.ended(Outcome.FAULT)
-    assert (await lease.next()).address == b.address
+    lease.rest(30.0)
+    assert (await lease.next()).address == "http://b:1"
     assert now() == pytest.approx(1010.0)
     assert (work.where["at-b"], work.where["waiting"], work.at["waiting"]) == ("http://b:1", "http://a:1", 1000.0)
     lease.close()
     await work.done()
     work.idle()
+
+
+@pytest.mark.parametrize(
+    ("rest", "at", "where"),
+    [(0.0, 0.0, "a"), (3.0, 3.0, "a"), (None, REST_SECONDS, "a"), (20.0, 10.0, "b"), (inf, 10.0, "b")],
+)
+@jumping
+async def test_when_the_rest_is_over_a_tried_endpoint_with_a_slot_will_do(rest: float | None, at: float, where: str) -> None:
+    pool, lease = await failed_at_a()
+    work = Work(pool)
+    await work.add("at-b", 10.0)
+    lease.ended(Outcome.FAULT)
+    if rest is not None:
+        lease.rest(rest)
+    assert (await lease.next()).address == f"http://{where}:1"
+    assert at - 0.001 <= now() - 1000.0 <= at + 2 * LOOK_SECONDS
+    lease.close()
+    await work.done()
+    work.idle()
+
+
+@jumping
+async def test_a_tried_endpoint_that_is_down_is_not_asked_after_the_rest_either() -> None:
+    pool, lease = await failed_at_a()
+    work = Work(pool)
+    await work.add("at-b", 10.0)
+    lease.ended(Outcome.FAULT)
+    pool.endpoints[0].condition.found(healthy=False, reason="gone", now=now())
+    assert (await lease.next()).address == "http://b:1"
+    assert now() == pytest.approx(1010.0)
+    lease.close()
+    await work.done()
+
+
+@jumping
+async def test_of_those_that_have_not_failed_it_the_next_attempt_goes_to_one_that_answers_others() -> None:
+    endpoints = [FakeEndpoint(address=f"http://e:{i}", limit=10) for i in range(4)]
+    for bad, outcome in zip(endpoints, (Outcome.FAULT, Outcome.BUSY), strict=False):
+        bad.condition.ended(bad.condition.begin(now()), outcome, now())
+    pool = make_pool(*endpoints)
+    for _ in range(20):
+        lease = await pool.admit(make_call())
+        lease.tried = {"http://e:3"}
+        lease.pause()
+        assert lease.has_sound()
+        assert (await lease.next()).address == "http://e:2"
+        assert (lease.has_untried(), lease.has_sound()) == (True, False)
+        assert (await lease.next()).address in ("http://e:0", "http://e:1")
+        lease.close()
+
+
+@jumping
+async def test_what_was_tried_is_known_by_its_address_after_a_reload() -> None:
+    a, b = (FakeEndpoint(address=f"http://{name}:1") for name in "ab")
+    pool = make_pool(a, b)
+    lease = await pool.admit(make_call())
+    first = (await lease.next()).address
+    again = [FakeEndpoint(address=address) for address in ("http://a:1", "http://b:1")]
+    for new, old in zip(again, (a, b), strict=True):
+        new.condition = old.condition
+    pool.follow(again, pool.limits, standing=standing_of, ejection=EjectionRules())
+    assert lease.has_untried()
+    assert {first, (await lease.next()).address} == {"http://a:1", "http://b:1"}
+    assert not lease.has_untried()
+    lease.close()
+    Work(pool).idle()
 
 
 @jumping

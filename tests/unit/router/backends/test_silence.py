@@ -34,7 +34,7 @@ def waits(endpoint: FakeEndpoint, *since: float) -> list[Listener]:
 
 def test_silence_is_as_long_as_the_oldest_wait() -> None:
     found = silences([*waits(ONE, 80.0, 90.0, 90.0), *waits(OTHER, 99.0, 96.0, 95.0, 97.0), Listener(None, 1.0)], 100.0)
-    assert found == {ONE: 20.0, OTHER: 5.0}
+    assert found == {ONE.address: 20.0, OTHER.address: 5.0}
 
 
 def test_a_few_waits_say_nothing() -> None:
@@ -48,8 +48,14 @@ def test_where_no_stream_waits_there_is_no_silence() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_an_endpoint_that_talks_to_somebody_is_not_silent(order: int) -> None:
     waiting = waits(ONE, 10.0, 11.0, 12.0)
-    assert silences([*waiting, Listener(ONE, heard=True)][::order], 100.0) == {ONE: 0.0}
-    assert silences([*waiting, Listener(ONE)], 130.0) == {ONE: 30.0}
+    assert silences([*waiting, Listener(ONE, heard=True)][::order], 100.0) == {ONE.address: 0.0}
+    assert silences([*waiting, Listener(ONE)], 130.0) == {ONE.address: 30.0}
+
+
+def test_after_a_reload_an_engine_is_another_object_and_its_waits_are_counted_together() -> None:
+    again = FakeEndpoint(address=ONE.address)
+    again.condition = ONE.condition
+    assert silences([*waits(ONE, 80.0, 90.0), *waits(again, 95.0)], 100.0) == {ONE.address: 20.0}
 
 
 @pytest.mark.parametrize(("stream", "ejected"), [(True, True), (False, False)], ids=["streams", "unary answers"])

@@ -37,11 +37,13 @@ class Targets:
         self.scripts = {name: Scripted(*steps) for name, steps in scripts.items()}
         self.asked: list[str] = []
         self.seen: list[tuple[str, str]] = []
+        self.elsewhere: list[bool] = []
 
     async def __call__(self, call: Call, emit: Emit) -> None:
         assert call.target is not None
         self.asked.append(call.target.backend)
         self.seen.append((call.receipt.backend, call.receipt.model))
+        self.elsewhere.append(call.elsewhere)
         await self.scripts[call.target.backend](call, emit)
 
 
@@ -135,6 +137,7 @@ async def test_targets_are_asked_in_order_and_the_last_error_is_the_answer() -> 
         await Fallback(inner, on_rate_limit=True)(call, Client())
     assert raised.value is last
     assert inner.asked == ["main", "b1", "b2"]
+    assert inner.elsewhere == [True, True, False]
     assert call.receipt.fallback == "main->b1;reason=UPSTREAM_BROKEN, b1->b2;reason=UPSTREAM_ERROR"
     assert (call.receipt.backend, call.receipt.model) == ("b2", "b2-m")
 
@@ -144,7 +147,7 @@ async def test_a_client_may_forbid_it() -> None:
     inner, call = Targets(main=[UpstreamBroken("x")], b1=STREAMING), make_call(targets=TARGETS, fallback_allowed=False)
     with pytest.raises(UpstreamBroken):
         await Fallback(inner, on_rate_limit=True)(call, Client())
-    assert (inner.asked, call.receipt.fallback) == (["main"], "")
+    assert (inner.asked, inner.elsewhere, call.receipt.fallback) == (["main"], [False], "")
 
 
 @pytest.mark.parametrize("error", [UpstreamBroken("died"), UpstreamTimeout("silent", "idle")])

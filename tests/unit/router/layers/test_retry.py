@@ -1,6 +1,7 @@
 import asyncio
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from math import inf
 
 import pytest
 from tests.support.clock import jumping, now
@@ -224,6 +225,42 @@ async def test_another_endpoint_is_tried_at_once_whatever_the_first_one_asks_for
     assert pauses(call) == [0.0]
 
 
+@pytest.mark.parametrize(("asked", "rest"), [(None, 1.0), ("5", 5.0), ("3600", inf)])
+@jumping
+async def test_the_one_that_failed_rests_while_the_call_waits_for_another(asked: str | None, rest: float) -> None:
+    lease = FakeLease(FakeEndpoint(), FakeEndpoint())
+    await retry(Attempts([refused(503, asked)], STREAMING))(make_call(lease=lease, target=make_target()), Client())
+    assert lease.rests == [rest]
+
+
+GONE = UpstreamUnreachable("refused", sent=False)
+
+
+@pytest.mark.parametrize("failure", [GONE, UpstreamUnreachable("reset"), refused(503)], ids=["gone", "reset", "503"])
+@pytest.mark.parametrize("elsewhere", [True, False])
+@jumping
+async def test_an_address_that_takes_no_connection_is_left_where_another_target_is(
+    failure: UpstreamFailure, elsewhere: bool
+) -> None:
+    inner, call = Attempts([failure], STREAMING), one_endpoint()
+    call.elsewhere = elsewhere
+    if elsewhere and failure is GONE:
+        with pytest.raises(UpstreamUnreachable):
+            await retry(inner)(call, Client())
+        assert (inner.at, now()) == ([0.0], 1000.0)
+    else:
+        await retry(inner)(call, Client())
+        assert inner.at == [0.0, 1.0]
+
+
+@jumping
+async def test_an_address_that_takes_no_connection_does_not_stand_for_the_others_of_its_pool() -> None:
+    call = make_call(lease=FakeLease(FakeEndpoint(), FakeEndpoint()), target=make_target(), elsewhere=True)
+    inner = Attempts([GONE], STREAMING)
+    await retry(inner)(call, Client())
+    assert inner.at == [0.0, 0.0]
+
+
 # -- within deadline and budget
 
 
@@ -270,6 +307,18 @@ async def test_what_the_budget_denies_is_the_answer_at_once() -> None:
         await retry(inner, budget=RetryBudget(share=0.0, floor=0.0))(one_endpoint(), Client())
     assert raised.value is failure
     assert (inner.at, now()) == ([0.0], 1000.0)
+
+
+@pytest.mark.parametrize(("sound", "attempts"), [(True, 2), (False, 1)])
+@jumping
+async def test_the_first_retry_at_an_endpoint_that_is_well_overdraws_the_budget(sound: bool, attempts: int) -> None:
+    budget = RetryBudget(share=0.2, floor=0.0)
+    lease = FakeLease(*(FakeEndpoint() for _ in range(4)))
+    lease.sound = sound
+    inner = Attempts([UpstreamBroken("x")])
+    with pytest.raises(UpstreamBroken):
+        await retry(inner, budget=budget)(make_call(lease=lease, target=make_target()), Client())
+    assert len(inner.at) == attempts
 
 
 @jumping

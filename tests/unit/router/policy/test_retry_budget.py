@@ -45,6 +45,21 @@ def test_no_share_and_no_floor_is_no_retry() -> None:
     assert not budget.withdraw(0)
 
 
+def test_what_may_overdraw_it_is_counted_all_the_same() -> None:
+    budget = RetryBudget(share=0.5, floor=0)
+    for _ in range(4):
+        budget.deposit(0)
+    assert [budget.withdraw(0, overdraw=True) for _ in range(5)] == [True] * 5
+    assert not budget.withdraw(0)
+    for _ in range(8):
+        budget.deposit(0)
+    assert [budget.withdraw(0) for _ in range(2)] == [True, False], "six of twelve"
+
+
+def test_no_share_and_no_floor_cannot_be_overdrawn() -> None:
+    assert not RetryBudget(share=0, floor=0).withdraw(0, overdraw=True)
+
+
 def test_shares_are_exact() -> None:
     budget = RetryBudget(share=0.29, floor=0)
     for _ in range(100):

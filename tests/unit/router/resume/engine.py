@@ -131,6 +131,11 @@ class FakeLease:
     def has_untried(self) -> bool:
         return self.tried < len(self.names)
 
+    def has_sound(self) -> bool:
+        return self.has_untried()
+
+    def rest(self, seconds: float) -> None: ...
+
     def answered(self) -> None: ...
 
     def ended(self, outcome: Outcome) -> None: ...
