@@ -226,7 +226,7 @@ async def test_the_place_in_the_queue_is_the_one_that_the_call_gets(fleet: Fleet
     assert first_of(found)["position"] == 4 == order.index((await call).name) + 1
     assert (last["tenant"]["priority"], first_of(last)["position"]) == (0, 5)
     assert (full["verdict"], full["error"]) == ("reject", "QUEUE_FULL")
-    assert "6 calls wait (queue.max_size)" in full["targets"][0]["reason"]
+    assert "is full (queue.max_size: 6)" in full["targets"][0]["reason"]
     assert refused.code == "queue_full"
 
 
