@@ -1,7 +1,6 @@
 """The router as one object: built from a configuration, started, reloaded and stopped inside an event loop."""
 
 import asyncio
-import gc
 import time
 
 import structlog
@@ -14,6 +13,7 @@ from lexora_router.backends.tenancy import Tenancy
 from lexora_router.config import Config
 from lexora_router.explain import Explainer
 from lexora_router.grpc_server import GrpcServer
+from lexora_router.memory import give_back_after_peaks, settle_garbage_collector
 from lexora_router.overview import Overview
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.server import RouterService
@@ -25,7 +25,6 @@ from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadCollector, ReloadLog
 from lexora_router.telemetry.stats import Stats
 
-YOUNG_OBJECTS = 20_000
 # What calls that are ended after the drain may take to say so; then they are cancelled.
 ABORT_SECONDS = 5.0
 
@@ -82,7 +81,8 @@ class RouterApp:
         bound = await self.grpc.start(host, port)
         self._assembly.start()
         self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
-        _settle_garbage_collector()
+        self._tasks.add(asyncio.create_task(give_back_after_peaks(lambda: self.active), name="lexora-memory"))
+        settle_garbage_collector()
         return bound
 
     async def reload(self, config: Config, tls: TlsContexts | None = None) -> None:
@@ -137,16 +137,6 @@ class RouterApp:
             task = asyncio.create_task(self.grpc.set_serving(serving=serving))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-
-def _settle_garbage_collector() -> None:
-    """Leave what lives as long as the process out of every collection, and collect the young less often.
-
-    At the default threshold of 700 objects a call pays for a collection of its own, a tenth of its CPU.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
 def _registry() -> CollectorRegistry:

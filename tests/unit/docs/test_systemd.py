@@ -31,6 +31,10 @@ def unit(tmp_path: Path) -> Path:
     return copy
 
 
+def test_the_allocator_is_one_that_gives_memory_back() -> None:
+    assert "\nEnvironment=PYTHONMALLOC=malloc\n" in UNIT.read_text()
+
+
 @needs_systemd
 def test_verify_has_nothing_to_say(unit: Path) -> None:
     verified = run("verify", str(unit))
