@@ -46,6 +46,7 @@ OPTIONS = (
     SimOption("ttft_ms", float, 5.0, "Milliseconds from admission to the first token, without prefill."),
     SimOption("itl_ms", float, 2.0, "Milliseconds between tokens; 0 is back to back."),
     SimOption("prefill_rate", float, 0.0, "Prompt tokens per second; 0 makes prefill free."),
+    SimOption("prefill_slowdown", float, 0.0, "The first token's time grows by this fraction for every other running answer."),
     SimOption("decode_slowdown", float, 0.0, "itl-ms grows by this fraction for every other running answer."),
     SimOption("coalesce", int, 1, "Tokens per step, and so per event."),
     SimOption("max_num_seqs", int, 256, "Answers running at once; the rest wait."),

@@ -32,6 +32,7 @@ class SimSettings:
     ttft_ms: float = 5.0  # from admission to the first token, prefill not included
     itl_ms: float = 2.0  # between tokens; 0 = back to back
     prefill_rate: float = 0.0  # prompt tokens per second; 0 = prefill costs nothing
+    prefill_slowdown: float = 0.0  # the first token's time grows by this fraction for every other running sequence
     decode_slowdown: float = 0.0  # itl grows by this fraction for every other running sequence
     coalesce: int = 1  # tokens per step (and so per event)
 
@@ -54,7 +55,8 @@ class SimSettings:
         for name in ("max_model_len", "default_tokens", "natural_length", "max_num_seqs", "coalesce", "keep_requests"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("ttft_ms", "itl_ms", "prefill_rate", "decode_slowdown", "reasoning_tokens", "shutdown_grace_ms"):
+        times = ("ttft_ms", "itl_ms", "shutdown_grace_ms")
+        for name in (*times, "prefill_rate", "prefill_slowdown", "decode_slowdown", "reasoning_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
         if self.kv_capacity_tokens < self.max_model_len:

@@ -10,8 +10,11 @@ Signs of congestion, strongest first:
 - the engine refuses (429, 503): down to 0.7 at once;
 - the engine says that requests wait or that its KV cache is full, in numbers not older than three scrapes: down to 0.9. Such
   numbers stand above TTFT, good or bad. They count once, and only if taken after the last change of the limit;
-- without such numbers, the median TTFT of a round is more than twice the least known: down to 0.9. If half the
-  limit did not make it better, concurrency is not the reason (longer prompts, other routers): that TTFT is the new normal.
+- without such numbers, the median TTFT of a round is more than twice what is normal: down to 0.9. If half the limit did not
+  make it better, concurrency is not the reason (longer prompts, other routers): that TTFT is the new normal.
+
+What is normal is learnt while few calls run, no more than at the start or after such a fall. With more of them only a shorter
+TTFT is believed: of an engine that gets slower step by step each step looks normal after the one before.
 
 A round is made of calls dispatched after the last change, so that each change is judged by its own effect. The limit grows only
 in rounds in which it was nearly reached: an idle endpoint proves nothing.
@@ -25,15 +28,16 @@ from typing import Final
 _BACKPRESSURE: Final = 0.7
 _CONGESTED: Final = 0.9
 _TOLERANCE: Final = 2.0
-"""Median TTFT over the least known that is still taken for noise."""
+"""Median TTFT over the normal one that is still taken for noise."""
 _NOISE: Final = 1.5
-"""Median TTFT over the least known that may be learnt as normal: more may be the queue of a lasting overload."""
+"""Median TTFT over the normal one that may be learnt: more may be the queue of a lasting overload."""
+_UP: Final = 1 / 16
+_DOWN: Final = 1 / 4
+"""Share of the way to a longer, or shorter, median TTFT that the normal one goes."""
 _SLACK: Final = 0.02
 """Seconds of TTFT that are noise whatever the ratio."""
 _HELPED: Final = 0.8
-"""A run of decreases that leaves TTFT above this share of its worst has not helped."""
-_RUN: Final = 7
-"""Decreases that halve the limit."""
+"""A fall to half the limit that leaves TTFT above this share of its worst has not helped."""
 _ROUND_LEAST: Final = 8
 _ROUND_MOST: Final = 32
 _KV_FULL: Final = 0.95
@@ -68,9 +72,10 @@ class AdaptiveLimit:
         self._ttfts: list[float] = []  # of this round; at most _ROUND_MOST
         self._busiest = 0  # most calls in flight in this round
         self._normal: float | None = None  # median TTFT without congestion
+        self._learnt_at = self.limit  # more calls than that say nothing of it
         self._calmest = (most + 1, 0.0)  # fewest in flight at a dispatch of the first round, and the TTFT of that call
         self._starting = True  # no congestion seen yet
-        self._run: list[float] = []  # medians of the decreases for TTFT in a row; at most _RUN
+        self._fall: tuple[int, float] | None = None  # limit when TTFT got too long, and the worst median since
 
     def scraped(self, load: EngineLoad) -> None:
         """The engine's own numbers arrived."""
@@ -105,7 +110,7 @@ class AdaptiveLimit:
         elif load.kv_cache_usage >= _KV_FULL:
             self._end(now)  # full but nobody waits: more would preempt, less would waste
         else:
-            self._run.clear()
+            self._fall = None
             self._learn(current)
             self._increase(now)
 
@@ -114,28 +119,38 @@ class AdaptiveLimit:
             # The endpoint may be overloaded from the first round on; the call that had the least company knows better.
             calm = _TOLERANCE * self._calmest[1]
             self._normal = calm if current > _TOLERANCE * calm + _SLACK else current
-        if current <= _TOLERANCE * self._normal + _SLACK:
-            self._run.clear()
-            self._learn(current)
-            self._increase(now)
+        if current > _TOLERANCE * self._normal + _SLACK:
+            self._fall_back(current, now)
             return
-        if len(self._run) < _RUN:
-            self._run.append(current)
-            self._decrease(_CONGESTED, now)
-        elif current <= _HELPED * max(self._run):
-            self._run = [current]
-            self._decrease(_CONGESTED, now)
-        else:
-            self._run.clear()
-            self._normal = current
-            self._end(now)
+        if self._fall is not None and not self._half(self._fall[0]) < self.limit <= self._fall[0]:
+            self._fall = None
+        self._learn(current)
+        self._increase(now)
+
+    def _fall_back(self, current: float, now: float) -> None:
+        """One step down; or, where half the limit did not help, learn that this is normal."""
+        start, worst = self._fall or (self.limit, current)
+        self._fall = (start, max(worst, current))
+        if self.limit <= self._half(start):
+            if current > _HELPED * worst:
+                self._fall = None
+                self._normal, self._learnt_at = current, self.limit
+                self._end(now)
+                return
+            self._fall = (self.limit, current)
+        self._decrease(_CONGESTED, now)
+
+    def _half(self, limit: int) -> int:
+        return max(self.least, limit // 2)
 
     def _learn(self, current: float) -> None:
-        """Follow TTFT down at once, and up slowly: what is not congested may be normal."""
-        if self._normal is None or current < self._normal:
+        """What is not congested may be normal: see above."""
+        if self._normal is None:
             self._normal = current
-        elif current <= _NOISE * self._normal:
-            self._normal += (current - self._normal) / 16
+        elif current < self._normal:
+            self._normal += _DOWN * (current - self._normal)
+        elif self._busiest <= self._learnt_at and current <= _NOISE * self._normal:
+            self._normal += _UP * (current - self._normal)
 
     def _increase(self, now: float) -> None:
         step = self.limit if self._starting else max(1, isqrt(self.limit) // 2)

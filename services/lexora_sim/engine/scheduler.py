@@ -93,7 +93,7 @@ class Scheduler:
     def gap(self, sequence: Sequence) -> float:
         """Return the seconds until the sequence's next step."""
         base = self.settings.itl_ms / 1000 if sequence.itl is None else sequence.itl
-        return base * (1 + self.settings.decode_slowdown * (len(self._running) - 1))
+        return base * self._slower(self.settings.decode_slowdown)
 
     def count_tokens(self, sequence: Sequence, count: int, now: float) -> None:
         """Book new tokens; makes room by preempting the newest sequence when the KV cache is full."""
@@ -151,7 +151,10 @@ class Scheduler:
         rate = self.settings.prefill_rate
         prefill = (sequence.size - cached) / rate if rate else 0.0
         sequence.due = 0.0
-        sequence.schedule(self.settings.ttft_ms / 1000 + prefill)
+        sequence.schedule((self.settings.ttft_ms / 1000 + prefill) * self._slower(self.settings.prefill_slowdown))
+
+    def _slower(self, slowdown: float) -> float:
+        return 1 + slowdown * (len(self._running) - 1)
 
     def _leave(self, sequence: Sequence) -> None:
         del self._running[sequence]

@@ -129,6 +129,13 @@ async def test_decode_slows_down_with_company() -> None:
         assert time.monotonic() - started > 0.06
 
 
+async def test_first_tokens_slow_down_with_company() -> None:
+    async with start(ttft_ms=10.0, itl_ms=0.0, prefill_slowdown=2.0) as sim:
+        started = time.monotonic()
+        await asyncio.gather(*[complete(sim, "x", max_tokens=1) for _ in range(4)])
+        assert time.monotonic() - started > 0.07
+
+
 async def test_coalesced_tokens() -> None:
     async with start(itl_ms=0.0, coalesce=4) as sim:
         answer = await chat(sim, max_tokens=30, stream=True, return_token_ids=True)

@@ -22,6 +22,7 @@ class Engine:
         self.noise = noise
         self.prefill = 0.1
         self.hold = 2.0
+        self.slowdown = 0.0  # both take longer by this share for every other running call
         self.refuses_beyond: int | None = None
         self.chance = random.Random(seed)
         self.now = 0.0
@@ -63,12 +64,15 @@ class Engine:
         while self.running < self.batch and self.waiting:
             dispatched, in_flight = self.waiting.pop(0)
             self.running += 1
-            prefill = self.prefill * self.chance.lognormvariate(0.0, self.noise)
+            prefill = self.prefill * self.slow() * self.chance.lognormvariate(0.0, self.noise)
             self.at(prefill, lambda dispatched=dispatched, in_flight=in_flight: self.first_token(dispatched, in_flight))  # type: ignore[misc]  # bound now
 
     def first_token(self, dispatched: float, in_flight: int) -> None:
         self.limit.first_token(self.now - dispatched, in_flight, self.now)
-        self.at(self.hold * self.chance.uniform(0.5, 1.5), self.finish)
+        self.at(self.hold * self.slow() * self.chance.uniform(0.5, 1.5), self.finish)
+
+    def slow(self) -> float:
+        return 1 + self.slowdown * (self.running - 1)
 
     def finish(self) -> None:
         self.in_flight -= 1
@@ -121,6 +125,34 @@ def test_noise_does_not_make_it_collapse(seed: int) -> None:
     engine = Engine(limit, batch=1000, noise=1.0, seed=seed)
     engine.run(100)
     assert mean(engine.run(400)) >= 32
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.6, 1.0])
+@pytest.mark.parametrize("slowdown", [0.02, 0.05, 0.1])
+def test_an_engine_that_only_gets_slower_has_a_limit_and_keeps_it(slowdown: float, noise: float) -> None:
+    """It lets nobody wait, and says nothing. At `1 / slowdown` calls it does half of all that it could ever do."""
+    limit = AdaptiveLimit(initial=16, most=1000)
+    engine = Engine(limit, batch=10_000, noise=noise)
+    engine.slowdown = slowdown
+    engine.run(1000)
+    settled = mean(engine.run(1000))
+    assert 1 / slowdown <= settled <= 4 / slowdown
+    engine.run(3000)
+    assert mean(engine.run(1000)) == pytest.approx(settled, rel=0.3), "an overload that lasts must not become normal"
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.6, 1.0])
+def test_prompts_that_grow_for_an_hour_are_followed(noise: float) -> None:
+    """To eight times the length. Now and then the limit falls to see whether that helps, and comes back."""
+    limit = AdaptiveLimit(initial=16, most=200)
+    engine = Engine(limit, batch=64, noise=noise)
+    engine.run(300)
+    seen = []
+    for _ in range(31):
+        engine.prefill *= 1.07
+        seen.append(mean(engine.run(100)))
+    assert mean(seen) >= 50
+    assert sum(each < 32 for each in seen) <= 3
 
 
 @pytest.mark.parametrize("scrape", [None, 2.0])
@@ -266,4 +298,3 @@ def test_the_limit_and_the_memory_stay_within_bounds(
             limit.scraped(EngineLoad(waiting=count, kv_cache_usage=value / 100, at=now - value))
         assert least <= limit.limit <= least + room
         assert len(limit._ttfts) <= 32
-        assert len(limit._run) <= 7
