@@ -158,7 +158,7 @@ def _backend_health(backend: Backend, now: float) -> models_pb2.BackendHealth:
 def _endpoint_health(endpoint: HttpEndpoint, now: float) -> models_pb2.EndpointHealth:
     condition = endpoint.condition
     state = {None: Health.UNKNOWN, True: Health.HEALTHY, False: Health.UNHEALTHY}[condition.healthy]
-    engine = endpoint.auto.engine if endpoint.auto is not None else None
+    engine = endpoint.auto.heard(now) if endpoint.auto is not None else None
     said = {} if engine is None else {"waiting": int(engine.waiting), "running": int(engine.running)}
     return models_pb2.EndpointHealth(
         address=endpoint.address,

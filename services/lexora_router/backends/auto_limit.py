@@ -1,6 +1,6 @@
 """`concurrency: auto`: what is seen of one endpoint, handed to the policy that decides how many attempts it may have."""
 
-from lexora_router.policy.concurrency import AdaptiveLimit, EngineLoad
+from lexora_router.policy.concurrency import STALE_SCRAPES, AdaptiveLimit, EngineLoad
 
 # A unary answer's time is that of all its tokens. It is compared with its like only: not while streams tell their first token.
 UNARY_AFTER_SECONDS = 10.0
@@ -10,10 +10,11 @@ START = 16
 class AutoLimit:
     """The moving limit of one endpoint, within `least` and `most`. Instants are seconds of the monotonic clock.
 
-    `engine` is what the engine last said of itself, None before the first scrape.
+    `scrape_interval` is in seconds; `engine` is what the engine last said of itself, None before the first scrape.
     """
 
     def __init__(self, least: int, most: int, scrape_interval: float, start: int = START) -> None:
+        self._stale_after = STALE_SCRAPES * scrape_interval
         self._policy = AdaptiveLimit(initial=start, least=least, most=most, scrape_interval=scrape_interval)
         self._streamed_at = float("-inf")
         self.engine: EngineLoad | None = None
@@ -22,6 +23,11 @@ class AutoLimit:
     def limit(self) -> int:
         """Attempts that may be in flight now."""
         return self._policy.limit
+
+    def heard(self, now: float) -> EngineLoad | None:
+        """What the engine says of itself; None when that was never, or too long ago."""
+        engine = self.engine
+        return engine if engine is not None and now - engine.at <= self._stale_after else None
 
     def answered(self, seconds: float, in_flight: int, now: float, *, streamed: bool) -> bool:
         """An attempt's first token, or whole unary answer, came after `seconds`; True when the limit has grown.

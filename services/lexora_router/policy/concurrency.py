@@ -41,7 +41,7 @@ _HELPED: Final = 0.8
 _ROUND_LEAST: Final = 8
 _ROUND_MOST: Final = 32
 _KV_FULL: Final = 0.95
-_STALE_SCRAPES: Final = 3
+STALE_SCRAPES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class AdaptiveLimit:
         self.least = least
         self.most = most
         self.limit = min(max(initial, least), most)
-        self._stale_after = _STALE_SCRAPES * scrape_interval
+        self._stale_after = STALE_SCRAPES * scrape_interval
         self._load: EngineLoad | None = None
         self._changed = float("-inf")  # when the limit was last decided on
         self._ttfts: list[float] = []  # of this round; at most _ROUND_MOST

@@ -43,7 +43,7 @@ def test_what_the_engine_says_is_kept_and_stands_above_the_answers() -> None:
     auto = AutoLimit(2, 64, 1.0)
     load = EngineLoad(waiting=3.0, kv_cache_usage=0.5, at=10.0)
     auto.scraped(load)
-    assert auto.engine == load
+    assert auto.heard(11.0) == load
     assert feed(auto, 0.001, 10.5) == [False] * START
     assert auto.limit < START
 
@@ -53,6 +53,8 @@ def test_numbers_older_than_three_scrapes_are_ignored() -> None:
     auto.scraped(EngineLoad(waiting=3.0, kv_cache_usage=0.5, at=10.0))
     feed(auto, 0.1, 13.5)
     assert auto.limit == 2 * START
+    assert auto.heard(13.0) is not None
+    assert auto.heard(13.5) is None
 
 
 def test_unary_answers_count_where_nothing_is_streamed() -> None:
