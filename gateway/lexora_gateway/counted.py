@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from lexora.v1.common_pb2 import CallOptions
@@ -9,7 +11,11 @@ from lexora.v1.router_pb2 import GenerateRequest
 from lexora_gateway.details import details_of
 from lexora_gateway.errors import Failure, from_status
 from lexora_gateway.headers import receipt_headers
-from lexora_gateway.router_port import CallContext, RouterPort, RouterStatusError
+from lexora_gateway.request import context_of
+from lexora_gateway.router_port import RouterPort, RouterStatusError
+
+if TYPE_CHECKING:
+    from lexora_gateway.asgi import Headers
 
 _MAX_USER = 256
 _SECONDS = 5.0
@@ -22,14 +28,14 @@ class _Named(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Named).decode
 
 
-async def counted(router: RouterPort, failure: Failure, request_id: str, body: bytes) -> Failure:
-    """The failure with the headers of the user's limits, or, when these are used up, the refusal that takes its place.
+async def counted(router: RouterPort, failure: Failure, request_id: str, headers: Headers, body: bytes) -> Failure:
+    """The failure with its trace and the user's limits, or, when these are used up, the refusal that takes its place.
 
     `body` is what was read of the request. A call without an input is one that the router refuses, and counts.
     """
     options = CallOptions(request_id=request_id, user=_user_in(body))
     try:
-        await router.generate(GenerateRequest(options=options), CallContext(timeout=_SECONDS))
+        await router.generate(GenerateRequest(options=options), context_of(headers, _SECONDS))
     except RouterStatusError as error:
         details = details_of(error.status)
         if details.reason == "RATE_LIMITED":
@@ -37,6 +43,7 @@ async def counted(router: RouterPort, failure: Failure, request_id: str, body: b
             # What is left of a body that was not read to its end must not be taken for the next request.
             limited.headers += [header for header in failure.headers if header[0] == b"connection"]
             return limited
+        failure.trace_id = details.trace_id
         if details.receipt is not None:
             failure.headers += receipt_headers(details.receipt)
     return failure

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Details:
     """What the details say.
 
-    `reason` of ErrorInfo, `param` of BadRequest, `retry_after` of RetryInfo in seconds, `quota` in words of QuotaFailure,
-    and the project's own two.
+    `reason` and `trace_id` of ErrorInfo, `param` of BadRequest, `retry_after` of RetryInfo in seconds, `quota` in words of
+    QuotaFailure, and the project's own two.
     """
 
     reason: str = ""
+    trace_id: str = ""
     param: str | None = None
     retry_after: float | None = None
     quota: str = ""
@@ -46,7 +47,9 @@ def details_of(status: Status) -> Details:
 
 
 def _error_info(details: Details, value: bytes) -> None:
-    details.reason = ErrorInfo.FromString(value).reason
+    info = ErrorInfo.FromString(value)
+    details.reason = info.reason
+    details.trace_id = info.metadata.get("trace_id", "")
 
 
 def _bad_request(details: Details, value: bytes) -> None:

@@ -61,7 +61,7 @@ class Endpoint(ABC):
             await answer.fail(from_status(error.status, request_id))
         except Refused as error:
             free = EXPLAIN in headers  # to ask costs nothing, however badly
-            await answer.fail(error.failure if free else await counted(self._router, error.failure, request_id, body))
+            await answer.fail(error.failure if free else await counted(self._router, error.failure, request_id, headers, body))
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
             _log.exception("a request failed in the facade", request_id=request_id, path=scope["path"])
             await answer.fail(bug(request_id))

@@ -65,7 +65,7 @@ _HTTP: dict[int, tuple[str, str | None]] = {
 
 @dataclass(slots=True)
 class Failure:
-    """An answer that is an error: OpenAI's four fields, or the engine's own body in `raw`.
+    """An answer that is an error: OpenAI's four fields, and the trace if there is one, or the engine's own body in `raw`.
 
     `event` is the payload of an error that the engine itself sent inside a stream, when all of it is known.
     """
@@ -79,10 +79,12 @@ class Failure:
     content_type: bytes = JSON
     raw: bytes | None = None
     event: bytes | None = None
+    trace_id: str = ""
 
     def error(self) -> dict[str, str | None]:
         """OpenAI's error object."""
-        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return error | {"trace_id": self.trace_id} if self.trace_id else error
 
     def body(self) -> bytes:
         """The body of the answer."""
@@ -148,6 +150,7 @@ def from_status(status: Status, request_id: str) -> Failure:
             raw=upstream.body,
         )
     failure = _from_reason(status, details, request_id)
+    failure.trace_id = details.trace_id
     failure.headers += [*_retry_after(details), *receipt]
     if upstream is not None and not upstream.truncated:
         failure.event = upstream.body

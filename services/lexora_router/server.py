@@ -44,6 +44,7 @@ from lexora_router.layers.rate_limit import Meter
 from lexora_router.messages import receipt_message, reply_message
 from lexora_router.options import MAX_USER_LENGTH, check_options, is_id
 from lexora_router.overview import Overview
+from lexora_router.policy.trace_context import trace_id_of
 from lexora_router.status import StatusError, internal_status, status_of
 from lexora_router.stream_sink import Send, StreamSink
 from lexora_router.translate import (
@@ -233,11 +234,12 @@ class RouterService:
         except asyncio.CancelledError:
             # A client that left at the same moment has cancelled the task once more: then nobody needs an answer.
             if call.aborted and task.uncancel() == 0:
-                raise StatusError(status_of(Draining(NOT_DONE), self._receipt(call), max_body=0)) from None
+                late, trace_id = Draining(NOT_DONE), trace_id_of(call.trace)
+                raise StatusError(status_of(late, self._receipt(call), max_body=0, trace_id=trace_id)) from None
             raise
         except Exception as bug:  # the boundary: a client gets an identity, the log gets the rest
             _log.exception("bug", request_id=call.id)
-            raise StatusError(internal_status(self._receipt(call))) from bug
+            raise StatusError(internal_status(self._receipt(call), trace_id_of(call.trace))) from bug
         finally:
             self._calls.pop(task, None)
             if not self._calls and self._idle is not None:
@@ -269,7 +271,7 @@ class RouterService:
     def _status(self, call: Call, error: RouterError, limited: Request | None, max_body: int) -> status_pb2.Status:
         if not call.receipt.finished_at:
             error = self._end_unseen(call, error, limited)
-        return status_of(error, self._receipt(call), max_body=max_body)
+        return status_of(error, self._receipt(call), max_body=max_body, trace_id=trace_id_of(call.trace))
 
     def _end_unseen(self, call: Call, error: RouterError, limited: Request | None) -> RouterError:
         """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""

@@ -82,14 +82,11 @@ def code_of(error: RouterError) -> "code_pb2.Code.ValueType":
     return _CODES[error.reason]
 
 
-def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int) -> status_pb2.Status:
+def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int, trace_id: str = "") -> status_pb2.Status:
     """The status of an error. An engine's own answer is carried in UpstreamError, at most `max_body` bytes of it."""
     message = _bounded(error.message)
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(
-            reason=error.reason, domain=DOMAIN, metadata={"request_id": receipt.request_id, "backend": receipt.backend}
-        )
-    ]
+    known = {"request_id": receipt.request_id, "backend": receipt.backend} | _trace(trace_id)
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=known)]
     param = getattr(error, "param", None)
     if param:
         violation = error_details_pb2.BadRequest.FieldViolation(field=param, description=message)
@@ -136,10 +133,11 @@ def retry_delay(error: RouterError) -> float | None:
     return None
 
 
-def internal_status(receipt: common_pb2.Receipt) -> status_pb2.Status:
+def internal_status(receipt: common_pb2.Receipt, trace_id: str = "") -> status_pb2.Status:
     """The status of a bug: no exception text, but an identity to look for in the log, and where the client stands."""
     request_id = receipt.request_id
-    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"request_id": request_id})
+    named = {"request_id": request_id} | _trace(trace_id)
+    info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata=named)
     known = common_pb2.Receipt(request_id=request_id)
     if receipt.HasField("rate_limit"):
         known.rate_limit.CopyFrom(receipt.rate_limit)
@@ -148,6 +146,10 @@ def internal_status(receipt: common_pb2.Receipt) -> status_pb2.Status:
         message=f"Internal error; the log has it under request id {request_id}.",
         details=[_pack(info), _pack(known)],
     )
+
+
+def _trace(trace_id: str) -> dict[str, str]:
+    return {"trace_id": trace_id} if trace_id else {}
 
 
 def _upstream_message(error: UpstreamRefused) -> str:

@@ -11,6 +11,7 @@ import structlog
 
 from lexora_router.errors import RouterError
 from lexora_router.handler import Call
+from lexora_router.policy.trace_context import trace_id_of
 from lexora_router.telemetry.account import rejection, retries
 from lexora_router.telemetry.writer import LineWriter
 
@@ -94,6 +95,8 @@ class AccessLog:
             "attempts": receipt.attempts,
             "retries": retries(receipt),
         }
+        if call.trace and (trace_id := trace_id_of(call.trace)):
+            fields["trace_id"] = trace_id
         if receipt.fallback:
             fields["fallback"] = receipt.fallback
         if receipt.resumed:

@@ -70,6 +70,18 @@ def test_the_text_of_an_unforeseen_status_stays_inside(code: int) -> None:
     assert "r-1" in failed.message
 
 
+def test_the_trace_is_a_fifth_field_when_there_is_one() -> None:
+    info = ErrorInfo(reason="QUEUE_FULL", metadata={"trace_id": "abc"})
+    assert from_status(failure(8, "full", info).status, "r").error()["trace_id"] == "abc"
+    without = from_status(failure(8, "full", ErrorInfo(reason="QUEUE_FULL")).status, "r")
+    assert list(without.error()) == ["message", "type", "param", "code"]
+
+
+def test_a_bug_in_a_trace_names_it() -> None:
+    info = ErrorInfo(reason="INTERNAL", metadata={"trace_id": "abc"})
+    assert from_status(failure(13, "", info).status, "r").error()["trace_id"] == "abc"
+
+
 def test_an_empty_message_gets_words() -> None:
     assert from_status(failure(14, "").status, "r").message == "No healthy endpoint."
 

@@ -182,6 +182,16 @@ def test_a_bug_shows_its_id_and_nothing_else() -> None:
     assert (told.request_id, told.rate_limit.requests.limit, told.endpoint) == ("id-7", 20, "")
 
 
+def test_a_trace_is_named_when_there_is_one() -> None:
+    for status in (status_of(TooLarge("large"), RECEIPT, max_body=0, trace_id="abc"), internal_status(RECEIPT, "abc")):
+        info = detail(status, ErrorInfo)
+        assert info is not None
+        assert info.metadata["trace_id"] == "abc"
+    info = detail(status_of(TooLarge("large"), RECEIPT, max_body=0), ErrorInfo)
+    assert info is not None
+    assert dict(info.metadata) == {"request_id": "id-1", "backend": "main"}
+
+
 def detail(status: status_pb2.Status, kind: type[M]) -> M | None:
     for packed in status.details:
         found = kind()

@@ -99,6 +99,14 @@ def test_a_call_that_reached_nothing_has_no_times() -> None:
     assert seen["detail"].startswith("The model `m` does not exist")
 
 
+def test_a_call_with_a_trace_says_which() -> None:
+    trace = (("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),)
+    ends = [(finished(trace=each), 200, None) for each in (trace, (("traceparent", "x"),))]
+    with_trace, without = map(json.loads, lines(*ends))
+    assert with_trace["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert "trace_id" not in without
+
+
 def test_a_bug_is_an_error_and_its_text_is_not_told_here() -> None:
     [line] = lines((finished(), 500, ZeroDivisionError("text")))
     seen = json.loads(line)
