@@ -18,6 +18,7 @@ from lexora_router.overview import Overview
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.server import RouterService
 from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
+from lexora_router.telemetry.export import Names, SpanCollector, telemetry_of
 from lexora_router.telemetry.lag import LoopLag
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics
@@ -39,7 +40,9 @@ class RouterApp:
         self.registry = _registry()
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
         self._stats, recent = Stats(self._label, clock()), RecentCalls()
-        recorders = (self._stats, recent, Metrics(self.registry, self._label), AccessLog())
+        self._telemetry = telemetry_of(config.telemetry, Names(self._label, lambda: self._assembly.backends), clock)
+        traces = self._telemetry.recorders if self._telemetry else ()  # first: the log tells a call's trace
+        recorders = (*traces, self._stats, recent, Metrics(self.registry, self._label), AccessLog())
         self._lasting = Lasting(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._lasting, None, self._on_probe)
         self._retired: list[Assembly] = []
@@ -48,6 +51,7 @@ class RouterApp:
         self.registry.register(ReloadCollector(self.reloads))
         self.registry.register(ProcessFacts())
         self._lag = LoopLag(self.registry, clock)
+        self.registry.register(SpanCollector(self._telemetry))
         self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
         self.service = RouterService(
             self._assembly.pipeline,
@@ -78,6 +82,8 @@ class RouterApp:
 
     async def start(self, host: str, port: int) -> int:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
+        if self._telemetry is not None:
+            self._telemetry.start()
         bound = await self.grpc.start(host, port)
         self._assembly.start()
         self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
@@ -124,6 +130,8 @@ class RouterApp:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for assembly in (self._assembly, *self._retired):
             await assembly.stop()
+        if self._telemetry is not None:
+            await asyncio.to_thread(self._telemetry.close)
 
     def _label(self, model: str) -> str:
         return self._assembly.routes.label(model)

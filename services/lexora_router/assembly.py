@@ -151,6 +151,7 @@ class Assembly:
             fallback_on_rate_limit=config.fallback.on_rate_limit if config.fallback.enabled else None,
             clock=lasting.clock,
             resumable=self._resumable(),
+            traced=config.telemetry.otlp_endpoint is not None,
         )
 
     def _resumable(self) -> dict[str, Source]:

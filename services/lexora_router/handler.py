@@ -36,7 +36,9 @@ class Receipt:
     resumed: str = ""
     lost_tokens: int = 0  # made by attempts that failed, and made again
     rate_limit: "RateLimitState | None" = None
+    finish_reasons: tuple[str, ...] = ()
     dispatched_at: float = 0.0
+    attempted_at: float = 0.0  # the last attempt; dispatched_at is the first
     first_event_at: float = 0.0
     finished_at: float = 0.0
 
@@ -98,6 +100,7 @@ class Call:
     elsewhere: bool = False  # another target is left, if this one fails before the first event
     lease: "Lease | None" = None
     aborted: bool = False  # the router itself cancels it, at the end of a drain
+    tracing: "Tracing | None" = None  # None: nobody writes it down
     endpoint: "Endpoint | None" = None
     receipt: Receipt = field(default_factory=Receipt)
 
@@ -183,6 +186,22 @@ class Lease(Protocol):
 
     def pause(self) -> None:
         """Give the slot to others while this call waits before its next attempt; its place in the queue is the first."""
+
+
+class Tracing(Protocol):
+    """Writes down where the time of one call goes. Its errors are read, never kept."""
+
+    def waits(self) -> None:
+        """The call comes to the queue of its target."""
+
+    def gave_up(self, call: Call, error: BaseException) -> None:
+        """The target is done with; if the call still waited for its first slot, this is why it waits no more."""
+
+    def tries(self, call: Call) -> None:
+        """An attempt begins, or the wait for its slot; `call.trace` becomes what the engine is to get."""
+
+    def tried(self, call: Call, error: BaseException | None) -> None:
+        """The attempt is over, or the wait for its slot."""
 
 
 @dataclass(slots=True, frozen=True)

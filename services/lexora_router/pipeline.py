@@ -17,6 +17,7 @@ from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
 from lexora_router.layers.timeouts import EngineTimeouts, Gaps, untold
+from lexora_router.layers.trace import TraceAttempt, TraceQueue
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.request import Source
 
@@ -35,6 +36,7 @@ class Parts:
     clock: Callable[[], float]
     resumable: Mapping[str, Source] | None = None  # by pool
     gaps: Gaps = untold
+    traced: bool = False  # a recorder among `recorders` gives calls their tracing
 
 
 def build(parts: Parts) -> Handler:
@@ -47,9 +49,11 @@ def build(parts: Parts) -> Handler:
         None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a search for a model too
         partial(Resolve, routes=parts.routes),  # model -> targets, before anything that depends on them
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
+        TraceQueue if parts.traced else None,  # above admission: a wait begins there
         partial(Admission, pools=parts.pools),  # above retry: a retried call keeps its place
         None if not parts.resumable else partial(Resume, sources=parts.resumable),  # above retry: it has attempts of its own
         retry if parts.retry.max_retries else None,  # the one owner of attempts; never after the first byte
+        TraceAttempt if parts.traced else None,  # one span per attempt
         partial(Balance, clock=clock),  # picks an endpoint, and tells it how the attempt went
         partial(EngineTimeouts, clock=clock, gaps=parts.gaps),  # below retry: silence costs one attempt, not the call
     )

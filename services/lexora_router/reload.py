@@ -11,13 +11,13 @@ from pydantic import BaseModel
 
 from lexora_router.app import RouterApp
 from lexora_router.backends.transport import tls_context
-from lexora_router.config import Config
+from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.load import ConfigError, Loaded
 from lexora_router.config.problems import Path, Problem, show
 from lexora_router.source import Source
 from lexora_router.telemetry.reloads import Reload, Result
 
-# Read at the start only: where to listen, what has been given to the servers, and how to log.
+# Read at the start only: where to listen, what has been given to the servers, how to log, and where traces go.
 RESTART_KEYS = frozenset(
     {
         "server.host",
@@ -29,6 +29,7 @@ RESTART_KEYS = frozenset(
         "server.max_request_timeout",
         "logging.level",
         "logging.format",
+        *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),
     }
 )
 # A file must have been left alone for this many seconds before it is loaded: it may still be written.

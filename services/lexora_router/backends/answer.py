@@ -1,12 +1,14 @@
 """An engine's answer on its way to the client: checked where it must be, otherwise passed on as it came."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from itertools import islice
 
 import msgspec
 
 from lexora_router.backends.http1 import Response, TransportError
-from lexora_router.backends.sse import Inspector, dialect_of
+from lexora_router.backends.sse import MAX_REASONS, Inspector, dialect_of
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
 from lexora_router.handler import Call, Emit, Frames, Head, Headers, Reply, Usage
 from lexora_router.usage import UsageJson
@@ -25,6 +27,7 @@ DROPPED_HEADERS = frozenset(
 )
 # Other values name further headers that are the connection's own.
 _PLAIN_CONNECTION = (b"close", b"keep-alive")
+_FINISH_REASON = re.compile(rb'"finish_reason": ?"(\w{1,64})"', re.ASCII)
 
 
 class _Answer(msgspec.Struct):
@@ -72,6 +75,7 @@ class AnswerRelay:
             receipt.usage = inspector.usage
             if inspector.done or inspector.failure is not None:
                 break
+        receipt.finish_reasons = inspector.finish_reasons
         self._check_end(inspector, began=receipt.first_event_at > 0)
         await _linger(read)
 
@@ -93,6 +97,8 @@ class AnswerRelay:
             call.receipt.usage = self._usage(body, head)
             if b'"finish_reason":"abort"' in body:
                 raise UpstreamBroken(f"{self._name} aborted the answer.")
+            if call.tracing is not None:
+                call.receipt.finish_reasons = _finish_reasons(body)
         elif head.content_type.lower().startswith("text/html"):
             raise UpstreamInvalid(f"{self._name} answered {head.status} with a page (text/html).")
         self._answered(call)
@@ -162,6 +168,11 @@ def _end_to_end(response: Response) -> Headers:
         for name, value in response.headers
         if name not in dropped and not name.startswith(b"access-control-")
     )
+
+
+def _finish_reasons(body: bytes) -> tuple[str, ...]:
+    """How a whole answer's choices ended: inside a string the quotes would be escaped."""
+    return tuple(found[1].decode() for found in islice(_FINISH_REASON.finditer(body), MAX_REASONS))
 
 
 def _is_json(body: bytes) -> bool:

@@ -12,6 +12,9 @@ from lexora_router.handler import Usage
 from lexora_router.usage import UsageJson, merge_usage
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+# What an engine says of the ends of its answers is for people to read.
+MAX_REASONS = 16
+MAX_REASON_CHARS = 64
 
 
 class Dialect(Enum):
@@ -110,6 +113,7 @@ class Inspector:
         self._splitter = Splitter()
         self._looks = _LOOKS[dialect]
         self.usage: Usage | None = None
+        self.finish_reasons: tuple[str, ...] = ()  # in the order of their arrival
         self.done = False
         self.failure: UpstreamFailure | None = None
 
@@ -161,9 +165,12 @@ class Inspector:
 
     def _note(self, seen: _Payload) -> bool:
         if self._dialect is Dialect.OPENAI:
-            if any(choice.finish_reason == "abort" for choice in seen.choices or ()):
-                self.failure = UpstreamBroken("The engine aborted the answer.")
-                return False
+            for choice in seen.choices or ():
+                if choice.finish_reason == "abort":
+                    self.failure = UpstreamBroken("The engine aborted the answer.")
+                    return False
+                if choice.finish_reason and len(self.finish_reasons) < MAX_REASONS:
+                    self.finish_reasons += (choice.finish_reason[:MAX_REASON_CHARS],)
             if seen.usage is not None:
                 self.usage = merge_usage(self.usage, seen.usage.counted())
                 return bool(seen.choices) or not self._hide_usage

@@ -20,6 +20,7 @@ from lexora_router.config.models import (
     ServerConfig,
 )
 from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
+from lexora_router.config.telemetry import TelemetryConfig
 
 __all__ = [
     "AzureConfig",
@@ -41,6 +42,7 @@ __all__ = [
     "RetryConfig",
     "RoutingConfig",
     "ServerConfig",
+    "TelemetryConfig",
     "TenantConfig",
     "UserLimit",
     "VllmConfig",

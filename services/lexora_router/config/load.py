@@ -25,6 +25,7 @@ from lexora_router.config.models import Config
 from lexora_router.config.positions import MAX_BYTES, Tree, read_map
 from lexora_router.config.problems import ConfigError, Path, Problem, Where
 from lexora_router.config.shape import ROOT, Shape
+from lexora_router.config.telemetry import apply_standard, check_telemetry
 from lexora_router.config.values import header_safe
 from lexora_router.config.warn import warnings
 
@@ -44,17 +45,19 @@ class Loaded:
 
 
 def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
-    """Load the configuration: defaults, then the file, then `LEXORA_*` of `environ`.
+    """Load the configuration: defaults, then OpenTelemetry's variables, then the file, then `LEXORA_*` of `environ`.
 
     `path` is the file the user named, None to look for one. Raises ConfigError with every problem.
     """
     file = find(path, environ)
     tree = _read(file) if file else Tree()
     apply(environ, tree)
+    apply_standard(environ, tree)
     config = None if tree.broken else _validate(tree)
     if config is not None:
         _check_keys(config, environ, tree)
         _check_authorities(config, tree)
+        check_telemetry(config.telemetry, environ, tree)
     if config is None or tree.problems:
         raise ConfigError(tree.problems)
     return Loaded(config, file, tuple(warnings(config, tree, environ)))
@@ -176,12 +179,13 @@ def _check_keys(config: Config, environ: Mapping[str, str], tree: Tree) -> None:
 
 def _check_authorities(config: Config, tree: Tree) -> None:
     """A file that TLS cannot use would end the start later, without a word about the key."""
-    for name, backend in config.backends().items():
-        if backend.ca_file is None:
+    named: dict[Path, str | None] = {("telemetry", "ca_file"): config.telemetry.ca_file}
+    named |= {("routing", "backends", name, "ca_file"): backend.ca_file for name, backend in config.backends().items()}
+    for path, file in named.items():
+        if file is None:
             continue
-        path: Path = ("routing", "backends", name, "ca_file")
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(backend.ca_file)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
         except ssl.SSLError:
             tree.fail(tree.where(path), "is no PEM file with certificates", path)
         except OSError as error:

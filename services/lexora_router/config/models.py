@@ -13,6 +13,7 @@ from lexora_router.config.check import config_faults, routing_faults
 from lexora_router.config.engines import BackendConfig, VllmConfig
 from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
 from lexora_router.config.section import Section, refuse
+from lexora_router.config.telemetry import TelemetryConfig
 from lexora_router.config.values import MAX_ITEMS, BackendName, Delay, Flag, Port, Positive, Seconds, Text
 
 SINGLE = "vllm"  # the backend's name in single-backend mode
@@ -101,6 +102,7 @@ class Config(Section):
     health: HealthConfig = HealthConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
     reload: ReloadConfig = ReloadConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:

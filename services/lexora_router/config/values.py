@@ -115,6 +115,7 @@ Count = Annotated[int, Strict(), Field(ge=0, le=2**53)]
 Positive = Annotated[int, Strict(), Field(ge=1, le=2**53)]
 Percent = Annotated[int, Strict(), Field(ge=0, le=100)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 Rate = Annotated[float, Strict(), Field(gt=0, le=1e9, allow_inf_nan=False)]  # per second
 Seconds = Annotated[float, Strict(), Field(gt=0, le=WEEK, allow_inf_nan=False)]
 Delay = Annotated[float, Strict(), Field(ge=0, le=WEEK, allow_inf_nan=False)]

@@ -6,6 +6,7 @@ from typing import Any
 from lexora_router.config.models import Config
 from lexora_router.config.positions import Tree
 from lexora_router.config.problems import Path, Problem
+from lexora_router.config.telemetry import telemetry_warnings
 
 # Read and checked, and without effect so far. `*` is any name. Take a key out when its layer is in the pipeline.
 NOT_YET_IN_FORCE = ("routing.classifier",)
@@ -17,6 +18,7 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from _models_twice(config, tree)
     yield from _useless_fallbacks(config, tree)
     yield from _unused_vllm(config, tree)
+    yield from telemetry_warnings(config.telemetry, environ)
     classifier = config.routing.classifier.backend
     if classifier is not None and classifier not in config.routing.backends:
         yield _line(tree, ("routing", "classifier", "backend"), f"there is no backend {classifier} under routing.backends")

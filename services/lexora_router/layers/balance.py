@@ -30,7 +30,8 @@ class Balance:
         if receipt.usage is not None:  # of an attempt whose answer nobody got
             receipt.lost_tokens += receipt.usage.output_tokens
             receipt.usage = None
-        receipt.dispatched_at = receipt.dispatched_at or self._clock()
+        receipt.attempted_at = now = self._clock()
+        receipt.dispatched_at = receipt.dispatched_at or now
         try:
             await self._inner(call, emit)
         except UpstreamFailure as failure:

@@ -62,5 +62,6 @@ def _start_over(receipt: Receipt) -> None:
     receipt.lost_tokens += receipt.made
     receipt.endpoint = ""
     receipt.usage = None
+    receipt.finish_reasons = ()
     receipt.events = 0
     receipt.first_event_at = 0.0

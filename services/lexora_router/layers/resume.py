@@ -158,7 +158,7 @@ class _Stream:
         mine, its = self._call.receipt, self._attempt.receipt
         if its is mine:
             return
-        mine.attempts, mine.endpoint = its.attempts, its.endpoint
+        mine.attempts, mine.endpoint, mine.finish_reasons = its.attempts, its.endpoint, its.finish_reasons
         if its.usage is not None:
             mine.usage = _total(its, self._kept)
 

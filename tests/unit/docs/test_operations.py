@@ -5,7 +5,7 @@ from asyncio import CancelledError
 
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
-from tests.unit.docs.pages import code, page
+from tests.unit.docs.pages import ROOT, code, page
 
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
@@ -63,6 +63,7 @@ def test_every_field_of_a_call_s_line_is_named() -> None:
     with structlog.testing.capture_logs() as lines:
         call = finished_call()
         call.receipt.fallback, call.receipt.resumed = "main->spare;reason=QUEUE_FULL", "text"
+        call.trace = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
         AccessLog().end(call, 429, QueueFull("words", 1.0))
     (line,) = lines
     named = [field for row in OPERATIONS.table("field", "meaning") for field in code(row[0])]
@@ -79,3 +80,14 @@ def test_every_reason_of_a_refusal_is_named() -> None:
 
 def test_every_outcome_of_an_attempt_is_named() -> None:
     assert {code(row[0])[0] for row in OPERATIONS.table("outcome", "the attempt")} == {outcome.value for outcome in Outcome}
+
+
+def test_every_attribute_of_a_span_is_named() -> None:
+    """Those of calls, attempts and waits: whatever the code can put into one, and nothing else."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "services/lexora_router/telemetry/otel").glob("*.py"))
+    source = re.sub(r"get_logger\(.*\)", "", source)
+    put = set(re.findall(r'"((?:gen_ai|lexora|http|url|server|error)\.[a-z_.]+)"', source))
+    sent = {code(row[0])[0] for row in OPERATIONS.table("sent metric", "type")}
+    named = {name for row in OPERATIONS.table("attribute", "of") for name in code(row[0])}
+    assert named | {"gen_ai.token.type"} == put - sent
+    assert sent <= put

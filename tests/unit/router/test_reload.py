@@ -12,7 +12,7 @@ import yaml
 from tests.support.links import settle
 
 from lexora_router.app import RouterApp
-from lexora_router.config import Config
+from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.load import Loaded
 from lexora_router.reload import RESTART_KEYS, Reloader, differences, with_kept
 from lexora_router.source import Source
@@ -297,7 +297,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 9
+    assert len(RESTART_KEYS) == 15
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -312,6 +312,14 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                 }
             ),
             "logging": running.logging.model_copy(update={"level": "DEBUG", "format": "json"}),
+            "telemetry": TelemetryConfig(
+                otlp_endpoint="http://collector:4317",
+                ca_file="c.pem",
+                service_name="s",
+                sample_ratio=0.5,
+                capture_prompts=True,
+                metrics_interval=1.0,
+            ),
         }
     )
     assert set(differences(running, loaded)) == RESTART_KEYS

@@ -1,0 +1,53 @@
+"""The export of spans and metrics where the configuration asks for it. Nothing of it is imported elsewhere: it is an extra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, Metric
+
+if TYPE_CHECKING:
+    from lexora_router.backends.backend import Backend
+    from lexora_router.config import TelemetryConfig
+    from lexora_router.telemetry.otel.telemetry import Telemetry
+
+
+class Names:
+    """Names with a bound, for what is kept apart or grouped by name."""
+
+    def __init__(self, label: Callable[[str], str], backends: Callable[[], Mapping[str, Backend]]) -> None:
+        self.label = label  # a model's name, "other" for one that nobody lists
+        self._backends = backends
+
+    def provider(self, backend: str) -> str:
+        """gen_ai.provider.name of a backend; empty when there is no such backend."""
+        found = self._backends().get(backend)
+        if found is None:
+            return ""
+        if found.config.azure is not None:
+            return "azure.ai.openai"
+        return "vllm" if found.config.type == "vllm" else "openai"
+
+
+def telemetry_of(config: TelemetryConfig, names: Names, clock: Callable[[], float]) -> Telemetry | None:
+    """What the section asks for; None without an endpoint."""
+    if config.otlp_endpoint is None:
+        return None
+    from lexora_router.telemetry.otel.telemetry import Telemetry  # noqa: PLC0415 - optional
+
+    return Telemetry(config, names, clock)
+
+
+class SpanCollector:
+    """The metrics of the export, read at scrape time; all 0 without one."""
+
+    def __init__(self, telemetry: Telemetry | None) -> None:
+        self._exporter = telemetry.exporter if telemetry is not None else None
+
+    def collect(self) -> Iterable[Metric]:
+        """What became of spans."""
+        spans = CounterMetricFamily("lexora_spans", "Spans of traces, by what became of them.", labels=["outcome"])
+        spans.add_metric(["exported"], self._exporter.exported if self._exporter else 0)
+        spans.add_metric(["dropped"], self._exporter.dropped if self._exporter else 0)
+        return (spans,)

@@ -1,0 +1,94 @@
+"""How OpenTelemetry's conventions for generative AI call what the router knows.
+
+https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai: spans and metrics; in development, as of 2026)
+"""
+
+from asyncio import CancelledError
+
+from lexora_router.errors import RouterError
+from lexora_router.handler import Call
+from lexora_router.telemetry.account import rejection
+from lexora_router.telemetry.otel.encode import Value
+
+# gen_ai.operation.name: the well-known names where there is one, else the endpoint's own.
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/responses": "chat",
+    "/v1/messages": "chat",
+    "/v1/embeddings": "embeddings",
+    "/v1/audio/transcriptions": "transcription",
+    "/v1/audio/translations": "translation",
+}
+MAX_MODEL_CHARS = 256
+
+
+def operation(path: str) -> str:
+    """What is asked of the model; empty for a call that was refused before that was known."""
+    return OPERATIONS.get(path) or path.rpartition("/")[2]
+
+
+def error_type(error: BaseException) -> str:
+    """error.type: the reason that logs, statistics and gRPC give."""
+    if isinstance(error, RouterError):
+        return error.reason
+    return "CANCELLED" if isinstance(error, CancelledError) else "INTERNAL"
+
+
+def asked(call: Call) -> dict[str, Value]:
+    """Attributes of what the client asked."""
+    found: dict[str, Value] = {"lexora.request_id": call.id}
+    if call.path:
+        found["gen_ai.operation.name"] = operation(call.path)
+        found["url.path"] = call.path
+    if call.model:
+        found["gen_ai.request.model"] = call.model[:MAX_MODEL_CHARS]
+    if call.stream:
+        found["gen_ai.request.stream"] = True
+    if call.max_tokens is not None and abs(call.max_tokens) < 2**63:
+        found["gen_ai.request.max_tokens"] = call.max_tokens
+    if call.choices != 1 and call.choices < 2**63:
+        found["gen_ai.request.choice.count"] = call.choices
+    if call.priority is not None:
+        found["lexora.priority"] = call.priority
+    return found
+
+
+def answered(call: Call, status: int, error: BaseException | None) -> dict[str, Value]:
+    """Attributes of what became of it."""
+    receipt = call.receipt
+    found: dict[str, Value] = {"http.response.status_code": status}
+    if receipt.backend:
+        found["lexora.backend"] = receipt.backend
+    if receipt.attempts:
+        found["lexora.attempts"] = receipt.attempts
+        found["gen_ai.response.model"] = receipt.model[:MAX_MODEL_CHARS]
+    if receipt.finish_reasons:
+        found["gen_ai.response.finish_reasons"] = receipt.finish_reasons
+    if call.stream and receipt.first_event_at:
+        found["gen_ai.response.time_to_first_chunk"] = receipt.first_event_at - call.started
+    if receipt.usage is not None:
+        found |= _used(call)
+    if receipt.fallback:
+        found["lexora.fallback"] = receipt.fallback
+    if receipt.resumed:
+        found["lexora.resumed"] = receipt.resumed
+    if error is not None:
+        found["error.type"] = error_type(error)
+        if reason := rejection(error):
+            found["lexora.rejected"] = reason
+    return found
+
+
+def _used(call: Call) -> dict[str, Value]:
+    usage = call.receipt.usage
+    assert usage is not None
+    found: dict[str, Value] = {
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
+    }
+    if usage.cached_tokens:
+        found["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
+    if usage.reasoning_tokens:
+        found["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
+    return found
