@@ -3,11 +3,8 @@
 https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai: spans and metrics; in development, as of 2026)
 """
 
-from asyncio import CancelledError
-
-from lexora_router.errors import RouterError
 from lexora_router.handler import Call
-from lexora_router.telemetry.account import rejection
+from lexora_router.telemetry.account import reason, rejection
 from lexora_router.telemetry.otel.encode import Value
 
 # gen_ai.operation.name: the well-known names where there is one, else the endpoint's own.
@@ -29,10 +26,8 @@ def operation(path: str) -> str:
 
 
 def error_type(error: BaseException) -> str:
-    """error.type: the reason that logs, statistics and gRPC give."""
-    if isinstance(error, RouterError):
-        return error.reason
-    return "CANCELLED" if isinstance(error, CancelledError) else "INTERNAL"
+    """error.type: the reason that logs, statistics and gRPC give, and a word for a client that left."""
+    return reason(error) or "CANCELLED"
 
 
 def asked(call: Call) -> dict[str, Value]:
@@ -75,8 +70,8 @@ def answered(call: Call, status: int, error: BaseException | None) -> dict[str, 
         found["lexora.resumed"] = receipt.resumed
     if error is not None:
         found["error.type"] = error_type(error)
-        if reason := rejection(error):
-            found["lexora.rejected"] = reason
+        if refused := rejection(error):
+            found["lexora.rejected"] = refused
     return found
 
 
