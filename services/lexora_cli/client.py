@@ -16,6 +16,7 @@ from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora_cli.interrupt import lasting_interrupt
 
 # Questions about the router itself are answered from memory, or from probes with time limits of their own.
 TIMEOUT_SECONDS = 10.0
@@ -88,9 +89,10 @@ class RouterClient:
     def stream(self, request: StreamRequest, on_message: Callable[[StreamResponse], None]) -> None:
         """Pass each message of the answer to `on_message`; leaving early, by any exception, cancels the call."""
         messages: Any = self._stub.Stream(request)
-        with self._told():
+        with self._told(), lasting_interrupt() as check:
             try:
                 for message in messages:
+                    check()
                     on_message(message)
             finally:
                 messages.cancel()

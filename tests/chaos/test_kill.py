@@ -31,7 +31,7 @@ SLACK_SECONDS = 0.75
 STEADY_SECONDS = 0.02
 WORKERS = 8  # for each of two backends
 PAUSE_SECONDS = 0.03  # between a worker's calls
-LATE_SECONDS = 0.05  # by so much the 99th percentile of a call may move on a busy machine
+LATE_SECONDS = 0.25  # a call that waits for the dead engine waits for seconds; a busy machine moves the percentile less
 NAMES = tuple(f"stream-{number}" for number in range(STREAMS))
 ASKS = asks_for(MODEL, NAMES, TOKENS)
 
