@@ -57,12 +57,12 @@ class AnswerRelay:
             await self._reply(call, emit, response, head)
 
     async def _stream(self, call: Call, emit: Emit, response: Response, head: Head, inspector: Inspector) -> None:
-        receipt, read, feed = call.receipt, response.read, inspector.feed
+        receipt, read, feed, piece = call.receipt, response.read, inspector.feed, inspector.piece
         held = b""
         while data := await read():
             block = feed(data)
             if block:
-                receipt.events += block.count(b"data:")
+                receipt.events += block.count(piece)
                 if receipt.first_event_at:
                     await emit(Frames(block))
                 elif b"data:" in block:

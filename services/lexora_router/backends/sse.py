@@ -105,13 +105,17 @@ _decode_error = msgspec.json.Decoder(_ErrorBody).decode
 
 
 class Inspector:
-    """Follows one stream: `feed` gives what the client may see; `usage`, `done` and `failure` say how it stands."""
+    """Follows one stream: `feed` gives what the client may see; `usage`, `done` and `failure` say how it stands.
+
+    `piece` is what every event with a piece of the answer has in it once.
+    """
 
     def __init__(self, dialect: Dialect, *, hide_usage: bool) -> None:
         self._dialect = dialect
         self._hide_usage = hide_usage
         self._splitter = Splitter()
         self._looks = _LOOKS[dialect]
+        self.piece = _PIECES[dialect]
         self.usage: Usage | None = None
         self.finish_reasons: tuple[str, ...] = ()  # in the order of their arrival
         self.done = False
@@ -204,6 +208,14 @@ _LOOKS: dict[Dialect, tuple[bytes, ...]] = {
     ),
     Dialect.ANTHROPIC: (b'"usage"', b"message_stop", b'"error"'),
     Dialect.OTHER: (b'"usage"', b'"error"'),
+}
+
+# These frame an answer in further events, which are no tokens. Inside a string the quotes would be escaped.
+_PIECES: dict[Dialect, bytes] = {
+    Dialect.OPENAI: b"data:",
+    Dialect.RESPONSES: b'.delta"',
+    Dialect.ANTHROPIC: b'"content_block_delta"',
+    Dialect.OTHER: b"data:",
 }
 
 

@@ -10,9 +10,9 @@ import msgspec
 import structlog
 
 from lexora_router.errors import RouterError
-from lexora_router.handler import Call
+from lexora_router.handler import Call, Receipt
 from lexora_router.policy.trace_context import trace_id_of
-from lexora_router.telemetry.account import rejection, retries
+from lexora_router.telemetry.account import path_of, rejection, retries, straight, wasted
 from lexora_router.telemetry.writer import LineWriter
 
 
@@ -79,13 +79,13 @@ class AccessLog:
         usage = receipt.usage
         fields: dict[str, object] = {
             "request_id": call.id,
-            "path": call.path,
+            "path": path_of(call),
             "model": call.model,
             "backend": receipt.backend,
             "endpoint": receipt.endpoint,
             "status": status,
             "stream": call.stream,
-            "tenant": call.user or "anonymous",
+            "tenant": call.tenant,
             "priority": call.priority,
             "queue_ms": _ms(call.started, receipt.dispatched_at),
             "ttft_ms": _ms(call.started, receipt.first_event_at),
@@ -97,18 +97,27 @@ class AccessLog:
         }
         if call.trace and (trace_id := trace_id_of(call.trace)):
             fields["trace_id"] = trace_id
-        if receipt.fallback:
-            fields["fallback"] = receipt.fallback
-        if receipt.resumed:
-            fields["resumed"] = receipt.resumed
-        if error is not None and (reason := rejection(error)):
-            fields["rejected"] = reason
+        if usage is not None and usage.cached_tokens:
+            fields["tokens_cached"] = usage.cached_tokens
+        if not straight(receipt, error):
+            fields |= _troubles(receipt, status, error)
         if isinstance(error, RouterError):
             self._log.info("call", **fields, error=error.reason, detail=error.message[:500])
         elif status >= 500:
             self._log.error("call", **fields, error="INTERNAL")
         else:
             self._log.info("call", **fields)
+
+
+def _troubles(receipt: Receipt, status: int, error: BaseException | None) -> dict[str, object]:
+    """What did not go straight, as far as it happened."""
+    found = {
+        "fallback": receipt.fallback,
+        "resumed": receipt.resumed,
+        "rejected": rejection(error),
+        "tokens_wasted": sum(wasted(receipt, status, error).values()),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _ms(start: float, end: float) -> float | None:

@@ -7,7 +7,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from lexora_router.errors import RateLimited
 from lexora_router.handler import Call, Usage
 from lexora_router.layers.observe import CLIENT_GONE
-from lexora_router.telemetry.account import MAX_MODELS, OTHER, hops, rejection, retries, straight, time_per_token, wasted
+from lexora_router.telemetry.account import (
+    MAX_MODELS,
+    OTHER,
+    hops,
+    path_of,
+    rejection,
+    retries,
+    straight,
+    time_per_token,
+    wasted,
+)
 
 # OpenTelemetry's buckets for GenAI durations, in seconds (semantic-conventions-genai, gen_ai.server.request.duration).
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -72,15 +82,15 @@ class Metrics:
     def end(self, call: Call, status: int, error: BaseException | None) -> None:
         """Count the finished call."""
         self._active -= 1
-        receipt, model = call.receipt, self._model(call.model)
-        self._request_child(call.path, model, status).inc()
-        self._duration_child(call.path).observe(receipt.finished_at - call.started)
+        receipt, model, path = call.receipt, self._model(call.model), path_of(call)
+        self._request_child(path, model, status).inc()
+        self._duration_child(path).observe(receipt.finished_at - call.started)
         if receipt.usage is not None:
             self._count_tokens(model, receipt.usage)
         if call.stream and receipt.first_event_at:
             self._time_stream(model, call)
         if status == CLIENT_GONE:
-            self._cancelled.labels(call.path).inc()
+            self._cancelled.labels(path).inc()
         if not straight(receipt, error):
             self._troubles.count(call, status, error)
 

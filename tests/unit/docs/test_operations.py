@@ -22,7 +22,7 @@ OPERATIONS = page("docs/operations.md")
 def finished_call() -> Call:
     call = Call("id", "/v1/chat/completions", b"", "application/json", "m", stream=True, started=1.0)
     call.receipt.first_event_at = call.receipt.finished_at = call.receipt.dispatched_at = 2.0
-    call.receipt.usage = Usage(1, 1)
+    call.receipt.usage = Usage(1, 1, cached_tokens=1)
     return call
 
 

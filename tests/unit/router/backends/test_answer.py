@@ -203,6 +203,29 @@ async def test_the_event_that_names_the_speaker_is_no_token(pieces: list[bytes],
     assert call.receipt.events == events
 
 
+PIECES = {
+    "/v1/messages": (
+        b'event: message_start\ndata: {"type":"message_start","message":{"role":"assistant","content":[]}}\n\n',
+        b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"\\"content_block_delta\\""}}\n\n',
+    ),
+    "/v1/responses": (
+        b'event: response.created\ndata: {"type":"response.created","response":{}}\n\n',
+        b'event: response.output_text.delta\ndata: {"type": "response.output_text.delta", "delta": ".delta\\""}\n\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("path", PIECES)
+async def test_what_frames_an_answer_is_no_token(path: str) -> None:
+    opening, piece = PIECES[path]
+    async with RawServer([stream(opening, piece, piece + piece), Do.CLOSE]) as server, engine(server.url) as main:
+        call, client = make_call(path=path), Client()
+        with pytest.raises(UpstreamBroken):
+            await main.ask(call, client)
+    assert client.data == opening + piece * 3
+    assert call.receipt.events == 3
+
+
 async def test_a_stream_in_single_bytes_comes_out_whole() -> None:
     whole = stream(content("日本語"), USAGE, DONE)
     async with RawServer([bytes([byte]) for byte in whole]) as server, engine(server.url) as main:

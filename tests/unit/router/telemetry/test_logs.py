@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -8,7 +9,7 @@ import pytest
 import structlog
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_router.errors import ModelNotFound, QueueFull
+from lexora_router.errors import InvalidRequest, ModelNotFound, QueueFull
 from lexora_router.handler import Call, Usage
 from lexora_router.telemetry.logs import AccessLog, configure_logs
 
@@ -82,7 +83,20 @@ def test_what_did_not_go_straight_is_told() -> None:
     seen = json.loads(line)
     assert (seen["priority"], seen["attempts"], seen["retries"], seen["resumed"]) == (100, 3, 2, "text")
     assert seen["fallback"] == "main->spare;reason=QUEUE_FULL"
-    assert "rejected" not in seen
+    assert not {"rejected", "tokens_wasted", "tokens_cached"} & set(seen)
+
+
+def test_tokens_for_nothing_are_told_in_all() -> None:
+    call = finished()
+    call.receipt.attempts, call.receipt.lost_tokens, call.receipt.usage = 2, 3, Usage(5, 7, cached_tokens=4)
+    well, left = lines((call, 200, None), (call, 499, asyncio.CancelledError()))
+    assert (json.loads(well)["tokens_wasted"], json.loads(left)["tokens_wasted"]) == (3, 10)
+    assert json.loads(well)["tokens_cached"] == 4
+
+
+def test_a_call_that_was_refused_at_once_has_the_path_of_the_statistics() -> None:
+    [line] = lines((make_call(path=""), 400, InvalidRequest("x")))
+    assert json.loads(line)["path"] == "other"
 
 
 def test_a_refused_call_says_why() -> None:

@@ -44,6 +44,15 @@ def test_a_call_fills_each_metric() -> None:
     assert meter.value("lexora_cancelled_requests_total") == 0
 
 
+def test_a_call_that_was_refused_at_once_has_the_path_of_the_statistics() -> None:
+    meter = Meter()
+    meter.ended(make_call(path=""), 400)
+    meter.ended(make_call(path=""), 499)
+    assert meter.value("lexora_requests_total", endpoint="other", status="400") == 1
+    assert meter.value("lexora_request_duration_seconds_count", endpoint="other") == 2
+    assert meter.value("lexora_cancelled_requests_total", endpoint="other") == 1
+
+
 def test_calls_under_way_are_shown_and_go_back_to_zero() -> None:
     meter, call = Meter(), finished()
     meter.metrics.begin(call)
