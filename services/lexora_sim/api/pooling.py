@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import struct
 import time
 from array import array
@@ -18,6 +17,7 @@ from lexora_sim.api.fields import Fields, check_messages, read_fields
 from lexora_sim.api.generation import new_hex
 from lexora_sim.api.sampling import check_length, check_priority
 from lexora_sim.text.language import mix
+from lexora_sim.text.likeness import vector
 from lexora_sim.text.template import chat_ids
 from lexora_sim.text.vocabulary import VOCABULARY
 
@@ -113,11 +113,9 @@ def serve_rerank(app: App, exchange: Exchange) -> None:
 
 
 def embedding(prompt: list[int], size: int) -> list[float]:
-    """Return a vector of length one; the same ids give the same vector, prefixes of each other over sizes."""
-    state = crc32(array("I", prompt).tobytes())
-    raw = [(mix((state + number * 0x9E3779B9) & 0xFFFFFFFF) / 0x80000000) - 1 for number in range(size)]
-    norm = math.sqrt(sum(value * value for value in raw)) or 1.0
-    packed: tuple[float, ...] = struct.unpack(f"<{size}f", struct.pack(f"<{size}f", *[value / norm for value in raw]))
+    """Return a vector of length one; texts that share pieces of words are near each other."""
+    found = vector(VOCABULARY.decode(prompt), size)
+    packed: tuple[float, ...] = struct.unpack(f"<{size}f", struct.pack(f"<{size}f", *found))
     return list(packed)
 
 

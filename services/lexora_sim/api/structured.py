@@ -9,6 +9,7 @@ from zlib import crc32
 
 from lexora_sim.api.errors import bad_request
 from lexora_sim.text.schema import instance
+from lexora_sim.text.topics import sorted_task
 
 _ANY_OBJECT = {
     "type": "object",
@@ -33,7 +34,10 @@ def forced_text(body: dict[str, Any], prompt: list[int], seed: int) -> str | Non
             schema = json.loads(schema)
         except ValueError:
             raise bad_request("the schema is not valid JSON.", "structured_outputs") from None
-    return None if schema is None else dump(make_instance(schema, number))
+    if schema is None:
+        return None
+    task = sorted_task(schema, body.get("messages"))
+    return dump(make_instance(schema, number) if task is None else task)
 
 
 def instance_seed(prompt: list[int], seed: int) -> int:
