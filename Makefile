@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := .setup-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real soak lint gen bench clean
+.PHONY: help setup demo test test-real soak lint gen bench bench-classify clean
 
 help: ## Show the targets.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Lexora needs Python 3.11 or newer; name one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -47,6 +47,9 @@ gen: $(STAMP) ## Generate gen/ from proto/.
 
 bench: $(STAMP) ## Measure CPU per call and per chunk, and added latency.
 	@$(BIN)/python -m tests.bench
+
+bench-classify: $(STAMP) ## Measure how well and how fast each classifier sorts labelled tasks.
+	@$(BIN)/python -m tests.bench.classify
 
 clean: ## Remove what setup made.
 	@rm -rf $(VENV) $(STAMP)

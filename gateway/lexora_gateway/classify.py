@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lexora.v1.common_pb2 import Receipt
 from lexora.v1.models_pb2 import ClassifyRequest, ClassifyResponse
 from lexora_gateway.endpoint import Asked, Endpoint
 from lexora_gateway.json_body import parse_object
@@ -35,7 +34,7 @@ class ClassifyTask(Endpoint):
         options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
         request = ClassifyRequest(options=options, task_description=task, candidate_models=models)
         response = await until_gone(receive, self._router.classify(request, asked.context))
-        await answer.json(msgspec.json.encode(_shape(response)), Receipt())
+        await answer.json(msgspec.json.encode(_shape(response)), response.receipt)
 
 
 def _shape(response: ClassifyResponse) -> dict[str, object]:
@@ -44,5 +43,6 @@ def _shape(response: ClassifyResponse) -> dict[str, object]:
         "task_type": response.task_type,
         "confidence": response.confidence,
         "reasoning": response.reasoning,
+        "classifier": response.classifier,
         "alternatives": [{"model": other.model, "score": other.score} for other in response.alternatives],
     }

@@ -33,6 +33,7 @@ _REASONS: dict[str, tuple[int, str, str | None]] = {
     "UPSTREAM_UNREACHABLE": (502, "api_error", "upstream_unreachable"),
     "UPSTREAM_BROKEN": (502, "api_error", "upstream_broken"),
     "UPSTREAM_INVALID": (502, "api_error", "upstream_invalid"),
+    "CLASSIFIER_DISABLED": (503, "api_error", "classifier_disabled"),
     "NO_HEALTHY_ENDPOINT": (503, "api_error", "no_healthy_endpoint"),
     "DRAINING": (503, "api_error", "draining"),
     "UPSTREAM_TIMEOUT": (504, "api_error", "upstream_timeout"),

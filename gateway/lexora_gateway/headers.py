@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from lexora_gateway.rate_headers import PREFIX, rate_limit_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lexora.v1.common_pb2 import Header, Receipt
+    from lexora.v1.common_pb2 import AutoChoice, Header, Receipt
     from lexora_gateway.asgi import HeaderList
 
 # What the connection or the facade itself decides.
@@ -31,6 +32,7 @@ _RESERVED = frozenset(
         "x-lexora-backend",
         "x-lexora-explain",
         "x-lexora-fallback",
+        "x-lexora-model",
         "x-lexora-resumed",
         "x-request-id",
     )
@@ -53,7 +55,7 @@ def further(headers: Iterable[Header], receipt: Receipt | None = None) -> Header
 
 
 def receipt_headers(receipt: Receipt) -> HeaderList:
-    """x-lexora-backend, -attempts, -fallback, -resumed and x-ratelimit-*, as far as the receipt knows them."""
+    """x-lexora-backend, -attempts, -fallback, -resumed, -model and x-ratelimit-*, as far as the receipt knows them."""
     found: HeaderList = []
     backend = receipt.backend
     if backend and backend.isprintable():
@@ -67,9 +69,17 @@ def receipt_headers(receipt: Receipt) -> HeaderList:
     resumed = receipt.resumed
     if resumed and resumed.isprintable():
         found.append((b"x-lexora-resumed", resumed.encode()))
+    if receipt.HasField("auto"):
+        found.append((b"x-lexora-model", _auto(receipt.auto)))
     if receipt.HasField("rate_limit"):
         found += rate_limit_headers(receipt.rate_limit)
     return found
+
+
+def _auto(auto: AutoChoice) -> bytes:
+    """The model that was chosen for `auto`: names are percent-encoded where need be."""
+    task = f";task={quote(auto.task_type)}" if auto.task_type else ""
+    return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.classifier}".encode()
 
 
 def number(value: int) -> bytes:

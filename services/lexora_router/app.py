@@ -61,6 +61,7 @@ class RouterApp:
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
         )
+        self.service.classifier = self._assembly.classify
         self.service.explainer = Explainer(lambda: self._assembly, self._limiter, clock=clock)
         self.grpc = GrpcServer(self.service, max_body_bytes=config.server.max_body_bytes)
         self._serving = True
@@ -103,6 +104,7 @@ class RouterApp:
         self._assembly = new
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
         self.service.pipeline, self.service.meter = new.pipeline, new.meter
+        self.service.classifier = new.classify
         new.start()
         new.dispatch()  # there may be more slots than before
         self._retired = [assembly for assembly in self._retired if assembly.busy]

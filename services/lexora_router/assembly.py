@@ -1,23 +1,25 @@
 """Everything that follows from one configuration: backends, routes, probes and the pipeline. A reload makes a new one."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from lexora_router.backends.backend import Backend, Conditions, Health, TlsContexts, build_backends, combine
 from lexora_router.backends.background import survived
 from lexora_router.backends.catalogue import Catalogue
 from lexora_router.backends.probe import Prober
-from lexora_router.backends.routes import ModelRoutes
+from lexora_router.backends.routes import ModelRoutes, PinnedRoutes
 from lexora_router.backends.scrape import Scraper
 from lexora_router.backends.tenancy import Tenancy, input_estimate, total_estimate
 from lexora_router.backends.transport import Transport
+from lexora_router.chooser.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
+from lexora_router.handler import Call, Choice, Emit, Event
 from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.layers.timeouts import Gaps, untold
-from lexora_router.pipeline import Parts, build
+from lexora_router.pipeline import Parts, around, build
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.retry_budget import RetryBudget
@@ -79,7 +81,13 @@ class Assembly:
         tier = Tenancy(config).tier
         enabled = config.rate_limit.enabled
         self.meter = Meter(lasting.limiter, tier, input_estimate, total_estimate, clock) if enabled else None
-        self.pipeline = build(self._parts(lasting))
+        parts = self._parts(lasting)
+        # A client's call has passed its limit before it makes the router ask; what asks never asks for `auto` itself.
+        own = replace(parts, meter=None, resumable=None, routes=PinnedRoutes(self.routes, pinned(config)))
+        self.known: Known = recall(config, previous.known if previous else None)
+        self.chooser = build_chooser(config, self.routes, self.known, build(own), clock)
+        self.pipeline = build(replace(parts, auto=self.chooser.resolve_auto))
+        self._around = around(parts)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -90,6 +98,16 @@ class Assembly:
             asyncio.create_task(self.catalogue.keep_fresh(), name="lexora-catalogue"),
             asyncio.create_task(self._judge(), name="lexora-ejection"),
         ]
+
+    async def classify(self, task: str, candidates: Sequence[str], call: Call) -> Choice:
+        """The model that fits a task, as a call of its own that is seen and limited. Raises RouterError."""
+
+        async def choose(call: Call, _: Emit) -> None:
+            call.receipt.auto = await self.chooser.choose(task, candidates, call)
+
+        await self._around(choose)(call, _no_event)
+        assert call.receipt.auto is not None
+        return call.receipt.auto
 
     async def retire(self, successor: "Assembly") -> None:
         """End the work in the background, after another assembly has taken over; calls under way go on."""
@@ -107,6 +125,7 @@ class Assembly:
     async def stop(self) -> None:
         """End everything: the work in the background, and every connection that no successor has taken over."""
         await self._end_tasks()
+        await self.chooser.close()
         await self.catalogue.close()
         transports = [backend.transport for backend in self.backends.values()] if self._left is None else self._left
         for transport in transports:
@@ -163,6 +182,10 @@ class Assembly:
             if mode and len(backend.endpoints) > 1
         }
         return {name: source for name, source in sources.items() if source.ids or source.text}
+
+
+async def _no_event(_: Event) -> None:
+    raise AssertionError("a classification has no events")
 
 
 def _budgets(config: Config, previous: Assembly | None) -> dict[str, RetryBudget]:

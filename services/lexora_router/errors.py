@@ -8,6 +8,7 @@ RouterError                 status  reason
 ├── RateLimited                429  RATE_LIMITED           the tenant is over its rate limit
 ├── QueueFull                  429  QUEUE_FULL             no room to wait, or too long a wait
 ├── Unimplemented              501  UNIMPLEMENTED
+├── ClassifierDisabled         503  CLASSIFIER_DISABLED    nobody classifies tasks, or there is no default model
 ├── NoHealthyEndpoint          503  NO_HEALTHY_ENDPOINT
 ├── Draining                   503  DRAINING
 ├── DeadlineExceeded           504  DEADLINE_EXCEEDED      the client's own deadline passed
@@ -105,6 +106,13 @@ class Unimplemented(RouterError):
 
     status = 501
     reason = "UNIMPLEMENTED"
+
+
+class ClassifierDisabled(RouterError):
+    """Tasks are not classified here; the message says what the configuration lacks."""
+
+    status = 503
+    reason = "CLASSIFIER_DISABLED"
 
 
 class NoHealthyEndpoint(RouterError):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -81,7 +82,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def Classify(  # noqa: D102
         self, request: models_pb2.ClassifyRequest, context: _Context
     ) -> models_pb2.ClassifyResponse:
-        return await _served(context, self._service.classify(request, _wire(context)))
+        response = await _served(context, self._service.classify(request, _wire(context)))
+        context.set_trailing_metadata(_trailing(response.receipt))
+        return response
 
     async def ListModels(  # noqa: D102
         self, request: models_pb2.ListModelsRequest, context: _Context
@@ -136,7 +139,8 @@ def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:
         ("x-lexora-backend", receipt.backend),
         ("x-lexora-attempts", str(receipt.attempts)),
     )
-    unusual = (("x-lexora-fallback", receipt.fallback), ("x-lexora-resumed", receipt.resumed))
+    auto = _auto(receipt.auto) if receipt.HasField("auto") else ""
+    unusual = (("x-lexora-fallback", receipt.fallback), ("x-lexora-resumed", receipt.resumed), ("x-lexora-model", auto))
     return (*pairs, *(pair for pair in unusual if pair[1]), *_limits(receipt.rate_limit))
 
 
@@ -147,6 +151,12 @@ def _limits(state: common_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
             yield f"x-ratelimit-limit-{kind}", str(bucket.limit)
             yield f"x-ratelimit-remaining-{kind}", str(bucket.remaining)
             yield f"x-ratelimit-reset-{kind}", duration(bucket.reset.seconds + bucket.reset.nanos / 1e9)
+
+
+def _auto(auto: common_pb2.AutoChoice) -> str:
+    """The model that was chosen for `auto`, as the HTTP header of the same name has it: percent-encoded where need be."""
+    task = f";task={quote(auto.task_type)}" if auto.task_type else ""
+    return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.classifier}"
 
 
 def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:

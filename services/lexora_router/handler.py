@@ -10,6 +10,7 @@ from typing import Protocol
 
 Headers = tuple[tuple[str, str], ...]
 ANONYMOUS = "anonymous"
+AUTO = "auto"  # the name that asks for whatever model fits
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Receipt:
     resumed: str = ""
     lost_tokens: int = 0  # made by attempts that failed, and made again
     rate_limit: "RateLimitState | None" = None
+    auto: "Choice | None" = None
     finish_reasons: tuple[str, ...] = ()
     dispatched_at: float = 0.0
     attempted_at: float = 0.0  # the last attempt; dispatched_at is the first
@@ -46,6 +48,22 @@ class Receipt:
     def made(self) -> int:
         """Output tokens of the answer so far, without lost ones: as counted, else about as many as events were streamed."""
         return self.usage.output_tokens if self.usage is not None else max(self.events - self.lost_tokens, 0)
+
+
+@dataclass(slots=True, frozen=True)
+class Choice:
+    """The model that fits a task best.
+
+    `task_type` is one of the configured capabilities, empty when unknown; `confidence` is 0 to 1; `by` names who chose:
+    "rules", "embedding", "llm", or "default" when none of them was sure; `alternatives` are (model, score), best first.
+    """
+
+    model: str
+    task_type: str
+    confidence: float
+    by: str
+    reasoning: str = ""
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

@@ -3,7 +3,7 @@
 from google.protobuf.duration_pb2 import Duration
 
 from lexora.v1 import common_pb2, openai_pb2
-from lexora_router.handler import BucketState, Head, Receipt, Reply
+from lexora_router.handler import BucketState, Choice, Head, Receipt, Reply
 from lexora_router.policy.rate_limiter import Quota
 from lexora_router.translate import usage_message
 
@@ -24,6 +24,8 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
     if receipt.rate_limit is not None:
         fill_bucket(message.rate_limit.requests, receipt.rate_limit.requests)
         fill_bucket(message.rate_limit.tokens, receipt.rate_limit.tokens)
+    if receipt.auto is not None:
+        message.auto.CopyFrom(auto_message(receipt.auto))
     for instant, duration in (
         (receipt.dispatched_at, message.queue_time),
         (receipt.first_event_at, message.time_to_first_token),
@@ -32,6 +34,13 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
         if instant:
             _set_duration(duration, instant - started)
     return message
+
+
+def auto_message(choice: Choice) -> common_pb2.AutoChoice:
+    """How the model was chosen for a call that asked for `auto`."""
+    return common_pb2.AutoChoice(
+        model=choice.model, task_type=choice.task_type, confidence=choice.confidence, classifier=choice.by
+    )
 
 
 def fill_bucket(message: common_pb2.RateLimitBucket, state: BucketState | Quota | None) -> None:

@@ -2,11 +2,11 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from lexora_router.handler import Handler, compose
+from lexora_router.handler import Call, Handler, compose
 from lexora_router.layers.admission import Admission, Slots
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
@@ -37,6 +37,7 @@ class Parts:
     resumable: Mapping[str, Source] | None = None  # by pool
     gaps: Gaps = untold
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
+    auto: Callable[[Call], Awaitable[None]] | None = None  # who names the model for `auto`
 
 
 def build(parts: Parts) -> Handler:
@@ -47,7 +48,7 @@ def build(parts: Parts) -> Handler:
         partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
         Deadline,  # above everything that waits
         None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a search for a model too
-        partial(Resolve, routes=parts.routes),  # model -> targets, before anything that depends on them
+        partial(Resolve, routes=parts.routes, auto=parts.auto),  # model -> targets, before anything that depends on them
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
         TraceQueue if parts.traced else None,  # above admission: a wait begins there
         partial(Admission, pools=parts.pools),  # above retry: a retried call keeps its place
@@ -58,3 +59,14 @@ def build(parts: Parts) -> Handler:
         partial(EngineTimeouts, clock=clock, gaps=parts.gaps),  # below retry: silence costs one attempt, not the call
     )
     return compose(*(layer for layer in layers if layer is not None), around=attempt)
+
+
+def around(parts: Parts) -> Callable[[Handler], Handler]:
+    """What surrounds an answer that the router gives itself: it is seen, timed and limited like any other call."""
+    clock, meter = parts.clock, parts.meter
+    layers: tuple[Callable[[Handler], Handler] | None, ...] = (
+        partial(Observe, recorders=parts.recorders, clock=clock),
+        Deadline,
+        None if meter is None else partial(RateLimit, meter=meter),
+    )
+    return lambda inner: compose(*(layer for layer in layers if layer is not None), around=inner)

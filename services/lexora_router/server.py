@@ -23,6 +23,7 @@ from lexora.v1 import (
     stats_pb2,
 )
 from lexora_router.asker import Request, user_of
+from lexora_router.classification import Classifier, classify
 from lexora_router.context import Context, error_bytes, trace_of
 from lexora_router.errors import (
     DeadlineExceeded,
@@ -92,6 +93,7 @@ class RouterService:
     ) -> None:
         self.pipeline = pipeline  # a reload puts another one here
         self.meter = meter  # and here; None where nobody is limited
+        self.classifier: Classifier | None = None  # and here
         self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
         self.explainer: Explainer | None = None  # set by who knows what the layers are made of
         self._calls: dict[asyncio.Task[Any], Call] = {}
@@ -140,11 +142,10 @@ class RouterService:
     # -- overview
 
     async def classify(self, request: models_pb2.ClassifyRequest, context: Context) -> models_pb2.ClassifyResponse:
-        """Not in this version."""
-        return await self._guarded(request.options, context, self._classify, limited=request)
-
-    async def _classify(self, call: Call) -> models_pb2.ClassifyResponse:
-        raise Unimplemented("Task classification is not part of this version; name the model yourself.")
+        """Which model fits a task."""
+        return await self._guarded(
+            request.options, context, lambda call: classify(request, call, self.classifier), limited=request
+        )
 
     async def list_models(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""

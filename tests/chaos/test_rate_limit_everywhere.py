@@ -154,7 +154,7 @@ async def test_malformed_requests_are_limited_everywhere(sim: Simulator, gateway
         (CHAT, chat("no such model", 1), 404, "model_not_found"),
         ("/v1/embeddings", {"model": "no such model", "input": "a"}, 404, "model_not_found"),
         ("/chat", {"model": "no such model", "message": "a"}, 404, "model_not_found"),
-        (CLASSIFY, {"task_description": "a"}, 501, "unimplemented"),
+        (CLASSIFY, {"task_description": "a"}, 503, "classifier_disabled"),
     ],
 )
 async def test_answers_without_an_engine_are_limited(

@@ -97,10 +97,11 @@ def test_get_stats(curl: Curl) -> None:
     assert answer["uptimeSeconds"] > 0
 
 
-def test_classify_is_unimplemented(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_classify_is_switched_off(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = run("lexora.v1.RouterService/Classify", {"taskDescription": "Sort these."})
     assert done.returncode != 0
-    assert '"code": "unimplemented"' in done.stderr
+    assert '"code": "unavailable"' in done.stderr
+    assert "routing.classifier.enabled" in done.stderr
 
 
 def test_an_error_shows_its_details(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -135,8 +135,8 @@ async def test_stats_count_what_is_under_way(link: Link, engine: LoopEngine) -> 
     assert (await task).reason == "DEADLINE_EXCEEDED"
 
 
-async def test_classify_is_not_in_this_version(link: Link) -> None:
+async def test_classify_is_switched_off(link: Link) -> None:
     outcome = await link.ask("classify", models_pb2.ClassifyRequest(options=OPTIONS, task_description="Sort these."))
-    assert outcome.reason == "UNIMPLEMENTED"
-    assert outcome.failure.code == 12
+    assert outcome.reason == "CLASSIFIER_DISABLED"
+    assert outcome.failure.code == 14
     assert ID in str(outcome.failure)

@@ -69,8 +69,9 @@ async def test_of_failures(router: tuple[RouterApp, str], engine: LoopEngine) ->
         assert (outcome.reason, found) == ("UPSTREAM_BROKEN", ANSWERED)
         outcome, found, _ = await failed(stub.Generate(unary(openai=openai(path="/nowhere"))))
         assert (outcome.reason, found) == ("NOT_FOUND", ANSWERED | {"x-lexora-backend": "", "x-lexora-attempts": "0"})
-        outcome, _, error = await failed(stub.Classify(models_pb2.ClassifyRequest(options=OPTIONS)))
-        assert (outcome.reason, error.code()) == ("UNIMPLEMENTED", grpc.StatusCode.UNIMPLEMENTED)
+        task = models_pb2.ClassifyRequest(options=OPTIONS, task_description="Sort these.")
+        outcome, _, error = await failed(stub.Classify(task))
+        assert (outcome.reason, error.code()) == ("CLASSIFIER_DISABLED", grpc.StatusCode.UNAVAILABLE)
 
 
 async def test_a_retry_hint_is_told_in_both_ways(router: tuple[RouterApp, str]) -> None:

@@ -237,6 +237,7 @@ POST: dict[str, tuple[str, str, Any, Any]] = {
             "task_type": "code",
             "confidence": 0.9,
             "reasoning": "It asks for code.",
+            "classifier": "llm",
             "alternatives": [{"model": "mistral-7b", "score": 0.4}],
         },
     ),

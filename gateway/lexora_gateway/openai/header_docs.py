@@ -21,6 +21,10 @@ _WHO: dict[str, tuple[dict[str, Any], str]] = {
     "x-lexora-backend": ({"type": "string"}, "The configured backend that answered or failed."),
     "x-lexora-attempts": ({"type": "integer"}, "Tries on endpoints."),
     "x-lexora-fallback": ({"type": "string"}, "The backends that failed and why: main->spare;reason=UPSTREAM_TIMEOUT."),
+    "x-lexora-model": (
+        {"type": "string", "examples": ["qwen3-32b;confidence=0.92;task=code;by=rules"]},
+        "The model that was chosen for a call that asked for `auto`.",
+    ),
     "x-lexora-resumed": ({"type": "string", "enum": ["token_ids", "text"]}, "How a broken stream went on elsewhere."),
 }
 _EXPLAINED: dict[str, tuple[dict[str, Any], str]] = {

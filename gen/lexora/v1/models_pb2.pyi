@@ -408,10 +408,11 @@ class ClassifyResponse(_message.Message):
     REASONING_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     CLASSIFIER_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     recommended_model: _builtins.str
     """The best fit."""
     task_type: _builtins.str
-    """Kind of the task, one of the configured capabilities."""
+    """Kind of the task, one of the configured capabilities; empty when unknown."""
     confidence: _builtins.float
     """0 to 1."""
     reasoning: _builtins.str
@@ -422,6 +423,10 @@ class ClassifyResponse(_message.Message):
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelScore]:
         """The others, best first."""
 
+    @_builtins.property
+    def receipt(self) -> _common_pb2.Receipt:
+        """What happened to the call: its identity, and where the tenant stands with its limits."""
+
     def __init__(
         self,
         *,
@@ -431,10 +436,11 @@ class ClassifyResponse(_message.Message):
         reasoning: _builtins.str = ...,
         alternatives: _abc.Iterable[Global___ModelScore] | None = ...,
         classifier: _builtins.str = ...,
+        receipt: _common_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "classifier", b"classifier", "confidence", b"confidence", "reasoning", b"reasoning", "recommended_model", b"recommended_model", "task_type", b"task_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "classifier", b"classifier", "confidence", b"confidence", "reasoning", b"reasoning", "receipt", b"receipt", "recommended_model", b"recommended_model", "task_type", b"task_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from lexora_router.backends.backend import Backend
 from lexora_router.backends.catalogue import Catalogue
+from lexora_router.classify.fit import GENERAL, Offer
 from lexora_router.config import Config, ModelEntry
 from lexora_router.errors import InvalidRequest, ModelNotFound
 from lexora_router.handler import Target
@@ -34,6 +35,7 @@ class Rule(StrEnum):
     LISTED = "listed"
     DEFAULT_BACKEND = "default_backend"
     DEFAULT_MODEL = "default_model"
+    AUTO = "auto"
     NONE = "none"
 
 
@@ -97,6 +99,33 @@ class ModelRoutes:
         """The model's name if it is a known one, else "other": clients may not invent metric labels."""
         known = model in self._configured or model in self._aliases or self._lister(model) is not None
         return model if known else "other"
+
+    def at(self, backend: str, model: str) -> tuple[Target, ...]:
+        """Targets of a model at a backend of the caller's choice, and that one's fallbacks."""
+        return self._route(self._backends[backend], model)
+
+    def takes(self, model: str) -> bool:
+        """Whether a call for this name goes anywhere, if only to the default backend, by what is known now."""
+        return bool(self.find(model))
+
+    def offers(self) -> list[Offer]:
+        """The configured models with what they are good at, in the order of the configuration, and whether they can be had."""
+        found: dict[str, Offer] = {}
+        for backend in self._backends.values():
+            available = _takes_calls(backend)
+            for entry in backend.config.models:
+                found.setdefault(entry.name, Offer(entry.name, entry.capabilities, available))
+        return list(found.values())
+
+    def offer(self, model: str) -> Offer | None:
+        """The same of one model or alias; one that is only listed by its backend counts as `general`. None: nobody has it."""
+        name = model if model in self._configured else self._aliases.get(model, model)
+        for backend in self._backends.values():
+            entry = next((entry for entry in backend.config.models if entry.name == name), None)
+            if entry is not None:
+                return Offer(model, entry.capabilities, _takes_calls(backend))
+        lister = self._lister(name)
+        return None if lister is None else Offer(model, (GENERAL,), _takes_calls(lister))
 
     async def default_model(self) -> str:
         """The model for calls that name none: the configured one, else the first that the default backend lists, else ""."""
@@ -167,3 +196,25 @@ class ModelRoutes:
 
     def _takes_listed(self, backend: Backend) -> bool:
         return not (self._strict and backend.config.models)
+
+
+def _takes_calls(backend: Backend) -> bool:
+    now = backend.pool.now()
+    return any(endpoint.condition.available(now) for endpoint in backend.endpoints)
+
+
+class PinnedRoutes:
+    """Routes of which some models go to a backend of the operator's choice; `pinned` is model -> backend."""
+
+    def __init__(self, routes: ModelRoutes, pinned: Mapping[str, str]) -> None:
+        self._routes = routes
+        self._pinned = pinned
+
+    def find(self, model: str) -> tuple[Target, ...]:
+        """As ModelRoutes, for models that are not pinned."""
+        backend = self._pinned.get(model)
+        return self._routes.find(model) if backend is None else self._routes.at(backend, model)
+
+    async def discover(self, model: str) -> tuple[Target, ...]:
+        """As ModelRoutes."""
+        return await self._routes.discover(model)

@@ -9,10 +9,10 @@ from lexora_router.config.admission import (
     TenantConfig,
     UserLimit,
 )
+from lexora_router.config.classifier import ClassifierConfig, EmbeddingConfig, ExampleConfig, RuleConfig
 from lexora_router.config.engines import AzureConfig, BackendConfig, ModelEntry, VllmConfig
 from lexora_router.config.models import (
     CatalogueConfig,
-    ClassifierConfig,
     Config,
     LoggingConfig,
     ReloadConfig,
@@ -28,6 +28,8 @@ __all__ = [
     "CatalogueConfig",
     "ClassifierConfig",
     "Config",
+    "EmbeddingConfig",
+    "ExampleConfig",
     "FailoverConfig",
     "FallbackConfig",
     "HealthConfig",
@@ -41,6 +43,7 @@ __all__ = [
     "ReloadConfig",
     "RetryConfig",
     "RoutingConfig",
+    "RuleConfig",
     "ServerConfig",
     "TelemetryConfig",
     "TenantConfig",

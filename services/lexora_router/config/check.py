@@ -88,6 +88,8 @@ def routing_faults(routing: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield references to backends that do not exist, and aliases of aliases, with paths relative to routing."""
     backends = _map(routing.get("backends"))
     yield from _unknown(("default_backend",), routing.get("default_backend"), backends)
+    embedding = _map(_map(routing.get("classifier")).get("embedding"))
+    yield from _unknown(("classifier", "embedding", "backend"), embedding.get("backend"), backends)
     for name, backend in backends.items():
         for index, other in enumerate(_items(_map(backend).get("fallback_backends"))):
             path = ("backends", name, "fallback_backends", index)
@@ -95,6 +97,27 @@ def routing_faults(routing: Mapping[str, Any]) -> Iterator[Fault]:
             if other == name:
                 yield path, "a backend cannot be its own fallback"
     yield from _alias_faults(_map(routing.get("aliases")))
+
+
+def classifier_faults(classifier: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what an enabled classifier lacks, with paths relative to it."""
+    for index, rule in enumerate(_items(classifier.get("rules"))):
+        if isinstance(rule, Mapping) and not rule.get("patterns") and not rule.get("words"):
+            yield ("rules", index), "needs words or patterns"
+    kinds = classifier.get("type", "llm")
+    kinds = [kinds] if isinstance(kinds, str) else _items(kinds)
+    yield from _repeated(("type",), kinds)
+    if classifier.get("enabled") is not True:
+        return
+    embedding = _map(classifier.get("embedding"))
+    if "llm" in kinds and classifier.get("model") is None:
+        yield ("model",), "is needed by type llm"
+    if "rules" in kinds and not classifier.get("rules"):
+        yield ("rules",), "is needed by type rules"
+    if "embedding" in kinds and embedding.get("model") is None:
+        yield ("embedding", "model"), "is needed by type embedding"
+    if "embedding" in kinds and not embedding.get("examples"):
+        yield ("embedding", "examples"), "is needed by type embedding"
 
 
 def _alias_faults(aliases: Mapping[str, Any]) -> Iterator[Fault]:

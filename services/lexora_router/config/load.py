@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from lexora_router.config.check import (
     Fault,
     backend_faults,
+    classifier_faults,
     config_faults,
     health_faults,
     rate_limit_faults,
@@ -163,6 +164,7 @@ _CHECKS: tuple[tuple[Path, Callable[[Mapping[str, Any]], Iterator[Fault]]], ...]
     (("health",), health_faults),
     (("tenants", "*"), tenant_faults),
     (("routing",), routing_faults),
+    (("routing", "classifier"), classifier_faults),
     (("routing", "backends", "*"), backend_faults),
 )
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lexora_router.config.admission import QueueConfig, RateLimitConfig, TenantConfig
 from lexora_router.config.check import config_faults, routing_faults
+from lexora_router.config.classifier import ClassifierConfig
 from lexora_router.config.engines import BackendConfig, VllmConfig
 from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
 from lexora_router.config.section import Section, refuse
@@ -46,15 +47,6 @@ class LoggingConfig(Section):
         return value.upper() if isinstance(value, str) else value
 
 
-class ClassifierConfig(Section):
-    """The model that names a task."""
-
-    enabled: Flag = False
-    model: Text | None = None
-    backend: BackendName | None = None
-    timeout: Seconds = 5.0
-
-
 class RoutingConfig(Section):
     """Which backend serves which model."""
 
@@ -63,7 +55,7 @@ class RoutingConfig(Section):
     default_model_for_unknown_task: Text | None = None
     strict_models: Flag = False  # an unlisted model is 404 even with a default_backend
     aliases: dict[Text, Text] = Field(default={}, max_length=MAX_ITEMS)
-    classifier: ClassifierConfig = ClassifierConfig()
+    classifier: ClassifierConfig = ClassifierConfig()  # what `auto` and classify-task ask
     backends: dict[BackendName, BackendConfig] = Field(default={}, max_length=MAX_ITEMS)
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from lexora_router.config.problems import Path, Problem
 from lexora_router.config.telemetry import telemetry_warnings
 
 # Read and checked, and without effect so far. `*` is any name. Take a key out when its layer is in the pipeline.
-NOT_YET_IN_FORCE = ("routing.classifier",)
+NOT_YET_IN_FORCE: tuple[str, ...] = ()
 
 
 def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
@@ -19,9 +19,7 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from _useless_fallbacks(config, tree)
     yield from _unused_vllm(config, tree)
     yield from telemetry_warnings(config.telemetry, environ)
-    classifier = config.routing.classifier.backend
-    if classifier is not None and classifier not in config.routing.backends:
-        yield _line(tree, ("routing", "classifier", "backend"), f"there is no backend {classifier} under routing.backends")
+    yield from _classifier(config, tree)
     idle = [key for key in NOT_YET_IN_FORCE if _has(tree.data, key.split("."))]
     if idle:
         yield f"accepted, not yet in force in this version: {', '.join(idle)}"
@@ -65,6 +63,27 @@ def _unused_vllm(config: Config, tree: Tree) -> Iterator[str]:
     for path, where in tree.origins.items():
         if path[:1] == ("vllm",) and where.variable and not config.single_backend:
             yield _line(tree, path, "has no effect: routing.backends is in force")
+
+
+def _classifier(config: Config, tree: Tree) -> Iterator[str]:
+    classifier, path = config.routing.classifier, ("routing", "classifier")
+    if classifier.backend is not None and classifier.backend not in config.routing.backends:
+        yield _line(tree, (*path, "backend"), f"there is no backend {classifier.backend} under routing.backends")
+    if not classifier.enabled:
+        return
+    if config.routing.default_model_for_unknown_task is None:
+        missing = "needs routing.default_model_for_unknown_task: without it every question is answered 503"
+        yield _line(tree, (*path, "enabled"), missing)
+    known = {name for backend in config.backends().values() for model in backend.models for name in model.capabilities}
+    used: list[tuple[Path, str]] = []
+    if "rules" in classifier.type:
+        used += [((*path, "rules", index, "capability"), rule.capability) for index, rule in enumerate(classifier.rules)]
+    if "embedding" in classifier.type:
+        examples = enumerate(classifier.embedding.examples)
+        used += [((*path, "embedding", "examples", index, "capability"), example.capability) for index, example in examples]
+    for where, name in used:
+        if name not in known:
+            yield _line(tree, where, f"no model has the capability {name}: this has no effect")
 
 
 def _has(data: Any, keys: list[str]) -> bool:

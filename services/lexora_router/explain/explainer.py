@@ -7,11 +7,11 @@ from lexora_router.assembly import Assembly
 from lexora_router.backends.routes import Rule, Ruling
 from lexora_router.backends.tenancy import Tenancy, total_estimate
 from lexora_router.config import Config
-from lexora_router.errors import Draining, ModelNotFound, RateLimited
+from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
 from lexora_router.explain.targets import REJECT, Prospect, prospects
 from lexora_router.explain.words import rule_in_words, summary, tenant_in_words
-from lexora_router.handler import Call
-from lexora_router.messages import fill_bucket
+from lexora_router.handler import AUTO, Call, Choice
+from lexora_router.messages import auto_message, fill_bucket
 from lexora_router.policy.priority import parse
 from lexora_router.policy.rate_limiter import Decision, RateLimiter
 
@@ -31,14 +31,22 @@ class Explainer:
         InvalidRequest when no model is named and there is no default.
         """
         assembly = self._assembly()
-        ruling = await _ruling(assembly, call, asked)
+        choice, disabled = _choice(assembly, call)
+        ruling = await _ruling(assembly, call, asked) if disabled is None else Ruling(Rule.NONE, asked, Rule.NONE, ())
+        if choice is not None:
+            ruling = Ruling(Rule.AUTO, ruling.model, ruling.by, ruling.targets)
         decision = self._decision(call, assembly.config)
         tenant = _tenant(call, assembly.config, decision)
         targets = prospects(assembly, ruling.targets, call, self._clock())
-        verdict, error = _verdict(targets, decision, draining=draining)
+        missing = ModelNotFound.reason if disabled is None else disabled.reason
+        verdict, error = _verdict(targets, decision, missing, draining=draining)
         answer = explain_pb2.ExplainResponse(
             route=explain_pb2.RouteExplanation(
-                asked=asked, model=ruling.model, rule=ruling.rule.value, reason=rule_in_words(ruling, asked)
+                asked=asked,
+                model=ruling.model,
+                rule=ruling.rule.value,
+                reason=rule_in_words(ruling, asked, choice) if disabled is None else disabled.message,
+                auto=None if choice is None else auto_message(choice),
             ),
             tenant=tenant,
             targets=[target.message for target in targets],
@@ -56,6 +64,19 @@ class Explainer:
         return self._limiter.peek(call.tenant, total_estimate(call), self._clock(), tier=tier)
 
 
+def _choice(assembly: Assembly, call: Call) -> tuple[Choice | None, ClassifierDisabled | None]:
+    """What would be chosen for a call for `auto`, whose model this sets; or why nothing is."""
+    if call.model != AUTO:
+        return None, None
+    try:
+        choice = assembly.chooser.foretell(call)
+    except ClassifierDisabled as disabled:
+        return None, disabled
+    if choice is not None:
+        call.model = choice.model
+    return choice, None
+
+
 async def _ruling(assembly: Assembly, call: Call, asked: str) -> Ruling:
     routes = assembly.routes
     found = routes.rule(call.model)
@@ -70,14 +91,14 @@ async def _ruling(assembly: Assembly, call: Call, asked: str) -> Ruling:
     return found
 
 
-def _verdict(targets: list[Prospect], decision: Decision | None, *, draining: bool) -> tuple[str, str]:
+def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *, draining: bool) -> tuple[str, str]:
     """The verdict on the whole call, and the reason of its error: who could refuse it, in the order in which it meets them."""
     if draining:
         return REJECT, Draining.reason
     if decision is not None and not decision.allowed:
         return REJECT, RateLimited.reason
     if not targets:
-        return REJECT, ModelNotFound.reason
+        return REJECT, missing
     taker = next((target for target in targets if not target.refusal), targets[-1])
     return taker.message.verdict, taker.refusal
 

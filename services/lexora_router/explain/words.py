@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from lexora.v1 import explain_pb2
 from lexora_router.backends.routes import Rule, Ruling
 from lexora_router.errors import RouterError
+from lexora_router.handler import Choice
 from lexora_router.policy.rate_limiter import Decision
 
 # Of the endpoints that get nothing, so many are named one by one.
@@ -12,9 +13,12 @@ MOST_NAMED = 5
 MAX_NAME = 200
 
 
-def rule_in_words(ruling: Ruling, asked: str) -> str:
-    """Why this model goes to this route."""
+def rule_in_words(ruling: Ruling, asked: str, choice: Choice | None = None) -> str:
+    """Why this model goes to this route; `choice` is what it was chosen by for `auto`."""
     name, own = asked[:MAX_NAME], ruling.model[:MAX_NAME]
+    if choice is not None:
+        task = f", of kind `{choice.task_type}`" if choice.task_type else ""
+        return f"`auto` becomes `{own}`{task} ({choice.by}: {choice.reasoning.rstrip('.')}), which {_found(ruling)}."
     if ruling.rule is Rule.DEFAULT_MODEL:
         return f"No model is named, so it is the default one, `{own}`, which {_found(ruling)}."
     if ruling.rule is Rule.ALIAS:

@@ -1,8 +1,9 @@
 """From the model that is asked to the target that serves it."""
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from lexora_router.handler import Call, Emit, Handler, Target
+from lexora_router.handler import AUTO, Call, Emit, Handler, Target
 
 
 class Routes(Protocol):
@@ -16,14 +17,20 @@ class Routes(Protocol):
 
 
 class Resolve:
-    """Gives the call its targets; raises ModelNotFound when nobody serves the model."""
+    """Gives the call its targets; raises ModelNotFound when nobody serves the model.
 
-    def __init__(self, inner: Handler, *, routes: Routes) -> None:
+    A call for AUTO is shown to `auto` first, which may name another model.
+    """
+
+    def __init__(self, inner: Handler, *, routes: Routes, auto: Callable[[Call], Awaitable[None]] | None = None) -> None:
         self._inner = inner
         self._routes = routes
+        self._auto = auto
 
     async def __call__(self, call: Call, emit: Emit) -> None:
         """Find the targets, then go on with the first."""
+        if call.model == AUTO and self._auto is not None:
+            await self._auto(call)
         call.targets = self._routes.find(call.model) or await self._routes.discover(call.model)
         call.target = target = call.targets[0]
         call.receipt.backend = target.backend

@@ -101,6 +101,11 @@ class AccessLog:
             fields["tokens_cached"] = usage.cached_tokens
         if not straight(receipt, error):
             fields |= _troubles(receipt, status, error)
+        if receipt.auto is not None:
+            fields["auto_model"] = receipt.auto.model
+            fields["auto_task"] = receipt.auto.task_type
+            fields["auto_confidence"] = round(receipt.auto.confidence, 3)
+            fields["auto_by"] = receipt.auto.by
         if isinstance(error, RouterError):
             self._log.info("call", **fields, error=error.reason, detail=error.message[:500])
         elif status >= 500:

@@ -69,6 +69,7 @@ def test_every_header_of_the_openapi_document_is_described() -> None:
 
 def test_the_openapi_document_has_the_headers_that_the_facade_reads_and_writes() -> None:
     full = common_pb2.Receipt(backend="b", attempts=1, fallback="a->b;reason=X", resumed="text")
+    full.auto.model = "m"
     full.rate_limit.requests.limit = full.rate_limit.tokens.limit = 1
     written = {name.decode() for name, _ in receipt_headers(full)}
     assert set(ANSWER) == written | {"x-request-id", "x-lexora-explain"}

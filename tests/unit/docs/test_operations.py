@@ -10,7 +10,7 @@ from tests.unit.docs.pages import ROOT, code, page
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited
-from lexora_router.handler import Call, Outcome, Usage
+from lexora_router.handler import Call, Choice, Outcome, Usage
 from lexora_router.layers.observe import CLIENT_GONE
 from lexora_router.telemetry.account import rejection
 from lexora_router.telemetry.logs import AccessLog
@@ -64,6 +64,7 @@ def test_every_field_of_a_call_s_line_is_named() -> None:
         call = finished_call()
         call.receipt.fallback, call.receipt.resumed = "main->spare;reason=QUEUE_FULL", "text"
         call.trace = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
+        call.receipt.auto = Choice("m", "code", 0.9, "rules")
         AccessLog().end(call, 429, QueueFull("words", 1.0))
     (line,) = lines
     named = [field for row in OPERATIONS.table("field", "meaning") for field in code(row[0])]

@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
 from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, make_app
 
 from lexora.v1 import models_pb2
@@ -217,6 +218,7 @@ async def test_classify_task() -> None:
         task_type="code",
         confidence=0.75,
         reasoning="why",
+        classifier="llm",
         alternatives=[ModelScore(model="n", score=0.5)],
     )
     response = await classify(router, {"task_description": "t", "candidate_models": ["m", "n"]})
@@ -225,6 +227,7 @@ async def test_classify_task() -> None:
         "task_type": "code",
         "confidence": 0.75,
         "reasoning": "why",
+        "classifier": "llm",
         "alternatives": [{"model": "n", "score": 0.5}],
     }
     request = router.asked[0][1]
@@ -232,10 +235,11 @@ async def test_classify_task() -> None:
     assert request.options.request_id == response.headers["x-request-id"]
 
 
-async def test_classify_task_that_is_not_there_yet() -> None:
+async def test_classify_task_that_is_switched_off() -> None:
     router = ScriptedRouter()
-    router.classified = failure(12, "not in this version")
-    assert (await classify(router, {"task_description": "t"})).status_code == 501
+    router.classified = failure(14, "off", ErrorInfo(reason="CLASSIFIER_DISABLED", domain="lexora.spirrow"))
+    response = await classify(router, {"task_description": "t"})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "classifier_disabled")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -18,7 +19,7 @@ from lexora.v1.models_pb2 import ClassifyRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
-from lexora_router.handler import BucketState, Call, Frames, Head, RateLimitState, Reply, Usage
+from lexora_router.handler import BucketState, Call, Choice, Frames, Head, RateLimitState, Reply, Usage
 from lexora_router.handler import Receipt as Known
 from lexora_router.messages import receipt_message
 from lexora_router.overview import Overview
@@ -313,11 +314,31 @@ async def test_a_router_that_drains_takes_nothing() -> None:
 
 
 @jumping
-async def test_classification_is_not_there_yet() -> None:
+async def test_a_task_goes_to_the_classifier() -> None:
+    made, _ = service()
+    asked: list[tuple[str, list[str], Call]] = []
+
+    async def classifier(task: str, candidates: Sequence[str], call: Call) -> Choice:
+        asked.append((task, list(candidates), call))
+        return Choice("coder", "code", 0.9, "rules", "why", (("m", 0.3),))
+
+    made.classifier = classifier
+    request = ClassifyRequest(options=CallOptions(user="team"), task_description="Sort", candidate_models=["coder", "m"])
+    answer = await made.classify(request, FakeContext())
+    [(task, candidates, call)] = asked
+    assert (task, candidates, call.path, call.user) == ("Sort", ["coder", "m"], "/v1/classify-task", "team")
+    assert (answer.recommended_model, answer.task_type, answer.confidence) == ("coder", "code", 0.9)
+    assert (answer.classifier, answer.reasoning) == ("rules", "why")
+    assert [(other.model, other.score) for other in answer.alternatives] == [("m", 0.3)]
+
+
+@pytest.mark.parametrize("task", ["", " \n ", "x" * 10_001])
+@jumping
+async def test_a_task_must_have_a_text_of_bounded_length(task: str) -> None:
     made, _ = service()
     with pytest.raises(StatusError) as raised:
-        await made.classify(ClassifyRequest(), FakeContext())
-    assert raised.value.status.code == code_pb2.UNIMPLEMENTED
+        await made.classify(ClassifyRequest(task_description=task), FakeContext())
+    assert detail(raised.value, BadRequest).field_violations[0].field == "task_description"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 
 from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
 from lexora_router.errors import (
+    ClassifierDisabled,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
@@ -47,6 +48,7 @@ CODES = [
     (RouterError("?"), code_pb2.INTERNAL),
     (InvalidRequest("bad", "messages"), code_pb2.INVALID_ARGUMENT),
     (ModelNotFound("m"), code_pb2.NOT_FOUND),
+    (ClassifierDisabled("off"), code_pb2.UNAVAILABLE),
     (NotFound("no such path"), code_pb2.NOT_FOUND),
     (TooLarge("large"), code_pb2.RESOURCE_EXHAUSTED),
     (RateLimited("too many", 2.5, "user:alice"), code_pb2.RESOURCE_EXHAUSTED),

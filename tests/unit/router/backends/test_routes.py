@@ -6,7 +6,8 @@ import pytest
 
 from lexora_router.backends.backend import build_backends
 from lexora_router.backends.catalogue import Catalogue, ListedModel
-from lexora_router.backends.routes import DISCOVERY_INTERVAL, ModelRoutes, Rule
+from lexora_router.backends.routes import DISCOVERY_INTERVAL, ModelRoutes, PinnedRoutes, Rule
+from lexora_router.classify.fit import Offer
 from lexora_router.config import Config
 from lexora_router.errors import InvalidRequest, ModelNotFound
 
@@ -219,3 +220,49 @@ async def test_a_call_without_a_model_may_go_to_a_default_backend_that_knows_non
     found, _ = routes({"default_backend": "a", "backends": {"a": {}}})
     assert found.rule("").rule is Rule.DEFAULT_BACKEND
     assert where(found, "") == ("a", "")
+
+
+# -- what may be recommended
+
+
+def offered(offer: Offer | None) -> tuple[str, tuple[str, ...], bool] | None:
+    return None if offer is None else (offer.model, offer.capabilities, offer.available)
+
+
+def skilled() -> dict[str, Any]:
+    models = [{"name": "coder", "capabilities": ["code"]}, "plain"]
+    return {"backends": {"a": {"models": models}, "b": {"models": ["plain"]}}, "aliases": {"c": "coder", "l": "listed"}}
+
+
+async def test_the_configured_models_are_offered_in_their_order() -> None:
+    found, _ = routes(skilled(), a=["listed"])
+    assert [offered(offer) for offer in found.offers()] == [("coder", ("code",), True), ("plain", ("general",), True)]
+
+
+async def test_aliases_and_listed_models_can_be_named_and_nothing_else() -> None:
+    found, _ = routes(skilled() | {"default_backend": "a"}, a=["listed"])
+    assert offered(found.offer("coder")) == ("coder", ("code",), True)
+    assert offered(found.offer("c")) == ("c", ("code",), True)
+    assert offered(found.offer("l")) == ("l", ("general",), True)
+    assert offered(found.offer("listed")) == ("listed", ("general",), True)
+    assert found.offer("ghost") is None
+    assert found.takes("ghost"), "by the default backend"
+    assert not routes(skilled())[0].takes("ghost")
+
+
+async def test_a_model_whose_endpoints_take_no_calls_is_not_available() -> None:
+    found, _ = routes({"backends": {"a": {"models": ["m"], "url": None, "urls": ["http://e:1", "http://e:2"]}}})
+    one, two = found._backends["a"].endpoints
+    one.condition.healthy = False
+    assert [offer.available for offer in found.offers()] == [True]
+    two.condition.healthy = False
+    assert [offer.available for offer in found.offers()] == [False]
+    assert offered(found.offer("m")) == ("m", ("general",), False)
+
+
+async def test_a_model_can_be_pinned_to_a_backend() -> None:
+    found, _ = routes(two(default_backend="a") | {"aliases": {"fast": "a1"}})
+    pinned = PinnedRoutes(found, {"a1": "b"})
+    assert [(target.backend, target.model) for target in pinned.find("a1")] == [("b", "a1")]
+    assert [(target.backend, target.model) for target in pinned.find("both")] == [("a", "both")]
+    assert await pinned.discover("new") == found.find("new")

@@ -7,11 +7,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lexora_router.config import Config
+from lexora_router.config import Config, warn
 from lexora_router.config import load as config_load
 from lexora_router.config.load import ConfigError, Loaded, dump, load
 from lexora_router.config.shape import leaves
-from lexora_router.config.warn import NOT_YET_IN_FORCE
 
 EXISTING_FORM = """\
 vllm: {url: "http://localhost:8000", timeout: 120.0, connect_timeout: 5.0}
@@ -81,7 +80,6 @@ def test_the_existing_form_loads_unchanged() -> None:
         "c.yaml:21: routing.backends.main.fallback_backends[0]: openai_backup serves none of the models of main: "
         "give openai_backup fallback_models or model_mapping",
         "c.yaml:11: routing.classifier.backend: there is no backend secondary under routing.backends",
-        "accepted, not yet in force in this version: routing.classifier",
     )
 
 
@@ -381,19 +379,10 @@ def test_vllm_variables_beside_routing_backends_are_warnings() -> None:
     assert warning == "LEXORA_VLLM__URL: vllm.url: has no effect: routing.backends is in force"
 
 
-def nested(keys: list[str], value: object) -> dict[str, object]:
-    return {keys[0]: nested(keys[1:], value)} if keys else value  # type: ignore[return-value] # the last step is a leaf
-
-
-@pytest.mark.parametrize("key", NOT_YET_IN_FORCE)
-def test_what_is_not_in_force_yet_is_said_in_one_line(key: str) -> None:
-    data = nested(key.split("."), {})
-    assert loaded(yaml.safe_dump(data)).warnings == (f"accepted, not yet in force in this version: {key}",)
-
-
-def test_what_is_not_in_force_yet_is_said_for_the_environment_too() -> None:
-    (warning,) = load(None, {"LEXORA_ROUTING__CLASSIFIER__TIMEOUT": "3", "LEXORA_RETRY__MAX_RETRIES": "1"}).warnings
-    assert warning == "accepted, not yet in force in this version: routing.classifier"
+def test_what_is_not_in_force_yet_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warn, "NOT_YET_IN_FORCE", ("reload.watch", "retry.budget"))
+    for text, environ in (("reload: {watch: true}", {}), ("", {"LEXORA_RELOAD__WATCH": "true"})):
+        assert loaded(text, environ).warnings == ("accepted, not yet in force in this version: reload.watch",)
 
 
 KEYS = sorted({key for path, _ in leaves() for key in path if key.isidentifier()})
@@ -425,3 +414,80 @@ def test_whatever_the_file_says_it_loads_or_is_explained(data: dict[str, Any], b
 @given(text=st.text(alphabet="ab:-[]{}&*!<>?|\"'#,%@`~ \n\t0.\\", max_size=60))
 def test_whatever_the_text_is_it_loads_or_is_explained(text: str) -> None:
     loaded_or_explained(text)
+
+
+# -- the classifier
+
+
+def test_everything_wrong_with_a_classifier_is_told_with_its_line() -> None:
+    text = """\
+routing:
+  classifier:
+    enabled: true
+    type: [rules, embeding, llm]
+    min_confidence: 2
+    rules:
+      - {capability: "code", patterns: ["(", 'ok']}
+      - {capability: "math"}
+      - capability: "chat"
+        patterns:
+          - '(a+)+'
+    embedding: {backend: nowhere, examples: [{text: "a"}]}
+"""
+    found = problems(text)
+    assert found == [
+        "c.yaml:2: routing.classifier.model: is needed by type llm",
+        "c.yaml:4: routing.classifier.type[1]: must be one of rules, embedding, llm, did you mean embedding?",
+        "c.yaml:5: routing.classifier.min_confidence: must be less than or equal to 1",
+        "c.yaml:7: routing.classifier.rules[0].patterns[0]: is not a regular expression: missing ), unterminated subpattern "
+        "(character 1)",
+        "c.yaml:8: routing.classifier.rules[1]: needs words or patterns",
+        "c.yaml:11: routing.classifier.rules[2].patterns[0]: might take too long on an unlucky text: it repeats something that "
+        "has a repeat or an option in it",
+        "c.yaml:12: routing.classifier.embedding.backend: no such backend under routing.backends",
+        "c.yaml:12: routing.classifier.embedding.examples[0].capability: is required",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classifier", "lacking"),
+    [
+        ("{enabled: true}", ["model"]),
+        ("{enabled: true, type: rules}", ["rules"]),
+        ("{enabled: true, type: [embedding, rules]}", ["rules", "embedding.model", "embedding.examples"]),
+        ("{enabled: true, type: [llm, llm], model: m}", ["type[1]"]),
+        ("{type: []}", ["type"]),
+    ],
+)
+def test_what_each_type_needs(classifier: str, lacking: list[str]) -> None:
+    found = problems(f"routing: {{classifier: {classifier}}}")
+    assert sorted(line.split(": ")[1] for line in found) == sorted(f"routing.classifier.{key}" for key in lacking)
+
+
+def test_a_classifier_that_is_off_may_lack_anything() -> None:
+    assert loaded("routing: {classifier: {type: [rules, embedding, llm]}}").warnings == ()
+
+
+def test_a_type_may_be_one_word_in_the_file_and_is_a_list_in_the_environment() -> None:
+    text = "routing: {classifier: {type: rules, rules: [{capability: c, words: w, patterns: p}]}}"
+    classifier = loaded(text).config.routing.classifier
+    assert classifier.type == ("rules",)
+    assert (classifier.rules[0].words, classifier.rules[0].patterns) == (("w",), ("p",))
+    environ = {"LEXORA_ROUTING__CLASSIFIER__TYPE": "[rules, llm]"}
+    assert loaded(text, environ).config.routing.classifier.type == ("rules", "llm")
+
+
+def test_a_classifier_without_effect_is_a_warning() -> None:
+    text = """\
+routing:
+  classifier:
+    enabled: true
+    type: [rules]
+    rules: [{capability: code, words: a}, {capability: coed, words: b}]
+  backends: {a: {url: http://a, models: [{name: m, capabilities: [code]}]}}
+"""
+    assert loaded(text).warnings == (
+        "c.yaml:3: routing.classifier.enabled: needs routing.default_model_for_unknown_task: without it every question is "
+        "answered 503",
+        "c.yaml:5: routing.classifier.rules[1].capability: no model has the capability coed: this has no effect",
+    )

@@ -5,6 +5,7 @@ from tests.support.clock import jumping
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
 from lexora_router.errors import (
+    ClassifierDisabled,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
@@ -65,6 +66,7 @@ ENDS: list[RouterError] = [
     *(refused(status) for status in (400, 401, 403, 404, 408, 409, 413, 422, 499)),
     InvalidRequest("bad"),
     ModelNotFound("m"),
+    ClassifierDisabled("off"),
     NotFound("path"),
     TooLarge("large"),
     RateLimited("too many", 1.0, "user:a"),

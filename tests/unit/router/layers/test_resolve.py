@@ -5,7 +5,7 @@ from tests.support.clock import jumping
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
 from lexora_router.errors import ModelNotFound, UpstreamBroken
-from lexora_router.handler import Frames, Target
+from lexora_router.handler import Call, Frames, Target
 from lexora_router.layers.resolve import Resolve
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
@@ -91,3 +91,22 @@ async def test_cancelled_while_streaming() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (inner.cancelled, inner.running) == (1, 0)
+
+
+@jumping
+async def test_only_a_call_for_auto_is_shown_to_who_chooses() -> None:
+    shown: list[Call] = []
+
+    async def auto(call: Call) -> None:
+        shown.append(call)
+        call.model = "known"
+
+    routes = Routes()
+    handler = Resolve(Scripted(), routes=routes, auto=auto)
+    named, asking = make_call(model="known"), make_call(model="auto")
+    await handler(named, Client())
+    await handler(asking, Client())
+    assert shown == [asking]
+    assert asking.targets == KNOWN
+    with pytest.raises(ModelNotFound, match="`auto`"):
+        await Resolve(Scripted(), routes=routes)(make_call(model="auto"), Client())

@@ -1,0 +1,13 @@
+"""What a classifier says of a task."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A kind of task: one of the configured capabilities, empty when nobody was sure. `confidence` is 0 to 1."""
+
+    task_type: str
+    confidence: float
+    reasoning: str
+    by: str
