@@ -4,20 +4,17 @@ client saw of its own.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import grpc
 import msgspec
-from google.rpc.error_details_pb2 import ErrorInfo
 
 from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, router_pb2
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from tests.support.links import status_in
+from tests.chaos.mixed_clients import Clients, Seen
 from tests.support.streams import session_to
 
 MODEL, EMBEDDER = "qwen3-32b", "embedder"
@@ -28,7 +25,6 @@ CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 WORKERS = 40
 TOKENS = 17
-PATIENCE_SECONDS = 0.5
 LONG = "The same words, again and again. " * 12
 HELLO = [{"role": "user", "content": LONG}]
 ASKS: dict[str, dict[str, Any]] = {
@@ -43,17 +39,6 @@ ASKS: dict[str, dict[str, Any]] = {
 WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 NEVER = {"x_lexora_resume": "never"}
 FROZEN = {"stream": True, "return_token_ids": True, "ignore_eos": True, "sim_fault": "freeze_after=5"}
-Counted = tuple[int, int, int]
-
-
-@dataclass(slots=True)
-class Seen:
-    """What a client saw of its call: HTTP status or the error's name, and tokens in, out and cached; None where not told."""
-
-    status: int | None = None
-    error: str | None = None
-    left: bool = False
-    counted: Counted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,113 +49,6 @@ class Kind:
     count: int
     call: Callable[["Clients", str], Awaitable[Seen]]
     exact: bool = True
-
-
-@dataclass(slots=True)
-class Clients:
-    """Who makes the calls; `seen` by request id."""
-
-    session: aiohttp.ClientSession
-    stub: Any
-    seen: dict[str, Seen] = field(default_factory=dict)
-
-    async def post(self, name: str, path: str, body: Mapping[str, Any] | bytes, **headers: str) -> Seen:
-        """One call over HTTP, read to its end."""
-        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        sent = {"content-type": "application/json", "x-request-id": name} | _names(headers)
-        async with self.session.post(path, data=data, headers=sent) as response:
-            events = _events(await response.read())
-        errors = [found.get("error", found) for found in events if "error" in found or found.get("type") == "error"]
-        return Seen(response.status, _word(errors[-1]) if errors else None, counted=_counted(events))
-
-    async def leave(self, name: str, path: str, body: Mapping[str, Any], after: int) -> Seen:
-        """One call over HTTP, left after so many events; before the answer, after a while, with 0."""
-        data, sent = msgspec.json.encode(body), {"content-type": "application/json", "x-request-id": name}
-        try:
-            async with asyncio.timeout(None if after else PATIENCE_SECONDS):
-                async with self.session.post(path, data=data, headers=sent) as response:
-                    events = 0
-                    while events < after:
-                        events += (await response.content.readline()).startswith(b"data:")
-        except TimeoutError:
-            assert not after
-        return Seen(left=True)
-
-    async def rpc(self, method: str, request: Any, **options: Any) -> Seen:
-        """One unary call over gRPC."""
-        try:
-            answer = await getattr(self.stub, method)(request, **options)
-        except grpc.aio.AioRpcError as error:
-            return _refused(error)
-        return Seen(200, counted=_of_message(answer.receipt.usage))
-
-    async def rpc_stream(self, request: router_pb2.StreamRequest, after: int | None = None) -> Seen:
-        """One streamed call over gRPC, left after so many events; before the answer, after a while, with 0."""
-        call, events, counted = self.stub.Stream(request), 0, None
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS if after == 0 else None):
-                while not after or events < after:
-                    if (message := await call.read()) is grpc.aio.EOF:
-                        break
-                    events += message.frames.count(b"data:")
-                    counted = _of_message(message.receipt.usage) if message.HasField("receipt") else counted
-        except TimeoutError:
-            assert after == 0
-        except grpc.aio.AioRpcError as error:
-            return _refused(error)
-        if after is not None:
-            call.cancel()
-            return Seen(left=True)
-        return Seen(200, counted=counted)
-
-
-def _names(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def _word(error: dict[str, Any]) -> str:
-    return str(error.get("code") or error.get("type"))
-
-
-def _events(body: bytes) -> list[dict[str, Any]]:
-    """The JSON objects of an answer, whole or streamed."""
-    if body.startswith(b"{"):
-        return [msgspec.json.decode(body)]
-    lines = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")]
-    return [msgspec.json.decode(line) for line in lines]
-
-
-def _counted(events: list[dict[str, Any]]) -> Counted | None:
-    """Tokens in, out and cached, whatever the dialect: counts only grow."""
-    found = list(chain.from_iterable(map(_usages, events)))
-    if not found:
-        return None
-    cached = [(each.get("prompt_tokens_details") or each.get("input_tokens_details") or {}) for each in found]
-    return (
-        max(each.get("prompt_tokens") or each.get("input_tokens") or 0 for each in found),
-        max(each.get("completion_tokens") or each.get("output_tokens") or 0 for each in found),
-        max(each.get("cached_tokens") or 0 for each in cached),
-    )
-
-
-def _usages(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for holder in (event, event.get("response"), event.get("message")):
-        if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
-            yield holder["usage"]
-
-
-def _of_message(usage: common_pb2.Usage) -> Counted:
-    return usage.input_tokens, usage.output_tokens, usage.cached_tokens
-
-
-def _refused(error: grpc.aio.AioRpcError) -> Seen:
-    if error.code() is grpc.StatusCode.CANCELLED:
-        return Seen(left=True)
-    (info,) = [each for each in status_in(error).details if each.Is(ErrorInfo.DESCRIPTOR)]
-    return Seen(error=ErrorInfo.FromString(info.value).reason)
-
-
-# -- the mix
 
 
 def http(name: str, count: int, path: str = CHAT, *, exact: bool = True, headers: Mapping[str, str] = {}, **body: Any) -> Kind:
@@ -310,7 +188,7 @@ async def make_all(http_url: str, grpc_address: str) -> dict[str, Seen]:
             for name in names:
                 clients.seen[name] = await kind_of(name).call(clients, name)
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(work())
     return clients.seen

@@ -1,25 +1,22 @@
-"""A thousand mixed calls with faults: statistics, metrics, the log, the engines and the clients tell the same of them."""
+"""A thousand mixed calls with faults: statistics, metrics, log, spans, engines and clients tell the same of them."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.chaos.mixed_calls import CALLS, EMBEDDER, KINDS, LIMITED, LOST, MODEL, NARROW, Seen, kind_of, make_all
+from tests.chaos.books import KEYS, RECENT, Books, Line, busy, cancelled, expected, failed, hops, label, read, spoken, sums
+from tests.chaos.mixed_calls import CALLS, EMBEDDER, KINDS, LIMITED, LOST, MODEL, NARROW, kind_of, make_all
 from tests.support import wire
+from tests.support.otlp import Receiver, until
 from tests.support.raw_server import closed_port
 from tests.support.servers import Gateway, Simulator, base_config
 from tests.support.streams import call_lines
 
-Line = dict[str, Any]
 SILENCE_SECONDS = 1.5
-RECENT = 200
 # What befalls attempts at the first backend that have no fault of their own, by chance.
 CHANCES = {
     "status;code=503": 0.04,
@@ -31,39 +28,7 @@ CHANCES = {
 }
 
 
-@dataclass(frozen=True)
-class Books:
-    """What everybody says of the same calls."""
-
-    seen: dict[str, Seen]
-    lines: dict[str, Line]
-    written: int  # lines of calls in all
-    counted: int  # attempts, by the engines' own counters
-    attempts: dict[str, list[dict[str, Any]]]  # as the engines saw them, by request id, in their order
-    stats: dict[str, Any]
-    metrics: dict[str, Counter[tuple[str, ...]]]  # by name, then by the values of the labels in the order of their names
-    recent: list[dict[str, Any]]
-
-    def check(self, fits: Callable[[str, Line], bool]) -> None:
-        """Fail where it does not fit, with all that is known of such calls."""
-        wrong = [name for name, line in self.lines.items() if not fits(name, line)]
-        shown = [(self.lines[name], self.seen[name], list(map(_short, self.attempts.get(name, [])))) for name in wrong[:3]]
-        assert not wrong, f"{len(wrong)} calls, such as {shown}"
-
-    def count(self, key: Callable[[Line], Any]) -> Counter[Any]:
-        """Lines by what they say; those that say nothing there are left out."""
-        return Counter(found for line in self.lines.values() if (found := key(line)))
-
-    def total(self, field: str) -> int:
-        """Sum of what the lines say there."""
-        return sum(line.get(field) or 0 for line in self.lines.values())
-
-
-def _short(attempt: dict[str, Any]) -> dict[str, Any]:
-    return {key: attempt[key] for key in ("status", "tokens_sent", "completed", "aborted", "fault", "model")}
-
-
-def config_for(sims: list[Simulator]) -> dict[str, Any]:
+def config_for(sims: list[Simulator], collector: Receiver) -> dict[str, Any]:
     left, right, spare = (sim.url for sim in sims)
     silence = {"first_token_timeout": SILENCE_SECONDS, "idle_timeout": SILENCE_SECONDS}
     config = base_config(
@@ -76,15 +41,22 @@ def config_for(sims: list[Simulator]) -> dict[str, Any]:
     config["retry"] = {"max_retries": 2, "base_delay": 0.01, "budget_floor": 1000.0}
     config["health"] |= {"failure_threshold": 100_000, "min_calls": 100_000}
     config["rate_limit"] = {"default_rate": 10_000, "default_burst": 10_000, "users": {LIMITED: {"rate": 0.001, "burst": 5}}}
+    config["telemetry"] = collector.config(metrics_interval=0.5)
     return config | {"failover": {"resume": True}, "logging": {"format": "json"}}
 
 
 @pytest.fixture(scope="module")
-def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
+def collector() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def books(collector: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
     with ExitStack() as stack:
         arguments = ("--itl-ms", "2", "--prompt-tokens-details", "--embedding-model", EMBEDDER, "--model", NARROW)
         sims = [stack.enter_context(Simulator(*arguments, model=MODEL)) for _ in range(3)]
-        gateway = stack.enter_context(Gateway(config_for(sims), tmp_path_factory.mktemp("gateway")))
+        gateway = stack.enter_context(Gateway(config_for(sims, collector), tmp_path_factory.mktemp("gateway")))
         for sim in sims[:2]:
             for fault, probability in CHANCES.items():
                 sim.fault(fault, probability=probability)
@@ -92,63 +64,8 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
         wire.wait_idle(gateway.http)
         wire.wait_until(lambda: not seen.keys() - call_lines(gateway).keys(), f"lines of all calls: {gateway.output[-2000:]}")
         wire.wait_until(lambda: not any(busy(sim) for sim in sims), "idle engines")
-        yield read(gateway, sims, seen)
-
-
-def busy(sim: Simulator) -> int:
-    told = sim.stats()
-    return int(told["running"] + told["waiting"])
-
-
-def read(gateway: Gateway, sims: list[Simulator], seen: dict[str, Seen]) -> Books:
-    """Everybody's books, when all is at rest."""
-    attempts: dict[str, list[dict[str, Any]]] = {}
-    posts = [post for sim in sims for post in sim.requests(100_000) if post["method"] == "POST"]
-    for post in sorted(posts, key=lambda post: post["received"]):
-        attempts.setdefault(post["headers"]["x-request-id"], []).append(post)
-    with httpx.Client(base_url=gateway.http, verify=False) as client:
-        told = client.get("/stats").raise_for_status().json()
-        text = client.get("/metrics").raise_for_status().text
-        recent = client.get("/stats/recent", params={"limit": RECENT}).raise_for_status().json()["calls"]
-    counted = sum(sim.stats()["requests"] for sim in sims)
-    written = gateway.output.count('"event":"call"')
-    return Books(seen, call_lines(gateway), written, counted, attempts, told, _metrics(text), recent)
-
-
-def _metrics(text: str) -> dict[str, Counter[tuple[str, ...]]]:
-    found: dict[str, Counter[tuple[str, ...]]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            values = tuple(sample.labels[name] for name in sorted(sample.labels))
-            found.setdefault(sample.name, Counter())[values] += int(sample.value)
-    return found
-
-
-def cancelled(line: Line) -> bool:
-    return bool(line["status"] == 499)
-
-
-def failed(line: Line) -> bool:
-    return "error" in line
-
-
-def label(line: Line) -> str:
-    """What the call's model is counted as."""
-    return line["model"] if line["model"] in (MODEL, EMBEDDER, NARROW, LOST) else "other"
-
-
-def endpoint(line: Line) -> str:
-    return f"{line['backend']}/{line['endpoint']}" if line["endpoint"] else ""
-
-
-def hops(line: Line) -> list[tuple[str, str, str]]:
-    """The fallbacks of a call: from, reason, to."""
-    found = []
-    for hop in filter(None, line.get("fallback", "").split(", ")):
-        way, _, why = hop.partition(";reason=")
-        origin, _, to = way.partition("->")
-        found.append((origin, why, to))
-    return found
+        until(lambda: len([span for span in collector.spans if span.kind == "server"]), lambda calls: calls >= len(seen))
+        yield read(gateway, sims, collector, seen)
 
 
 # -- each call: the client, the line and the engines
@@ -213,34 +130,28 @@ def test_the_engines_know_of_every_client_that_left(books: Books) -> None:
     books.check(lambda name, line: not cancelled(line) or books.attempts[name][-1]["aborted"])
 
 
+def test_every_call_has_its_span_which_says_what_the_log_says(books: Books) -> None:
+    assert books.traces.keys() == books.lines.keys()
+    books.check(lambda name, line: spoken(books.traces[name].root) == expected(line))
+
+
+def test_every_attempt_has_its_span_which_the_engine_knows(books: Books) -> None:
+    def fits(name: str, line: Line) -> bool:
+        spans = {span.span_id: span for span in books.traces[name].attempts}
+        parents = [attempt["headers"]["traceparent"].split("-") for attempt in books.attempts.get(name, [])]
+        known = {span_id for _, trace_id, span_id, _ in parents if trace_id == line["trace_id"]}
+        unknown = [span for span_id, span in spans.items() if span_id not in known]
+        return (
+            len(spans) == line["attempts"]
+            and len(known) == len(parents)
+            and known <= spans.keys()
+            and all(span.attributes["lexora.backend"] == "gone" for span in unknown)
+        )
+
+    books.check(fits)
+
+
 # -- all calls: the sum of the lines is what statistics and metrics say
-
-
-def sums(lines: Iterable[Line], key: Callable[[Line], str]) -> dict[str, dict[str, int]]:
-    """What the lines come to by a key, in the words of the statistics."""
-    found: dict[str, dict[str, int]] = {}
-    for line in lines:
-        if not (name := key(line)):
-            continue
-        counts = found.setdefault(name, dict.fromkeys(COUNTED, 0))
-        counts["total"] += 1
-        counts["failed"] += failed(line)
-        counts["cancelled"] += cancelled(line)
-        counts["successful"] += not failed(line) and not cancelled(line)
-        counts["tokens_input"] += line["tokens_in"] or 0
-        counts["tokens_output"] += line["tokens_out"] or 0
-        counts["tokens_cached"] += line.get("tokens_cached", 0)
-    return found
-
-
-COUNTED = ("total", "successful", "failed", "cancelled", "tokens_input", "tokens_output", "tokens_cached")
-KEYS: dict[str, Callable[[Line], str]] = {
-    "path": lambda line: str(line["path"]),
-    "model": label,
-    "backend": lambda line: str(line["backend"]),
-    "endpoint": endpoint,
-    "tenant": lambda line: str(line["tenant"]),
-}
 
 
 @pytest.mark.parametrize("by", KEYS)
@@ -305,6 +216,23 @@ def test_the_attempts_of_each_backend_are_those_that_its_engines_got(books: Book
     assert ended["narrow"] == len([post for post in got if post["model"] == NARROW])
     good = sum(count for (_, outcome), count in books.metrics["lexora_attempts_total"].items() if outcome == "good")
     assert good == books.stats["successful_requests"]
+
+
+def test_the_spans_of_attempts_are_counted_as_the_attempts_are(books: Books) -> None:
+    spans = [span.attributes for trace in books.traces.values() for span in trace.attempts]
+    told = Counter((span["lexora.backend"], span["lexora.outcome"]) for span in spans)
+    assert told == +books.metrics["lexora_attempts_total"]
+
+
+def test_the_metrics_that_are_exported_come_to_the_same(books: Books, collector: Receiver) -> None:
+    def sum_of(kind: str) -> int:
+        points = collector.points("gen_ai.client.token.usage")
+        return int(sum(point.sum for attributes, point in points if attributes["gen_ai.token.type"] == kind))
+
+    for kind in ("input", "output"):
+        until(lambda kind=kind: sum_of(kind), lambda tokens, kind=kind: tokens == books.stats[f"total_tokens_{kind}"])
+    calls = sum(point.count for _, point in collector.points("gen_ai.server.request.duration"))
+    assert calls == len([line for line in books.lines.values() if line["path"] != "other"])
 
 
 def test_the_recent_calls_are_the_last_of_the_log(books: Books) -> None:
