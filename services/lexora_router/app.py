@@ -83,8 +83,6 @@ class RouterApp:
 
     async def start(self, host: str, port: int) -> int:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
-        if self._telemetry is not None:
-            self._telemetry.start()
         bound = await self.grpc.start(host, port)
         self._assembly.start()
         self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))

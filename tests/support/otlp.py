@@ -69,15 +69,11 @@ class Trace:
 
 @dataclass
 class Receiver:
-    """`with` it; `address` is its endpoint. With `refuses` it answers that code, with `hangs` not before it ends.
-
-    `rejects` is how many spans of each request it says that it does not take.
-    """
+    """`with` it; `address` is its endpoint. With `refuses` it answers that code, with `hangs` not before it ends."""
 
     port: int = 0
     refuses: grpc.StatusCode | None = None
     hangs: bool = False
-    rejects: int = 0
     spans: list[Seen] = field(default_factory=list)
     resource: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -154,9 +150,7 @@ class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
         for of_resource in request.resource_spans:
             self._receiver.resource = values(of_resource.resource.attributes)
             self._receiver.spans += [_seen(span) for scope in of_resource.scope_spans for span in scope.spans]
-        answer = trace_service_pb2.ExportTraceServiceResponse()
-        answer.partial_success.rejected_spans = self._receiver.rejects
-        return answer
+        return trace_service_pb2.ExportTraceServiceResponse()
 
 
 class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):

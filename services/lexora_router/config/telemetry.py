@@ -24,7 +24,7 @@ _STANDARD = {
     "OTEL_EXPORTER_OTLP_CERTIFICATE": "ca_file",
     "OTEL_SERVICE_NAME": "service_name",
 }
-_PACKAGE = "opentelemetry.proto.collector.trace.v1"
+_PACKAGE = "opentelemetry.exporter.otlp.proto.grpc"
 _HEADER = re.compile(r"[a-z0-9_.-]{1,256}")
 _MOST = 128
 

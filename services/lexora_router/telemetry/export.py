@@ -43,11 +43,11 @@ class SpanCollector:
     """The metrics of the export, read at scrape time; all 0 without one."""
 
     def __init__(self, telemetry: Telemetry | None) -> None:
-        self._exporter = telemetry.exporter if telemetry is not None else None
+        self._spans = telemetry.spans if telemetry is not None else None
 
     def collect(self) -> Iterable[Metric]:
         """What became of spans."""
         spans = CounterMetricFamily("lexora_spans", "Spans of traces, by what became of them.", labels=["outcome"])
-        spans.add_metric(["exported"], self._exporter.exported if self._exporter else 0)
-        spans.add_metric(["dropped"], self._exporter.dropped if self._exporter else 0)
+        spans.add_metric(["exported"], self._spans.exported if self._spans else 0)
+        spans.add_metric(["dropped"], self._spans.dropped if self._spans else 0)
         return (spans,)

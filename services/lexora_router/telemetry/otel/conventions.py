@@ -5,7 +5,8 @@ https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai: spans
 
 from lexora_router.handler import Call
 from lexora_router.telemetry.account import reason, rejection
-from lexora_router.telemetry.otel.encode import Value
+
+Value = str | bool | int | float | tuple[str, ...]
 
 # gen_ai.operation.name: the well-known names where there is one, else the endpoint's own.
 OPERATIONS = {

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from lexora_router.handler import Call
-from lexora_router.telemetry.otel.encode import Value
+from lexora_router.telemetry.otel.conventions import Value
 
 MAX_CHARS = 16 * 1024
 # What a part costs besides its text.

@@ -1,51 +1,108 @@
-"""All of it together: what an endpoint in the configuration sets in motion."""
+"""All of it together: what an endpoint in the configuration sets in motion. No provider is global."""
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Timer
+from typing import Any
 from uuid import uuid4
+
+import grpc
+import structlog
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from yarl import URL
 
 from lexora_router.config import TelemetryConfig
 from lexora_router.config.telemetry import HEADERS, RESOURCE, pairs
 from lexora_router.layers.observe import Recorder
 from lexora_router.telemetry.export import Names
-from lexora_router.telemetry.otel.encode import TraceRequest, resource
-from lexora_router.telemetry.otel.exporter import Collector, Exporter
+from lexora_router.telemetry.otel.complaints import Complaints
 from lexora_router.telemetry.otel.metrics import GenAiMetrics
 from lexora_router.telemetry.otel.prompts import captured
-from lexora_router.telemetry.otel.tracer import Tracer
+from lexora_router.telemetry.otel.spans import SpanQueue
+from lexora_router.telemetry.otel.tracer import SpanIds, Tracer
 from lexora_router.version import __version__
+
+CLOSE_SECONDS = 5.0
+GATHER_SECONDS = 1.0
+MAX_QUEUED, MAX_BATCH = 8192, 512
+# With prompts a span may have 100 KB, and collectors take 4 MiB at once by default.
+MAX_QUEUED_PROMPTS, MAX_BATCH_PROMPTS = 1024, 32
+
+_log = structlog.get_logger("lexora.telemetry")
 
 
 class Telemetry:
-    """Records calls and exports what it recorded; `start` it, and `close` it off the event loop."""
+    """Records calls and exports what it recorded, from threads of the SDK; `close` it off the event loop.
+
+    Raises OSError when the file of authorities cannot be read.
+    """
 
     def __init__(
         self, config: TelemetryConfig, names: Names, clock: Callable[[], float], environ: Mapping[str, str] = os.environ
     ) -> None:
         assert config.otlp_endpoint is not None
-        who = resource(
-            {
-                "service.name": config.service_name or "lexora",
-                "service.version": __version__,
-                "service.instance.id": str(uuid4()),
-                "telemetry.sdk.name": "lexora",
-                "telemetry.sdk.language": "python",
-                "telemetry.sdk.version": __version__,
-            }
-            | pairs(environ.get(RESOURCE, ""), headers=False)
-            | ({"service.name": config.service_name} if config.service_name else {})
-        )
-        metrics = GenAiMetrics(names, who)
-        collector = Collector(config.otlp_endpoint, pairs(environ.get(HEADERS, ""), headers=True), config.ca_file)
-        self.exporter = Exporter(collector, TraceRequest(who).of, metrics.request, config.metrics_interval)
+        who, where = _resource(config, environ), _destination(config, environ)
+        self._exporters = OTLPSpanExporter(**where), OTLPMetricExporter(**where)
+        spans, metrics = self._exporters
+        self._complaints = Complaints(config.otlp_endpoint, lambda: self.spans.dropped)
         prompts = captured if config.capture_prompts else None
-        tracer = Tracer(self.exporter.add, names, ratio=config.sample_ratio, prompts=prompts, clock=clock)
-        self.recorders: tuple[Recorder, ...] = (tracer, metrics)
-
-    def start(self) -> None:
-        """Begin to export. Raises OSError."""
-        self.exporter.start()
+        most, batch = (MAX_QUEUED_PROMPTS, MAX_BATCH_PROMPTS) if prompts else (MAX_QUEUED, MAX_BATCH)
+        seconds = min(GATHER_SECONDS, config.metrics_interval)
+        self.spans = SpanQueue(spans, self._complaints.over, most=most, batch=batch, seconds=seconds)
+        sampler, ids = ParentBased(TraceIdRatioBased(config.sample_ratio)), SpanIds()
+        self._tracers = TracerProvider(sampler, who, shutdown_on_exit=False, id_generator=ids)
+        self._tracers.add_span_processor(self.spans)
+        reader = PeriodicExportingMetricReader(metrics, config.metrics_interval * 1000)
+        self._meters = MeterProvider([reader], who, AlwaysOffExemplarFilter(), shutdown_on_exit=False)
+        self._complaints.listen()
+        tracer = Tracer(self._tracers.get_tracer("lexora", __version__), ids, names, prompts=prompts, clock=clock)
+        self.recorders: tuple[Recorder, ...] = (tracer, GenAiMetrics(names, self._meters.get_meter("lexora", __version__)))
 
     def close(self) -> None:
         """Export what is left; blocks for some seconds at most."""
-        self.exporter.close()
+        late = Timer(CLOSE_SECONDS, self._hang_up)
+        late.start()
+        self._tracers.shutdown()
+        self._meters.shutdown()
+        late.cancel()
+        self._complaints.close()
+        if self.spans.dropped:
+            _log.warning("telemetry_dropped", spans=self.spans.dropped)
+
+    def _hang_up(self) -> None:
+        """Give up the exports under way, and all that wait behind them."""
+        for exporter in self._exporters:
+            exporter.shutdown()
+
+
+def _resource(config: TelemetryConfig, environ: Mapping[str, str]) -> Resource:
+    """Who speaks."""
+    named = {"service.name": config.service_name} if config.service_name else {}
+    who = {"service.name": "lexora", "service.version": __version__, "service.instance.id": str(uuid4())}
+    return Resource.create(who | pairs(environ.get(RESOURCE, ""), headers=False) | named)
+
+
+def _destination(config: TelemetryConfig, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Where both exporters send, as their arguments."""
+    url = URL(config.otlp_endpoint or "")
+    credentials = None
+    if url.scheme == "https":
+        credentials = grpc.ssl_channel_credentials(Path(config.ca_file).read_bytes() if config.ca_file else None)
+    return {
+        "endpoint": f"{url.scheme}://{target_of(url)}",
+        "insecure": credentials is None,
+        "credentials": credentials,
+        "headers": pairs(environ.get(HEADERS, ""), headers=True),
+    }
+
+
+def target_of(url: URL) -> str:
+    """Host and port, as gRPC names them: without one it would take 443."""
+    return url.raw_authority if url.explicit_port else f"{url.raw_authority}:{url.port}"
