@@ -37,7 +37,7 @@ class TelemetryConfig(Section):
     service_name: Text | None = None  # default: lexora
     sample_ratio: Ratio = 1.0  # of the calls whose client has not decided itself
     capture_prompts: Flag = False
-    metrics_interval: Seconds = 60.0
+    metrics_interval: Seconds | None = 60.0  # None: traces only
 
 
 def apply_standard(environ: Mapping[str, str], tree: Tree) -> None:

@@ -31,12 +31,15 @@ class Names:
 
 
 def telemetry_of(config: TelemetryConfig, names: Names, clock: Callable[[], float]) -> Telemetry | None:
-    """What the section asks for; None without an endpoint."""
+    """What the section asks for; None without an endpoint. Raises OSError for what only shows when it is set in motion."""
     if config.otlp_endpoint is None:
         return None
     from lexora_router.telemetry.otel.telemetry import Telemetry  # noqa: PLC0415 - optional
 
-    return Telemetry(config, names, clock)
+    try:
+        return Telemetry(config, names, clock)
+    except ValueError as error:  # the SDK reads further variables of its own
+        raise OSError(f"a variable of OpenTelemetry (OTEL_...) cannot be used: {error}") from error
 
 
 class SpanCollector:

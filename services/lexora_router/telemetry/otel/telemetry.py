@@ -51,19 +51,21 @@ class Telemetry:
         who, where = _resource(config, environ), _destination(config, environ)
         self._exporters = OTLPSpanExporter(**where), OTLPMetricExporter(**where)
         spans, metrics = self._exporters
+        interval = config.metrics_interval
         self._complaints = Complaints(config.otlp_endpoint, lambda: self.spans.dropped)
         prompts = captured if config.capture_prompts else None
         most, batch = (MAX_QUEUED_PROMPTS, MAX_BATCH_PROMPTS) if prompts else (MAX_QUEUED, MAX_BATCH)
-        seconds = min(GATHER_SECONDS, config.metrics_interval)
+        seconds = min(GATHER_SECONDS, interval or GATHER_SECONDS)
         self.spans = SpanQueue(spans, self._complaints.over, most=most, batch=batch, seconds=seconds)
         sampler, ids = ParentBased(TraceIdRatioBased(config.sample_ratio)), SpanIds()
         self._tracers = TracerProvider(sampler, who, shutdown_on_exit=False, id_generator=ids)
         self._tracers.add_span_processor(self.spans)
-        reader = PeriodicExportingMetricReader(metrics, config.metrics_interval * 1000)
-        self._meters = MeterProvider([reader], who, AlwaysOffExemplarFilter(), shutdown_on_exit=False)
+        readers = [] if interval is None else [PeriodicExportingMetricReader(metrics, interval * 1000)]
+        self._meters = MeterProvider(readers, who, AlwaysOffExemplarFilter(), shutdown_on_exit=False)
         self._complaints.listen()
         tracer = Tracer(self._tracers.get_tracer("lexora", __version__), ids, names, prompts=prompts, clock=clock)
-        self.recorders: tuple[Recorder, ...] = (tracer, GenAiMetrics(names, self._meters.get_meter("lexora", __version__)))
+        meter = self._meters.get_meter("lexora", __version__)
+        self.recorders: tuple[Recorder, ...] = (tracer,) if interval is None else (tracer, GenAiMetrics(names, meter))
 
     def close(self) -> None:
         """Export what is left; blocks for some seconds at most."""

@@ -15,7 +15,7 @@ from tests.unit.router.support import make_call
 from yarl import URL
 
 from lexora_router.config import TelemetryConfig
-from lexora_router.telemetry.export import Names
+from lexora_router.telemetry.export import Names, telemetry_of
 from lexora_router.telemetry.otel import telemetry as module
 from lexora_router.telemetry.otel.telemetry import Telemetry, target_of
 
@@ -54,7 +54,7 @@ def start(lines: list[EventDict]) -> Iterator[Start]:
     """Starts exports, and ends those that the test did not."""
     started: list[Telemetry] = []
 
-    def start(address: str, interval: float = 3600.0) -> Telemetry:
+    def start(address: str, interval: float | None = 3600.0) -> Telemetry:
         config = TelemetryConfig(otlp_endpoint=address, metrics_interval=interval)
         started.append(Telemetry(config, Names(str, dict), time.monotonic, {}))
         return started[-1]
@@ -82,6 +82,22 @@ def test_the_end_sends_what_is_left_and_the_metrics(receiver: Receiver, start: S
     assert [span.attributes["lexora.request_id"] for span in receiver.spans] == [str(number) for number in range(10)]
     ((_, point),) = receiver.points("gen_ai.server.request.duration")
     assert (point.count, telemetry.spans.exported, lines) == (10, 10, [])
+
+
+def test_traces_alone(receiver: Receiver, start: Start) -> None:
+    telemetry = start(receiver.address, None)
+    serve(telemetry, 3)
+    telemetry.close()
+    assert len(receiver.spans) == 3
+    assert len(telemetry.recorders) == 1
+    assert receiver.points("gen_ai.server.request.duration") == []
+
+
+def test_a_variable_that_the_sdk_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+    config = TelemetryConfig(otlp_endpoint="http://127.0.0.1:1")
+    with pytest.raises(OSError, match=r"OTEL_.*'soon'"):
+        telemetry_of(config, Names(str, dict), time.monotonic)
 
 
 def test_metrics_come_again_and_again(receiver: Receiver, start: Start) -> None:
