@@ -308,7 +308,7 @@ class RouterService:
             model="",
             stream=False,
             started=now,
-            user=options.user,
+            user=options.user[:MAX_USER_LENGTH],  # a longer one is refused, and is written down all the same
             priority=options.priority if options.HasField("priority") else None,
             fallback_allowed=options.fallback != common_pb2.FALLBACK_POLICY_NEVER,
             resume_allowed=options.resume != common_pb2.RESUME_POLICY_NEVER,

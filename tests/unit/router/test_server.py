@@ -37,15 +37,17 @@ MESSAGES = [ChatMessage(role=ROLE_USER, text="hello")]
 
 
 class Seen:
-    """A recorder that remembers the statuses of calls that never reached the pipeline."""
+    """A recorder that remembers calls that never reached the pipeline, and their statuses."""
 
     def __init__(self) -> None:
+        self.calls: list[Call] = []
         self.statuses: list[int] = []
 
     def begin(self, call: Call) -> None:
         assert not self.statuses or call.id
 
     def end(self, call: Call, status: int, error: BaseException | None) -> None:
+        self.calls.append(call)
         self.statuses.append(status)
 
 
@@ -145,6 +147,8 @@ async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     await made.generate(openai(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), FakeContext())
     assert pipeline.calls[0].user == "u" * 256
+    await refused(openai(user="v" * 5000))  # in the options it is refused, and is written down with the same bound
+    assert SEEN.calls[-1].user == "v" * 256
 
 
 @pytest.mark.parametrize(
