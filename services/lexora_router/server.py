@@ -218,7 +218,8 @@ class RouterService:
     ) -> _Answer:
         """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError.
 
-        `limited` is a request that counts against its user's limit, also when it never becomes a call.
+        `limited` is a request that counts, also against its user's limit, even when it never becomes a call; questions about
+        the router do not.
         """
         call = self._call(options, context)
         task = asyncio.current_task()
@@ -270,15 +271,14 @@ class RouterService:
                 task.cancel()
 
     def _status(self, call: Call, error: RouterError, limited: Request | None, max_body: int) -> status_pb2.Status:
-        if not call.receipt.finished_at:
+        if limited is not None and not call.receipt.finished_at:
             error = self._end_unseen(call, error, limited)
         return status_of(error, self._receipt(call), max_body=max_body, trace_id=trace_id_of(call.trace))
 
-    def _end_unseen(self, call: Call, error: RouterError, limited: Request | None) -> RouterError:
+    def _end_unseen(self, call: Call, error: RouterError, request: Request) -> RouterError:
         """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
-        if limited is not None:
-            call.user = call.user or user_of(limited)[:MAX_USER_LENGTH]
-            error = self._metered(call, error)
+        call.user = call.user or user_of(request)[:MAX_USER_LENGTH]
+        error = self._metered(call, error)
         call.receipt.finished_at = self._clock()
         for recorder in self._recorders:
             recorder.begin(call)

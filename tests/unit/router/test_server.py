@@ -11,14 +11,18 @@ from tests.support.clock import jumping, now
 from tests.support.links import settle
 from tests.unit.router.support import CHAT, HEAD, Scripted, Step
 
+from lexora.v1.calls_pb2 import RecentCallsRequest
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions, Receipt, UpstreamError
 from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.embed_pb2 import EmbedRequest
+from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.models_pb2 import ClassifyRequest
 from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.reload_pb2 import ReloadRequest
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
+from lexora_router.explain import Explainer
 from lexora_router.handler import BucketState, Call, Choice, Frames, Head, RateLimitState, Reply, Usage
 from lexora_router.handler import Receipt as Known
 from lexora_router.messages import receipt_message
@@ -415,6 +419,20 @@ async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
         await made.generate(openai(), FakeContext())
     assert SEEN.statuses == [400, 404, 503]
     assert not pipeline.calls
+
+
+async def test_a_question_that_fails_is_no_failed_call() -> None:
+    SEEN.statuses.clear()
+    made, _ = service()
+    made.explainer = cast("Explainer", object())
+    for question in (
+        made.explain(ExplainRequest(openai=OpenAiCall(path=CHAT, body=b"{")), FakeContext()),
+        made.recent_calls(RecentCallsRequest(limit=-1), FakeContext()),
+        made.reload(ReloadRequest(), FakeContext()),
+    ):
+        with pytest.raises(StatusError):
+            await question
+    assert SEEN.statuses == []
 
 
 # -- the end
