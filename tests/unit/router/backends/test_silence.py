@@ -105,3 +105,19 @@ async def test_clients_that_do_not_wait_for_long_hide_no_silence(tokens: bool) -
             break
     assert hung.condition.available(now()) is tokens
     talk.close()
+
+
+@jumping
+async def test_streams_that_have_begun_do_not_wait_for_a_first_token() -> None:
+    pool = make_pool(*(FakeEndpoint(address=f"http://e:{i}") for i in range(2)), ejection=EjectionRules(max_silence=30.0))
+    leases = [await pool.admit(make_call()) for _ in range(6)]
+    for lease in leases:
+        await lease.next()
+        lease.answered()
+    for _ in range(31):
+        await asyncio.sleep(1)
+        pool.judge()
+    assert all(endpoint.condition.available(now()) for endpoint in pool.endpoints)
+    for lease in leases:
+        lease.ended(Outcome.NEUTRAL)
+        lease.close()
