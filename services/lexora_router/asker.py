@@ -15,9 +15,7 @@ _decode = msgspec.json.Decoder(_Named).decode
 
 
 def user_of(request: Request) -> str:
-    """The user that a request names in its options, else in its JSON, whatever else is wrong there; empty if unreadable."""
-    if request.options.user:
-        return request.options.user
+    """The user that a request's JSON names, whatever else is wrong there; empty if unreadable."""
     try:
         return _decode(_json_of(request)).user or ""
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
