@@ -20,8 +20,8 @@ from lexora_router.policy.picker import pick
 LOOK_SECONDS = 0.05
 # How far the fair shares may lag behind what running calls generate: to look at them all for each slot would cost more.
 CHARGE_SECONDS = 0.01
-# Of longer queues places are estimated: to find one takes 8 us for each call that waits.
-MAX_TRIED_OUT = 1000
+# Of longer queues places are estimated: to find one takes 8 us for each call that waits, and all others wait meanwhile.
+MAX_TRIED_OUT = 100
 
 
 @dataclass(frozen=True, slots=True)
