@@ -30,6 +30,7 @@ class MetricsServer:
         self._server = _Server(
             uvicorn.Config(
                 Starlette(routes=[Route("/metrics", scrape)]),
+                http="h11",  # bounds the head of a request; the faster parser keeps whatever comes
                 lifespan="off",
                 log_config=None,
                 access_log=False,

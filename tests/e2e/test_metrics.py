@@ -50,6 +50,14 @@ def test_the_event_loop_is_watched(gateway: Gateway, http: httpx.Client) -> None
     assert re.search(r'^lexora_build_info\{python="3\.\d+\.\d+",version="[\d.]+"\} 1\.0$', text, re.M)
 
 
+def _takes(url: str, headers: dict[str, str]) -> bool:
+    """Whether a request is answered as asked; one that is cut off while it is sent is not."""
+    try:
+        return httpx.get(url, headers=headers, verify=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 @pytest.mark.parametrize("on", [True, False])
 def test_a_router_alone_has_metrics_on_a_port_of_its_own(on: bool, sim: Simulator, tmp_path: Path) -> None:
     config = base_config(main={"url": sim.url})
@@ -66,6 +74,7 @@ def test_a_router_alone_has_metrics_on_a_port_of_its_own(on: bool, sim: Simulato
         assert answer.headers["content-type"].startswith("text/plain; version=")
         assert "lexora_active_requests 0.0" in answer.text
         assert httpx.get(found.group(1).removesuffix("metrics"), verify=False).status_code == 404
+        assert not _takes(found.group(1), {"x": "y" * 4_000_000}), "the head of a request has a bound"
         assert router.stop() == 0
 
 
