@@ -15,6 +15,8 @@ from lexora_router.backends.transport import Transport, TransportError
 from lexora_router.policy.concurrency import EngineLoad
 
 MAX_METRICS_BYTES = 4 * 1024 * 1024
+# More requests than that nobody has; the contract tells them in 32 bits.
+MAX_REQUESTS = 1e9
 
 # https://docs.vllm.ai/en/latest/usage/metrics.html; the cache's name changed with the engine's second version.
 _WAITING = b"vllm:num_requests_waiting"
@@ -85,7 +87,8 @@ def parse(text: bytes, at: float) -> EngineLoad | None:
     if not waiting:
         return None
     cache = [value for name in _CACHE for value in _values(text, name)]
-    return EngineLoad(sum(waiting), max(cache, default=0.0), at, running=sum(_values(text, _RUNNING)))
+    running = min(sum(_values(text, _RUNNING)), MAX_REQUESTS)
+    return EngineLoad(min(sum(waiting), MAX_REQUESTS), max(cache, default=0.0), at, running)
 
 
 def _values(text: bytes, name: bytes) -> Iterator[float]:

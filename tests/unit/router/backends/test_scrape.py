@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.support.raw_server import Do, RawServer, closed_port, reply
 from tests.unit.router.backends.engine import make_backend
 
+from lexora.v1.models_pb2 import EndpointHealth
 from lexora_router.backends.auto_limit import AutoLimit
 from lexora_router.backends.backend import Backend
 from lexora_router.backends.scrape import MAX_METRICS_BYTES, Scraper, parse
@@ -45,6 +46,12 @@ def test_requests_are_summed_over_engines_and_the_fullest_cache_counts() -> None
 def test_the_older_name_of_the_cache_is_known() -> None:
     text = EXPOSITION.replace(b"vllm:kv_cache", b"vllm:gpu_cache")
     assert parse(text, 0.0) == parse(EXPOSITION, 0.0)
+
+
+def test_what_no_engine_can_have_fits_the_contract_all_the_same() -> None:
+    load = parse(b"vllm:num_requests_waiting 1e300\nvllm:num_requests_waiting 1e300\nvllm:num_requests_running 1e12\n", 0.0)
+    assert load is not None
+    EndpointHealth(waiting=int(load.waiting), running=int(load.running))
 
 
 async def test_the_simulator_s_exposition_is_understood() -> None:
