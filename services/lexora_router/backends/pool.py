@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from math import inf
 
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.lease import Slot, SlotLease, Waiting
@@ -53,11 +54,13 @@ class _Returning:
         """Endpoints that may take it, of one worth: while it rests, only those that are the best it could wait for."""
         untried = [endpoint for endpoint in usable if endpoint.address not in self.tried]
         sound = [endpoint for endpoint in untried if endpoint.condition.sound(now)]
-        for rank in (sound, untried, usable):
+        rests = now < self.rested_at
+        for rank in (sound, untried):
             free = _with_slot(rank)
-            if free or (rank and now < self.rested_at):
+            if free or (rank and rests):
                 return free
-        return []
+        # One that asked for patience keeps it, though all others have gone meanwhile; one that asked for ever is a last resort.
+        return [] if rests and self.rested_at < inf else _with_slot(usable)
 
 
 def _with_slot(endpoints: list[HttpEndpoint]) -> list[HttpEndpoint]:

@@ -84,9 +84,8 @@ class Retry:
         saved = retries == 0 and lease.has_sound()
         if not self._budgets[target.backend].withdraw(self._clock(), overdraw=saved):
             return False
-        if untried:
-            lease.rest(wait)
-        elif wait:
+        lease.rest(wait if untried else 0.0)
+        if wait and not untried:
             lease.pause()
             await asyncio.sleep(wait)
         return True

@@ -221,3 +221,20 @@ async def test_where_no_endpoint_is_available_an_untried_one_is_still_worth_an_a
     await lease.next()
     assert not lease.has_untried()
     lease.close()
+
+
+@jumping
+async def test_an_endpoint_that_asked_for_patience_gets_it_though_the_other_has_gone_meanwhile() -> None:
+    pool, lease = await failed_at_a()
+    work = Work(pool)
+    await work.add("at-b", 40.0)
+    lease.ended(Outcome.BUSY)
+    lease.rest(20.0)
+    waiting = asyncio.create_task(lease.next())
+    await asyncio.sleep(1.0)
+    pool.endpoints[1].condition.found(healthy=False, reason="gone", now=now())
+    pool.dispatch()
+    assert (await waiting).address == "http://a:1"
+    assert now() - 1000.0 >= 20.0
+    lease.close()
+    await work.done()
