@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lexora_gateway.asgi import Headers
 
 _MAX_USER = 256
+_MAX_TOLD = 400
 _SECONDS = 5.0
 
 
@@ -34,8 +35,10 @@ async def counted(router: RouterPort, failure: Failure, request_id: str, headers
     `body` is what was read of the request. A call without an input is one that the router refuses, and counts.
     """
     options = CallOptions(request_id=request_id, user=_user_in(body))
+    context = context_of(headers, _SECONDS)
+    context.metadata += (("x-lexora-refused", _told(failure)),)
     try:
-        await router.generate(GenerateRequest(options=options), context_of(headers, _SECONDS))
+        await router.generate(GenerateRequest(options=options), context)
     except RouterStatusError as error:
         details = details_of(error.status)
         if details.reason == "RATE_LIMITED":
@@ -47,6 +50,12 @@ async def counted(router: RouterPort, failure: Failure, request_id: str, headers
         if details.receipt is not None:
             failure.headers += receipt_headers(details.receipt)
     return failure
+
+
+def _told(failure: Failure) -> str:
+    """What the client was told, as far as a header can hold it: the router writes it into its log."""
+    text = f"The facade answered {failure.status}: {failure.message}"[:_MAX_TOLD]
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
 
 
 def _user_in(body: bytes) -> str:

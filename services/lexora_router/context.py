@@ -1,10 +1,13 @@
 """What surrounds a call, and what of it the router reads."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import NoReturn, Protocol
+
+from lexora_router.errors import InvalidRequest
 
 # Longer ones would only make the engine refuse the head of its request.
 MAX_TRACE_LENGTH = 2048
+MAX_TOLD_LENGTH = 400
 # What fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest.
 DEFAULT_ERROR_BYTES = 3072
 
@@ -30,6 +33,17 @@ def error_bytes(context: Context) -> int:
         if name == "x-lexora-error-bytes" and value.isdigit():
             return min(int(value), 1024 * 1024)
     return DEFAULT_ERROR_BYTES
+
+
+def refuse_empty(context: Context) -> Callable[[object], NoReturn]:
+    """Who serves a call that asks nothing. Our own facade makes one of each request that it refuses itself, and says why."""
+
+    def refuse(_: object) -> NoReturn:
+        told = next((value for name, value in context.metadata if name == "x-lexora-refused"), "")
+        words = told[:MAX_TOLD_LENGTH] if told.isprintable() else ""
+        raise InvalidRequest(words or "One of chat, completion and openai must be set.", "input")
+
+    return refuse
 
 
 def _is_trace(name: str, value: str) -> bool:

@@ -6,6 +6,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -24,7 +25,7 @@ from lexora.v1 import (
 )
 from lexora_router.asker import Request, user_of
 from lexora_router.classification import Classifier, classify
-from lexora_router.context import Context, error_bytes, trace_of
+from lexora_router.context import Context, error_bytes, refuse_empty, trace_of
 from lexora_router.errors import (
     DeadlineExceeded,
     Draining,
@@ -109,7 +110,8 @@ class RouterService:
     async def generate(self, request: router_pb2.GenerateRequest, context: Context) -> router_pb2.GenerateResponse:
         """One request, one whole answer."""
         kind = request.WhichOneof("input")
-        return await self._guarded(request.options, context, lambda call: self._generate(kind, request, call), limited=request)
+        serve = partial(self._generate, kind, request) if kind else refuse_empty(context)
+        return await self._guarded(request.options, context, serve, limited=request)
 
     async def _generate(self, kind: str | None, request: router_pb2.GenerateRequest, call: Call) -> router_pb2.GenerateResponse:
         await self._fill(kind, request, call, stream=False)

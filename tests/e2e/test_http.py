@@ -314,3 +314,11 @@ def test_health_follows_the_engines(engines: list[ScriptedEngine], tmp_path: Pat
             engines[0].pages["/health"] = reply(b"{}")
             wire.wait_until(lambda: health() == degraded, "degraded again")
             assert http.get("/health").json()["version"]
+
+
+def test_what_the_facade_refuses_is_in_the_log_as_the_client_was_told(gateway: Gateway, http: httpx.Client) -> None:
+    headers = {"content-type": "text/plain", "x-request-id": "refused-by-the-facade"}
+    answer = http.post("/v1/chat/completions", content=b"{}", headers=headers)
+    assert answer.status_code == 400
+    line = gateway.wait_for(r".*refused-by-the-facade.*").group(0)
+    assert f"The facade answered 400: {answer.json()['error']['message']}" in line.replace("\\'", "'")

@@ -55,6 +55,7 @@ class ScriptedRouter:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any, CallContext]] = []
         self.counted: list[GenerateRequest] = []  # without an input: what the facade refused by itself
+        self.told = ""  # why, in the words of the last of them
         self.refusal = failure(3, "One of chat, completion and openai must be set.", ErrorInfo(reason="INVALID_REQUEST"))
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
@@ -71,6 +72,7 @@ class ScriptedRouter:
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
         if request.WhichOneof("input") is None:
             self.counted.append(request)
+            self.told = dict(context.metadata)["x-lexora-refused"]
             raise self.refusal
         self.asked.append(("generate", request, context))
         result = await self._watched(self.generates(self))

@@ -48,6 +48,9 @@ async def test_a_refused_request_is_counted(path: str, body: bytes, headers: dic
     assert rates(response) == RATES
     [counted] = router.counted
     assert (counted.options.request_id, counted.options.user) == ("id-1", user)
+    assert router.told.startswith(f"The facade answered {status}: ")
+    assert router.told.isascii()
+    assert len(router.told) <= 400
     assert router.asked == []
 
 
