@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from lexora.v1.calls_pb2 import RecentCallsRequest
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import Scope
 
-    from lexora_gateway.router_port import RouterPort
+    from lexora_gateway.router_port import CallContext, RouterPort
 
 FILES = Path(__file__).parent / "static"
 # Everything comes from here and nothing is inline: a name of a model that is a script stays a name.
@@ -36,8 +37,10 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-# The page asks every two seconds; an older answer is of no use to it.
+# The page asks every two seconds; a later answer is of no use to it.
 _STATE_TIMEOUT = 5.0
+# Many people may look at once: the state takes some milliseconds of the event loop, and is made no more often than this.
+_FRESH_SECONDS = 1.0
 
 
 class Page:
@@ -45,6 +48,8 @@ class Page:
 
     def __init__(self, router: RouterPort) -> None:
         self._router = router
+        self._state = b""
+        self._stale_at = 0.0
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes; none of them is part of the API, so the OpenAPI document leaves them out."""
@@ -58,7 +63,13 @@ class Page:
 
     async def state(self, request: Request) -> Response:
         """Everything that changes, in one document: health, statistics, models and recent calls."""
-        context = context_of(headers_of(request.scope), _STATE_TIMEOUT)
+        now = asyncio.get_running_loop().time()
+        if now >= self._stale_at:
+            self._state = await self._fresh(context_of(headers_of(request.scope), _STATE_TIMEOUT))
+            self._stale_at = now + _FRESH_SECONDS
+        return Response(self._state, media_type="application/json", headers=_HEADERS)
+
+    async def _fresh(self, context: CallContext) -> bytes:
         router = self._router
         health, stats, models, recent = await asyncio.gather(
             router.health(HealthRequest(), context),
@@ -72,7 +83,7 @@ class Page:
             "models": capabilities(models)["models"],
             "calls": as_json(recent)["calls"],
         }
-        return JSONResponse(state, headers=_HEADERS)
+        return msgspec.json.encode(state)
 
 
 class _Files(StaticFiles):

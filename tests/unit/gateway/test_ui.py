@@ -94,3 +94,12 @@ async def test_a_router_that_is_away_is_told() -> None:
         answer = await http.get("/ui/state")
     assert answer.status_code == 503
     assert answer.json()["error"]["message"] == "away"
+
+
+async def test_many_who_look_at_once_cost_no_more_than_one() -> None:
+    router = ScriptedRouter()
+    router.counters = GetStatsResponse(total_requests=1)
+    async with client(make_app(router)) as http:
+        states = [(await http.get("/ui/state")).json()["stats"]["total_requests"] for _ in range(20)]
+    assert states == [1] * 20
+    assert [name for name, *_ in router.asked].count("get_stats") <= 2  # a second may have passed
