@@ -156,10 +156,8 @@ class ModelRoutes:
             length = entry.max_model_len or (upstream.max_model_len if upstream else None) or 0
             models.append(RoutableModel(entry.name, backend, entry, length, own))
         if self._takes_listed(backend):
-            names = {model.id for model in models}
-            models += [
-                RoutableModel(m.id, backend, None, m.max_model_len or 0, m.entry) for m in listed.values() if m.id not in names
-            ]
+            others = (m for m in listed.values() if m.id not in self._configured)  # those go to where they are configured
+            models += [RoutableModel(m.id, backend, None, m.max_model_len or 0, m.entry) for m in others]
         return models
 
     def _route(self, backend: Backend, model: str) -> tuple[Target, ...]:

@@ -174,6 +174,15 @@ async def test_the_list_has_exactly_what_can_be_asked() -> None:
     assert all(found.find(model.id) for model in models)
 
 
+async def test_a_model_is_told_of_where_its_calls_go_though_an_earlier_backend_lists_it() -> None:
+    models = [{"name": "m", "capabilities": ["embedding"]}]
+    found, _ = routes({"backends": {"a": {}, "b": {"models": models}}}, a=["m"], b=["m"])
+    (model,) = await found.models()
+    assert model.configured is not None
+    assert (model.backend.name, model.configured.capabilities) == ("b", ("embedding",))
+    assert where(found, "m") == ("b", "m")
+
+
 async def test_the_list_of_a_strict_router_has_configured_models_only() -> None:
     found, _ = routes(two(strict_models=True), a=["a-extra"], b=["b1"])
     assert [model.id for model in await found.models()] == ["a1", "both", "b1"]
