@@ -1,6 +1,7 @@
 """Turns pydantic's findings into messages for people, with hints and without the values."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lexora_router.config.check import Fault
@@ -30,6 +31,8 @@ def explain(fault: Mapping[str, Any], data: Mapping[str, Any]) -> list[Fault]:
         path = path[:-1]
     if fault["type"] == "default_factory_not_called":  # a default that waits for a key which is reported itself
         return []
+    if fault["type"] == "too_short" and fault["ctx"]["actual_length"] < len(_listed(data, path)):
+        return []  # its entries are wrong, which is reported itself
     if fault["type"] == CROSS_CHECK:
         return [((*path, *below), message) for below, message in fault["ctx"]["faults"]]
     return [(path, _message(fault, path, data))]
@@ -43,7 +46,11 @@ def _message(fault: Mapping[str, Any], path: Path, data: Mapping[str, Any]) -> s
         return _choices(at(path), _value(data, path))
     if kind == "value_error":
         return str(fault["ctx"]["error"])
-    return _MESSAGES.get(kind) or str(fault["msg"]).replace("Input should", "must")
+    if kind == "too_short":
+        return "must not be empty"
+    if kind == "too_long":
+        return f"must have at most {fault['ctx']['max_length']:,} entries"
+    return _MESSAGES.get(kind) or re.sub(r"^\w+ should", "must", str(fault["msg"]))
 
 
 def _hint_for_key(path: Path) -> str:
@@ -63,8 +70,15 @@ def _choices(form: Shape | None, value: object) -> str:
     return f"must be one of {', '.join(choices)}" + (near and f", did you mean {near}?")
 
 
+def _listed(data: Any, path: Path) -> Sequence[object]:
+    found = _value(data, path)
+    return found if isinstance(found, list) else [found]
+
+
 def _value(data: Any, path: Path) -> object:
     for key in path:
+        if isinstance(key, int) and isinstance(data, str):
+            return data  # one text that stands for a list
         try:
             data = data[key]
         except (KeyError, IndexError, TypeError):

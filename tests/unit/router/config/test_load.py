@@ -468,6 +468,21 @@ def test_a_classifier_that_is_off_may_lack_anything() -> None:
     assert loaded("routing: {classifier: {type: [rules, embedding, llm]}}").warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ("rulez", "type[0]: must be one of rules, embedding, llm, did you mean rules?"),
+        ("[]", "type: must not be empty"),
+        ("[llm, llm, llm, llm]", "type: must have at most 3 entries"),
+    ],
+)
+def test_what_is_wrong_with_the_types_is_said_once_and_in_our_words(kinds: str, message: str) -> None:
+    found = problems(f"routing: {{default_model_for_unknown_task: a, classifier: {{model: a, type: {kinds}}}}}")
+    assert f"c.yaml:1: routing.classifier.{message}" in found
+    assert not any("should" in problem for problem in found)
+    assert len([problem for problem in found if "twice" not in problem]) == 1
+
+
 def test_a_type_may_be_one_word_in_the_file_and_is_a_list_in_the_environment() -> None:
     text = "routing: {classifier: {type: rules, rules: [{capability: c, words: w, patterns: p}]}}"
     classifier = loaded(text).config.routing.classifier
