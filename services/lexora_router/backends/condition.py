@@ -37,6 +37,7 @@ class Condition:
         self._back = False  # since the last ejection it was gone, and came again
         self._failed_probes = 0  # one after the other
         self.healthy: bool | None = None
+        self.logged: bool | None = None  # what the log has of it; a call may have found out before the probe
         self.reason = ""
         self.in_flight = 0
         self.heard_at = 0.0  # when something came from it last

@@ -39,7 +39,6 @@ class Prober:
         self._changed = changed
         self._clock = clock
         self._first = asyncio.Event()
-        self._told: dict[HttpEndpoint, bool] = {}  # what the log has, which a call may have found out before the probe
         self._note_first()
 
     async def first_round(self) -> None:
@@ -81,12 +80,16 @@ class Prober:
             reason = f"the probe failed: {error}"
             refused = isinstance(error.__cause__ or error, ConnectionRefusedError)
         # Nobody listens: no call could connect either. All else may pass, such as a probe that a busy engine answers late.
-        endpoint.condition.probed(reason, self._clock(), sure=refused)
-        healthy = endpoint.condition.healthy is True
-        if healthy is not self._told.get(endpoint):
-            self._told[endpoint] = healthy
-            log = _log.info if healthy else _log.warning
-            log("endpoint_" + ("up" if healthy else "down"), backend=endpoint.backend, endpoint=endpoint.address, reason=reason)
+        condition = endpoint.condition
+        condition.probed(reason, self._clock(), sure=refused)
+        healthy = condition.healthy is True
+        if healthy is not condition.logged:
+            condition.logged = healthy
+            where = {"backend": endpoint.backend, "endpoint": endpoint.address}
+            if healthy:
+                _log.info("endpoint_up", **where)
+            else:
+                _log.warning("endpoint_down", **where, reason=reason)
         self._changed()
 
 

@@ -90,8 +90,19 @@ async def test_going_and_coming_back() -> None:
             async with watching(watch):
                 await watch.probes(len(answers))
         assert seen[: len(answers)] == [True] * 6 + [False, True], "out after three in a row, back after one"
-        told = [(line["event"], line["reason"]) for line in logs]
-        assert told == [("endpoint_up", ""), ("endpoint_down", "the probe was answered 503"), ("endpoint_up", "")]
+        told = [(line["event"], line.get("reason")) for line in logs]
+        assert told == [("endpoint_up", None), ("endpoint_down", "the probe was answered 503"), ("endpoint_up", None)]
+
+
+async def test_another_prober_of_the_same_endpoints_says_only_what_has_changed() -> None:
+    async with RawServer([OK], [OK], [BUSY], [BUSY], [BUSY]) as server:
+        backend = make_backend(server.url)
+        with structlog.testing.capture_logs() as logs:
+            for probes in (1, 4):  # as before and after a reload
+                watch = Watch(backend)
+                async with watching(watch):
+                    await watch.probes(probes)
+        assert [line["event"] for line in logs] == ["endpoint_up", "endpoint_down"]
 
 
 async def test_a_doubtful_endpoint_is_asked_again_soon() -> None:
