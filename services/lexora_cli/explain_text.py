@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation
+from lexora_cli.columns import columns
 from lexora_cli.plain_message import word
 from lexora_cli.screen import harmless
 
@@ -39,22 +40,16 @@ def _title(target: TargetExplanation, kind: str) -> Text:
 
 
 def _endpoints(target: TargetExplanation) -> Iterator[Text]:
-    """A table that is not cut to the terminal's width, for addresses are there to be copied."""
-    rows = [_HEAD, *(_cells(each, first=each is target.endpoints[0]) for each in target.endpoints)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    for row in rows:
-        line = Text("  ")
-        for cell, width in zip(row, widths, strict=True):
-            line.append(cell.ljust(width), _colour(cell)).append("  ")
-        line.rstrip()
-        yield line
+    rows = (_cells(each, first=each is target.endpoints[0]) for each in target.endpoints)
+    return (Text("  ").append(line) for line in columns(_HEAD, rows, style=""))
 
 
-def _cells(endpoint: EndpointExplanation, *, first: bool) -> tuple[str, ...]:
+def _cells(endpoint: EndpointExplanation, *, first: bool) -> tuple[str | Text, ...]:
     slow = f"comes back slowly, with {endpoint.weight:.0%} of its share" if endpoint.weight < 1 else ""
+    chance = "no" if not endpoint.eligible else "likely" if first else "maybe"
     return (
         harmless(endpoint.address),
-        "no" if not endpoint.eligible else "likely" if first else "maybe",
+        Text(chance, _colour(chance)),
         f"{endpoint.in_flight}/{endpoint.limit}" if endpoint.HasField("limit") else str(endpoint.in_flight),
         f"{endpoint.score:.3g}" if endpoint.HasField("score") else "-",
         word(_BREAKER, endpoint.breaker),

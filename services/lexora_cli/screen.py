@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from collections.abc import Iterable
 
-MAX_TABLE_WIDTH = 1000
+    from rich.console import Console
+    from rich.text import Text
+
 # Control characters but for tab and newline; an engine's text must not move the cursor or set the window's title.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -33,9 +34,10 @@ def plain(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def show(table: "Table") -> None:
-    """A table to stdout, as wide as it is: nothing is cut."""
-    out().print(table, width=MAX_TABLE_WIDTH)
+def show(lines: "Iterable[Text]") -> None:
+    """Lines to stdout, as long as they are."""
+    for line in lines:
+        out().print(line)
 
 
 def harmless(text: str) -> str:

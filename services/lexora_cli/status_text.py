@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from google.protobuf.descriptor import FieldDescriptor
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from lexora.v1.models_pb2 import EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import Distribution, GetStatsResponse
+from lexora_cli.columns import columns
 from lexora_cli.plain_message import word
 from lexora_cli.reload_text import summary
 from lexora_cli.screen import harmless
@@ -37,38 +36,42 @@ def headline(health: HealthResponse) -> Text:
     return Text.assemble(state, f", version {harmless(health.version)}, up {_age(health.uptime_seconds)}")
 
 
-def endpoints(health: HealthResponse) -> Table:
+def endpoints(health: HealthResponse) -> list[Text]:
     """Every endpoint with its state; the calls that wait for a backend stand beside its first endpoint."""
-    columns = ("backend", "endpoint", "status", "in flight", "limit", "waiting", "breaker", "reason")
-    table = Table(*columns, box=None, pad_edge=False)
+    head = ("backend", "endpoint", "status", "in flight", "limit", "waiting", "breaker", "reason")
+    return columns(head, _endpoints(health))
+
+
+def _endpoints(health: HealthResponse) -> Iterator[tuple[str | Text, ...]]:
     for name, backend in sorted(health.backends.items()):
         for place, endpoint in enumerate(backend.endpoints):
             waiting = str(backend.waiting) if place == 0 else ""
-            table.add_row(escape(harmless(name)), *_endpoint(endpoint, waiting))
-    return table
+            yield (harmless(name), *_endpoint(endpoint, waiting))
 
 
 def _endpoint(endpoint: EndpointHealth, waiting: str) -> Iterator[str | Text]:
     fields = EndpointHealth.DESCRIPTOR.fields_by_name
-    yield escape(harmless(endpoint.address))
+    yield harmless(endpoint.address)
     yield coloured(fields["status"], endpoint.status)
     yield str(endpoint.in_flight)
     yield str(endpoint.limit) if endpoint.HasField("limit") else "-"
     yield waiting
     yield coloured(fields["breaker"], endpoint.breaker)
-    yield escape(harmless(endpoint.reason))
+    yield harmless(endpoint.reason)
 
 
-def latencies(stats: GetStatsResponse) -> Table:
+def latencies(stats: GetStatsResponse) -> list[Text]:
     """Percentiles of the last minute, of the last five, and since the start; what was never measured is left out."""
-    table = Table("time", "within", "count", "p50", "p90", "p99", box=None, pad_edge=False)
+    return columns(("time", "within", "count", "p50", "p90", "p99"), _latencies(stats))
+
+
+def _latencies(stats: GetStatsResponse) -> Iterator[tuple[str, ...]]:
     windows = (("1 min", stats.last_minute), ("5 min", stats.last_five_minutes), ("start", stats.since_start))
     for field, title in LATENCIES.items():
         if getattr(stats.since_start, field).count:
             for named, (within, told) in zip((title, "", ""), windows, strict=True):
                 found: Distribution = getattr(told, field)
-                table.add_row(named, within, f"{found.count:,}", *map(duration, (found.p50, found.p90, found.p99)))
-    return table
+                yield (named, within, f"{found.count:,}", *map(duration, (found.p50, found.p90, found.p99)))
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
-from lexora_cli.screen import fail, out, plain
+from lexora_cli.screen import fail, plain, show
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Model or alias; the default model if left out.")]
 User = Annotated[str, typer.Option("--user", "-u", metavar="NAME", help="Who would ask; anonymous if left out.")]
@@ -63,8 +63,7 @@ def explain(
     if as_json:
         plain(json.dumps(as_data(answer), indent=2, ensure_ascii=False))
     else:
-        for part in explained(answer):
-            out().print(part)
+        show(explained(answer))
     raise typer.Exit(1 if answer.verdict == "reject" else 0)
 
 

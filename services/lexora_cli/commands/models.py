@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING
 
 from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
-from lexora_cli.screen import fail, harmless, out, plain
+from lexora_cli.screen import fail, harmless, plain, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from collections.abc import Iterator
+
+    from rich.text import Text
 
     from lexora.v1.models_pb2 import ListModelsResponse
 
@@ -34,26 +36,21 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     elif not listed.models:
         plain("No models: none is configured, and no backend has listed any.")
     else:
-        out().print(_table(listed))
+        show(_lines(listed))
 
 
-def _table(listed: "ListModelsResponse") -> "Table":
-    from rich.table import Table
+def _lines(listed: "ListModelsResponse") -> "list[Text]":
+    from lexora_cli.columns import columns
 
+    return columns(("model", "backend", "type", "status", "context", "capabilities"), _rows(listed))
+
+
+def _rows(listed: "ListModelsResponse") -> "Iterator[tuple[str | Text, ...]]":
     from lexora_cli.status_text import coloured
 
-    table = Table("model", "backend", "type", "status", "context", "capabilities", box=None, pad_edge=False)
     for model in listed.models:
         name = f"{model.id} -> {model.alias_of}" if model.alias_of else model.id
-        context = f"{model.max_model_len:,}" if model.max_model_len else "-"
         status = coloured(model.DESCRIPTOR.fields_by_name["status"], model.status)
-        table.add_row(
-            *map(_text, (name, model.backend, model.backend_type)), status, context, _text(", ".join(model.capabilities))
-        )
-    return table
-
-
-def _text(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(harmless(text))
+        context = f"{model.max_model_len:,}" if model.max_model_len else "-"
+        names = map(harmless, (name, model.backend, model.backend_type))
+        yield (*names, status, context, harmless(", ".join(model.capabilities)))

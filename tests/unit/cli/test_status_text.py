@@ -1,8 +1,5 @@
-import io
-
 import pytest
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from lexora.v1.models_pb2 import (
     BACKEND_STATUS_HEALTHY,
@@ -17,11 +14,9 @@ from lexora.v1.stats_pb2 import Distribution, GetStatsResponse, Latencies
 from lexora_cli.status_text import counters, endpoints, headline, latencies
 
 
-def shown(table: Table) -> list[str]:
-    """The lines of a table, blanks run together."""
-    screen = io.StringIO()
-    Console(file=screen, width=120).print(table)
-    return [" ".join(line.split()) for line in screen.getvalue().splitlines()]
+def shown(lines: list[Text]) -> list[str]:
+    """The lines, blanks run together."""
+    return [" ".join(line.plain.split()) for line in lines]
 
 
 @pytest.mark.parametrize(("seconds", "age"), [(0.4, "0 s"), (75, "1 min 15 s"), (3700, "1 h 1 min"), (180_000, "2 d 2 h")])
