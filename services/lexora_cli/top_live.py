@@ -24,13 +24,13 @@ def look(client: RouterClient) -> Seen:
 
 
 def watch(client: RouterClient, seen: Seen, router: str, interval: float, console: "Console") -> None:
-    """Draw every `interval` seconds until a key or Ctrl+C says to leave; a router that is away is waited for."""
+    """Draw every `interval` seconds until a key or Ctrl-C says to leave; a router that is away is waited for."""
     from rich.live import Live  # noqa: PLC0415 - start-up time
 
     trouble = ""
     with _keys(), Live(console=console, screen=True, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
         while True:
-            live.update(picture(seen, router, trouble=trouble, height=console.height), refresh=True)
+            live.update(picture(seen, router, trouble=trouble, width=console.width, height=console.height), refresh=True)
             if _pressed(interval) in LEAVE:
                 return
             try:

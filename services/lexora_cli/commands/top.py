@@ -12,7 +12,7 @@ Once = Annotated[bool, typer.Option("--once", help="Print one picture and leave;
 
 
 def top(router: Router = DEFAULT_ROUTER, interval: Interval = 1.0, once: Once = False) -> None:
-    """Watch a router live: rates, latencies, endpoints, models and the last calls. q or Ctrl+C leaves.
+    """Watch a router live: rates, latencies, endpoints, models and the last calls. q or Ctrl-C leaves.
 
     Exit code 1 when the router does not answer at the start; later it is waited for.
 
@@ -23,7 +23,7 @@ def top(router: Router = DEFAULT_ROUTER, interval: Interval = 1.0, once: Once = 
       lexora top --once | less
     """
     from lexora_cli.client import RouterClient, RouterFailure
-    from lexora_cli.screen import out
+    from lexora_cli.screen import out, show
     from lexora_cli.top_live import look, watch
     from lexora_cli.top_screen import picture
 
@@ -34,6 +34,6 @@ def top(router: Router = DEFAULT_ROUTER, interval: Interval = 1.0, once: Once = 
             fail(str(failure))
         console = out()
         if once or not console.is_terminal:
-            console.print(picture(first, router), soft_wrap=False)
+            show(picture(first, router).split("\n"))
         else:
             watch(client, first, router, interval, console)
