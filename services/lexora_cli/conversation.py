@@ -87,6 +87,10 @@ class _Answer:
     def receipt_line(self) -> str:
         receipt, ended = self._receipt, time.monotonic()
         parts = [receipt.backend or "unknown backend"]
+        if receipt.HasField("auto"):
+            auto = receipt.auto
+            parts.append(f"{auto.model} for {auto.task_type or 'a task of unknown kind'}, by {auto.classifier}")
+        parts += [f"{name} {told}" for name, told in (("fallback", receipt.fallback), ("resumed by", receipt.resumed)) if told]
         if self._first:
             parts.append(f"TTFT {(self._first - self._asked) * 1000:.0f} ms")
         if receipt.HasField("usage"):

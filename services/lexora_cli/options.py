@@ -28,5 +28,16 @@ MetricsPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="PORT", help="Metrics port, instead of server.metrics_port; 0 picks a free one."),
 ]
-Router = Annotated[str, typer.Option("--router", "-r", metavar="HOST:PORT", help="The router's gRPC address, or unix:PATH.")]
+
+
+def _no_url(address: str) -> str:
+    if address.startswith(("http://", "https://")):
+        raise typer.BadParameter("it is HOST:PORT of gRPC, without http://, or unix:PATH")
+    return address
+
+
+Router = Annotated[
+    str,
+    typer.Option("--router", "-r", metavar="HOST:PORT", help="The router's gRPC address, or unix:PATH.", callback=_no_url),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

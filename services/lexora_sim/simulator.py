@@ -154,9 +154,13 @@ def run(settings: SimSettings) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(settings))
     except OSError as error:
-        print(f"lexora-sim: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
+        print(f"lexora-sim: {_words(error, settings)}", file=sys.stderr)  # noqa: T201 - a command's own output
         return 1
     return 0
+
+
+def _words(error: OSError, settings: SimSettings) -> str:
+    return f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; name another --port or --host"
 
 
 async def _run(settings: SimSettings) -> None:

@@ -42,6 +42,8 @@ def chat(
 
     if prompt is None and not sys.stdin.isatty():
         prompt = _piped()
+    if prompt is not None and not prompt.strip():
+        fail("there is nothing to ask: the prompt is empty", 2)
     with RouterClient(router) as client:
         conversation = Conversation(client, model, system, max_tokens)
         if prompt is None:
@@ -56,8 +58,7 @@ def _piped() -> str:
     data = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
     if len(data) > _MAX_PROMPT_BYTES:
         fail(f"the input is longer than {_MAX_PROMPT_BYTES} bytes")
-    text = data.decode("utf-8", "replace").strip()
-    return text or fail("there is nothing to ask: the prompt is empty", 2)
+    return data.decode("utf-8", "replace").strip()
 
 
 def _ask_once(conversation: "Conversation", prompt: str) -> None:

@@ -1,16 +1,12 @@
 """`lexora gateway`."""
 
-from typing import Annotated
-
 import typer
 
-from lexora_cli.options import ConfigFile, Host, Port
+from lexora_cli.options import ConfigFile, Host, Port, Router
 
 
 def gateway(
-    router: Annotated[
-        str, typer.Option("--router", "-r", metavar="HOST:PORT", help="The router's gRPC address, or unix:PATH.")
-    ],
+    router: Router,
     config: ConfigFile = None,
     host: Host = None,
     port: Port = None,

@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from lexora.v1.chat_pb2 import ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_USER, ChatChunk, ChatDelta
-from lexora.v1.common_pb2 import Receipt, Usage
+from lexora.v1.common_pb2 import AutoChoice, Receipt, Usage
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_cli.client import RouterFailure
 from lexora_cli.conversation import Conversation
@@ -59,6 +59,21 @@ def test_pieces_are_shown_as_they_come_and_the_receipt_tells_the_cost() -> None:
 def test_a_receipt_without_usage_promises_nothing() -> None:
     line = Conversation(Script(StreamResponse(receipt=Receipt(backend="main")))).ask("hi", Shown())
     assert line == "main"
+
+
+@pytest.mark.parametrize(
+    ("receipt", "told"),
+    [
+        (Receipt(auto=AutoChoice(model="m", task_type="code", classifier="rules")), "m for code, by rules"),
+        (Receipt(auto=AutoChoice(model="m", classifier="default")), "m for a task of unknown kind, by default"),
+        (Receipt(fallback="main->b;reason=UPSTREAM_TIMEOUT"), "fallback main->b;reason=UPSTREAM_TIMEOUT"),
+        (Receipt(resumed="token_ids"), "resumed by token_ids"),
+    ],
+)
+def test_what_was_not_as_asked_is_told(receipt: Receipt, told: str) -> None:
+    receipt.backend = "b"
+    line = Conversation(Script(StreamResponse(receipt=receipt))).ask("hi", Shown())
+    assert line == f"b · {told}"
 
 
 def test_the_request_carries_what_was_asked_for() -> None:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from lexora_cli.main import app
 from lexora_router.version import __version__
 
-COMMANDS = ["serve", "router", "gateway", "check", "chat", "models", "status", "explain", "reload", "demo", "sim"]
+COMMANDS = ["serve", "router", "gateway", "check", "chat", "models", "status", "top", "explain", "reload", "demo", "sim"]
 HEAVY = {"aiohttp", "fastapi", "grpc", "httpx", "pydantic", "uvicorn", "yaml"}
 
 
@@ -45,6 +45,20 @@ def test_usage_errors_end_with_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["status", "chat", "gateway"])
+def test_a_router_is_no_url(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--router", "http://127.0.0.1:50051"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "without http://" in result.output
+
+
+@pytest.mark.parametrize("prompt", ["", " "])
+def test_an_empty_prompt_is_not_asked(prompt: str) -> None:
+    result = CliRunner().invoke(app, ["chat", prompt])
+    assert result.exit_code == 2
+    assert "there is nothing to ask" in result.output
 
 
 def test_heavy_modules_wait_for_the_command_that_needs_them() -> None:

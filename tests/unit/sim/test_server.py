@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from lexora_sim import SimSettings, Simulator, serve
-from lexora_sim.cli import _parser, read_settings
+from lexora_sim.cli import _parser, main, read_settings
 from tests.unit.sim.helpers import HELLO, call, chat, encode_request, names, parse, post, until
 
 
@@ -100,6 +100,14 @@ async def test_serve_until_cancelled(quick: dict[str, object]) -> None:
 async def test_address_in_use(sim: Simulator) -> None:
     with pytest.raises(OSError, match="in use"):
         await serve(SimSettings(port=sim.port))
+
+
+def test_the_command_says_which_address_cannot_be_had(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port)]) == 1
+    told = capsys.readouterr().err
+    assert told == f"lexora-sim: cannot listen on 127.0.0.1:{port}: Address already in use; name another --port or --host\n"
 
 
 async def test_stopping_ends_running_answers_with_abort(quick: dict[str, object]) -> None:
