@@ -3,7 +3,9 @@
 import asyncio
 import os
 import re
+import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ HOST = "127.0.0.1"
 START_SECONDS = 30.0
 # Slow enough to see tokens come.
 PACE = ("--ttft-ms", "80", "--itl-ms", "20")
+# Beside the model of the demo, so that there is something to choose between, and something that makes vectors.
+CODER, EMBEDDER = "qwen3-coder", "bge-m3"
+RULES = [{"capability": "code", "words": ["code", "python", "stack trace", "関数"]}]
 
 _Value = TypeVar("_Value")
 
@@ -71,7 +76,8 @@ class Demo:
     async def _start(self, folder: Path) -> None:
         async with asyncio.timeout(START_SECONDS):
             port = str(_free("the simulated engine", self._ports.engine))
-            engine = await self._child("engine", "sim", "--host", HOST, "--port", port, "--model", self._model, *PACE)
+            models = ("--model", self._model, "--model", CODER, "--embedding-model", EMBEDDER)
+            engine = await self._child("engine", "sim", "--host", HOST, "--port", port, *models, *PACE)
             address = (await self._or_stop(engine.says(r"serving .* on (http://\S+)"))).group(1)
             file = folder / "lexora_config.yaml"
             file.write_text(yaml.safe_dump(self._config(address)))
@@ -80,7 +86,7 @@ class Demo:
             http, grpc = _field(line, "http"), _field(line, "grpc")
             await self._or_stop(_healthy(http))
         plain("")
-        plain(lines_to_try(http, grpc, self._model))
+        plain(lines_to_try(http, grpc, self._model, lexora=_called("lexora"), buf=_called("buf")))
         out().print("[bold]Ready.[/bold] Ctrl-C ends both.\n")
 
     async def _until_the_end(self) -> None:
@@ -123,8 +129,25 @@ class Demo:
         return {
             "server": {"host": HOST, "port": http, "grpc_port": grpc},
             "health": {"interval": 1.0},
-            "routing": {"default_backend": "demo", "backends": {"demo": {"url": engine, "models": [self._model]}}},
+            "routing": {
+                "default_backend": "demo",
+                "default_model_for_unknown_task": self._model,
+                "classifier": {"enabled": True, "type": "rules", "rules": RULES},
+                "backends": {"demo": {"url": engine, "models": self._models()}},
+            },
         }
+
+    def _models(self) -> list[dict[str, object]]:
+        good_at = {CODER: "code", EMBEDDER: "embedding", self._model: "general"}
+        return [{"name": name, "capabilities": [capability]} for name, capability in good_at.items()]
+
+
+def _called(program: str) -> str:
+    """What a program of ours is called by from here: its name where the shell finds it, else its path."""
+    path = Path(sys.executable).with_name(program)
+    if shutil.which(program) or not path.exists():
+        return program
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _free(what: str, port: int) -> int:

@@ -211,6 +211,9 @@ def test_demo_shows_lines_that_work_and_leaves_nothing_behind() -> None:
         line = started.wait_for(r"curl -N (http://\S+) -H '(\S+): (\S+)' -d '(.*)'")
         with httpx.stream("POST", line[1], headers={line[2]: line[3]}, content=line[4], timeout=10) as answer:
             assert next(answer.iter_lines()).startswith('data: {"id":')
+        auto = started.wait_for(r"curl -i (http://\S+) -H '(\S+): (\S+)' -d '(.*)'")
+        chosen = httpx.post(auto[1], headers={auto[2]: auto[3]}, content=auto[4], timeout=10)
+        assert chosen.headers["x-lexora-model"].startswith("qwen3-coder;")
         left = children(started.pid)
         assert len(left) == 2
         started.signal(signal.SIGTERM)

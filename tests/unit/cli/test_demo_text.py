@@ -9,9 +9,14 @@ TEXT = lines_to_try("http://127.0.0.1:1234", "127.0.0.1:5678", "some-model")
 
 def test_every_body_is_json_that_names_the_model() -> None:
     bodies = [json.loads(body) for body in re.findall(r"-d '(.*?)'", TEXT)]
-    assert len(bodies) == 4
-    assert [(body.get("chat") or body)["model"] for body in bodies] == ["some-model"] * 4
-    assert [body.get("stream") for body in bodies] == [None, True, None, None]
+    assert [(body.get("chat") or body)["model"] for body in bodies] == [
+        "some-model",
+        "some-model",
+        "auto",
+        "some-model",
+        "some-model",
+    ]
+    assert [body.get("stream") for body in bodies] == [None, True, None, None, None]
 
 
 def test_every_address_is_the_real_one() -> None:
@@ -20,4 +25,11 @@ def test_every_address_is_the_real_one() -> None:
 
 def test_the_python_lines_are_python() -> None:
     block = TEXT.split("(pip install openai)\n")[1].split("gRPC at")[0]
-    ast.parse("\n".join(line.removeprefix("  ") for line in block.splitlines()))
+    ast.parse(block)  # as it is: it is there to be copied
+
+
+def test_programs_are_called_as_they_can_be_from_here() -> None:
+    text = lines_to_try("http://h", "h:1", "m", lexora=".venv/bin/lexora", buf=".venv/bin/buf")
+    commands = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and "curl h" not in line]
+    assert {command for command in commands if "/" in command} == {".venv/bin/lexora", ".venv/bin/buf"}
+    assert not {"lexora", "buf"} & set(commands)
