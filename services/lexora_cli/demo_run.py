@@ -76,8 +76,11 @@ class Demo:
     async def _start(self, folder: Path) -> None:
         async with asyncio.timeout(START_SECONDS):
             port = str(_free("the simulated engine", self._ports.engine))
-            models = ("--model", self._model, "--model", CODER, "--embedding-model", EMBEDDER)
-            engine = await self._child("engine", "sim", "--host", HOST, "--port", port, *models, *PACE)
+            models = dict.fromkeys((self._model, CODER))
+            named = [option for name in models for option in ("--model", name)]
+            engine = await self._child(
+                *("engine", "sim", "--host", HOST, "--port", port, *named, "--embedding-model", EMBEDDER, *PACE)
+            )
             address = (await self._or_stop(engine.says(r"serving .* on (http://\S+)"))).group(1)
             file = folder / "lexora_config.yaml"
             file.write_text(yaml.safe_dump(self._config(address)))
@@ -106,7 +109,7 @@ class Demo:
 
     async def _child(self, name: str, *arguments: str) -> Child:
         env = {key: value for key, value in os.environ.items() if not key.startswith("LEXORA_")}
-        child = await Child.start(name, arguments, env, _show)
+        child = await Child.start(name, arguments, env, self._show)
         self._children.append(child)
         return child
 
@@ -124,6 +127,12 @@ class Demo:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def _show(self, name: str, line: str) -> None:
+        try:
+            out().print(f"{name:<7} | {harmless(line)}", style="dim", markup=False)
+        except SystemExit:  # what rich makes of a reader that has left; here it would leave the children alone
+            self._stop.set()
+
     def _config(self, engine: str) -> dict[str, object]:
         http, grpc = _free("HTTP", self._ports.http), _free("gRPC", self._ports.grpc)
         return {
@@ -138,7 +147,7 @@ class Demo:
         }
 
     def _models(self) -> list[dict[str, object]]:
-        good_at = {CODER: "code", EMBEDDER: "embedding", self._model: "general"}
+        good_at = {self._model: "general", CODER: "code", EMBEDDER: "embedding"}
         return [{"name": name, "capabilities": [capability]} for name, capability in good_at.items()]
 
 
@@ -175,7 +184,3 @@ async def _healthy(http: str) -> None:
             if response.status_code == 200 and response.json()["status"] == "healthy":
                 return
             await asyncio.sleep(0.05)
-
-
-def _show(name: str, line: str) -> None:
-    out().print(f"{name:<7} | {harmless(line)}", style="dim", markup=False)

@@ -232,6 +232,19 @@ def test_demo_takes_free_ports_when_the_usual_ones_are_taken() -> None:
             assert started.wait() == 0
 
 
+def test_demo_ends_its_children_when_nobody_reads_it_any_more() -> None:
+    with subprocess.Popen([*LEXORA, "demo", *FREE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        assert "serving" in started.stdout.readline()
+        left = children(started.pid)
+        started.stdout.close()
+        assert started.wait(20) == 0
+        assert started.stderr.read() == ""
+        assert left
+        assert not [pid for pid in left if alive(pid)]
+
+
 def test_demo_says_when_a_child_dies() -> None:
     with demo(*FREE) as started:
         started.wait_for(r"Ready\.")
