@@ -16,6 +16,9 @@ function colour(name) {
 // Hours and minutes; seconds where two labels would say the same.
 const clock = (at, step) => new Date(at * 1000).toTimeString().slice(0, step < 60 ? 8 : 5);
 
+// A line needs two values; a single one is a point.
+const alone = (plot, series) => plot.data[series].filter((value) => value !== null).length === 1;
+
 export class Chart {
   // `series` are names; `text` makes a value readable.
   constructor(title, series, text) {
@@ -52,6 +55,7 @@ export class Chart {
     const text = this.text;
     this.drawn = new uPlot({
       width, height: HEIGHT,
+      padding: [null, 30, null, null], // half of the last label
       cursor: { show: false }, legend: { show: false }, select: { show: false },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
       axes: [
@@ -59,7 +63,7 @@ export class Chart {
         { ...axis, size: 62, space: 36, values: (_, splits) => splits.map((value) => text(value)) },
       ],
       series: [{}, ...this.series.map((_, at) => ({
-        stroke: colour(COLOURS[at]), width: 1.75, spanGaps: true, points: { show: false },
+        stroke: colour(COLOURS[at]), width: 1.75, spanGaps: true, points: { show: alone },
         fill: at === 0 && this.series.length < 3 ? colour("--one-back") : undefined,
       }))],
     }, this.data, this.plot);
