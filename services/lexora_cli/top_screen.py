@@ -87,6 +87,8 @@ def _bars(name: str, values: Sequence[float], now: str, room: int) -> Text:
     shown = values[-max(room - len(title), 1) :]
     most = max(shown, default=0.0)
     steps = len(BARS) - 1
+    if not shown:
+        title.rstrip()
     title.append("".join(BARS[round(value / most * steps) if most else 0] for value in shown), "cyan")
     return title
 
