@@ -116,6 +116,19 @@ def test_streaming_rpcs_are_called_so() -> None:
         assert kind == ("server streaming" if methods[code(name)[0]].server_streaming else "unary")
 
 
+@pytest.mark.parametrize("name", ["docs/api.md", *READMES])
+def test_the_length_of_an_answer_is_that_of_its_body(name: str) -> None:
+    whole = [
+        (int(found[1]), found[2])
+        for language, text in page(name).blocks
+        if language == "console"
+        for found in re.finditer(r"^content-length: (\d+)\n\n(.*)$", text, re.M)
+        if "..." not in found[2]
+    ]
+    assert whole
+    assert [length for length, _ in whole] == [len(body.encode()) for _, body in whole]
+
+
 def reasons() -> dict[str, type[RouterError]]:
     found: dict[str, type[RouterError]] = {}
     todo: list[type[RouterError]] = [RouterError]
