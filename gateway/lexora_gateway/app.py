@@ -82,7 +82,7 @@ class GatewayApp(FastAPI):
         try:
             await super().__call__(scope, receive, marked)
         except Exception:  # the boundary: the client gets an answer, the log gets the traceback
-            _log.exception("a request failed in the facade", request_id=request_id, path=scope["path"])
+            _log.exception("bug", request_id=request_id, path=scope["path"])
             if not marked.started:
                 await Answer(send, request_id).fail(bug(request_id))
 

@@ -63,7 +63,7 @@ class Endpoint(ABC):
             free = EXPLAIN in headers  # to ask costs nothing, however badly
             await answer.fail(error.failure if free else await counted(self._router, error.failure, request_id, headers, body))
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
-            _log.exception("a request failed in the facade", request_id=request_id, path=scope["path"])
+            _log.exception("bug", request_id=request_id, path=scope["path"])
             await answer.fail(bug(request_id))
 
     def check(self, headers: Headers, body: bytes) -> None:

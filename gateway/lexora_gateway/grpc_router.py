@@ -145,7 +145,7 @@ def _status(code: grpc.StatusCode, message: str | None, metadata: Any) -> Status
             except DecodeError:
                 break
     if code is grpc.StatusCode.UNAVAILABLE:
-        _log.warning("the router cannot be reached", reason=message)
+        _log.warning("router_unreachable", reason=message)
         message = "The gateway cannot reach its router; try again shortly."
         return Status(code=_UNREACHABLE, message=message, details=[_SHORTLY])
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

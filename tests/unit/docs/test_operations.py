@@ -72,6 +72,17 @@ def test_every_field_of_a_call_s_line_is_named() -> None:
     assert set(named) == set(line) - {"event", "log_level"}
 
 
+def test_every_event_of_the_log_is_named() -> None:
+    named = {name for row in OPERATIONS.table("event", "level") for name in code(row[0])}
+    folders = ("services/lexora_router", "services/lexora_cli", "gateway/lexora_gateway")
+    sources = [path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    logged = {
+        name for source in sources for name in re.findall(r'log\w*\.(?:info|warning|error|exception)\(\s*"([^"]+)"', source)
+    }
+    assert {"call", "serving", "bug"} <= logged
+    assert logged <= named
+
+
 def test_every_reason_of_a_refusal_is_named() -> None:
     reasons = {code(row[0])[0] for row in OPERATIONS.table("reason", "the call was refused because")}
     errors = (RateLimited("x", 1.0, "user:a"), NoHealthyEndpoint("x"), Draining("x"))

@@ -246,7 +246,7 @@ async def test_a_dead_router_is_a_503_that_says_so() -> None:
     assert response.json()["error"]["message"] == "The gateway cannot reach its router; try again shortly."
     assert response.headers["retry-after"] == "1"
     assert health.status_code == 503
-    assert logs[0]["event"] == "the router cannot be reached"
+    assert logs[0]["event"] == "router_unreachable"
 
 
 async def test_a_client_that_leaves_the_facade_cancels_the_call_at_the_router() -> None:
