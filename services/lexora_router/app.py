@@ -148,7 +148,7 @@ class RouterApp:
 
 
 def _registry() -> CollectorRegistry:
-    disable_created_metrics()  # type: ignore[no-untyped-call]
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # as the library has it
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     return registry

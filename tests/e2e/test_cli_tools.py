@@ -137,6 +137,44 @@ def test_chat_in_a_terminal(gateway: Gateway, engine: Simulator) -> None:
         os.close(keyboard)
 
 
+def test_top_in_a_pipe(gateway: Gateway) -> None:
+    lexora("chat", "--router", gateway.grpc, "--max-tokens", "3", "hi")
+    seen = lexora("top", "--router", gateway.grpc)
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert seen.stdout.startswith(f"lexora top {gateway.grpc}  healthy, version ")
+    assert re.search(r"^main +http://\S+ +healthy ", seen.stdout, re.MULTILINE)
+    assert re.search(rf"^\d\d:\d\d:\d\d +{MODEL} +main +200 ", seen.stdout, re.MULTILINE)
+    target = f"127.0.0.1:{free_port()}"
+    alone = lexora("top", "--router", target)
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert alone.stderr.startswith(f"lexora: no router answers at {target}")
+
+
+def test_top_in_a_terminal(gateway: Gateway) -> None:
+    """It follows the router, and q leaves."""
+    keyboard, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TAKE_TERMINAL, *LEXORA, "top", "--router", gateway.grpc, "--interval", "0.2"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "140", "LINES": "40"},
+        start_new_session=True,
+    )
+    os.close(terminal)
+    try:
+        screen = Screen(keyboard)
+        screen.wait_for("lexora top .*healthy")
+        lexora("chat", "--router", gateway.grpc, "--max-tokens", "1", "--model", "asked-while-it-looks", "hi")
+        screen.wait_for("asked-while")
+        screen.type("q")
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+
+
 # Ctrl-C reaches the processes of a terminal's own session only.
 TAKE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 

@@ -41,7 +41,7 @@ class SpanQueue(SpanProcessor):
 
     def shutdown(self) -> None:
         """Send what is left; blocks."""
-        self._batches.shutdown()  # type: ignore[no-untyped-call]
+        self._batches.shutdown()  # type: ignore[no-untyped-call]  # the SDK has no type for it
 
 
 class _Counted(SpanExporter):
