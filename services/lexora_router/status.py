@@ -17,9 +17,9 @@ from lexora_router.errors import (
     RateLimited,
     RouterError,
     UpstreamBroken,
-    UpstreamInvalid,
     UpstreamRefused,
 )
+from lexora_router.policy.failures import hint_of
 from lexora_router.policy.retry_after import parse
 
 DOMAIN = "lexora.spirrow"
@@ -49,9 +49,6 @@ _CODES = {
 }
 
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto names the HTTP status of each code.
-# Statuses that pass: a Retry-After of any other one says nothing.
-_PASSING = frozenset({408, 429, 502, 503, 504})
-
 _UPSTREAM_CODES = {
     400: code_pb2.INVALID_ARGUMENT,
     401: code_pb2.UNAUTHENTICATED,
@@ -128,10 +125,9 @@ def retry_delay(error: RouterError) -> float | None:
             return error.retry_after
         case Draining():
             return RETRY_SECONDS
-        case UpstreamRefused() | UpstreamInvalid() if error.retry_after and error.http_status in _PASSING:
-            asked = parse(error.retry_after, time.time())
-            return None if asked is None else min(asked, MAX_RETRY_SECONDS)
-    return None
+    hint = hint_of(error)
+    asked = parse(hint, time.time()) if hint else None
+    return None if asked is None else min(asked, MAX_RETRY_SECONDS)
 
 
 def internal_status(receipt: common_pb2.Receipt, trace_id: str = "") -> status_pb2.Status:

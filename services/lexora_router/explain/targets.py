@@ -10,7 +10,7 @@ from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.outlook import Outlook
 from lexora_router.explain.words import target_in_words
 from lexora_router.handler import Call, Target
-from lexora_router.layers.fallback import occasions
+from lexora_router.policy.failures import occasions
 from lexora_router.policy.picker import score
 
 DISPATCH, QUEUE, REJECT = "dispatch", "queue", "reject"

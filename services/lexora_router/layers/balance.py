@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 
-from lexora_router.errors import UpstreamFailure, UpstreamInvalid, UpstreamRefused
+from lexora_router.errors import UpstreamFailure
 from lexora_router.handler import Call, Emit, Handler, Outcome
-
-# Backpressure: the endpoint is well, and says that it has enough to do.
-BUSY = frozenset({429, 503})
+from lexora_router.policy.failures import verdict_of
 
 
 class Balance:
@@ -35,22 +33,12 @@ class Balance:
         try:
             await self._inner(call, emit)
         except UpstreamFailure as failure:
-            lease.ended(outcome_of(failure))
+            lease.ended(verdict_of(failure).outcome)
             raise
         except BaseException:
             lease.ended(Outcome.NEUTRAL)
             raise
         lease.ended(Outcome.GOOD)
-
-
-def outcome_of(failure: UpstreamFailure) -> Outcome:
-    """What a failure says of the endpoint: 4xx, 429 and 503 are not its fault."""
-    match failure:
-        case UpstreamRefused() | UpstreamInvalid() if failure.http_status in BUSY:
-            return Outcome.BUSY
-        case UpstreamRefused() if failure.http_status < 500:
-            return Outcome.NEUTRAL
-    return Outcome.FAULT
 
 
 async def attempt(call: Call, emit: Emit) -> None:

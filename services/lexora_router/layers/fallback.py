@@ -1,16 +1,8 @@
 """When the model's own target cannot answer, the next one is asked. Never silently."""
 
-from lexora_router.errors import (
-    NoHealthyEndpoint,
-    QueueFull,
-    RouterError,
-    UpstreamBroken,
-    UpstreamInvalid,
-    UpstreamRefused,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from lexora_router.errors import RouterError
 from lexora_router.handler import Call, Commit, Emit, Handler, Receipt
+from lexora_router.policy.failures import goes_on
 
 
 class Fallback:
@@ -31,30 +23,11 @@ class Fallback:
                 await self._inner(call, commit)
                 return
             except RouterError as error:
-                if after is None or commit.done or not self._goes_on(error):
+                if after is None or commit.done or not goes_on(error, on_rate_limit=self._on_rate_limit):
                     raise
                 hop = f"{target.backend}->{after.backend};reason={error.reason}"
                 call.receipt.fallback = f"{call.receipt.fallback}, {hop}" if call.receipt.fallback else hop
                 _start_over(call.receipt)
-
-    def _goes_on(self, error: RouterError) -> bool:
-        match error:
-            case UpstreamRefused():
-                return error.http_status >= 500 or (error.http_status == 429 and self._on_rate_limit)
-            case UpstreamUnreachable() | UpstreamTimeout() | UpstreamInvalid() | UpstreamBroken():
-                return True
-            case NoHealthyEndpoint() | QueueFull():
-                return True
-        return False
-
-
-def occasions(*, on_rate_limit: bool) -> str:
-    """When a call goes on to the next target, for people: what `_goes_on` says."""
-    statuses = "a 5xx or 429" if on_rate_limit else "a 5xx"
-    return (
-        "a full queue, too long a wait or no endpoint that takes calls; "
-        f"before the answer begins also {statuses}, no connection, or a late, invalid or broken answer"
-    )
 
 
 def _start_over(receipt: Receipt) -> None:

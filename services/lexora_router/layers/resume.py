@@ -3,15 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lexora_router.errors import (
-    RouterError,
-    UpstreamBroken,
-    UpstreamInvalid,
-    UpstreamRefused,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from lexora_router.errors import RouterError, UpstreamInvalid
 from lexora_router.handler import Call, Emit, Event, Frames, Handler, Head, Receipt, Usage
+from lexora_router.policy.failures import verdict_of
 from lexora_router.resume.continuation import by_ids, by_text, with_ids
 from lexora_router.resume.progress import Progress
 from lexora_router.resume.recorder import Recorder
@@ -75,8 +69,8 @@ class _Stream:
                 death = failure if self._spoke or death is None else death
                 if self._progress.ended or (not self._spoke and self._attempt is self._first):
                     raise
-                ended = is_death(failure) and self._complete()
-                if not ended and not (is_death(failure) and self._go_on()):
+                ended = verdict_of(failure).resume and self._complete()
+                if not ended and not (verdict_of(failure).resume and self._go_on()):
                     raise death from None
         await self._end()
 
@@ -161,18 +155,6 @@ class _Stream:
         mine.attempts, mine.endpoint, mine.finish_reasons = its.attempts, its.endpoint, its.finish_reasons
         if its.usage is not None:
             mine.usage = _total(its, self._kept)
-
-
-def is_death(failure: RouterError) -> bool:
-    """Whether another engine may do better."""
-    match failure:
-        case UpstreamBroken() | UpstreamInvalid() | UpstreamUnreachable():
-            return True
-        case UpstreamTimeout():
-            return failure.phase != "total"
-        case UpstreamRefused():
-            return failure.http_status >= 500 or failure.http_status == 429
-    return False
 
 
 def _total(receipt: Receipt, kept: int) -> Usage:

@@ -5,20 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from lexora_router.errors import (
-    UpstreamBroken,
-    UpstreamFailure,
-    UpstreamInvalid,
-    UpstreamRefused,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from lexora_router.errors import UpstreamFailure
 from lexora_router.handler import Call, Commit, Emit, Handler
 from lexora_router.policy.backoff import Backoff
+from lexora_router.policy.failures import RetryScope, hint_of, verdict_of
 from lexora_router.policy.retry_after import parse
 from lexora_router.policy.retry_budget import RetryBudget
-
-RETRYABLE_STATUS = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ class Retry:
                 await self._inner(call, commit)
                 return
             except UpstreamFailure as failure:
-                if commit.done or retries == self._settings.max_retries or not may_pass(failure):
+                if commit.done or retries == self._settings.max_retries or verdict_of(failure).retry is RetryScope.NEVER:
                     raise
                 if not await self._goes_again(call, failure, retries):
                     raise
@@ -103,20 +95,3 @@ class Retry:
         if call.deadline is not None and self._clock() + wait >= call.deadline:
             return inf
         return wait
-
-
-def may_pass(failure: UpstreamFailure) -> bool:
-    """Whether the same call may succeed when tried again."""
-    match failure:
-        case UpstreamRefused() | UpstreamInvalid():
-            return failure.http_status in RETRYABLE_STATUS
-        case UpstreamTimeout():
-            return failure.phase == "first token"
-        case UpstreamUnreachable() | UpstreamBroken():
-            return True
-    return False
-
-
-def hint_of(failure: UpstreamFailure) -> str | None:
-    """The engine's Retry-After."""
-    return failure.retry_after if isinstance(failure, UpstreamRefused | UpstreamInvalid) else None

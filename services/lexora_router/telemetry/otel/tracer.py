@@ -12,9 +12,9 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from yarl import URL
 
-from lexora_router.errors import UpstreamFailure, UpstreamRefused
+from lexora_router.errors import RouterError, UpstreamRefused
 from lexora_router.handler import Call, Headers
-from lexora_router.layers.balance import outcome_of
+from lexora_router.policy.failures import verdict_of
 from lexora_router.telemetry.account import rejection
 from lexora_router.telemetry.export import Names
 from lexora_router.telemetry.otel.conventions import Value, answered, asked, error_type, operation
@@ -169,7 +169,7 @@ class CallTracing:
             span.add_event("first_token", timestamp=self._ns(receipt.first_event_at))
         if error is not None:
             attributes["error.type"] = error_type(error)
-            attributes["lexora.outcome"] = outcome_of(error).value if isinstance(error, UpstreamFailure) else "neutral"
+            attributes["lexora.outcome"] = verdict_of(error).outcome.value if isinstance(error, RouterError) else "neutral"
             if isinstance(error, UpstreamRefused):
                 attributes["http.response.status_code"] = error.http_status
             if not isinstance(error, CancelledError):

@@ -14,7 +14,8 @@ from lexora_router.errors import (
     UpstreamUnreachable,
 )
 from lexora_router.handler import Frames, Outcome, Usage
-from lexora_router.layers.balance import Balance, attempt, outcome_of
+from lexora_router.layers.balance import Balance, attempt
+from lexora_router.policy.failures import verdict_of
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
 
@@ -85,7 +86,7 @@ OUTCOMES: list[tuple[UpstreamFailure, Outcome]] = [
 async def test_a_failure_is_told_for_what_it_is_and_goes_on(
     failure: UpstreamFailure, outcome: Outcome, before: list[Step]
 ) -> None:
-    assert outcome_of(failure) is outcome
+    assert verdict_of(failure).outcome is outcome
     lease = FakeLease(FakeEndpoint())
     with pytest.raises(UpstreamFailure) as raised:
         await Balance(Scripted(*before, failure), clock=now)(make_call(lease=lease), Client())

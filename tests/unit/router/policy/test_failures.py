@@ -1,0 +1,82 @@
+"""The table of failures: every error has a row, every row an error, and the page for readers shows the same."""
+
+import pytest
+from tests.unit.docs.pages import page
+
+from lexora_router.errors import (
+    DeadlineExceeded,
+    NoHealthyEndpoint,
+    QueueFull,
+    RouterError,
+    UpstreamBroken,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from lexora_router.policy.failures import VERDICTS, Kind, hint_of, kind_of, occasions
+
+
+def refused(status: int, body: bytes = b"{}", headers: tuple[tuple[str, str], ...] = ()) -> UpstreamRefused:
+    return UpstreamRefused(status, "application/json", body, headers)
+
+
+ROWS: list[tuple[RouterError, Kind]] = [
+    (QueueFull("full", 1.0), Kind.NO_ROOM),
+    (NoHealthyEndpoint("down"), Kind.NO_ROOM),
+    (UpstreamUnreachable("refused", sent=False), Kind.NO_CONNECTION),
+    (UpstreamUnreachable("reset"), Kind.CONNECTION_LOST),
+    (UpstreamTimeout("late", "first token"), Kind.NO_FIRST_TOKEN),
+    (UpstreamTimeout("silent", "idle"), Kind.SILENCE),
+    (UpstreamTimeout("long", "total"), Kind.OVERTIME),
+    (UpstreamBroken("died"), Kind.BROKEN),
+    (UpstreamInvalid("an empty 200"), Kind.INVALID),
+    (refused(429), Kind.RATE_LIMITED),
+    *((error, Kind.OVERLOADED) for error in (refused(503), UpstreamInvalid("a page", 503))),
+    *((error, Kind.BAD_GATEWAY) for error in (refused(502), refused(504), UpstreamInvalid("a page", 502))),
+    *((refused(status), Kind.ENGINE_ERROR) for status in (500, 520, 530, 599)),
+    (UpstreamInvalid("a page", 500), Kind.ENGINE_ERROR),
+    (refused(408), Kind.REQUEST_TIMEOUT),
+    *((refused(status), Kind.REQUEST_REFUSED) for status in (400, 401, 404, 422, 499)),
+    (DeadlineExceeded("late"), Kind.OTHER),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), ROWS, ids=lambda value: value.name if isinstance(value, Kind) else repr(value)[:60])
+def test_an_error_is_of_its_kind(error: RouterError, kind: Kind) -> None:
+    assert kind_of(error) is kind
+
+
+def test_every_kind_has_a_row_and_an_error() -> None:
+    assert list(VERDICTS) == list(Kind)
+    assert {kind for _, kind in ROWS} == set(Kind)
+
+
+def test_the_page_for_readers_shows_the_table() -> None:
+    shown = page("docs/architecture.md").table("failure", "the endpoint", "retried", "falls back")
+    assert shown == [
+        [
+            verdict.what,
+            verdict.outcome.value,
+            verdict.retry.value,
+            verdict.fallback.value,
+            "yes" if verdict.resume else "no",
+            "yes" if verdict.hint else "no",
+        ]
+        for verdict in VERDICTS.values()
+    ]
+
+
+def test_a_hint_counts_only_where_waiting_helps() -> None:
+    later = (("retry-after", "7"),)
+    assert [hint_of(refused(status, headers=later)) for status in (408, 429, 502, 503, 504)] == ["7"] * 5
+    assert [hint_of(refused(status, headers=later)) for status in (400, 404, 500, 501, 520)] == [None] * 5
+    assert hint_of(UpstreamInvalid("a page", 503, "7")) == "7"
+    assert hint_of(UpstreamUnreachable("refused")) is None
+
+
+def test_occasions_name_what_falls_back() -> None:
+    always, with_429 = occasions(on_rate_limit=False), occasions(on_rate_limit=True)
+    assert "no connection" in always
+    assert "4xx" not in with_429
+    assert set(with_429.split(", ")) - set(always.split(", ")) == {"429"}
