@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -23,12 +24,16 @@ from lexora.v1 import (
     router_pb2_grpc,
     stats_pb2,
 )
+from lexora_router.grpc_decoding import UndecodableRequests
 from lexora_router.policy.rate_limiter import duration
 from lexora_router.server import RouterService
 from lexora_router.status import StatusError
 
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_METADATA_BYTES = 2 * 1024 * 1024
+# Clients keep long calls alive with pings, some every second; one that pings faster for long is sent away (GOAWAY
+# "too_many_pings"), as gRPC does by default from 5 minutes down.
+MIN_PING_INTERVAL_MS = 500
 # A client gives up at its deadline by itself; the router ends a call this much before, so that its status, which says
 # what was waited for, still arrives: a share of the time there is, but no more than so many seconds.
 RETURN_SHARE = 0.1
@@ -118,8 +123,17 @@ async def _served(context: _Context, answer: Awaitable[_Answer]) -> _Answer:
         status = error.status
     # Not inside the handler: grpc keeps the exception that `abort` raises, and with it the one it was raised in.
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(status)))
-    await context.abort(_CODES[status.code], status.message)
-    raise AssertionError("abort raises")
+    try:
+        await context.abort(_CODES[status.code], status.message)
+    except grpc.aio.InternalError:
+        pass  # the client left while it was refused
+    else:
+        raise AssertionError("abort raises")
+    raise asyncio.CancelledError
+
+
+async def _refuse_undecodable(service: RouterService, method: str, context: _Context) -> None:
+    await _served(context, service.refuse_undecodable(method, _wire(context)))
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -178,14 +192,15 @@ class GrpcServer:
     def __init__(self, service: RouterService, *, max_body_bytes: int) -> None:
         self.health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
+            interceptors=[UndecodableRequests(partial(_refuse_undecodable, service))],
             options=[
                 ("grpc.max_receive_message_length", max_body_bytes + 1024 * 1024),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(service), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)

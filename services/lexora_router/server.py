@@ -7,7 +7,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from google.rpc import status_pb2
@@ -71,6 +71,9 @@ RELAYED_PATHS = MULTIPART_PATHS | frozenset(
     f"{CHAT} {COMPLETIONS} {EMBEDDINGS} /v1/responses /v1/messages /v1/rerank /rerank /v1/score /score "
     "/pooling /classify /tokenize /detokenize".split()
 )
+
+# The rpcs whose requests count, also against their user's limit; the others are questions about the router.
+COUNTED_RPCS = frozenset(f"/lexora.v1.RouterService/{rpc}" for rpc in ("Generate", "Stream", "Embed", "Classify"))
 
 _Input = router_pb2.GenerateRequest | router_pb2.StreamRequest | explain_pb2.ExplainRequest
 _NO_OPTIONS = common_pb2.CallOptions()
@@ -140,6 +143,20 @@ class RouterService:
         response = await self._whole(call, lambda reply: embed_response(reply.body))
         response.receipt.CopyFrom(self._receipt(call))
         return response
+
+    async def refuse_undecodable(self, method: str, context: Context) -> None:
+        """A request whose bytes are no message of `method`, /service/rpc: refused, and counted as any malformed request.
+
+        Questions about the router, and what belongs to other services, are refused without being counted.
+        """
+
+        def refuse(_: Call) -> NoReturn:
+            raise InvalidRequest(f"The request does not decode: its bytes are no message that {method} takes.")
+
+        counted = method in COUNTED_RPCS
+        await self._guarded(
+            _NO_OPTIONS, context, refuse, always=not counted, limited=router_pb2.GenerateRequest() if counted else None
+        )
 
     # -- overview
 

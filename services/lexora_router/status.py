@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from lexora.v1 import common_pb2
+from lexora_router.error_bodies import readable
 from lexora_router.errors import (
     Draining,
     NoHealthyEndpoint,
@@ -150,8 +151,9 @@ def _trace(trace_id: str) -> dict[str, str]:
 
 
 def _upstream_message(error: UpstreamRefused) -> str:
-    shown = error.body[:300].decode("utf-8", "replace").strip()
-    return f"{error.message}: {shown}" if shown else error.message
+    """What the engine said, for people; its own body is in the detail."""
+    said = readable(error.body)
+    return f"{error.message}: {said}" if said else error.message
 
 
 def _headers(error: UpstreamRefused, limit: int) -> list[common_pb2.Header]:

@@ -18,6 +18,7 @@ from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply, stream
 
 ERROR = b'{"error":{"message":"No \xe3\x81\x82.","type":"BadRequestError","param":null,"code":400}}'
+MESSAGE = "No あ."
 
 
 @pytest.fixture(params=[f"{rpc} {form}" for rpc in ("generate", "stream") for form in FORMS])
@@ -62,7 +63,7 @@ async def test_the_engines_own_error(call: Callable[..., Any], engine: LoopEngin
     engine.answer(failing(status, ERROR, headers))
     outcome = await call()
     number = int(status.split(maxsplit=1)[0])
-    text = f"the engine answered {number}: {ERROR.decode()}"
+    text = f"the engine answered {number}: {MESSAGE}"
     retry = RetryInfo(retry_delay=Duration(seconds=7)) if number in (429, 503) else None
     check(outcome, engine.url, REFUSALS[status], "UPSTREAM_ERROR", text, retry=retry)
     assert outcome.upstream == common_pb2.UpstreamError(
