@@ -153,7 +153,7 @@ def _trace(trace_id: str) -> dict[str, str]:
 def _upstream_message(error: UpstreamRefused) -> str:
     """What the engine said, for people; its own body is in the detail."""
     said = readable(error.body)
-    return f"{error.message}: {said}" if said else error.message
+    return _bounded(f"{error.message}: {said}") if said else error.message
 
 
 def _headers(error: UpstreamRefused, limit: int) -> list[common_pb2.Header]:
