@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from lexora_cli.client import RouterClient, RouterFailure
 from lexora_cli.conversation import Conversation
-from lexora_cli.screen import harmless
+from lexora_router.escape import escaped, escaped_lines
 
 HELP = """/model         list the models, the chosen one marked
 /model NAME    ask this model from now on
@@ -47,7 +47,7 @@ class TerminalShow:
             self._console.file.write(text)
             self._console.file.flush()
         else:
-            self._console.print(harmless(text), end="", style=style, markup=False)
+            self._console.print(escaped_lines(text), end="", style=style, markup=False)
 
 
 class ChatLoop:
@@ -104,7 +104,7 @@ class ChatLoop:
             return
         for model in listed.models:
             mark = "*" if model.id == self._conversation.model else " "
-            self._console.print(f"{mark} {harmless(model.id)} ({harmless(model.backend)})", markup=False)
+            self._console.print(f"{mark} {escaped(model.id)} ({escaped(model.backend)})", markup=False)
 
     def _ask(self, prompt: str) -> None:
         show = TerminalShow(self._console)
@@ -121,7 +121,7 @@ class ChatLoop:
             self._dim(receipt)
 
     def _dim(self, text: str) -> None:
-        self._console.print(f"[dim]{escape(harmless(text))}[/dim]")
+        self._console.print(f"[dim]{escape(escaped(text))}[/dim]")
 
     def _error(self, failure: RouterFailure) -> None:
-        self._console.print(f"[red]error:[/red] {escape(harmless(str(failure)))}")
+        self._console.print(f"[red]error:[/red] {escape(escaped(str(failure)))}")

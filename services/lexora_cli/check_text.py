@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from rich.markup import escape
 
 from lexora_cli.probe import Finding
-from lexora_cli.screen import harmless
+from lexora_router.escape import escaped
 
 _SHOWN_MODELS = 10
 
@@ -34,4 +34,4 @@ def _models(finding: Finding) -> str:
 
 
 def _plain(text: str) -> str:
-    return escape(harmless(text))
+    return escape(escaped(text))

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
+from lexora_router.escape import escaped
+
 Cell = str | Text
 GAP = 2
 # A column that gives way keeps so many characters at least.
@@ -15,7 +17,8 @@ def columns(
 ) -> list[Text]:
     """The head and the rows, as wide as they are: nothing is cut, for addresses are there to be copied. No line ends in blanks.
 
-    With a `width` the columns whose head ends in `~` (which is not shown) are cut to what is left of it, the longest first.
+    Strings are escaped: clients and engines choose them. With a `width` the columns whose head ends in `~` (which is not shown)
+    are cut to what is left of it, the longest first.
     """
     names = [Text(name.removesuffix("~"), style) for name in head]
     table = [names, *([_text(cell) for cell in row] for row in rows)]
@@ -43,4 +46,4 @@ def _line(row: Sequence[Text], widths: Sequence[int]) -> Text:
 
 
 def _text(cell: Cell) -> Text:
-    return cell.copy() if isinstance(cell, Text) else Text(cell)
+    return cell.copy() if isinstance(cell, Text) else Text(escaped(cell))

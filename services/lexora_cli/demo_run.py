@@ -17,7 +17,8 @@ import yaml
 
 from lexora_cli.child import Child, ChildEnded
 from lexora_cli.demo_text import lines_to_try
-from lexora_cli.screen import complain, harmless, out, plain
+from lexora_cli.screen import complain, out, plain, plain_lines
+from lexora_router.escape import escaped
 from lexora_router.launch import stop_event
 
 HOST = "127.0.0.1"
@@ -89,7 +90,7 @@ class Demo:
             http, grpc = _field(line, "http"), _field(line, "grpc")
             await self._or_stop(_healthy(http))
         plain("")
-        plain(lines_to_try(http, grpc, self._model, lexora=_called("lexora"), buf=_called("buf")))
+        plain_lines(lines_to_try(http, grpc, self._model, lexora=_called("lexora"), buf=_called("buf")))
         out().print("[bold]Ready.[/bold] Ctrl-C ends both.\n")
 
     async def _until_the_end(self) -> None:
@@ -129,7 +130,7 @@ class Demo:
 
     def _show(self, name: str, line: str) -> None:
         try:
-            out().print(f"{name:<7} | {harmless(line)}", style="dim", markup=False)
+            out().print(f"{name:<7} | {escaped(line)}", style="dim", markup=False)
         except SystemExit:  # what rich makes of a reader that has left; here it would leave the children alone
             self._stop.set()
 

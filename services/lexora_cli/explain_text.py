@@ -7,7 +7,7 @@ from rich.text import Text
 from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation
 from lexora_cli.columns import columns
 from lexora_cli.plain_message import word
-from lexora_cli.screen import harmless
+from lexora_router.escape import escaped
 
 _COLOURS = {"dispatch": "green", "queue": "yellow", "reject": "red", "likely": "green", "no": "red"}
 _BREAKER = EndpointExplanation.DESCRIPTOR.fields_by_name["breaker"]
@@ -17,7 +17,7 @@ _HEAD = ("endpoint", "next", "in flight", "score", "breaker", "why not")
 
 def explained(answer: ExplainResponse) -> Iterator[Text]:
     """The verdict, the route, the tenant, and each target with its endpoints, line by line."""
-    yield Text(harmless(answer.summary[0] if answer.summary else answer.verdict), style=f"bold {_colour(answer.verdict)}")
+    yield Text(escaped(answer.summary[0] if answer.summary else answer.verdict), style=f"bold {_colour(answer.verdict)}")
     yield _line(f"route   {answer.route.reason}")
     yield _line(f"tenant  {answer.tenant.reason}")
     for number, target in enumerate(answer.targets):
@@ -33,9 +33,9 @@ def _title(target: TargetExplanation, kind: str) -> Text:
     model = f" as {target.model}" if target.model else ""
     waiting = f"{target.waiting:,} of {target.max_waiting:,} waiting"
     return Text.assemble(
-        (f"{kind} {harmless(target.backend)}", "bold"),
-        f"{harmless(model)}, {word(_STATUS, target.status)}, {waiting}: ",
-        (target.verdict, _colour(target.verdict)),
+        (f"{kind} {escaped(target.backend)}", "bold"),
+        f"{escaped(model)}, {word(_STATUS, target.status)}, {waiting}: ",
+        (escaped(target.verdict), _colour(target.verdict)),
     )
 
 
@@ -48,17 +48,17 @@ def _cells(endpoint: EndpointExplanation, *, first: bool) -> tuple[str | Text, .
     slow = f"comes back slowly, with {endpoint.weight:.0%} of its share" if endpoint.weight < 1 else ""
     chance = "no" if not endpoint.eligible else "likely" if first else "maybe"
     return (
-        harmless(endpoint.address),
+        endpoint.address,
         Text(chance, _colour(chance)),
         f"{endpoint.in_flight}/{endpoint.limit}" if endpoint.HasField("limit") else str(endpoint.in_flight),
         f"{endpoint.score:.3g}" if endpoint.HasField("score") else "-",
         word(_BREAKER, endpoint.breaker),
-        harmless("; ".join(part for part in (endpoint.reason, slow) if part)),
+        "; ".join(part for part in (endpoint.reason, slow) if part),
     )
 
 
 def _line(text: str) -> Text:
-    return Text(harmless(text))
+    return Text(escaped(text))
 
 
 def _colour(text: str) -> str:

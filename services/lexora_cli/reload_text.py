@@ -8,7 +8,6 @@ from lexora.v1.reload_pb2 import (
     RELOAD_RESULT_UNCHANGED,
     ReloadReport,
 )
-from lexora_cli.screen import harmless
 
 _HEADLINES = {
     RELOAD_RESULT_APPLIED: "applied: the new configuration is in force",
@@ -29,13 +28,11 @@ def lines(report: ReloadReport) -> Iterator[str]:
     )
     for title, found in groups:
         for each in found:
-            yield f"  {title}: {harmless(each)}"
+            yield f"  {title}: {each}"
 
 
 def summary(report: ReloadReport) -> str:
     """The last reload and the counts of all, in one line."""
     result = _HEADLINES.get(report.result, "").partition(":")[0]
     problems = f" (problems: {len(report.problems)})" if report.problems else ""
-    return (
-        f"{result} by {harmless(report.trigger)}{problems}; {report.good_reloads:,} good, {report.bad_reloads:,} refused in all"
-    )
+    return f"{result} by {report.trigger}{problems}; {report.good_reloads:,} good, {report.bad_reloads:,} refused in all"

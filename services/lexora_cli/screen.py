@@ -1,20 +1,19 @@
 """What commands print, and how: colours on a terminal only, and nothing that a terminal would obey."""
 
-import re
+import json
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+from lexora_router.escape import escaped, escaped_json, escaped_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import Console
     from rich.text import Text
-
-# Control characters but for tab and newline; an engine's text must not move the cursor or set the window's title.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @cache
@@ -29,25 +28,30 @@ def err() -> "Console":
     return _console(stderr=True)
 
 
-def plain(text: str) -> None:
-    """A line to stdout as it is."""
-    sys.stdout.write(f"{text}\n")
+def plain(line: str) -> None:
+    """A line to stdout, escaped but not wrapped."""
+    sys.stdout.write(f"{escaped(line)}\n")
+
+
+def plain_lines(text: str) -> None:
+    """As `plain`, for text of several lines."""
+    sys.stdout.write(f"{escaped_lines(text)}\n")
+
+
+def print_json(data: Any) -> None:
+    """JSON to stdout, escaped within its own rules."""
+    sys.stdout.write(f"{escaped_json(json.dumps(data, indent=2, ensure_ascii=False))}\n")
 
 
 def show(lines: "Iterable[Text]") -> None:
-    """Lines to stdout, as long as they are."""
+    """Lines to stdout, as long as they are. What others chose in them must be escaped before."""
     for line in lines:
         out().print(line)
 
 
-def harmless(text: str) -> str:
-    """The text without control characters."""
-    return _CONTROL.sub("", text)
-
-
 def complain(message: str) -> None:
     """One line to stderr: `lexora: ...`."""
-    sys.stderr.write(f"lexora: {harmless(message)}\n")
+    sys.stderr.write(f"lexora: {escaped(message)}\n")
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -10,7 +10,7 @@ from lexora.v1.stats_pb2 import Distribution, GetStatsResponse
 from lexora_cli.columns import columns
 from lexora_cli.plain_message import word
 from lexora_cli.reload_text import summary
-from lexora_cli.screen import harmless
+from lexora_router.escape import escaped
 
 _COLOURS = {
     "healthy": "green",
@@ -33,7 +33,7 @@ def coloured(field: FieldDescriptor, number: int) -> Text:
 def headline(health: HealthResponse) -> Text:
     """State, version and age in one line."""
     state = coloured(health.DESCRIPTOR.fields_by_name["status"], health.status)
-    return Text.assemble(state, f", version {harmless(health.version)}, up {_age(health.uptime_seconds)}")
+    return Text.assemble(state, f", version {escaped(health.version)}, up {_age(health.uptime_seconds)}")
 
 
 def endpoints(health: HealthResponse) -> list[Text]:
@@ -46,18 +46,18 @@ def _endpoints(health: HealthResponse) -> Iterator[tuple[str | Text, ...]]:
     for name, backend in sorted(health.backends.items()):
         for place, endpoint in enumerate(backend.endpoints):
             waiting = str(backend.waiting) if place == 0 else ""
-            yield (harmless(name), *_endpoint(endpoint, waiting))
+            yield (name, *_endpoint(endpoint, waiting))
 
 
 def _endpoint(endpoint: EndpointHealth, waiting: str) -> Iterator[str | Text]:
     fields = EndpointHealth.DESCRIPTOR.fields_by_name
-    yield harmless(endpoint.address)
+    yield endpoint.address
     yield coloured(fields["status"], endpoint.status)
     yield str(endpoint.in_flight)
     yield str(endpoint.limit) if endpoint.HasField("limit") else "-"
     yield waiting
     yield coloured(fields["breaker"], endpoint.breaker)
-    yield harmless(endpoint.reason)
+    yield endpoint.reason
 
 
 def latencies(stats: GetStatsResponse) -> list[Text]:
@@ -97,7 +97,7 @@ def counters(stats: GetStatsResponse) -> Iterator[str]:
         yield f"reload    {summary(stats.last_reload)}"
     for title, counts in (("models", stats.requests_per_model), ("errors", stats.errors_by_type)):
         if counts:
-            listed = ", ".join(f"{harmless(name)} {count:,}" for name, count in sorted(counts.items()))
+            listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
             yield f"{title:<8}  {listed}"
 
 

@@ -10,8 +10,8 @@ from lexora.v1.calls_pb2 import RecentCall, RecentCallsResponse
 from lexora.v1.models_pb2 import BackendHealth, EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval
 from lexora_cli.columns import columns
-from lexora_cli.screen import harmless
 from lexora_cli.status_text import LATENCIES, coloured, duration, headline
+from lexora_router.escape import escaped
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 10  # of a bar, in characters
@@ -54,9 +54,9 @@ def picture(seen: Seen, router: str, *, trouble: str = "", width: int | None = N
 
 
 def _title(health: HealthResponse, router: str, trouble: str) -> Text:
-    title = Text.assemble(("lexora top ", "bold"), f"{harmless(router)}  ", headline(health))
+    title = Text.assemble(("lexora top ", "bold"), f"{escaped(router)}  ", headline(health))
     if trouble:
-        title.append(f"  {harmless(trouble)}", style="bold red")
+        title.append(f"  {escaped(trouble)}", style="bold red")
     return title
 
 
@@ -144,14 +144,14 @@ def _endpoint(name: str, backend: BackendHealth | None, endpoint: EndpointHealth
         f"{endpoint.kv_cache_usage:.0%}" if endpoint.HasField("kv_cache_usage") else "-",
     )
     return (
-        harmless(name),
-        harmless(endpoint.address.removeprefix("http://") if narrow else endpoint.address),
+        name,
+        endpoint.address.removeprefix("http://") if narrow else endpoint.address,
         coloured(fields["status"], endpoint.status),
         _load(endpoint, 0 if narrow else WIDTH),
         coloured(fields["breaker"], endpoint.breaker),
         "" if backend is None else f"{backend.waiting:,}",
         *(() if narrow else engine),
-        harmless(endpoint.reason),
+        endpoint.reason,
     )
 
 
@@ -167,7 +167,7 @@ def _load(endpoint: EndpointHealth, bar: int) -> Text:
 
 def _models(stats: GetStatsResponse, width: int | None) -> list[Text]:
     ordered = sorted(stats.by_model.items(), key=lambda item: -item[1].total)
-    rows = ((harmless(name), *map(_number, _counts(counts))) for name, counts in ordered[:MOST_MODELS])
+    rows = ((name, *map(_number, _counts(counts))) for name, counts in ordered[:MOST_MODELS])
     return columns(("model~", "calls", "failed", "tokens in", "cached", "tokens out"), rows, style="dim", width=width)
 
 
@@ -185,14 +185,14 @@ def _call(call: RecentCall) -> Sequence[str | Text]:
     resumed = f"resumed: {call.resumed}" if call.resumed else ""
     return (
         time.strftime("%H:%M:%S", time.localtime(call.finished_unix_ms / 1000)),
-        harmless(call.model),
-        harmless(call.backend),
+        call.model,
+        call.backend,
         Text(str(call.status), style="green" if call.status < 400 else "yellow" if call.status < 500 else "red"),
         duration(call.ttft_seconds) if call.HasField("ttft_seconds") else "-",
         duration(call.total_seconds),
         _number(call.tokens_input) if call.HasField("tokens_input") else "-",
         _number(call.tokens_output) if call.HasField("tokens_output") else "-",
-        harmless(", ".join(note for note in (call.error, tries, call.fallback, resumed) if note)),
+        ", ".join(note for note in (call.error, tries, call.fallback, resumed) if note),
     )
 
 

@@ -12,6 +12,7 @@ import uvloop
 
 from lexora_router.config import Config
 from lexora_router.config.load import ConfigError
+from lexora_router.escape import escaped
 from lexora_router.source import Source
 from lexora_router.telemetry.logs import configure_logs
 
@@ -42,7 +43,7 @@ def launch(
             _log.warning("configuration", warning=warning)
         run(serve(config, source))
     except OSError as error:
-        sys.stderr.write(f"lexora: {error}\n")
+        sys.stderr.write(f"lexora: {escaped(str(error))}\n")
         return FAILED
     finally:
         writer.close()
@@ -53,7 +54,7 @@ def complaint(error: ConfigError) -> str:
     """Everything that is wrong with a configuration, one line each, below a headline."""
     count = len(error.problems)
     headline = f"lexora: the configuration cannot be used, {count} problem{'' if count == 1 else 's'}:"
-    return "\n".join([headline, *(f"  {problem}" for problem in error.problems)])
+    return "\n".join([headline, *(f"  {escaped(str(problem))}" for problem in error.problems)])
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -67,6 +67,7 @@ def _ask_once(conversation: "Conversation", prompt: str) -> None:
 
     from lexora_cli.chat_loop import TerminalShow
     from lexora_cli.client import RouterFailure
+    from lexora_router.escape import escaped
 
     show = TerminalShow(out())
     try:
@@ -79,7 +80,7 @@ def _ask_once(conversation: "Conversation", prompt: str) -> None:
         show.end()
         raise typer.Exit(130) from None
     show.end()
-    err().print(f"[dim]{escape(receipt)}[/dim]")
+    err().print(f"[dim]{escape(escaped(receipt))}[/dim]")
 
 
 def _talk(client: "RouterClient", conversation: "Conversation") -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lexora_cli.options import AsJson, ConfigFile
-from lexora_cli.screen import plain
+from lexora_cli.screen import plain, plain_lines, print_json
 
 if TYPE_CHECKING:
     from lexora_cli.probe import Finding
@@ -50,13 +50,12 @@ def check(
 
 
 def _refuse(error: "ConfigError", as_json: bool) -> None:
-    import json
     import sys
 
     from lexora_router.launch import complaint
 
     if as_json:
-        plain(json.dumps({"ok": False, "problems": [str(problem) for problem in error.problems]}, indent=2))
+        print_json({"ok": False, "problems": [str(problem) for problem in error.problems]})
     else:
         sys.stderr.write(f"{complaint(error)}\n")
 
@@ -74,11 +73,12 @@ def _show_config(loaded: "Loaded") -> None:
 
     from lexora_cli.screen import err
     from lexora_router.config.load import dump
+    from lexora_router.escape import escaped
 
     plain(f"# in force: the defaults, {loaded.path or 'no file'}, and LEXORA_* variables")
-    plain(dump(loaded.config).rstrip())
+    plain_lines(dump(loaded.config).rstrip())
     for warning in loaded.warnings:
-        err().print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        err().print(f"[yellow]warning:[/yellow] {escape(escaped(warning))}")
 
 
 def _show_findings(findings: "list[Finding]") -> None:
@@ -91,7 +91,6 @@ def _show_findings(findings: "list[Finding]") -> None:
 
 
 def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) -> None:
-    import json
     from dataclasses import asdict
 
     import yaml
@@ -105,4 +104,4 @@ def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) ->
         "endpoints": [asdict(finding) for finding in findings] if probed else None,
         "config": yaml.safe_load(dump(loaded.config)),
     }
-    plain(json.dumps(report, indent=2, ensure_ascii=False))
+    print_json(report)

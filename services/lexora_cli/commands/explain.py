@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
-from lexora_cli.screen import fail, plain, show
+from lexora_cli.screen import fail, print_json, show
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Model or alias; the default model if left out.")]
 User = Annotated[str, typer.Option("--user", "-u", metavar="NAME", help="Who would ask; anonymous if left out.")]
@@ -45,7 +45,6 @@ def explain(
       lexora explain --model fast --user bob --priority high
       lexora explain --model qwen3-32b --no-fallback --json | jq -r .verdict
     """
-    import json
 
     from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, FALLBACK_POLICY_UNSPECIFIED, CallOptions
     from lexora.v1.explain_pb2 import ExplainRequest
@@ -61,7 +60,7 @@ def explain(
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        plain(json.dumps(as_data(answer), indent=2, ensure_ascii=False))
+        print_json(as_data(answer))
     else:
         show(explained(answer))
     raise typer.Exit(1 if answer.verdict == "reject" else 0)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
-from lexora_cli.screen import fail, harmless, plain, show
+from lexora_cli.screen import fail, plain, print_json, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,6 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora models
       lexora models --router 10.0.0.5:50051 --json
     """
-    import json
 
     from lexora_cli.client import RouterClient, RouterFailure
     from lexora_cli.plain_message import as_data
@@ -32,7 +31,7 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        plain(json.dumps(as_data(listed), indent=2, ensure_ascii=False))
+        print_json(as_data(listed))
     elif not listed.models:
         plain("No models: none is configured, and no backend has listed any.")
     else:
@@ -52,5 +51,4 @@ def _rows(listed: "ListModelsResponse") -> "Iterator[tuple[str | Text, ...]]":
         name = f"{model.id} -> {model.alias_of}" if model.alias_of else model.id
         status = coloured(model.DESCRIPTOR.fields_by_name["status"], model.status)
         context = f"{model.max_model_len:,}" if model.max_model_len else "-"
-        names = map(harmless, (name, model.backend, model.backend_type))
-        yield (*names, status, context, harmless(", ".join(model.capabilities)))
+        yield (name, model.backend, model.backend_type, status, context, ", ".join(model.capabilities))

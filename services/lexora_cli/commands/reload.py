@@ -3,7 +3,7 @@
 import typer
 
 from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
-from lexora_cli.screen import fail, plain
+from lexora_cli.screen import fail, plain, print_json
 
 
 def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
@@ -17,7 +17,6 @@ def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora reload
       lexora reload --router 10.0.0.5:50051 --json
     """
-    import json
 
     from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED
     from lexora_cli.client import RouterClient, RouterFailure
@@ -30,7 +29,7 @@ def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        plain(json.dumps(as_data(report), indent=2, ensure_ascii=False))
+        print_json(as_data(report))
     else:
         for line in lines(report):
             plain(line)

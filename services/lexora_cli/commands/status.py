@@ -3,7 +3,7 @@
 import typer
 
 from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
-from lexora_cli.screen import fail, out, plain, show
+from lexora_cli.screen import fail, out, plain, print_json, show
 
 
 def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
@@ -16,7 +16,6 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora status
       lexora status --router 10.0.0.5:50051 --json
     """
-    import json
 
     from lexora.v1.models_pb2 import BACKEND_STATUS_UNHEALTHY
     from lexora_cli.client import RouterClient, RouterFailure
@@ -29,7 +28,7 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        plain(json.dumps({"health": as_data(health), "stats": as_data(stats)}, indent=2, ensure_ascii=False))
+        print_json({"health": as_data(health), "stats": as_data(stats)})
     else:
         out().print(headline(health))
         show(endpoints(health))

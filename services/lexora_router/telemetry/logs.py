@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from lexora_router.errors import RouterError
+from lexora_router.escape import escaped, escaped_json, escaped_lines
 from lexora_router.handler import Call, Receipt
 from lexora_router.policy.trace_context import trace_id_of
 from lexora_router.telemetry.account import path_of, rejection, retries, straight, wasted
@@ -19,18 +20,19 @@ from lexora_router.telemetry.writer import LineWriter
 def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineWriter:
     """Send structlog and the standard library's logging to `stream`, as console lines or JSON; close the writer at the end."""
     writer = LineWriter(stream)
-    render: structlog.typing.Processor
+    render: list[structlog.typing.Processor]
     if style == "json":
-        render = structlog.processors.JSONRenderer(serializer=_to_json)
+        render = [structlog.processors.JSONRenderer(serializer=_to_json)]
     else:
-        render = structlog.dev.ConsoleRenderer(colors=stream.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=0)
+        colors = stream.isatty() and not os.environ.get("NO_COLOR")
+        render = [_escape, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         _stamp,
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*shared, render],
+        processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.WriteLoggerFactory(file=writer),  # type: ignore[arg-type]  # a sink needs write and flush only
         cache_logger_on_first_use=True,
@@ -38,7 +40,7 @@ def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineW
     handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render]
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
@@ -61,7 +63,15 @@ def _stamp(_logger: object, _method: str, event: structlog.typing.EventDict) -> 
 
 
 def _to_json(value: object, **_: object) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    return escaped_json(msgspec.json.encode(value, enc_hook=str).decode())
+
+
+def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What is no text is shown by its repr, which escapes. The lines of a traceback are indented: none looks like the log's."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = escaped_lines(value).replace("\n", "\n  ") if key == "exception" else escaped(value)
+    return event
 
 
 class AccessLog:

@@ -90,7 +90,7 @@ def test_names_from_engines_do_not_move_the_cursor(findings: list[Finding]) -> N
     findings.append(Finding("vllm", "http://gpu1:8000", healthy=True, latency_ms=1, models=["a\x1b[2J[red]b"]))
     result = CliRunner().invoke(app, ["check"])
     assert "\x1b" not in result.stdout
-    assert "a[2J[red]b" in result.stdout
+    assert r"a\x1b[2J[red]b" in result.stdout
 
 
 def test_the_report_as_json(findings: list[Finding]) -> None:

@@ -77,4 +77,4 @@ def test_a_verdict_of_another_version_and_names_full_of_controls_do_no_harm() ->
     found = answer("later")
     found.tenant.reason = "`\x1b[2J` has [bold]brackets[/bold]"
     text = shown(found, terminal=True)
-    assert "tenant  `[2J` has [bold]brackets[/bold]" in text
+    assert r"tenant  `\x1b[2J` has [bold]brackets[/bold]" in text

@@ -36,7 +36,7 @@ TOLD = [
   needs a restart: server.port
 """,
     "unchanged: nothing to put in force\n",
-    "refused: the old configuration stays in force\n  problem: one\n  problem: two[2J\n",
+    "refused: the old configuration stays in force\n  problem: one\n  problem: two\\x1b[2J\n",
 ]
 
 

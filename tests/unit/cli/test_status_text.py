@@ -30,7 +30,7 @@ def test_endpoints_with_their_reasons() -> None:
     limited = EndpointHealth(address="http://b:1", status=BACKEND_STATUS_HEALTHY, limit=64, breaker=BREAKER_STATE_HALF_OPEN)
     assert shown(endpoints(HealthResponse(backends={"main": BackendHealth(endpoints=[sick, limited], waiting=5)}))) == [
         "backend endpoint status in flight limit waiting breaker reason",
-        "main http://a:1 unhealthy 3 - 5 unknown [refused]",
+        r"main http://a:1 unhealthy 3 - 5 unknown [refused]\x1b",
         "main http://b:1 healthy 0 64 half_open",
     ]
 
