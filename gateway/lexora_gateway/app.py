@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from lexora_contract.operations import CLASSIFY_TASK
 from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.classify import ClassifyTask
@@ -128,7 +129,7 @@ def create_app(
     """
     limits = Limits(max_body_bytes, max_request_timeout, patience.body)
     endpoints = relays(router, limits)
-    endpoints["/v1/classify-task"] = ClassifyTask(router, limits)
+    endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
     endpoints["/generate"] = Generate(router, limits, default_model)
     endpoints["/chat"] = Chat(router, limits, default_model)
     app = GatewayApp(endpoints, version)

@@ -8,6 +8,7 @@ from lexora.v1.common_pb2 import CallOptions, Receipt
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora_contract.operations import OPERATIONS
 from lexora_gateway.endpoint import Asked, Endpoint
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.options import call_options
@@ -19,23 +20,6 @@ if TYPE_CHECKING:
     from lexora_gateway.asgi import Headers, Receive
     from lexora_gateway.request import Limits
     from lexora_gateway.router_port import RouterPort
-
-JSON_PATHS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/rerank",
-    "/rerank",
-    "/v1/score",
-    "/score",
-    "/pooling",
-    "/classify",
-    "/tokenize",
-    "/detokenize",
-)
-AUDIO_PATHS = ("/v1/audio/transcriptions", "/v1/audio/translations")
 
 
 class Relay(Endpoint):
@@ -125,6 +109,4 @@ def _text(headers: Headers) -> str:
 
 def relays(router: RouterPort, limits: Limits) -> dict[str, Endpoint]:
     """Every relayed endpoint by path."""
-    found: dict[str, Endpoint] = {path: Relay(path, router, limits) for path in JSON_PATHS}
-    found.update((path, AudioRelay(path, router, limits)) for path in AUDIO_PATHS)
-    return found
+    return {path: (AudioRelay if row.form else Relay)(path, router, limits) for path, row in OPERATIONS.items()}

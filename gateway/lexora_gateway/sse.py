@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lexora_contract.operations import Dialect, operation_of
 from lexora_gateway.errors import Failure
 
 ErrorEvent = Callable[[Failure], bytes]
@@ -34,7 +35,7 @@ def responses_error(failure: Failure) -> bytes:
 
 def error_event_of(path: str) -> ErrorEvent:
     """The dialect that clients of a path understand."""
-    return _DIALECTS.get(path, openai_error)
+    return _DIALECTS.get(operation_of(path).dialect, openai_error)
 
 
 def data_event(value: Any) -> bytes:
@@ -48,4 +49,4 @@ def _event(prefix: bytes, failure: Failure, own: Any) -> bytes:
     return prefix + b"data: " + _NEWLINE.sub(b"\ndata: ", payload) + b"\n\n"
 
 
-_DIALECTS: dict[str, ErrorEvent] = {"/v1/messages": messages_error, "/v1/responses": responses_error}
+_DIALECTS: dict[Dialect, ErrorEvent] = {Dialect.ANTHROPIC: messages_error, Dialect.RESPONSES: responses_error}

@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from lexora.v1 import models_pb2
+from lexora_contract.operations import CLASSIFY_TASK
 from lexora_router.errors import InvalidRequest, Unimplemented
 from lexora_router.handler import Call, Choice
 from lexora_router.messages import receipt_message
 
-PATH = "/v1/classify-task"
 MAX_TASK_LENGTH = 10_000
 
 # Task, candidates, and the call itself, whose receipt gets the choice as well. Raises RouterError.
@@ -18,7 +18,7 @@ async def classify(
     request: models_pb2.ClassifyRequest, call: Call, classifier: Classifier | None
 ) -> models_pb2.ClassifyResponse:
     """Serve the call; raises RouterError."""
-    call.path = PATH
+    call.path = CLASSIFY_TASK
     call.max_tokens = 0  # it has no output that its client would pay for
     task = request.task_description
     if not task.strip() or len(task) > MAX_TASK_LENGTH:

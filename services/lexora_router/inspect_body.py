@@ -12,6 +12,7 @@ import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from lexora_contract.operations import COMPLETIONS, operation_of
 from lexora_router.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -24,14 +25,6 @@ MAX_CONTENT_TYPE_CHARS = 1024
 MAX_DISPOSITION_BYTES = 1024
 MAX_PADDING = 64
 
-# Field that each path must have, and the one that may stand in for it at vLLM or OpenAI.
-_REQUIRED: dict[str, tuple[str, str | None]] = {
-    "/v1/chat/completions": ("messages", None),
-    "/v1/completions": ("prompt", "prompt_embeds"),
-    "/v1/embeddings": ("input", "messages"),
-    "/v1/responses": ("input", "prompt"),
-    "/v1/messages": ("messages", None),
-}
 _INTEGERS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n", "priority")
 _UNREAD = frozenset(("messages", "prompt", "input", "prompt_embeds"))
 _TRUE = frozenset(("true", "1", "yes", "on", "t", "y"))
@@ -353,15 +346,15 @@ def _check_required(path: str, wire: _Wire) -> None:
         check_model(wire.model)
     if not _absent(wire.messages) and not _opens(wire.messages, b"["):
         raise InvalidRequest("messages must be an array", "messages")
-    if path not in _REQUIRED:
+    required = operation_of(path).required
+    if not required:
         return
     if not wire.model:
         raise InvalidRequest("model is missing", "model")
-    if path == "/v1/completions" and not _absent(wire.prompt) and not _opens(wire.prompt, b'["'):
+    if path == COMPLETIONS and not _absent(wire.prompt) and not _opens(wire.prompt, b'["'):
         raise InvalidRequest("prompt must be a string or an array", "prompt")
-    name, stand_in = _REQUIRED[path]
-    if _absent(getattr(wire, name)) and (stand_in is None or _absent(getattr(wire, stand_in))):
-        raise InvalidRequest(f"{name} is missing", name)
+    if all(_absent(getattr(wire, name)) for name in required):
+        raise InvalidRequest(f"{required[0]} is missing", required[0])
 
 
 def check_model(model: str) -> None:

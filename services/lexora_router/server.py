@@ -23,6 +23,7 @@ from lexora.v1 import (
     router_pb2,
     stats_pb2,
 )
+from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, operation_of
 from lexora_router.asker import Request, user_of
 from lexora_router.classification import Classifier, classify
 from lexora_router.context import Context, error_bytes, refuse_empty, trace_of
@@ -63,14 +64,6 @@ MAX_CONTENT_TYPE_LENGTH = 1024
 DEFAULT_RECENT = 50
 JSON = "application/json"
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-EMBEDDINGS = "/v1/embeddings"
-MULTIPART_PATHS = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
-RELAYED_PATHS = MULTIPART_PATHS | frozenset(
-    f"{CHAT} {COMPLETIONS} {EMBEDDINGS} /v1/responses /v1/messages /v1/rerank /rerank /v1/score /score "
-    "/pooling /classify /tokenize /detokenize".split()
-)
 
 # The rpcs whose requests count, also against their user's limit; the others are questions about the router.
 COUNTED_RPCS = frozenset(f"/lexora.v1.RouterService/{rpc}" for rpc in ("Generate", "Stream", "Embed", "Classify"))
@@ -354,7 +347,7 @@ class RouterService:
         return named or await _within(call, self._overview.default_model()) or None
 
     def _fill_openai(self, openai: openai_pb2.OpenAiCall, call: Call, *, stream: bool) -> None:
-        if openai.path not in RELAYED_PATHS:
+        if openai.path not in OPERATIONS:
             raise NotFound(f"{openai.path[:200]} is not an endpoint that is relayed.")
         if len(openai.content_type) > MAX_CONTENT_TYPE_LENGTH:
             raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "openai.content_type")
@@ -404,7 +397,7 @@ async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
 
 
 def _inspect(path: str, content_type: str, body: bytes) -> Fields:
-    if path in MULTIPART_PATHS and content_type.startswith("multipart/"):
+    if operation_of(path).form and content_type.startswith("multipart/"):
         return inspect_multipart(content_type, body)
     return inspect_json(path, body)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lexora_gateway.hot import AUDIO_PATHS
+from lexora_contract.operations import operation_of
 from lexora_gateway.openai.examples import ERROR, POST
 from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
 
@@ -30,8 +30,8 @@ def path_items(paths: Iterable[str]) -> dict[str, Any]:
 
 def _operation(path: str) -> dict[str, Any]:
     summary, tag, request, response = POST[path]
-    audio = path in AUDIO_PATHS
-    media, schema = ("multipart/form-data", _FORM) if audio else ("application/json", _OBJECT)
+    form = operation_of(path).form
+    media, schema = ("multipart/form-data", _FORM) if form else ("application/json", _OBJECT)
     return {
         "tags": [tag],
         "summary": summary,

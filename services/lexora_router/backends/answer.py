@@ -7,14 +7,13 @@ from itertools import islice
 
 import msgspec
 
+from lexora_contract.operations import operation_of
 from lexora_router.backends.http1 import Response, TransportError
-from lexora_router.backends.sse import MAX_REASONS, Inspector, dialect_of
+from lexora_router.backends.sse import MAX_REASONS, Inspector
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
 from lexora_router.handler import Call, Emit, Frames, Head, Headers, Reply, Usage
 from lexora_router.usage import UsageJson
 
-# Answers that need not be JSON.
-TEXT_PATHS = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
 # How long the end of a stream may lag behind its [DONE] before the connection is given up instead of kept.
 LINGER_SECONDS = 1.0
 # Comments that precede the first event are held back: they are no token, and the client waits for the engine's first word.
@@ -52,7 +51,7 @@ class AnswerRelay:
             raise await self._refusal(response, content_type)
         head = Head(response.status, content_type, _end_to_end(response))
         if content_type.startswith("text/event-stream"):
-            await self._stream(call, emit, response, head, Inspector(dialect_of(call.path), hide_usage=hide_usage))
+            await self._stream(call, emit, response, head, Inspector(operation_of(call.path).dialect, hide_usage=hide_usage))
         else:
             await self._reply(call, emit, response, head)
 
@@ -93,7 +92,7 @@ class AnswerRelay:
         body = await self._read(response)
         if not body:
             raise UpstreamInvalid(f"{self._name} answered {head.status} with an empty body.")
-        if call.path not in TEXT_PATHS or head.content_type.startswith("application/json"):
+        if not operation_of(call.path).form or head.content_type.startswith("application/json"):
             call.receipt.usage = self._usage(body, head)
             if b'"finish_reason":"abort"' in body:
                 raise UpstreamBroken(f"{self._name} aborted the answer.")

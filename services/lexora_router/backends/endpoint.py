@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from yarl import URL
 
+from lexora_contract.operations import operation_of
 from lexora_router.backends.answer import AnswerRelay
 from lexora_router.backends.auto_limit import AutoLimit
 from lexora_router.backends.condition import Condition
-from lexora_router.backends.protocol import PRIORITY_PATHS, USAGE_PATHS, EngineProtocol
+from lexora_router.backends.protocol import EngineProtocol
 from lexora_router.backends.transport import ConnectError, Response, Transport, TransportError, failure_of, head
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.handler import Call, Emit
@@ -117,15 +118,15 @@ class HttpEndpoint:
     def _request_body(self, call: Call) -> tuple[bytes, bool]:
         """The body for this engine, the client's own bytes where possible, and whether to hide the usage chunk."""
         assert call.target is not None
-        body, model = call.body, call.target.model
+        body, model, operation = call.body, call.target.model, operation_of(call.path)
         if model and model != call.model:
             if call.content_type.startswith("multipart/"):
                 body = with_model_multipart(call.content_type, body, model)
             else:
                 body = with_model(body, model)
-        if self._send_priority and call.priority is not None and call.path in PRIORITY_PATHS:
+        if self._send_priority and call.priority is not None and operation.queued:
             body = with_priority(body, to_vllm(call.priority))
         elif call.own_priority and not self._keep_priority:
             body = without_priority(body)
-        ask = call.stream and not call.include_usage and self._stream_usage and call.path in USAGE_PATHS
+        ask = call.stream and not call.include_usage and self._stream_usage and operation.stream_usage
         return (with_stream_usage(body) if ask else body), ask

@@ -8,20 +8,6 @@ from yarl import URL
 from lexora_router.config import AzureConfig, BackendConfig
 from lexora_router.errors import InvalidRequest
 
-USAGE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
-# What waits in an engine's own queue, and is asked for in JSON.
-PRIORITY_PATHS = USAGE_PATHS | {
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/embeddings",
-    "/v1/rerank",
-    "/rerank",
-    "/v1/score",
-    "/score",
-    "/pooling",
-    "/classify",
-}
-
 
 class EngineProtocol(Protocol):
     """What differs between engines."""

@@ -3,10 +3,9 @@
 Protocol: https://html.spec.whatwg.org/multipage/server-sent-events.html (an empty line ends an event).
 """
 
-from enum import Enum
-
 import msgspec
 
+from lexora_contract.operations import Dialect
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
 from lexora_router.handler import Usage
 from lexora_router.usage import UsageJson, merge_usage
@@ -15,28 +14,6 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 # What an engine says of the ends of its answers is for people to read.
 MAX_REASONS = 16
 MAX_REASON_CHARS = 64
-
-
-class Dialect(Enum):
-    """How a stream tells its end, its usage and its errors."""
-
-    OPENAI = "openai"
-    RESPONSES = "responses"
-    ANTHROPIC = "anthropic"
-    OTHER = "other"
-
-
-_DIALECTS = {
-    "/v1/chat/completions": Dialect.OPENAI,
-    "/v1/completions": Dialect.OPENAI,
-    "/v1/responses": Dialect.RESPONSES,
-    "/v1/messages": Dialect.ANTHROPIC,
-}
-
-
-def dialect_of(path: str) -> Dialect:
-    """Dialect of the streams of an endpoint."""
-    return _DIALECTS.get(path, Dialect.OTHER)
 
 
 class Splitter:

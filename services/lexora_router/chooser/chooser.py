@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from lexora_contract.operations import operation_of
 from lexora_router.chooser.labeller import Labeller
 from lexora_router.classify.fit import Offer, recommend
 from lexora_router.classify.label import Label
-from lexora_router.classify.text import AUTO_PATHS, normalised, task_of
+from lexora_router.classify.text import normalised, task_of
 from lexora_router.errors import ClassifierDisabled, InvalidRequest
 from lexora_router.handler import AUTO, Call, Choice
 from lexora_router.inspect_body import with_model
@@ -85,7 +86,7 @@ class Chooser:
 
     def _chooses_for(self, call: Call) -> bool:
         """Whether `auto` is no name like any other in this call."""
-        if call.path not in AUTO_PATHS or self._models.offer(AUTO) is not None:
+        if not operation_of(call.path).auto or self._models.offer(AUTO) is not None:
             return False
         return self._labeller is not None or not self._models.takes(AUTO)
 

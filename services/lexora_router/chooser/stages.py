@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from lexora_contract.operations import CHAT, EMBEDDINGS
 from lexora_router.chooser.ask import Ask, Origin
 from lexora_router.classify.answer import read, said
 from lexora_router.classify.label import Label
@@ -16,8 +17,6 @@ from lexora_router.classify.text import excerpt
 from lexora_router.config import EmbeddingConfig
 from lexora_router.errors import UpstreamInvalid, UpstreamRefused
 
-CHAT = "/v1/chat/completions"
-EMBEDDINGS = "/v1/embeddings"
 MAX_EMBEDDED = 1000  # characters of a task: embedding models read little
 MAX_DIMENSIONS = 8192
 BATCH = 64  # examples that are embedded at once

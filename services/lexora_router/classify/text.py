@@ -12,7 +12,6 @@ MAX_TASK = 10_000  # characters that are looked at
 _MAX_RAW = 2 * MAX_TASK
 _CUT = " [...] "
 _SPACE = re.compile(r"\s+")
-AUTO_PATHS = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"))
 
 
 def normalised(text: str) -> str:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
+from lexora_contract.operations import CHAT, COMPLETIONS
 
 MAX_HOLD = 1024  # characters of a stop string
 # Of a /v1/completions that names no limit.

@@ -5,11 +5,10 @@ import pytest
 import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
+from tests.support.paths import FORM_PATHS, JSON_PATHS
 from tests.unit.gateway.support import BODY, CHAT, JSON, ScriptedRouter, client, make_app
 
-from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
-
-POST_PATHS = (*JSON_PATHS, *AUDIO_PATHS, "/v1/classify-task", "/generate", "/chat")
+POST_PATHS = (*JSON_PATHS, *FORM_PATHS, "/v1/classify-task", "/generate", "/chat")
 GET_PATHS = (
     "/v1/models",
     "/v1/models/{model_id}",

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo
+from tests.support.paths import FORM_PATHS, JSON_PATHS
 from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRouter, client, failure, make_app
 
 from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER
 from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation, TenantExplanation
 from lexora.v1.models_pb2 import BACKEND_STATUS_DEGRADED, BREAKER_STATE_HALF_OPEN
-from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
 
 FORM = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--b--\r\n'
 EXPLAIN = {"x-lexora-explain": "1"}
@@ -35,7 +35,7 @@ def answer() -> ExplainResponse:
     ("path", "body", "media"),
     [
         *((path, BODY, "application/json") for path in JSON_PATHS),
-        *((path, FORM, "multipart/form-data; boundary=b") for path in AUDIO_PATHS),
+        *((path, FORM, "multipart/form-data; boundary=b") for path in FORM_PATHS),
     ],
 )
 async def test_a_relayed_call_is_explained_and_not_made(path: str, body: bytes, media: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import structlog
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from tests.support.paths import FORM_PATHS, JSON_PATHS
 from tests.unit.gateway.support import (
     BODY,
     CHAT,
@@ -26,7 +27,6 @@ import lexora_gateway
 from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
 from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
 from lexora.v1.router_pb2 import StreamResponse
-from lexora_gateway.hot import AUDIO_PATHS, JSON_PATHS
 
 
 async def ask(router: ScriptedRouter, path: str = CHAT, body: bytes = BODY, **headers: str) -> Any:
@@ -57,7 +57,7 @@ async def test_a_body_goes_through_as_bytes_and_comes_back_as_bytes(path: str) -
     assert request.options.request_id == response.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("path", AUDIO_PATHS)
+@pytest.mark.parametrize("path", FORM_PATHS)
 async def test_a_form_goes_through_with_its_boundary(path: str) -> None:
     router = ScriptedRouter()
     media = "multipart/form-data; boundary=xyz"
@@ -71,7 +71,7 @@ async def test_a_form_goes_through_with_its_boundary(path: str) -> None:
 async def test_a_form_with_a_stream_field_is_streamed() -> None:
     router = ScriptedRouter()
     body = b'--xyz\r\ncontent-disposition: form-data; name="stream"\r\n\r\ntrue\r\n--xyz--\r\n'
-    response = await ask(router, AUDIO_PATHS[0], body, content_type="multipart/form-data; boundary=xyz")
+    response = await ask(router, FORM_PATHS[0], body, content_type="multipart/form-data; boundary=xyz")
     assert response.content == b"data: [DONE]\n\n"
     assert router.asked[0][0] == "stream"
 
@@ -89,7 +89,7 @@ async def test_no_content_type_is_refused() -> None:
     router = ScriptedRouter()
     async with client(make_app(router)) as http:
         assert (await http.post(CHAT, content=BODY)).status_code == 400
-        response = await http.post(AUDIO_PATHS[0], content=BODY, headers=JSON)
+        response = await http.post(FORM_PATHS[0], content=BODY, headers=JSON)
     assert response.status_code == 400
     assert not router.asked
 
@@ -101,10 +101,10 @@ async def test_json_by_another_name_is_taken(media: str) -> None:
     assert router.asked[0][1].openai.content_type == media
 
 
-@pytest.mark.parametrize("path", [CHAT, AUDIO_PATHS[0]])
+@pytest.mark.parametrize("path", [CHAT, FORM_PATHS[0]])
 async def test_an_empty_body_is_refused(path: str) -> None:
     router = ScriptedRouter()
-    media = "multipart/form-data" if path in AUDIO_PATHS else "application/json"
+    media = "multipart/form-data" if path in FORM_PATHS else "application/json"
     response = await ask(router, path, b"", content_type=media)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "body")
     assert not router.asked

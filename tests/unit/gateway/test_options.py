@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.support.paths import FORM_PATHS
 from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRouter, client, make_app, whole
 
 from lexora.v1.common_pb2 import (
@@ -11,14 +12,13 @@ from lexora.v1.common_pb2 import (
     RESUME_POLICY_NEVER,
     RESUME_POLICY_UNSPECIFIED,
 )
-from lexora_gateway.hot import AUDIO_PATHS
 
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 CALLS = [
     (CHAT, BODY, JSON),
     (CHAT, STREAMED, JSON),
     ("/v1/embeddings", BODY, JSON),
-    (AUDIO_PATHS[0], b"--x--", FORM),
+    (FORM_PATHS[0], b"--x--", FORM),
     ("/generate", b'{"prompt": "x"}', JSON),
     ("/chat", b'{"prompt": "x", "stream": true}', JSON),
     ("/v1/classify-task", b'{"task_description": "x"}', JSON),

@@ -21,13 +21,14 @@ from lexora.v1.models_pb2 import ClassifyRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.reload_pb2 import ReloadRequest
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora_contract.operations import OPERATIONS
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
 from lexora_router.explain import Explainer
 from lexora_router.handler import BucketState, Call, Choice, Frames, Head, RateLimitState, Reply, Usage
 from lexora_router.handler import Receipt as Known
 from lexora_router.messages import receipt_message
 from lexora_router.overview import Overview
-from lexora_router.server import RELAYED_PATHS, RouterService
+from lexora_router.server import RouterService
 from lexora_router.status import StatusError
 
 M = TypeVar("M", bound=Message)
@@ -185,7 +186,7 @@ async def test_how_many_tokens_a_call_may_use_is_read() -> None:
     assert [call.max_tokens for call in pipeline.calls] == [77, 77, None]
 
 
-@pytest.mark.parametrize("path", sorted(RELAYED_PATHS - {CHAT}))
+@pytest.mark.parametrize("path", sorted(OPERATIONS.keys() - {CHAT}))
 @jumping
 async def test_every_relayed_path_is_taken(path: str) -> None:
     made, pipeline = service(Reply(JSON_HEAD, b"{}"))

@@ -3,27 +3,18 @@
 https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai: spans and metrics; in development, as of 2026)
 """
 
+from lexora_contract.operations import operation_of
 from lexora_router.handler import Call
 from lexora_router.telemetry.account import reason, rejection
 
 Value = str | bool | int | float | tuple[str, ...]
 
-# gen_ai.operation.name: the well-known names where there is one, else the endpoint's own.
-OPERATIONS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "text_completion",
-    "/v1/responses": "chat",
-    "/v1/messages": "chat",
-    "/v1/embeddings": "embeddings",
-    "/v1/audio/transcriptions": "transcription",
-    "/v1/audio/translations": "translation",
-}
 MAX_MODEL_CHARS = 256
 
 
 def operation(path: str) -> str:
     """What is asked of the model; empty for a call that was refused before that was known."""
-    return OPERATIONS.get(path) or path.rpartition("/")[2]
+    return operation_of(path).name
 
 
 def error_type(error: BaseException) -> str:

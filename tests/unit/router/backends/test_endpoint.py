@@ -4,13 +4,13 @@ import time
 from typing import Any
 
 import pytest
+from tests.support.paths import JSON_PATHS
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, reply, stream, stream_head
 from tests.unit.router.backends.engine import UNARY, engine
 from tests.unit.router.support import Client, FakeLease, make_call
 
 from lexora_router.backends import endpoint
 from lexora_router.errors import InvalidRequest, UpstreamUnreachable
-from lexora_router.server import MULTIPART_PATHS, RELAYED_PATHS
 
 DONE = b"data: [DONE]\n\n"
 EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
@@ -148,7 +148,6 @@ async def test_the_priority_is_not_sent_where_nobody_takes_it(fields: dict[str, 
         assert server.requests[0].body == UNARY
 
 
-JSON_PATHS = sorted(RELAYED_PATHS - MULTIPART_PATHS)
 QUEUED = sorted(set(JSON_PATHS) - {"/tokenize", "/detokenize"})
 OWN = b'{"seed":9007199254740993,"priority":-1000,"model":"m","stop":null}'
 WITHOUT = b'{"seed":9007199254740993,"model":"m","stop":null}'
@@ -164,7 +163,7 @@ async def test_the_priority_goes_with_all_that_waits_in_the_engine_s_queue(path:
     assert replaced == OWN.replace(b"-1000", b"20")
 
 
-@pytest.mark.parametrize(("fields", "paths"), [({}, JSON_PATHS), (SCHEDULED, ["/tokenize", "/detokenize"])])
+@pytest.mark.parametrize(("fields", "paths"), [({}, sorted(JSON_PATHS)), (SCHEDULED, ["/tokenize", "/detokenize"])])
 async def test_a_client_s_own_priority_never_reaches_vllm(fields: dict[str, Any], paths: list[str]) -> None:
     async with RawServer(*[[reply(b"{}")]] * len(paths)) as server, engine(server.url, **fields) as main:
         for path in paths:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexora_contract.operations import Dialect, operation_of
 from lexora_router.backends import sse
-from lexora_router.backends.sse import Dialect, Inspector, Splitter, dialect_of
+from lexora_router.backends.sse import Inspector, Splitter
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
 from lexora_router.handler import Usage
 
@@ -327,4 +328,4 @@ def test_words_inside_content_mean_nothing(dialect: Dialect, text: str) -> None:
     ],
 )
 def test_the_path_tells_the_dialect(path: str, dialect: Dialect) -> None:
-    assert dialect_of(path) is dialect
+    assert operation_of(path).dialect is dialect

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from lexora_router.resume.request import CHAT, COMPLETIONS, Source, Wish, wish
+from lexora_contract.operations import CHAT, COMPLETIONS
+from lexora_router.resume.request import Source, Wish, wish
 
 BOTH = Source(ids=True, text=True, endpoints=2)
 

@@ -1,0 +1,104 @@
+"""The endpoints of the engines' API that are relayed: one row each, which is all that any part of the gateway knows of it.
+
+vLLM's endpoints: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+CLASSIFY_TASK = "/v1/classify-task"  # the router's own
+
+
+class Dialect(Enum):
+    """How a stream tells its end, its usage and its errors, and what an error's body looks like."""
+
+    OPENAI = "openai"
+    RESPONSES = "responses"
+    ANTHROPIC = "anthropic"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One endpoint.
+
+    `name` is OpenTelemetry's gen_ai.operation.name, where it has a well-known one, else the endpoint's own. Of the fields
+    in `required` a request must have one. `form`: the body is a multipart form, and the answer may be plain text.
+    `streams`: a request may ask for events. `stream_usage`: it may ask for usage in them (`stream_options.include_usage`).
+    `queued`: it waits in an engine's own queue, so its body may have a `priority`. `auto`: it has a text that tells which
+    model fits.
+    """
+
+    path: str
+    name: str
+    dialect: Dialect = Dialect.OTHER
+    required: tuple[str, ...] = ()
+    form: bool = False
+    streams: bool = False
+    stream_usage: bool = False
+    queued: bool = False
+    auto: bool = False
+
+
+_ROWS = (
+    Operation(
+        path=CHAT,
+        name="chat",
+        dialect=Dialect.OPENAI,
+        required=("messages",),
+        streams=True,
+        stream_usage=True,
+        queued=True,
+        auto=True,
+    ),
+    Operation(
+        path=COMPLETIONS,
+        name="text_completion",
+        dialect=Dialect.OPENAI,
+        required=("prompt", "prompt_embeds"),
+        streams=True,
+        stream_usage=True,
+        queued=True,
+        auto=True,
+    ),
+    Operation(path=EMBEDDINGS, name="embeddings", required=("input", "messages"), queued=True),
+    Operation(
+        path=RESPONSES,
+        name="chat",
+        dialect=Dialect.RESPONSES,
+        required=("input", "prompt"),
+        streams=True,
+        queued=True,
+        auto=True,
+    ),
+    Operation(
+        path=MESSAGES,
+        name="chat",
+        dialect=Dialect.ANTHROPIC,
+        required=("messages",),
+        streams=True,
+        queued=True,
+        auto=True,
+    ),
+    Operation(path="/v1/rerank", name="rerank", queued=True),
+    Operation(path="/rerank", name="rerank", queued=True),
+    Operation(path="/v1/score", name="score", queued=True),
+    Operation(path="/score", name="score", queued=True),
+    Operation(path="/pooling", name="pooling", queued=True),
+    Operation(path="/classify", name="classify", queued=True),
+    Operation(path="/tokenize", name="tokenize"),
+    Operation(path="/detokenize", name="detokenize"),
+    Operation(path="/v1/audio/transcriptions", name="transcription", form=True, streams=True),
+    Operation(path="/v1/audio/translations", name="translation", form=True, streams=True),
+)
+OPERATIONS: dict[str, Operation] = {row.path: row for row in _ROWS}
+
+
+def operation_of(path: str) -> Operation:
+    """The row of a path; of one that is not relayed a row that allows nothing, named after its last part."""
+    return OPERATIONS.get(path) or Operation(path=path, name=path.rpartition("/")[2])
