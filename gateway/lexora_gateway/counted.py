@@ -17,7 +17,7 @@ from lexora_gateway.router_port import RouterPort, RouterStatusError
 if TYPE_CHECKING:
     from lexora_gateway.asgi import Headers
 
-_MAX_USER = 256
+_MAX_USER = 4096
 _MAX_TOLD = 400
 _SECONDS = 5.0
 

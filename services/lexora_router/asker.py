@@ -3,21 +3,18 @@
 import msgspec
 
 from lexora.v1 import embed_pb2, models_pb2, router_pb2
+from lexora_router.identity import Names
 
 Request = router_pb2.GenerateRequest | router_pb2.StreamRequest | embed_pb2.EmbedRequest | models_pb2.ClassifyRequest
 
 
-class _Named(msgspec.Struct, gc=False):
-    user: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Named).decode
+_decode = msgspec.json.Decoder(Names).decode
 
 
 def user_of(request: Request) -> str:
     """The user that a request's JSON names, whatever else is wrong there; empty if unreadable."""
     try:
-        return _decode(_json_of(request)).user or ""
+        return _decode(_json_of(request)).named()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
 

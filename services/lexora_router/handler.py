@@ -105,6 +105,7 @@ class Call:
     started: float
     include_usage: bool = False
     user: str = ""
+    prompt_cache_key: str = ""  # calls that say the same one are about to share the beginning of their prompts
     priority: int | None = None
     own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
     max_tokens: int | None = None

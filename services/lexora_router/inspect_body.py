@@ -14,19 +14,20 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lexora_contract.operations import COMPLETIONS, operation_of
 from lexora_router.errors import InvalidRequest
+from lexora_router.identity import Names, bounded, text_of
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_MODEL_CHARS = 1024
-MAX_USER_CHARS = 1024  # of a form; what counts of it is cut later
+MAX_USER_CHARS = 1024  # of a form
 MAX_FORM_PARTS = 256
 MAX_CONTENT_TYPE_CHARS = 1024
 MAX_DISPOSITION_BYTES = 1024
 MAX_PADDING = 64
 
 _INTEGERS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n", "priority")
-_UNREAD = frozenset(("messages", "prompt", "input", "prompt_embeds"))
+_UNREAD = frozenset(["messages", "prompt", "input", "prompt_embeds", "safety_identifier", "metadata", "prompt_cache_key"])
 _TRUE = frozenset(("true", "1", "yes", "on", "t", "y"))
 _FALSE = frozenset(("false", "0", "no", "off", "f", "n", ""))
 _SCANNED_BYTES = 1 << 20
@@ -42,6 +43,7 @@ class Fields(msgspec.Struct, kw_only=True, gc=False):
     model: str | None = None
     stream: bool = False
     user: str | None = None
+    prompt_cache_key: str = ""
     max_tokens: int | None = None
     n: int | None = None
     priority: int | None = None
@@ -52,10 +54,10 @@ class _StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
 
-class _Wire(msgspec.Struct, gc=False):
+class _Wire(Names, gc=False):
     model: str | None = None
     stream: bool | None = None
-    user: str | None = None
+    prompt_cache_key: msgspec.Raw = msgspec.Raw()
     max_completion_tokens: int | None = None
     max_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -96,7 +98,8 @@ def inspect_json(path: str, body: bytes) -> Fields:
     return Fields(
         model=wire.model,
         stream=wire.stream is True,
-        user=wire.user,
+        user=wire.named() or None,
+        prompt_cache_key=bounded(text_of(wire.prompt_cache_key)),
         max_tokens=_first(wire.max_completion_tokens, wire.max_tokens, wire.max_output_tokens),
         n=wire.n,
         priority=wire.priority,
@@ -157,7 +160,7 @@ def inspect_multipart(content_type: str, body: bytes) -> Fields:
     if stream not in _TRUE and stream not in _FALSE:
         raise InvalidRequest("stream must be a boolean", "stream")
     user = form.text("user", MAX_USER_CHARS * 4)
-    return Fields(model=model or None, stream=stream in _TRUE, user=user or None)
+    return Fields(model=model or None, stream=stream in _TRUE, user=bounded(user or "") or None)
 
 
 def with_model_multipart(content_type: str, body: bytes, model: str) -> bytes:

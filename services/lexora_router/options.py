@@ -5,7 +5,6 @@ from lexora_router.errors import InvalidRequest
 from lexora_router.policy.priority import HIGH, LOW
 
 MAX_ID_LENGTH = 128
-MAX_USER_LENGTH = 256
 
 _FALLBACK_POLICIES = frozenset(common_pb2.FallbackPolicy.values())
 _RESUME_POLICIES = frozenset(common_pb2.ResumePolicy.values())
@@ -17,8 +16,6 @@ def check_options(options: common_pb2.CallOptions) -> None:
         raise InvalidRequest(f"request_id takes at most {MAX_ID_LENGTH} visible ASCII characters.", "options.request_id")
     if options.HasField("priority") and not LOW <= options.priority <= HIGH:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
-    if len(options.user) > MAX_USER_LENGTH:
-        raise InvalidRequest(f"user takes at most {MAX_USER_LENGTH} characters.", "options.user")
     if options.fallback not in _FALLBACK_POLICIES:
         raise InvalidRequest("fallback is none of the known policies.", "options.fallback")
     if options.resume not in _RESUME_POLICIES:

@@ -41,11 +41,12 @@ from lexora_router.errors import (
 )
 from lexora_router.explain import Explainer
 from lexora_router.handler import Call, Event, Handler, Reply
+from lexora_router.identity import bounded
 from lexora_router.inspect_body import Fields, check_model, inspect_json, inspect_multipart
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.messages import receipt_message, reply_message
-from lexora_router.options import MAX_USER_LENGTH, check_options, is_id
+from lexora_router.options import check_options, is_id
 from lexora_router.overview import Overview
 from lexora_router.policy.trace_context import trace_id_of
 from lexora_router.status import StatusError, internal_status, status_of
@@ -289,7 +290,7 @@ class RouterService:
 
     def _end_unseen(self, call: Call, error: RouterError, request: Request) -> RouterError:
         """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
-        call.user = call.user or user_of(request)[:MAX_USER_LENGTH]
+        call.user = call.user or user_of(request)
         error = self._metered(call, error)
         call.receipt.finished_at = self._clock()
         for recorder in self._recorders:
@@ -320,7 +321,8 @@ class RouterService:
             model="",
             stream=False,
             started=now,
-            user=options.user[:MAX_USER_LENGTH],  # a longer one is refused, and is written down all the same
+            user=bounded(options.user),
+            prompt_cache_key=bounded(options.prompt_cache_key),
             priority=options.priority if options.HasField("priority") else None,
             fallback_allowed=options.fallback != common_pb2.FALLBACK_POLICY_NEVER,
             resume_allowed=options.resume != common_pb2.RESUME_POLICY_NEVER,
@@ -364,7 +366,8 @@ class RouterService:
         call.model = fields.model or ""
         call.stream = fields.stream
         call.include_usage = fields.include_usage
-        call.user = call.user or (fields.user or "")[:MAX_USER_LENGTH]
+        call.user = call.user or fields.user or ""
+        call.prompt_cache_key = call.prompt_cache_key or fields.prompt_cache_key
         call.own_priority = fields.priority is not None
         call.max_tokens = fields.max_tokens
         call.choices = max(fields.n or 1, 1)

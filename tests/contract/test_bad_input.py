@@ -131,12 +131,6 @@ async def test_a_bad_request_id_is_refused_and_not_repeated(call: Callable[..., 
     assert engine.requests == []
 
 
-async def test_a_user_that_is_too_long(call: Callable[..., Any]) -> None:
-    options = common_pb2.CallOptions(request_id=ID, user="u" * 257)
-    outcome = await call(options=options, openai=openai())
-    check(outcome, INVALID, "INVALID_REQUEST", "options.user", "at most 256")
-
-
 async def test_generate_gives_no_stream(link: Link, engine: LoopEngine) -> None:
     request = router_pb2.GenerateRequest(
         options=common_pb2.CallOptions(request_id=ID), openai=openai(b'{"model":"m","messages":[],"stream":true}', CHAT)

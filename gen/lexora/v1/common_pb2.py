@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/common.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd6\x01\n\x0b\x43\x61llOptions\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x12\n\x04user\x18\x02 \x01(\tR\x04user\x12\x1f\n\x08priority\x18\x03 \x01(\x05H\x00R\x08priority\x88\x01\x01\x12\x35\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32\x19.lexora.v1.FallbackPolicyR\x08\x66\x61llback\x12/\n\x06resume\x18\x05 \x01(\x0e\x32\x17.lexora.v1.ResumePolicyR\x06resumeB\x0b\n\t_priority\"\xb2\x04\n\x07Receipt\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12\x1a\n\x08\x65ndpoint\x18\x03 \x01(\tR\x08\x65ndpoint\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\x12\x1a\n\x08\x61ttempts\x18\x05 \x01(\x05R\x08\x61ttempts\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12\x38\n\nqueue_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\tqueueTime\x12H\n\x13time_to_first_token\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x38\n\ntotal_time\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\ttotalTime\x12\x1a\n\x08\x66\x61llback\x18\n \x01(\tR\x08\x66\x61llback\x12\x18\n\x07resumed\x18\x0b \x01(\tR\x07resumed\x12\x38\n\nrate_limit\x18\x0c \x01(\x0b\x32\x19.lexora.v1.RateLimitStateR\trateLimit\x12)\n\x04\x61uto\x18\r \x01(\x0b\x32\x15.lexora.v1.AutoChoiceR\x04\x61uto\x12\x1f\n\x0blost_tokens\x18\x0e \x01(\x03R\nlostTokens\"\x7f\n\nAutoChoice\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x1b\n\ttask_type\x18\x02 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x1e\n\nclassifier\x18\x04 \x01(\tR\nclassifier\"|\n\x0eRateLimitState\x12\x36\n\x08requests\x18\x01 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x08requests\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x06tokens\"v\n\x0fRateLimitBucket\x12\x14\n\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x1c\n\tremaining\x18\x02 \x01(\x03R\tremaining\x12/\n\x05reset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05reset\"\x9f\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12#\n\rcached_tokens\x18\x03 \x01(\x03R\x0c\x63\x61\x63hedTokens\x12)\n\x10reasoning_tokens\x18\x04 \x01(\x03R\x0freasoningTokens\"\xed\x05\n\x0eSamplingParams\x12\"\n\nmax_tokens\x18\x01 \x01(\x05H\x00R\tmaxTokens\x88\x01\x01\x12%\n\x0btemperature\x18\x02 \x01(\x01H\x01R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x03 \x01(\x01H\x02R\x04topP\x88\x01\x01\x12\x18\n\x05top_k\x18\x04 \x01(\x05H\x03R\x04topK\x88\x01\x01\x12\x18\n\x05min_p\x18\x05 \x01(\x01H\x04R\x04minP\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tR\x04stop\x12\x17\n\x04seed\x18\x07 \x01(\x03H\x05R\x04seed\x88\x01\x01\x12\x11\n\x01n\x18\x08 \x01(\x05H\x06R\x01n\x88\x01\x01\x12.\n\x10presence_penalty\x18\t \x01(\x01H\x07R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\n \x01(\x01H\x08R\x10\x66requencyPenalty\x88\x01\x01\x12\x32\n\x12repetition_penalty\x18\x0b \x01(\x01H\tR\x11repetitionPenalty\x88\x01\x01\x12\"\n\nmin_tokens\x18\x0c \x01(\x05H\nR\tminTokens\x88\x01\x01\x12$\n\x0estop_token_ids\x18\r \x03(\x05R\x0cstopTokenIds\x12G\n\nlogit_bias\x18\x0e \x03(\x0b\x32(.lexora.v1.SamplingParams.LogitBiasEntryR\tlogitBias\x1a<\n\x0eLogitBiasEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x07\n\x05_seedB\x04\n\x02_nB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\r\n\x0b_min_tokens\"\xa9\x01\n\rUpstreamError\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12\x12\n\x04\x62ody\x18\x03 \x01(\x0cR\x04\x62ody\x12\x1c\n\ttruncated\x18\x04 \x01(\x08R\ttruncated\x12+\n\x07headers\x18\x05 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headers\"2\n\x06Header\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value*L\n\x0e\x46\x61llbackPolicy\x12\x1f\n\x1b\x46\x41LLBACK_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41LLBACK_POLICY_NEVER\x10\x01*F\n\x0cResumePolicy\x12\x1d\n\x19RESUME_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13RESUME_POLICY_NEVER\x10\x01*\xb8\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x17\n\x13\x46INISH_REASON_OTHER\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/common.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\"\x80\x02\n\x0b\x43\x61llOptions\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x12\n\x04user\x18\x02 \x01(\tR\x04user\x12\x1f\n\x08priority\x18\x03 \x01(\x05H\x00R\x08priority\x88\x01\x01\x12\x35\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32\x19.lexora.v1.FallbackPolicyR\x08\x66\x61llback\x12/\n\x06resume\x18\x05 \x01(\x0e\x32\x17.lexora.v1.ResumePolicyR\x06resume\x12(\n\x10prompt_cache_key\x18\x06 \x01(\tR\x0epromptCacheKeyB\x0b\n\t_priority\"\xb2\x04\n\x07Receipt\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12\x1a\n\x08\x65ndpoint\x18\x03 \x01(\tR\x08\x65ndpoint\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\x12\x1a\n\x08\x61ttempts\x18\x05 \x01(\x05R\x08\x61ttempts\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12\x38\n\nqueue_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\tqueueTime\x12H\n\x13time_to_first_token\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x38\n\ntotal_time\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\ttotalTime\x12\x1a\n\x08\x66\x61llback\x18\n \x01(\tR\x08\x66\x61llback\x12\x18\n\x07resumed\x18\x0b \x01(\tR\x07resumed\x12\x38\n\nrate_limit\x18\x0c \x01(\x0b\x32\x19.lexora.v1.RateLimitStateR\trateLimit\x12)\n\x04\x61uto\x18\r \x01(\x0b\x32\x15.lexora.v1.AutoChoiceR\x04\x61uto\x12\x1f\n\x0blost_tokens\x18\x0e \x01(\x03R\nlostTokens\"\x7f\n\nAutoChoice\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x1b\n\ttask_type\x18\x02 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x1e\n\nclassifier\x18\x04 \x01(\tR\nclassifier\"|\n\x0eRateLimitState\x12\x36\n\x08requests\x18\x01 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x08requests\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x06tokens\"v\n\x0fRateLimitBucket\x12\x14\n\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x1c\n\tremaining\x18\x02 \x01(\x03R\tremaining\x12/\n\x05reset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05reset\"\x9f\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12#\n\rcached_tokens\x18\x03 \x01(\x03R\x0c\x63\x61\x63hedTokens\x12)\n\x10reasoning_tokens\x18\x04 \x01(\x03R\x0freasoningTokens\"\xed\x05\n\x0eSamplingParams\x12\"\n\nmax_tokens\x18\x01 \x01(\x05H\x00R\tmaxTokens\x88\x01\x01\x12%\n\x0btemperature\x18\x02 \x01(\x01H\x01R\x0btemperature\x88\x01\x01\x12\x18\n\x05top_p\x18\x03 \x01(\x01H\x02R\x04topP\x88\x01\x01\x12\x18\n\x05top_k\x18\x04 \x01(\x05H\x03R\x04topK\x88\x01\x01\x12\x18\n\x05min_p\x18\x05 \x01(\x01H\x04R\x04minP\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tR\x04stop\x12\x17\n\x04seed\x18\x07 \x01(\x03H\x05R\x04seed\x88\x01\x01\x12\x11\n\x01n\x18\x08 \x01(\x05H\x06R\x01n\x88\x01\x01\x12.\n\x10presence_penalty\x18\t \x01(\x01H\x07R\x0fpresencePenalty\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\n \x01(\x01H\x08R\x10\x66requencyPenalty\x88\x01\x01\x12\x32\n\x12repetition_penalty\x18\x0b \x01(\x01H\tR\x11repetitionPenalty\x88\x01\x01\x12\"\n\nmin_tokens\x18\x0c \x01(\x05H\nR\tminTokens\x88\x01\x01\x12$\n\x0estop_token_ids\x18\r \x03(\x05R\x0cstopTokenIds\x12G\n\nlogit_bias\x18\x0e \x03(\x0b\x32(.lexora.v1.SamplingParams.LogitBiasEntryR\tlogitBias\x1a<\n\x0eLogitBiasEntry\x12\x10\n\x03key\x18\x01 \x01(\x05R\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x07\n\x05_seedB\x04\n\x02_nB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\r\n\x0b_min_tokens\"\xa9\x01\n\rUpstreamError\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12\x12\n\x04\x62ody\x18\x03 \x01(\x0cR\x04\x62ody\x12\x1c\n\ttruncated\x18\x04 \x01(\x08R\ttruncated\x12+\n\x07headers\x18\x05 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headers\"2\n\x06Header\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value*L\n\x0e\x46\x61llbackPolicy\x12\x1f\n\x1b\x46\x41LLBACK_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41LLBACK_POLICY_NEVER\x10\x01*F\n\x0cResumePolicy\x12\x1d\n\x19RESUME_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13RESUME_POLICY_NEVER\x10\x01*\xb8\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x17\n\x13\x46INISH_REASON_OTHER\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,30 +34,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FALLBACKPOLICY']._serialized_start=2364
-  _globals['_FALLBACKPOLICY']._serialized_end=2440
-  _globals['_RESUMEPOLICY']._serialized_start=2442
-  _globals['_RESUMEPOLICY']._serialized_end=2512
-  _globals['_FINISHREASON']._serialized_start=2515
-  _globals['_FINISHREASON']._serialized_end=2699
+  _globals['_FALLBACKPOLICY']._serialized_start=2406
+  _globals['_FALLBACKPOLICY']._serialized_end=2482
+  _globals['_RESUMEPOLICY']._serialized_start=2484
+  _globals['_RESUMEPOLICY']._serialized_end=2554
+  _globals['_FINISHREASON']._serialized_start=2557
+  _globals['_FINISHREASON']._serialized_end=2741
   _globals['_CALLOPTIONS']._serialized_start=70
-  _globals['_CALLOPTIONS']._serialized_end=284
-  _globals['_RECEIPT']._serialized_start=287
-  _globals['_RECEIPT']._serialized_end=849
-  _globals['_AUTOCHOICE']._serialized_start=851
-  _globals['_AUTOCHOICE']._serialized_end=978
-  _globals['_RATELIMITSTATE']._serialized_start=980
-  _globals['_RATELIMITSTATE']._serialized_end=1104
-  _globals['_RATELIMITBUCKET']._serialized_start=1106
-  _globals['_RATELIMITBUCKET']._serialized_end=1224
-  _globals['_USAGE']._serialized_start=1227
-  _globals['_USAGE']._serialized_end=1386
-  _globals['_SAMPLINGPARAMS']._serialized_start=1389
-  _globals['_SAMPLINGPARAMS']._serialized_end=2138
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=1921
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=1981
-  _globals['_UPSTREAMERROR']._serialized_start=2141
-  _globals['_UPSTREAMERROR']._serialized_end=2310
-  _globals['_HEADER']._serialized_start=2312
-  _globals['_HEADER']._serialized_end=2362
+  _globals['_CALLOPTIONS']._serialized_end=326
+  _globals['_RECEIPT']._serialized_start=329
+  _globals['_RECEIPT']._serialized_end=891
+  _globals['_AUTOCHOICE']._serialized_start=893
+  _globals['_AUTOCHOICE']._serialized_end=1020
+  _globals['_RATELIMITSTATE']._serialized_start=1022
+  _globals['_RATELIMITSTATE']._serialized_end=1146
+  _globals['_RATELIMITBUCKET']._serialized_start=1148
+  _globals['_RATELIMITBUCKET']._serialized_end=1266
+  _globals['_USAGE']._serialized_start=1269
+  _globals['_USAGE']._serialized_end=1428
+  _globals['_SAMPLINGPARAMS']._serialized_start=1431
+  _globals['_SAMPLINGPARAMS']._serialized_end=2180
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=1963
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=2023
+  _globals['_UPSTREAMERROR']._serialized_start=2183
+  _globals['_UPSTREAMERROR']._serialized_end=2352
+  _globals['_HEADER']._serialized_start=2354
+  _globals['_HEADER']._serialized_end=2404
 # @@protoc_insertion_point(module_scope)

@@ -107,10 +107,13 @@ class CallOptions(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    PROMPT_CACHE_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call in logs and at the engine; made by the router when empty. At most 128 visible ASCII characters."""
     user: _builtins.str
-    """Who is charged and rate limited; "anonymous" when empty. At most 256 characters."""
+    """Who is charged and rate limited, before what the body names; "anonymous" when neither does. Of more than 256 characters the
+    beginning and a hash count.
+    """
     priority: _builtins.int
     """Who goes first when calls wait: 0 (last) to 100 (first), 50 is normal. The tenant's default when absent, and never more
     than the tenant may ask.
@@ -119,6 +122,8 @@ class CallOptions(_message.Message):
     """Whether another target may answer when the model's own fails."""
     resume: Global___ResumePolicy.ValueType
     """Whether a stream may be continued on another endpoint when its engine dies."""
+    prompt_cache_key: _builtins.str
+    """Calls with the same key are about to share the beginning of their prompts; the body's `prompt_cache_key` when empty."""
     def __init__(
         self,
         *,
@@ -127,10 +132,11 @@ class CallOptions(_message.Message):
         priority: _builtins.int | None = ...,
         fallback: Global___FallbackPolicy.ValueType = ...,
         resume: Global___ResumePolicy.ValueType = ...,
+        prompt_cache_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "priority", b"priority", "prompt_cache_key", b"prompt_cache_key", "request_id", b"request_id", "resume", b"resume", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

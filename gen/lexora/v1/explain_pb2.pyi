@@ -83,10 +83,13 @@ class ExplainResponse(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PROMPT_CACHE_KEY_FIELD_NUMBER: _builtins.int
     verdict: _builtins.str
     """What comes of it: "dispatch", "queue" or "reject"."""
     error: _builtins.str
     """Reason of the error that the client would get, in UPPER_SNAKE; set when the verdict is "reject"."""
+    prompt_cache_key: _builtins.str
+    """The call's `prompt_cache_key`; empty for none."""
     @_builtins.property
     def summary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Everything below in a few lines, for people."""
@@ -112,10 +115,11 @@ class ExplainResponse(_message.Message):
         targets: _abc.Iterable[Global___TargetExplanation] | None = ...,
         verdict: _builtins.str = ...,
         error: _builtins.str = ...,
+        prompt_cache_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["route", b"route", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "route", b"route", "summary", b"summary", "targets", b"targets", "tenant", b"tenant", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "prompt_cache_key", b"prompt_cache_key", "route", b"route", "summary", b"summary", "targets", b"targets", "tenant", b"tenant", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,6 +52,7 @@ class Explainer:
             targets=[target.message for target in targets],
             verdict=verdict,
             error=error,
+            prompt_cache_key=call.prompt_cache_key,
         )
         answer.summary.extend(summary(answer))
         return answer

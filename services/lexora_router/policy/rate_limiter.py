@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 from lexora_router.policy.token_bucket import TokenBucket
 
-MAX_USER_LENGTH = 256  # longer names are cut: users with the same beginning then share a bucket
 MAX_TOKENS = 1_000_000_000  # of one call; a client may claim any integer
 MAX_RETRY_AFTER = 3600.0  # seconds; calls that end early give tokens back, so a longer forecast would be a guess
 MAX_LOOKED_AT = 8  # buckets examined to make room for one new user
@@ -144,15 +143,15 @@ class RateLimiter:
 
     def check(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
         """Charge one request and an estimate of its tokens, both or neither; 0 tokens: the request alone."""
-        return _charge(self._find(user[:MAX_USER_LENGTH], tier, now), tokens, now)
+        return _charge(self._find(user, tier, now), tokens, now)
 
     def peek(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
         """What `check` would decide now; charges nobody, and makes and forgets no buckets."""
-        return _charge(self._copy(user[:MAX_USER_LENGTH], tier, now), tokens, now)
+        return _charge(self._copy(user, tier, now), tokens, now)
 
     def standing(self, user: str, now: float, *, tier: str = "") -> tuple[Quota, Quota | None]:
         """Where a user stands in requests and, where they are limited, in tokens; nothing is charged."""
-        buckets = self._find(user[:MAX_USER_LENGTH], tier, now)
+        buckets = self._find(user, tier, now)
         bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
         return _quota(buckets.requests, now), None if bucket is None else _quota(bucket, now)
 

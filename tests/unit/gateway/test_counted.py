@@ -34,7 +34,7 @@ async def ask(router: ScriptedRouter, body: bytes, path: str = CHAT, **headers: 
         ("/chat", b'{"prompt": "x", "temperature": "hot", "user": "alice"}', {}, 400, "alice"),
         ("/chat", b'{"user": 5}', {}, 400, ""),
         ("/chat", b'{"user": "al', {}, 400, ""),
-        ("/chat", b'{"user": "' + b"u" * 500 + b'"}', {}, 400, "u" * 256),
+        ("/chat", b'{"user": "' + b"u" * 500 + b'"}', {}, 400, "u" * 500),
         ("/chat", b"[" * 900, {}, 400, ""),
         ("/v1/classify-task", b'{"user": "alice"}', {}, 400, "alice"),
         ("/v1/audio/transcriptions", BODY, {}, 400, "alice"),

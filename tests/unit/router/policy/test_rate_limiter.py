@@ -185,12 +185,11 @@ def test_the_search_for_room_goes_on_where_it_stopped() -> None:
     assert "idle" not in rates._users
 
 
-def test_names_are_cut_and_the_map_is_bounded() -> None:
+def test_the_map_is_bounded() -> None:
     rates = limiter(Limits(1, 1), max_users=5)
     for i in range(50):
-        rates.check(str(i) + "x" * 100_000, 0, i * 10)
+        rates.check(str(i), 0, i * 10)
     assert len(rates) == 5
-    assert max(map(len, rates._users)) == 256
 
 
 steps = st.lists(st.tuples(st.sampled_from("abcdefg"), st.floats(0, 2), st.integers(1, 200), st.integers(0, 400)), max_size=80)
