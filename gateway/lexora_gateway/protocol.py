@@ -1,13 +1,17 @@
-"""uvicorn's httptools protocol with bounds on the request head and on slow clients, which it lacks."""
+"""uvicorn's httptools protocol with framing by RFC 9112 and bounds on the request head and on slow clients."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from lexora_gateway.errors import Failure, invalid, plain
+from lexora_gateway.errors import Failure, Refused, invalid, plain
+from lexora_gateway.framing import check_head, without_upgrade
+from lexora_gateway.http10 import without_chunks
 from lexora_gateway.patience import PATIENCE, Patience, StallWatch
+from lexora_gateway.request import request_id_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from uvicorn.config import Config
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -23,10 +28,6 @@ LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 2.0
 # ": " and the line's end around each header.
 _PER_HEADER = 4
-
-
-class _HeadTooLarge(Exception):
-    """The request line and headers passed the bound."""
 
 
 class _LingeringTransport:
@@ -42,7 +43,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses request heads over 64 KiB with 431 and closes; also bounds trailers and chunk extensions.
 
     A head that takes longer than `patience.head` is answered 408. A connection to which nothing could be written for
-    `patience.write` is cut off, which the application sees as a disconnect.
+    `patience.write` is cut off, which the application sees as a disconnect. Offers of an upgrade are ignored. What cannot be
+    parsed is refused in its turn, after the answers to what came before it.
     """
 
     patience = PATIENCE
@@ -55,13 +57,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.parser = HttpRequestParser(self)
+        # The request that is being answered; uvicorn's `cycle` is the one that was parsed last.
+        self._answering: RequestResponseCycle | None = None
+        # Of what was parsed last, while the answers before it are under way.
+        self._refusal: Failure | None = None
         # Bytes received since the parser last got anywhere: a head began, a piece of a body came, a message ended.
         self._unparsed = 0
         self._read = 0
         # Length of the read that brought the head's first byte.
         self._first_read = 0
         self._in_head = False
-        self._too_large = False
         self._linger_left = 0
         self._linger_end: asyncio.TimerHandle | None = None
         # Runs only while the head under way did not come in one read.
@@ -82,6 +88,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stall.stop()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        if self._answering is not None and not self._answering.response_complete:
+            self._give_up(self._answering)
 
     def pause_writing(self) -> None:
         """The client does not take what is written to it."""
@@ -98,14 +106,39 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._linger_end is not None:
             self._throw_away(len(data))
             return
+        if self._refusal is not None:
+            # Nothing after it can be a request. Reading goes on, or nobody would see the client leave.
+            return
+        self._unset_keepalive_if_required()
         self._read = len(data)
         self._unparsed += self._read
-        super().data_received(data)
-        if self._unparsed > MAX_HEAD_BYTES and self._linger_end is None and not self.transport.is_closing():
-            self._too_large = True
-            self.send_400_response("")
+        try:
+            self._parse(data)
+        except HttpParserError as error:
+            self._refuse(_failure_of(error))
+            return
+        if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_too_large())
         else:
             self._expect_more()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. It stops behind a head that offers an upgrade; a new one goes on with the head without it."""
+        parsed = 0
+        while (offered := self._stopped_at(memoryview(data)[parsed:] if parsed else data)) is not None:
+            parsed += offered
+            old = self.parser
+            head = without_upgrade(old.get_method(), self.url, old.get_http_version(), self.headers)
+            self.parser = HttpRequestParser(self)
+            self.parser.feed_data(head)
+
+    def _stopped_at(self, data: bytes | memoryview) -> int | None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            position: int = offer.args[0]
+            return position
+        return None
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
@@ -124,9 +157,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_head_timer()
         if self._first_read + self._unparsed > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
-            self._too_large = True
-            raise _HeadTooLarge
-        super().on_headers_complete()
+            raise Refused(_too_large())
+        parser = self.parser
+        check_head(parser.get_method(), parser.get_http_version(), self.headers)
+        if not parser.should_upgrade():
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
@@ -136,12 +171,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request's last byte."""
         self._unparsed = 0
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """A request's turn to be answered."""
+        self._answering = cycle
+        super()._start_asgi_task(cycle, without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
 
     def on_response_complete(self) -> None:
         """A response's last byte."""
         if self._linger_end is None:
+            is_last = not self.pipeline
             super().on_response_complete()
+            if is_last and self._refusal is not None and not self.transport.is_closing():
+                self._write_refusal(self._refusal)
+                return
             if self._head_end is not None:
                 # What was sent ahead of this response may not have been read since.
                 self._stop_head_timer()
@@ -203,7 +248,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._expect_more()
         elif self._in_head:
             failure = plain(408, f"The request head was not complete after {self.patience.head:g} seconds.")
-            self._refuse(failure, b"408 Request Timeout")
+            self._refuse(failure)
         else:
             # Newlines between requests, or the rest of a body that nobody wants.
             self._close()
@@ -213,33 +258,57 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_end.cancel()
             self._head_end = None
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse and close: 431 for a head too large, else 400, in OpenAI's error shape."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            # A second status inside a response under way would be taken for a part of it.
+    def _refuse(self, failure: Failure) -> None:
+        """Answer what came last with a failure and close, as soon as all that came before it is answered."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and not cycle.more_body):
+            self._write_refusal(failure)
+        elif not cycle.more_body:
+            self._refusal = failure
+        elif cycle is not self._answering:
+            self.pipeline.popleft()
+            self.cycle = cast("RequestResponseCycle", self._answering)
+            self._refusal = failure
+        elif cycle.response_started:
+            # A second status would be taken for a part of its answer, or for the next one.
             self.transport.close()
-            return
-        if self._too_large:
-            failure = plain(431, f"The request line and headers are larger than {MAX_HEAD_BYTES} bytes.")
-            self._refuse(failure, b"431 Request Header Fields Too Large")
         else:
-            self._refuse(invalid(msg), b"400 Bad Request")
+            self._give_up(cycle)
+            self._write_refusal(failure)
 
-    def _refuse(self, failure: Failure, status: bytes) -> None:
+    def _give_up(self, cycle: RequestResponseCycle) -> None:
+        """The application sees a disconnect, and nothing that it sends is written."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+
+    def _write_refusal(self, failure: Failure) -> None:
         body = failure.body()
-        lines = [
-            b"HTTP/1.1 " + status,
-            b"content-type: application/json",
-            b"content-length: %d" % len(body),
-            b"connection: close",
-            b"",
-            body,
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", failure.content_type),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", request_id_of(dict(self.headers or ())).encode()),
+            *failure.headers,
+            (b"connection", b"close"),
         ]
-        self.transport.write(b"\r\n".join(lines))
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[failure.status] + lines + b"\r\n" + body)
         self._linger()
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + _PER_HEADER for name, value in self.headers)
+
+
+def _too_large() -> Failure:
+    return plain(431, f"The request's head, trailers or chunk extensions are larger than {MAX_HEAD_BYTES} bytes.")
+
+
+def _failure_of(error: HttpParserError) -> Failure:
+    """What a callback refused, else 400 with what the parser says."""
+    if not isinstance(error, HttpParserCallbackError):
+        return invalid(f"Invalid HTTP request received: {error}.")
+    cause = error.__context__
+    return cause.failure if isinstance(cause, Refused) else invalid("Invalid HTTP request received.")
 
 
 def protocol_with(patience: Patience) -> type[BoundedHttpProtocol]:

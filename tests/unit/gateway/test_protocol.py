@@ -1,9 +1,11 @@
 import asyncio
-import contextlib
+import re
 
 import pytest
 from tests.unit.gateway.support import BODY, CHAT, ScriptedRouter, connected, hanging, make_app, post, serving
 
+from lexora.v1.openai_pb2 import OpenAiReply
+from lexora.v1.router_pb2 import GenerateResponse
 from lexora_gateway import protocol
 from lexora_gateway.protocol import MAX_HEAD_BYTES
 
@@ -57,7 +59,7 @@ async def test_a_whole_head_too_large_in_two_pieces() -> None:
         writer.write(head[:60_000])
         # The first piece has been read when a later connection has been answered.
         async with connected(port) as (other, other_writer):
-            other_writer.write(b"GET /health/live HTTP/1.1\r\nconnection: close\r\n\r\n")
+            other_writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             await other.read()
         writer.write(head[60_000:])
         assert refused(await asyncio.wait_for(reader.read(), 5))
@@ -65,7 +67,7 @@ async def test_a_whole_head_too_large_in_two_pieces() -> None:
 
 async def test_a_head_just_within_the_bound_passes() -> None:
     pad = "y" * (MAX_HEAD_BYTES - 1000)
-    answer = await answer_to(f"GET /health/live HTTP/1.1\r\nconnection: close\r\nx: {pad}\r\n\r\n".encode())
+    answer = await answer_to(f"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {pad}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
@@ -81,15 +83,14 @@ async def test_a_long_body_does_not_count_as_head() -> None:
 
 
 @pytest.mark.parametrize("filler", [b"x-trailer: value\r\n" * 100, b"y" * 2000])
-async def test_trailers_without_end_close_the_connection(filler: bytes) -> None:
+async def test_trailers_without_end_are_refused(filler: bytes) -> None:
     router = ScriptedRouter()
     head = post(CHAT, b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         writer.write(head + b"2\r\n{}\r\n0\r\n")
         # What shares a read with the body is not counted.
         writer.write(filler * (10 * MAX_HEAD_BYTES // len(filler)))
-        with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert refused(await asyncio.wait_for(reader.read(), 5))
     assert not router.asked
 
 
@@ -105,18 +106,53 @@ async def test_trailers_are_not_headers() -> None:
 async def test_what_is_no_http_gets_a_400_in_the_usual_shape() -> None:
     answer = await answer_to(b"nonsense\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert b'{"error":{"message":"Invalid HTTP request received."' in answer
+    assert b'{"error":{"message":"Invalid HTTP request received: Invalid method encountered."' in answer
 
 
-async def test_a_refusal_never_lands_inside_a_response_under_way() -> None:
+async def test_a_refusal_waits_for_the_answer_before_it() -> None:
+    router = ScriptedRouter()
+    go_on = asyncio.Event()
+
+    async def waiting(router: ScriptedRouter) -> GenerateResponse:
+        router.waiting.set()
+        await go_on.wait()
+        return GenerateResponse(openai=OpenAiReply(body=b"{}"))
+
+    router.generates = waiting
+    async with serving(make_app(router)) as port, connected(port) as (reader, writer):
+        # The second request's body is malformed, so it is none: it never reaches the router.
+        writer.write(
+            post(CHAT, BODY) + post(CHAT, b"").replace(b"content-length: 0", b"transfer-encoding: chunked") + b"zz\r\n"
+        )
+        await router.waiting.wait()
+        writer.write(post(CHAT, BODY))
+        go_on.set()
+        answer = await asyncio.wait_for(reader.read(), 5)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"400"]
+    assert b"Invalid character in chunk size" in answer
+    assert len(router.asked) == 1
+
+
+async def test_a_client_that_leaves_behind_pipelined_requests_cancels_the_one_under_way() -> None:
     router = ScriptedRouter()
     router.generates = hanging
+    async with serving(make_app(router)) as port:
+        async with connected(port) as (_, writer):
+            writer.write(post(CHAT, BODY) * 3)
+            await router.waiting.wait()
+        await asyncio.wait_for(router.cancelled.wait(), 5)
+    assert len(router.asked) == 1
+
+
+async def test_a_malformed_body_of_an_answer_that_has_begun_ends_the_connection() -> None:
+    router = ScriptedRouter()
+    head = post("/nothing", b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
-        writer.write(post(CHAT, BODY))
-        await router.waiting.wait()
-        writer.write(b"nonsense\r\n\r\n")
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-    await asyncio.wait_for(router.cancelled.wait(), 5)
+        writer.write(head)
+        answer = await reader.readuntil(b"}}")
+        writer.write(b"zz\r\n")
+        answer += await asyncio.wait_for(reader.read(), 5)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"404"]
 
 
 @pytest.mark.parametrize("declared", [True, False])
