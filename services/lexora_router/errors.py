@@ -147,16 +147,28 @@ class UpstreamFailure(RouterError):
 
 
 class UpstreamRefused(UpstreamFailure):
-    """The engine answered with an HTTP error; status, headers and body are its own and pass through untouched."""
+    """The engine answered with an HTTP error; status, headers and body are its own and pass through untouched.
+
+    `blames_request`: the body says that the request is at fault, whatever the status says.
+    """
 
     reason = "UPSTREAM_ERROR"
 
-    def __init__(self, status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        content_type: str,
+        body: bytes,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        blames_request: bool = False,
+    ) -> None:
         super().__init__(f"the engine answered {status}")
         self.http_status = status
         self.content_type = content_type
         self.body = body
         self.headers = headers
+        self.blames_request = blames_request
 
     @property
     def retry_after(self) -> str | None:
@@ -165,29 +177,32 @@ class UpstreamRefused(UpstreamFailure):
 
 
 class UpstreamUnreachable(UpstreamFailure):
-    """No connection to the endpoint, or it broke before the answer began."""
+    """No connection to the endpoint, or it broke before the answer began; `waited`: there was none within `connect_timeout`."""
 
     status = 502
     reason = "UPSTREAM_UNREACHABLE"
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    def __init__(self, message: str, *, sent: bool = True, waited: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.waited = waited
 
 
 class UpstreamInvalid(UpstreamFailure):
     """The endpoint answered something that no engine should: HTML, bad JSON, an empty 200, a redirect.
 
     `http_status` is what it answered, 0 if that is beside the point; `retry_after` is its own hint, in its own words.
+    `too_large`: the answer may be right, but is larger than `server.max_response_bytes`.
     """
 
     status = 502
     reason = "UPSTREAM_INVALID"
 
-    def __init__(self, message: str, http_status: int = 0, retry_after: str | None = None) -> None:
+    def __init__(self, message: str, http_status: int = 0, retry_after: str | None = None, *, too_large: bool = False) -> None:
         super().__init__(message)
         self.http_status = http_status
         self.retry_after = retry_after
+        self.too_large = too_large
 
 
 class UpstreamBroken(UpstreamFailure):

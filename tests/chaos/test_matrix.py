@@ -18,8 +18,8 @@ _BUSY = ("429", "429-soon", "429-later", "429-date")
 _LATER = ("429-later", "429-date", "503-later")
 _CLIENTS_FAULT = ("400", "401", "404", "422")
 _WELL = ("drip", "split", "slow-body")
-# An error of the engine's own making, or an answer that is none: the same would come again.
-_FINAL = ("500", "500-html", "html", "invalid-json", "empty")
+# An error of the engine's own making, or an answer that is none: the same would come again from the same engine.
+_ELSEWHERE = ("500", "500-html", "html", "invalid-json", "empty")
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,9 @@ def _attempts(row: Row, kind: Kind, variant: Variant, spares: tuple[str, ...]) -
     engines = [bad if engine == "first" else engine for engine in route.engines]
     if row.route == "duo" and bad == "dead" and row.shape == "stream":
         engines = engines[1:]  # the unary call before has found out
-    gone = bad in ("dead", "away") and len(engines) == 1  # what takes no connection is left, where there is a fallback
-    retries = 1 if _may_retry(row, kind, variant) and not (gone and spares) else 0
+    retries = 1 if _may_retry(row, kind, variant) else 0
+    if len(engines) == 1 and (_only_elsewhere(row) or bad == "away" or (bad == "dead" and spares)):
+        retries = 0
     for number in range(1 + retries):
         engine = engines[number % len(engines)]
         if number and len(engines) == 1 and row.kind in _LATER and variant.retry.get("respect_retry_after", True):
@@ -103,19 +104,24 @@ def _attempts(row: Row, kind: Kind, variant: Variant, spares: tuple[str, ...]) -
 def _spare_attempts(backend: str, row: Row, kind: Kind, variant: Variant) -> list[tuple[str, bool]]:
     if backend == "spare":
         return [("spare", True)]
-    again = _may_retry(row, kind, variant) and not (row.kind in _LATER and variant.retry.get("respect_retry_after", True))
+    again = (
+        _may_retry(row, kind, variant)
+        and not _only_elsewhere(row)
+        and not (row.kind in _LATER and variant.retry.get("respect_retry_after", True))
+    )
     return [("spare", False)] * (2 if again else 1)
 
 
 def _may_retry(row: Row, kind: Kind, variant: Variant) -> bool:
     settings = variant.retry
     allowed = settings.get("max_retries", 1) > 0 and settings.get("budget_floor", 1) > 0
-    return allowed and kind.name not in (*_CLIENTS_FAULT, *_FINAL) and not _own_error(row) and not _commits(row)
+    return allowed and kind.name not in _CLIENTS_FAULT and not _commits(row)
 
 
-def _own_error(row: Row) -> bool:
-    """The engine's unary answer is an error 500, or no answer at all."""
-    return row.shape == "unary" and (row.kind.endswith("-error") or row.kind.startswith("malformed"))
+def _only_elsewhere(row: Row) -> bool:
+    """The engine's answer is an error of its own making, or none at all: another engine may do better, the same will not."""
+    unary = row.shape == "unary" and (row.kind.endswith("-error") or row.kind.startswith("malformed"))
+    return unary or row.kind in _ELSEWHERE
 
 
 def _commits(row: Row) -> bool:
@@ -147,7 +153,7 @@ def _reason(row: Row) -> str:
         return "UPSTREAM_INVALID" if "body" in (kind.fault or "") else "UPSTREAM_ERROR"
     if kind.silent:
         return "UPSTREAM_TIMEOUT"
-    if row.kind in _FINAL or row.kind.startswith("malformed"):
+    if row.kind in _ELSEWHERE or row.kind.startswith("malformed"):
         return "UPSTREAM_INVALID"
     if row.kind.endswith("-error") and row.shape == "unary":
         return "UPSTREAM_ERROR"

@@ -78,7 +78,7 @@ _ALL = (
     Kind("429-soon", _status(429, wait="0.1"), "busy; Retry-After is short"),
     Kind("429-later", _status(429, wait="30"), "busy; Retry-After is above max_retry_after"),
     Kind("429-date", _status(429, wait=FAR_DATE), "the same as a date"),
-    Kind("500", _status(500), "an error that trying again does not mend"),
+    Kind("500", _status(500), "an error that trying the same engine again does not mend"),
     Kind("500-html", _status(500, body="html"), "the same from something that is no engine"),
     Kind("502", _status(502), "a proxy has lost its engine"),
     Kind("502-html", _status(502, body="html"), "the same with a proxy's page"),

@@ -8,6 +8,7 @@ from itertools import islice
 import msgspec
 
 from lexora_contract.operations import operation_of
+from lexora_router.backends.blame import blames_request
 from lexora_router.backends.http1 import Response, TransportError
 from lexora_router.backends.sse import MAX_REASONS, Inspector
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
@@ -128,7 +129,8 @@ class AnswerRelay:
             shown = content_type.partition(";")[0] or "no content type"
             hint = next((value for name, value in response.headers if name == b"retry-after"), b"").decode("latin-1")
             return UpstreamInvalid(f"{self._name} answered {status} without a JSON error ({shown}).", status, hint or None)
-        return UpstreamRefused(status, content_type, body, _end_to_end(response))
+        blames = status >= 500 and blames_request(body)
+        return UpstreamRefused(status, content_type, body, _end_to_end(response), blames_request=blames)
 
     async def _read(self, response: Response) -> bytes:
         """The whole body; raises UpstreamInvalid when it is larger than allowed."""
@@ -137,7 +139,7 @@ class AnswerRelay:
             pieces.append(data)
             size += len(data)
         if size > self._max_bytes:
-            raise UpstreamInvalid(f"{self._name} answered more than {self._max_bytes} bytes.")
+            raise UpstreamInvalid(f"{self._name} answered more than {self._max_bytes} bytes.", too_large=True)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -30,6 +30,10 @@ class ConnectError(TransportError):
     """No connection could be made: nothing was sent."""
 
 
+class ConnectTimeout(ConnectError):
+    """No connection was made within `connect_timeout`."""
+
+
 class Response:
     """An answer whose head has arrived. `headers` have lower-case names. `close` it in any case, read to the end or not."""
 
@@ -334,7 +338,7 @@ class Origin:
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError:
-            raise ConnectError(f"no connection within {self._connect_timeout:g} s (connect_timeout)") from None
+            raise ConnectTimeout(f"no connection within {self._connect_timeout:g} s (connect_timeout)") from None
         except ssl.SSLError as error:
             raise ConnectError(f"the TLS handshake failed ({error.reason or type(error).__name__})") from error
         except UnicodeError as error:  # what the resolver makes of a label of 64 characters

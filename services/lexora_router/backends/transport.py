@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from yarl import URL
 
-from lexora_router.backends.http1 import ConnectError, Origin, Response, TransportError
+from lexora_router.backends.http1 import ConnectError, ConnectTimeout, Origin, Response, TransportError
 from lexora_router.errors import UpstreamUnreachable
 
 
@@ -94,7 +94,9 @@ def failure_of(error: TransportError, backend: str, address: str) -> UpstreamUnr
     """What it means for a call that its endpoint gave no answer."""
     sent = not isinstance(error, ConnectError)
     what = str(error) if sent else f"cannot connect: {error}"
-    return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.", sent=sent)
+    return UpstreamUnreachable(
+        f"Backend `{backend}` at {address}: {what}.", sent=sent, waited=isinstance(error, ConnectTimeout)
+    )
 
 
 __all__ = ["ConnectError", "Origin", "Response", "Transport", "TransportError", "failure_of", "head", "tls_context"]

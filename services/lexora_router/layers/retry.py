@@ -12,6 +12,11 @@ from lexora_router.policy.failures import RetryScope, hint_of, verdict_of
 from lexora_router.policy.retry_after import parse
 from lexora_router.policy.retry_budget import RetryBudget
 
+# A call that two endpoints answer with an error of their own making is the likelier cause.
+MAX_ALIKE = 2
+# An address that takes no connection is gone for longer than backoffs are. One short wait covers a listener that is replaced.
+SHORT_SECONDS = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class RetrySettings:
@@ -27,9 +32,9 @@ class Retry:
     """Tries again while the client has seen nothing, the failure may pass, and deadline and budget allow it.
 
     Another endpoint of the pool is tried as soon as it has a slot; the same one only after a delay with full jitter, or after
-    what the engine asked for. Each backend has a budget of its own: calls of one that is well pay for no retries of one that is
-    not. The first retry at an endpoint that is well may overdraw it: else a dead engine's calls would be lost beside one that
-    has room for them.
+    what the engine asked for, and not at all after an error of its own making. Each backend has a budget of its own: calls of
+    one that is well pay for no retries of one that is not. The first retry at an endpoint that is well may overdraw it: else a
+    dead engine's calls would be lost beside one that has room for them.
     """
 
     def __init__(
@@ -54,12 +59,15 @@ class Retry:
         assert call.target is not None
         commit = Commit(emit)
         self._budgets[call.target.backend].deposit(self._clock())
+        alike = 0  # endpoints that answered with an error of their own making
         for retries in range(self._settings.max_retries + 1):
             try:
                 await self._inner(call, commit)
                 return
             except UpstreamFailure as failure:
-                if commit.done or retries == self._settings.max_retries or verdict_of(failure).retry is RetryScope.NEVER:
+                scope = verdict_of(failure).retry
+                alike += scope is RetryScope.ELSEWHERE and failure.sent
+                if commit.done or retries == self._settings.max_retries or scope is RetryScope.NEVER or alike == MAX_ALIKE:
                     raise
                 if not await self._goes_again(call, failure, retries):
                     raise
@@ -70,8 +78,7 @@ class Retry:
         assert lease is not None
         assert target is not None
         untried, wait = lease.has_untried(), self._wait(call, failure, retries)
-        # What takes no connection is gone for longer than a backoff: another target is the shorter way.
-        if not untried and (wait == inf or (call.elsewhere and not failure.sent)):
+        if not untried and wait == inf:
             return False
         saved = retries == 0 and lease.has_sound()
         if not self._budgets[target.backend].withdraw(self._clock(), overdraw=saved):
@@ -84,7 +91,11 @@ class Retry:
 
     def _wait(self, call: Call, failure: UpstreamFailure, retries: int) -> float:
         """Seconds until an endpoint that was tried may be tried again; inf when it must not."""
-        settings = self._settings
+        settings, scope = self._settings, verdict_of(failure).retry
+        if scope is RetryScope.SHORTLY and retries == 0 and not call.elsewhere:
+            return SHORT_SECONDS
+        if scope is not RetryScope.ANYWHERE:
+            return inf
         wait = settings.backoff.delay(retries, self._jitter())
         hint = hint_of(failure) if settings.respect_retry_after else None
         asked = parse(hint, self._wall_clock()) if hint else None

@@ -24,26 +24,35 @@ class Kind(Enum):
     """What happened."""
 
     NO_ROOM = auto()
-    NO_CONNECTION = auto()
+    CONNECTION_REFUSED = auto()
+    CONNECT_TIMEOUT = auto()
     CONNECTION_LOST = auto()
     NO_FIRST_TOKEN = auto()
     SILENCE = auto()
     OVERTIME = auto()
     BROKEN = auto()
     INVALID = auto()
+    TOO_LARGE = auto()
     RATE_LIMITED = auto()
     OVERLOADED = auto()
     BAD_GATEWAY = auto()
     ENGINE_ERROR = auto()
+    UNSUPPORTED = auto()
+    REQUEST_BLAMED = auto()
     REQUEST_TIMEOUT = auto()
     REQUEST_REFUSED = auto()
     OTHER = auto()
 
 
 class RetryScope(StrEnum):
-    """Whether the pool is asked again while the client has seen nothing."""
+    """Whether the pool is asked again while the client has seen nothing.
+
+    Elsewhere: at an endpoint that the call has not tried. Shortly: there, or where there is none once more after a moment.
+    """
 
     NEVER = "never"
+    ELSEWHERE = "elsewhere"
+    SHORTLY = "shortly"
     ANYWHERE = "anywhere"
 
 
@@ -72,27 +81,31 @@ class Verdict:
 
 
 _FAULT, _BUSY, _NEUTRAL = Outcome.FAULT, Outcome.BUSY, Outcome.NEUTRAL
-_NEVER, _ANYWHERE = RetryScope
+_NEVER, _ELSEWHERE, _SHORTLY, _ANYWHERE = RetryScope
 _NO_HOP, _HOP, _MAY_HOP = FallbackRule
 _YES, _NO = True, False
 
 # fmt: off
 VERDICTS = {  # what, outcome, retry, fallback, resume, hint
-    Kind.NO_ROOM:         Verdict("a full queue or no endpoint that takes calls", _NEUTRAL, _NEVER, _HOP, _NO, _NO),
-    Kind.NO_CONNECTION:   Verdict("no connection", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
-    Kind.CONNECTION_LOST: Verdict("a lost connection", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
-    Kind.NO_FIRST_TOKEN:  Verdict("no first token in time", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
-    Kind.SILENCE:         Verdict("silence in mid-answer", _FAULT, _NEVER, _HOP, _YES, _NO),
-    Kind.OVERTIME:        Verdict("no end in time", _FAULT, _NEVER, _HOP, _NO, _NO),
-    Kind.BROKEN:          Verdict("a broken answer", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
-    Kind.INVALID:         Verdict("an invalid answer", _FAULT, _NEVER, _HOP, _YES, _NO),
-    Kind.RATE_LIMITED:    Verdict("429", _BUSY, _ANYWHERE, _MAY_HOP, _YES, _YES),
-    Kind.OVERLOADED:      Verdict("503", _BUSY, _ANYWHERE, _HOP, _YES, _YES),
-    Kind.BAD_GATEWAY:     Verdict("502 or 504", _FAULT, _ANYWHERE, _HOP, _YES, _YES),
-    Kind.ENGINE_ERROR:    Verdict("another 5xx", _FAULT, _NEVER, _HOP, _YES, _NO),
-    Kind.REQUEST_TIMEOUT: Verdict("408", _NEUTRAL, _NEVER, _NO_HOP, _NO, _YES),
-    Kind.REQUEST_REFUSED: Verdict("another 4xx", _NEUTRAL, _NEVER, _NO_HOP, _NO, _NO),
-    Kind.OTHER:           Verdict("other refusals of the router", _NEUTRAL, _NEVER, _NO_HOP, _NO, _NO),
+    Kind.NO_ROOM:            Verdict("a full queue or no endpoint that takes calls", _NEUTRAL, _NEVER, _HOP, _NO, _NO),
+    Kind.CONNECTION_REFUSED: Verdict("a refused connection", _FAULT, _SHORTLY, _HOP, _YES, _NO),
+    Kind.CONNECT_TIMEOUT:    Verdict("no connection in time", _FAULT, _ELSEWHERE, _HOP, _YES, _NO),
+    Kind.CONNECTION_LOST:    Verdict("a lost connection", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
+    Kind.NO_FIRST_TOKEN:     Verdict("no first token in time", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
+    Kind.SILENCE:            Verdict("silence in mid-answer", _FAULT, _NEVER, _HOP, _YES, _NO),
+    Kind.OVERTIME:           Verdict("no end in time", _FAULT, _NEVER, _HOP, _NO, _NO),
+    Kind.BROKEN:             Verdict("a broken answer", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
+    Kind.INVALID:            Verdict("an invalid answer", _FAULT, _ELSEWHERE, _HOP, _YES, _NO),
+    Kind.TOO_LARGE:          Verdict("too large an answer", _NEUTRAL, _NEVER, _NO_HOP, _NO, _NO),
+    Kind.RATE_LIMITED:       Verdict("429", _BUSY, _ANYWHERE, _MAY_HOP, _YES, _YES),
+    Kind.OVERLOADED:         Verdict("503", _BUSY, _ANYWHERE, _HOP, _YES, _YES),
+    Kind.BAD_GATEWAY:        Verdict("502 or 504", _FAULT, _ANYWHERE, _HOP, _YES, _YES),
+    Kind.ENGINE_ERROR:       Verdict("another 5xx", _FAULT, _ELSEWHERE, _HOP, _YES, _NO),
+    Kind.UNSUPPORTED:        Verdict("501 or 505", _NEUTRAL, _NEVER, _HOP, _YES, _NO),
+    Kind.REQUEST_BLAMED:     Verdict("a 5xx that blames the request", _NEUTRAL, _NEVER, _NO_HOP, _NO, _NO),
+    Kind.REQUEST_TIMEOUT:    Verdict("408", _NEUTRAL, _NEVER, _NO_HOP, _NO, _YES),
+    Kind.REQUEST_REFUSED:    Verdict("another 4xx", _NEUTRAL, _NEVER, _NO_HOP, _NO, _NO),
+    Kind.OTHER:              Verdict("other refusals of the router", _NEUTRAL, _NEVER, _NO_HOP, _NO, _NO),
 }
 # fmt: on
 
@@ -100,9 +113,11 @@ _PHASES = {"first token": Kind.NO_FIRST_TOKEN, "idle": Kind.SILENCE, "total": Ki
 _STATUSES = {
     408: Kind.REQUEST_TIMEOUT,
     429: Kind.RATE_LIMITED,
+    501: Kind.UNSUPPORTED,
     502: Kind.BAD_GATEWAY,
     503: Kind.OVERLOADED,
     504: Kind.BAD_GATEWAY,
+    505: Kind.UNSUPPORTED,
 }
 
 
@@ -112,12 +127,16 @@ def kind_of(error: RouterError) -> Kind:
     match error:
         case UpstreamTimeout():
             kind = _PHASES[error.phase]
+        case UpstreamUnreachable(sent=False):
+            kind = Kind.CONNECT_TIMEOUT if error.waited else Kind.CONNECTION_REFUSED
         case UpstreamUnreachable():
-            kind = Kind.CONNECTION_LOST if error.sent else Kind.NO_CONNECTION
+            kind = Kind.CONNECTION_LOST
         case UpstreamBroken():
             kind = Kind.BROKEN
         case UpstreamInvalid() if error.http_status < 500:
-            kind = Kind.INVALID
+            kind = Kind.TOO_LARGE if error.too_large else Kind.INVALID
+        case UpstreamRefused(blames_request=True) if error.http_status not in _STATUSES:
+            kind = Kind.REQUEST_BLAMED
         case UpstreamInvalid() | UpstreamRefused():
             status = error.http_status
             kind = _STATUSES.get(status, Kind.ENGINE_ERROR if status >= 500 else Kind.REQUEST_REFUSED)

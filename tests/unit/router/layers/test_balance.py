@@ -68,9 +68,12 @@ async def test_a_slot_that_never_comes_is_no_attempt() -> None:
 
 
 OUTCOMES: list[tuple[UpstreamFailure, Outcome]] = [
-    *((UpstreamRefused(status, "application/json", b"{}"), Outcome.NEUTRAL) for status in (400, 401, 404, 408, 422, 499)),
+    *(
+        (UpstreamRefused(status, "application/json", b"{}"), Outcome.NEUTRAL)
+        for status in (400, 401, 404, 408, 422, 499, 501, 505)
+    ),
     *((UpstreamRefused(status, "application/json", b"{}"), Outcome.BUSY) for status in (429, 503)),
-    *((UpstreamRefused(status, "application/json", b"{}"), Outcome.FAULT) for status in (500, 501, 502, 504)),
+    *((UpstreamRefused(status, "application/json", b"{}"), Outcome.FAULT) for status in (500, 502, 504, 520, 599)),
     (UpstreamInvalid("html", 503), Outcome.BUSY),
     (UpstreamInvalid("html", 502), Outcome.FAULT),
     (UpstreamInvalid("an empty 200"), Outcome.FAULT),

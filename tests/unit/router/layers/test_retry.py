@@ -21,7 +21,7 @@ from lexora_router.errors import (
 )
 from lexora_router.handler import Call, Emit, Frames
 from lexora_router.layers.deadline import Deadline
-from lexora_router.layers.retry import Retry, RetrySettings
+from lexora_router.layers.retry import SHORT_SECONDS, Retry, RetrySettings
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.retry_budget import RetryBudget
 
@@ -95,11 +95,16 @@ AGAIN: list[UpstreamFailure] = [
     UpstreamBroken("reset"),
     UpstreamTimeout("silent", "first token"),
 ]
-NEVER: list[RouterError] = [
-    *(refused(status) for status in (400, 401, 403, 404, 408, 409, 413, 422, 499, 500, 501)),
+ELSEWHERE: list[UpstreamFailure] = [
+    *(refused(status) for status in (500, 520, 530, 599)),
     UpstreamInvalid("an empty 200"),
     UpstreamInvalid("html", 500),
     UpstreamInvalid("a redirect", 302),
+]
+NEVER: list[RouterError] = [
+    *(refused(status) for status in (400, 401, 403, 404, 408, 409, 413, 422, 499, 501, 505)),
+    UpstreamRefused(500, "application/json", b"{}", blames_request=True),
+    UpstreamInvalid("too large", too_large=True),
     UpstreamTimeout("silent", "idle"),
     UpstreamTimeout("silent", "total"),
     QueueFull("full", 3),
@@ -121,6 +126,20 @@ async def test_what_may_pass_is_tried_again(failure: UpstreamFailure) -> None:
     inner, client, call = Attempts([failure], STREAMING), Client(), one_endpoint()
     await retry(inner)(call, client)
     assert (client.events, inner.at, pauses(call)) == (STREAMING, [0.0, 1.0], [0.0])
+
+
+@pytest.mark.parametrize("failure", ELSEWHERE, ids=repr)
+@jumping
+async def test_an_error_of_the_engine_s_own_making_is_tried_at_one_other_endpoint(failure: UpstreamFailure) -> None:
+    inner, client = Attempts([failure], STREAMING), Client()
+    await retry(inner)(make_call(lease=FakeLease(*[FakeEndpoint()] * 2), target=make_target()), client)
+    assert (client.events, inner.at) == (STREAMING, [0.0, 0.0])
+    for endpoints, attempts in ((1, 1), (3, 2)):  # never at the same one, and two that fail alike are enough
+        inner = Attempts([failure])
+        with pytest.raises(UpstreamFailure) as raised:
+            await retry(inner)(make_call(lease=FakeLease(*[FakeEndpoint()] * endpoints), target=make_target()), Client())
+        assert raised.value is failure
+        assert len(inner.at) == attempts
 
 
 @pytest.mark.parametrize("failure", NEVER, ids=repr)
@@ -250,7 +269,17 @@ async def test_an_address_that_takes_no_connection_is_left_where_another_target_
         assert (inner.at, now()) == ([0.0], 1000.0)
     else:
         await retry(inner)(call, Client())
-        assert inner.at == [0.0, 1.0]
+        assert inner.at == [0.0, SHORT_SECONDS if failure is GONE else 1.0]
+
+
+@pytest.mark.parametrize("waited", [False, True], ids=["refused", "no answer"])
+@jumping
+async def test_a_dead_single_endpoint_is_reported_after_one_short_retry(waited: bool) -> None:
+    """And at once when the attempt has waited for a connection already."""
+    inner = Attempts([UpstreamUnreachable("no", sent=False, waited=waited)])
+    with pytest.raises(UpstreamUnreachable):
+        await retry(inner)(one_endpoint(), Client())
+    assert inner.at == ([0.0] if waited else [0.0, SHORT_SECONDS])
 
 
 @jumping

@@ -24,7 +24,8 @@ def refused(status: int, body: bytes = b"{}", headers: tuple[tuple[str, str], ..
 ROWS: list[tuple[RouterError, Kind]] = [
     (QueueFull("full", 1.0), Kind.NO_ROOM),
     (NoHealthyEndpoint("down"), Kind.NO_ROOM),
-    (UpstreamUnreachable("refused", sent=False), Kind.NO_CONNECTION),
+    (UpstreamUnreachable("refused", sent=False), Kind.CONNECTION_REFUSED),
+    (UpstreamUnreachable("no answer", sent=False, waited=True), Kind.CONNECT_TIMEOUT),
     (UpstreamUnreachable("reset"), Kind.CONNECTION_LOST),
     (UpstreamTimeout("late", "first token"), Kind.NO_FIRST_TOKEN),
     (UpstreamTimeout("silent", "idle"), Kind.SILENCE),
@@ -34,7 +35,11 @@ ROWS: list[tuple[RouterError, Kind]] = [
     (refused(429), Kind.RATE_LIMITED),
     *((error, Kind.OVERLOADED) for error in (refused(503), UpstreamInvalid("a page", 503))),
     *((error, Kind.BAD_GATEWAY) for error in (refused(502), refused(504), UpstreamInvalid("a page", 502))),
+    (UpstreamInvalid("above the bound", too_large=True), Kind.TOO_LARGE),
     *((refused(status), Kind.ENGINE_ERROR) for status in (500, 520, 530, 599)),
+    *((refused(status), Kind.UNSUPPORTED) for status in (501, 505)),
+    (UpstreamRefused(500, "application/json", b"{}", blames_request=True), Kind.REQUEST_BLAMED),
+    (UpstreamRefused(503, "application/json", b"{}", blames_request=True), Kind.OVERLOADED),
     (UpstreamInvalid("a page", 500), Kind.ENGINE_ERROR),
     (refused(408), Kind.REQUEST_TIMEOUT),
     *((refused(status), Kind.REQUEST_REFUSED) for status in (400, 401, 404, 422, 499)),
@@ -77,6 +82,6 @@ def test_a_hint_counts_only_where_waiting_helps() -> None:
 
 def test_occasions_name_what_falls_back() -> None:
     always, with_429 = occasions(on_rate_limit=False), occasions(on_rate_limit=True)
-    assert "no connection" in always
+    assert "a refused connection" in always
     assert "4xx" not in with_429
     assert set(with_429.split(", ")) - set(always.split(", ")) == {"429"}
