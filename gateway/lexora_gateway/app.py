@@ -16,25 +16,26 @@ from lexora_gateway.asgi import headers_of
 from lexora_gateway.classify import ClassifyTask
 from lexora_gateway.control import Control, Metrics
 from lexora_gateway.errors import Failure, Refused, bug, from_status, invalid, plain
+from lexora_gateway.framework_send import FrameworkSend
 from lexora_gateway.hot import relays
 from lexora_gateway.magickit import Chat, Generate
 from lexora_gateway.openai.docs import path_items
+from lexora_gateway.paths import unknown_path
 from lexora_gateway.patience import PATIENCE, Patience
 from lexora_gateway.request import Limits, request_id_of
 from lexora_gateway.router_port import RouterPort, RouterStatusError
+from lexora_gateway.swagger import Documentation
 from lexora_gateway.ui import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from lexora_gateway.asgi import Headers, Message, Receive, Scope, Send
+    from lexora_gateway.asgi import Receive, Scope, Send
     from lexora_gateway.endpoint import Endpoint
 
 _log = structlog.get_logger("lexora_gateway")
 
 _DESCRIPTION = "OpenAI-compatible HTTP in front of a fleet of vLLM servers and other OpenAI-compatible engines."
-# A longer body that nobody reads is not worth keeping the connection for.
-_UNREAD_BODY_BYTES = 64 * 1024
 
 
 class GatewayApp(FastAPI):
@@ -49,10 +50,12 @@ class GatewayApp(FastAPI):
             description=_DESCRIPTION,
             version=version,
             redirect_slashes=False,
+            docs_url=None,
             redoc_url=None,
-            swagger_ui_oauth2_redirect_url=None,
         )
         self._endpoints = dict(endpoints)
+        # What an unknown path may have been meant for.
+        self.paths: Collection[str] = ()
         self.router.routes[:0] = [Route(path, each, methods=["POST"]) for path, each in self._endpoints.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,36 +82,16 @@ class GatewayApp(FastAPI):
         headers = headers_of(scope)
         request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
-        marked = _MarkedSend(send, request_id, _has_long_body(headers))
+        usual = FrameworkSend(send, request_id, scope["method"], headers)
+        if scope["method"] == "HEAD":
+            # As GET without a body (RFC 9110, 9.3.2); the server has its own scope, and writes none.
+            scope = {**scope, "method": "GET"}
         try:
-            await super().__call__(scope, receive, marked)
+            await super().__call__(scope, receive, usual)
         except Exception:  # the boundary: the client gets an answer, the log gets the traceback
             _log.exception("bug", request_id=request_id, path=scope["path"])
-            if not marked.started:
+            if not usual.started:
                 await Answer(send, request_id).fail(bug(request_id))
-
-
-class _MarkedSend:
-    """Adds x-request-id to a response that lacks it, and `connection: close` after an unread body."""
-
-    __slots__ = ("_close", "_request_id", "_send", "started")
-
-    def __init__(self, send: Send, request_id: str, close: bool) -> None:
-        self._send = send
-        self._request_id = request_id.encode("ascii")
-        self._close = close
-        self.started = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            headers = list(message.get("headers", ()))
-            if all(name.lower() != b"x-request-id" for name, _ in headers):
-                headers.append((b"x-request-id", self._request_id))
-            if self._close:
-                headers.append((b"connection", b"close"))
-            message["headers"] = headers
-        await self._send(message)
 
 
 def create_app(
@@ -134,6 +117,8 @@ def create_app(
     endpoints["/chat"] = Chat(router, limits, default_model)
     app = GatewayApp(endpoints, version)
     Control(router, version, metrics).add_to(app)
+    Documentation().add_to(app)
+    app.paths = {route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path}
     Page(router).add_to(app)
     app.add_exception_handler(RouterStatusError, _on_status)
     app.add_exception_handler(Refused, _on_refused)
@@ -141,11 +126,6 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(Exception, _on_bug)
     return app
-
-
-def _has_long_body(headers: Headers) -> bool:
-    declared = headers.get(b"content-length", b"0")
-    return b"transfer-encoding" in headers or (declared.isdigit() and int(declared) > _UNREAD_BODY_BYTES)
 
 
 def _respond(failure: Failure) -> Response:
@@ -166,9 +146,20 @@ def _on_refused(_: Request, error: Exception) -> Response:
 
 def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    texts = {404: f"Unknown path: {request.url.path}", 405: f"Method {request.method} is not allowed here."}
-    failure = plain(error.status_code, texts.get(error.status_code, str(error.detail)))
-    failure.headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    status = error.status_code
+    if status == 404:
+        return _respond(plain(404, unknown_path(request.url.path, request.app.paths)))
+    if status != 405:
+        failure = plain(status, str(error.detail))
+        failure.headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+        return _respond(failure)
+    allowed = (error.headers or {}).get("Allow", "")
+    if request.headers.get("upgrade", "").lower() == "websocket":
+        failure = plain(426, f"WebSockets are not served here: send {allowed} requests over HTTP/1.1.")
+        failure.headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"Upgrade")]
+        return _respond(failure)
+    failure = plain(405, f"Method {request.method} is not allowed here; use {allowed}.")
+    failure.headers.append((b"allow", allowed.replace("GET", "GET, HEAD").encode()))
     return _respond(failure)
 
 

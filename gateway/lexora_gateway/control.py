@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from lexora.v1 import models_pb2
 from lexora.v1.calls_pb2 import RecentCallsRequest
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 CONTROL_TIMEOUT = 10.0
 # Of a number in a query; more would not fit into the contract's int32.
 MAX_DIGITS = 9
+
+_PLACES = {
+    "name": "Spirrow-Lexora",
+    "version": "",
+    "description": "A gateway to LLM engines with OpenAI's API.",
+    "api": "/v1",
+    "models": "/v1/models",
+    "documentation": "/docs",
+    "openapi": "/openapi.json",
+    "page": "/ui/",
+    "health": "/health",
+    "stats": "/stats",
+    "metrics": "/metrics",
+}
 
 Metrics = Callable[[], tuple[bytes, str]]
 
@@ -54,6 +68,7 @@ class Control:
                 responses={200: {"description": "OK", "content": content}},
             )
 
+        get("/", self.home, "What this is, and where to look", "service", _PLACES)
         get("/v1/models", self.models, "The models that can be asked", "models", examples.MODELS)
         get("/v1/models/capabilities", self.capabilities, "What each is good at", "models", examples.CAPABILITIES)
         get("/v1/models/{model_id:path}", self.model, "One model", "models", examples.MODEL)
@@ -63,6 +78,13 @@ class Control:
         get("/stats", self.stats, "Counters since the start", "service", examples.STATS)
         get("/stats/recent", self.recent, "The calls that finished last; `limit` says how many", "service", examples.RECENT)
         get("/metrics", self.metrics, "Metrics for Prometheus", "service", None)
+
+    async def home(self, request: Request) -> Response:
+        """A browser is sent to the page for operators; anybody else gets the places as JSON."""
+        vary = {"vary": "accept"}
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("ui/", headers=vary)
+        return JSONResponse(_PLACES | {"version": self._version}, headers=vary)
 
     async def models(self, request: Request) -> Response:
         """Exactly the models that can be asked; the backend's own entry where it has one, and `backend`."""

@@ -59,6 +59,7 @@ _CODES: dict[int, str] = {
 _HTTP: dict[int, tuple[str, str | None]] = {
     404: ("not_found_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
+    426: ("invalid_request_error", "upgrade_required"),
     408: ("invalid_request_error", "request_timeout"),
     431: ("invalid_request_error", "request_head_too_large"),
 }

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
-from starlette.staticfiles import StaticFiles
 
 from lexora.v1.calls_pb2 import RecentCallsRequest
 from lexora.v1.models_pb2 import HealthRequest, ListModelsRequest
@@ -18,25 +17,15 @@ from lexora_gateway.asgi import headers_of
 from lexora_gateway.message_json import as_json
 from lexora_gateway.openai.models import capabilities
 from lexora_gateway.request import context_of
+from lexora_gateway.static_files import POLICY, Files, headers_with
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from starlette.types import Scope
 
     from lexora_gateway.router_port import CallContext, RouterPort
 
 FILES = Path(__file__).parent / "static"
-# Everything comes from here and nothing is inline: a name of a model that is a script stays a name.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
+_HEADERS = headers_with(POLICY)
 # The page asks every two seconds; a later answer is of no use to it.
 _STATE_TIMEOUT = 5.0
 # Many people may look at once: the state takes some milliseconds of the event loop, and is made no more often than this.
@@ -55,7 +44,7 @@ class Page:
         """Register the routes; none of them is part of the API, so the OpenAPI document leaves them out."""
         app.add_api_route("/ui", self.entrance, methods=["GET"], include_in_schema=False)
         app.add_api_route("/ui/state", self.state, methods=["GET"], include_in_schema=False)
-        app.mount("/ui", _Files(directory=FILES, html=True), name="ui")
+        app.mount("/ui", Files(FILES, _HEADERS, html=True), name="ui")
 
     async def entrance(self) -> Response:
         """To the page; relative, so that a proxy may serve it under another path."""
@@ -84,12 +73,3 @@ class Page:
             "calls": as_json(recent)["calls"],
         }
         return msgspec.json.encode(state)
-
-
-class _Files(StaticFiles):
-    """Files with the page's headers."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers.update(_HEADERS)
-        return response

@@ -10,6 +10,7 @@ from tests.unit.gateway.support import BODY, CHAT, JSON, ScriptedRouter, client,
 
 POST_PATHS = (*JSON_PATHS, *FORM_PATHS, "/v1/classify-task", "/generate", "/chat")
 GET_PATHS = (
+    "/",
     "/v1/models",
     "/v1/models/{model_id}",
     "/v1/models/capabilities",
@@ -32,7 +33,8 @@ async def test_an_unknown_path(path: str, method: str) -> None:
     else:
         assert response.status_code == 404
         assert response.json()["error"] == {
-            "message": f"Unknown path: {path}",
+            "message": f"Unknown path: {path}. "
+            + ("Did you mean /v1/chat/completions?" if "chat" in path else "GET / tells what is served."),
             "type": "not_found_error",
             "param": None,
             "code": "not_found",
@@ -41,7 +43,7 @@ async def test_an_unknown_path(path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "allow"), [("GET", CHAT, "POST"), ("PUT", "/chat", "POST"), ("POST", "/stats", "GET")]
+    ("method", "path", "allow"), [("GET", CHAT, "POST"), ("PUT", "/chat", "POST"), ("POST", "/stats", "GET, HEAD")]
 )
 async def test_a_wrong_method(method: str, path: str, allow: str) -> None:
     async with client(make_app(ScriptedRouter())) as http:

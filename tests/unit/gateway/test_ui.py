@@ -15,7 +15,8 @@ from lexora.v1.models_pb2 import (
     Model,
 )
 from lexora.v1.stats_pb2 import CallCounts, GetStatsResponse, Interval
-from lexora_gateway.ui.page import FILES, POLICY
+from lexora_gateway.static_files import POLICY
+from lexora_gateway.ui.page import FILES
 
 PAGES = sorted(path.relative_to(FILES).as_posix() for path in FILES.rglob("*") if path.is_file())
 
