@@ -13,6 +13,7 @@ from starlette.routing import Route
 from lexora_contract.operations import CLASSIFY_TASK
 from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
+from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
 from lexora_gateway.control import Control, Metrics
 from lexora_gateway.errors import Failure, Refused, bug, from_status, invalid, plain
@@ -99,6 +100,7 @@ def create_app(
     *,
     version: str,
     max_body_bytes: int,
+    max_buffered_bytes: int = MAX_BYTES,
     max_request_timeout: float = 3600,
     metrics: Metrics,
     default_model: str | None = None,
@@ -106,11 +108,12 @@ def create_app(
 ) -> FastAPI:
     """Build the facade over `router`.
 
-    `max_body_bytes` bounds every request's body; `max_request_timeout` (seconds) caps x-request-timeout; `metrics`
-    gives body and content type of /metrics; `default_model` serves /generate and /chat when they name none; of
-    `patience` the silence inside a body counts here, the rest in `server_config`.
+    `max_body_bytes` bounds every request's body, `max_buffered_bytes` all that are being read at a time, together;
+    `max_request_timeout` (seconds) caps x-request-timeout; `metrics` gives body and content type of /metrics;
+    `default_model` serves /generate and /chat when they name none; of `patience` the silence inside a body counts here, the
+    rest in `server_config`.
     """
-    limits = Limits(max_body_bytes, max_request_timeout, patience.body)
+    limits = Limits(max_body_bytes, max_request_timeout, patience.body, BufferedBytes(max_buffered_bytes, max_body_bytes))
     endpoints = relays(router, limits)
     endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
     endpoints["/generate"] = Generate(router, limits, default_model)

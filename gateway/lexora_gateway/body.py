@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 from typing import TYPE_CHECKING
 
+from lexora_gateway.content_coding import STEP_BYTES, decoder_of
 from lexora_gateway.errors import Refused, request_timeout, too_large
 from lexora_gateway.watch import ClientGone
 
 if TYPE_CHECKING:
-    from lexora_gateway.asgi import Headers, Message, Receive
+    from collections.abc import Sequence
+
+    from lexora_gateway.asgi import Headers, Message, Receive, Scope
+    from lexora_gateway.content_coding import ContentDecoder
+    from lexora_gateway.request import Limits
 
 # Timers of the event loop are exact to a millisecond.
 _TICK = 0.001
+# Bodies that come in one read are not counted: nothing holds them before they are whole.
+_SMALL_BYTES = 64 * 1024
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int, silence: float, end: float) -> bytes:
-    """The whole body, at most `limit` bytes, silent for at most `silence` seconds, there by the loop's time `end`.
+async def read_body(receive: Receive, scope: Scope, headers: Headers, limits: Limits, end: float) -> bytes:
+    """The whole body without its content codings, at most `limits.max_body_bytes`, there by the loop's time `end`.
 
     Raises Refused: 413 as soon as the declared or the received length passes the limit, reading no further, 408 when the
-    client is too slow. Raises ClientGone when it leaves before the end.
+    client is too slow, 415 for a coding that is not taken, 429 and 503 when too much is being read already. Raises ClientGone
+    when the client leaves before the end.
     """
-    declared = headers.get(b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise Refused(too_large(limit))
-    wait = _Wait(silence, end)
+    declared = _declared(headers)
+    if declared > limits.max_body_bytes:
+        raise Refused(too_large(limits.max_body_bytes))
+    decoder = decoder_of(_codings(scope)) if b"content-encoding" in headers else None
+    wait = _Wait(limits.body_silence, end)
     try:
+        if declared > _SMALL_BYTES:
+            limits.buffered.check(declared, _owners(scope))
         message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
+        if decoder is None and message["type"] == "http.request" and not message.get("more_body", False):
             body: bytes = message.get("body", b"")
-            if len(body) > limit:
-                raise Refused(too_large(limit))
+            if len(body) > limits.max_body_bytes:
+                raise Refused(too_large(limits.max_body_bytes))
             return body
-        return await _in_pieces(message, receive, limit, wait)
+        return await _Incoming(limits, _owners(scope), decoder).read(message, receive, wait)
     except asyncio.CancelledError:
         # An outer cancellation at the same time leaves a count above 0 and must go on as one.
         if wait.over and wait.task.uncancel() == 0:
@@ -42,21 +54,69 @@ async def read_body(receive: Receive, headers: Headers, limit: int, silence: flo
         wait.stop()
 
 
-async def _in_pieces(message: Message, receive: Receive, limit: int, wait: _Wait) -> bytes:
-    pieces: list[bytes] = []
-    total = 0
-    while message["type"] == "http.request":
-        piece: bytes = message.get("body", b"")
-        total += len(piece)
-        if total > limit:
-            raise Refused(too_large(limit))
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-        if piece:
-            wait.heard()
-        message = await receive()
-    raise ClientGone
+class _Incoming:
+    """A body that comes in pieces, or has to be decoded. What it holds is counted until it is whole."""
+
+    def __init__(self, limits: Limits, owners: Sequence[str], decoder: ContentDecoder | None) -> None:
+        self._limit = limits.max_body_bytes
+        self._buffered = limits.buffered
+        self._owners = owners
+        self._decoder = decoder
+        # Gives its bytes away without another copy, and one this large grows in place.
+        self._body = BytesIO()
+        self._size = 0
+
+    async def read(self, message: Message, receive: Receive, wait: _Wait) -> bytes:
+        received = 0
+        try:
+            while message["type"] == "http.request":
+                piece: bytes = message.get("body", b"")
+                received += len(piece)
+                if received > self._limit:
+                    raise Refused(too_large(self._limit))
+                if self._decoder is None:
+                    self._add(piece)
+                else:
+                    await self._add_decoded(self._decoder, piece)
+                if not message.get("more_body", False):
+                    if self._decoder is not None:
+                        self._decoder.end()
+                    return self._body.getvalue()
+                if piece:
+                    wait.heard()
+                message = await receive()
+        finally:
+            self._buffered.give_back(self._size, self._owners)
+        raise ClientGone
+
+    def _add(self, piece: bytes) -> None:
+        if self._size + len(piece) > self._limit:
+            raise Refused(too_large(self._limit))
+        self._buffered.add(len(piece), self._owners)
+        self._size += len(piece)
+        self._body.write(piece)
+
+    async def _add_decoded(self, decoder: ContentDecoder, piece: bytes) -> None:
+        for step in decoder.decode(piece):
+            self._add(step)
+            if len(step) >= STEP_BYTES:
+                await asyncio.sleep(0)  # a piece may unfold to the whole limit: others have their turn between two steps
+
+
+def _declared(headers: Headers) -> int:
+    declared = headers.get(b"content-length", b"0")
+    return int(declared) if declared.isdigit() else 0
+
+
+def _codings(scope: Scope) -> list[bytes]:
+    """Every content-encoding header: several of them are one list."""
+    return [value for name, value in scope["headers"] if name == b"content-encoding"]
+
+
+def _owners(scope: Scope) -> tuple[str, ...]:
+    """The address that a body comes from; nothing where there is none, as on a unix socket."""
+    client = scope.get("client")
+    return (f"address:{client[0]}",) if client else ()
 
 
 class _Wait:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lexora.v1.models_pb2 import ClassifyRequest, ClassifyResponse
-from lexora_gateway.endpoint import Asked, Endpoint
+from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.json_body import parse_object
 from lexora_gateway.options import call_options
 from lexora_gateway.watch import until_gone
@@ -15,6 +15,7 @@ from lexora_gateway.watch import until_gone
 if TYPE_CHECKING:
     from lexora_gateway.answer import Answer
     from lexora_gateway.asgi import Receive
+    from lexora_gateway.asked import Asked
 
 _MAX_CHARACTERS = 10_000
 
@@ -33,6 +34,7 @@ class ClassifyTask(Endpoint):
             fields.refuse("candidate_models", "a list of names")
         options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
         request = ClassifyRequest(options=options, task_description=task, candidate_models=models)
+        asked.body = b""  # the request has what is needed of it
         response = await until_gone(receive, self._router.classify(request, asked.context))
         await answer.json(msgspec.json.encode(_shape(response)), response.receipt)
 

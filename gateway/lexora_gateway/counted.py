@@ -15,7 +15,7 @@ from lexora_gateway.request import context_of
 from lexora_gateway.router_port import RouterPort, RouterStatusError
 
 if TYPE_CHECKING:
-    from lexora_gateway.asgi import Headers
+    from lexora_gateway.asked import Asked
 
 _MAX_USER = 4096
 _MAX_TOLD = 400
@@ -29,20 +29,20 @@ class _Named(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Named).decode
 
 
-async def counted(router: RouterPort, failure: Failure, request_id: str, headers: Headers, body: bytes) -> Failure:
+async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure:
     """The failure with its trace and the user's limits, or, when these are used up, the refusal that takes its place.
 
-    `body` is what was read of the request. A call without an input is one that the router refuses, and counts.
+    A call without an input is one that the router refuses, and counts.
     """
-    options = CallOptions(request_id=request_id, user=_user_in(body))
-    context = context_of(headers, _SECONDS)
+    options = CallOptions(request_id=asked.request_id, user=_user_in(asked.body))
+    context = context_of(asked.headers, _SECONDS)
     context.metadata += (("x-lexora-refused", _told(failure)),)
     try:
         await router.generate(GenerateRequest(options=options), context)
     except RouterStatusError as error:
         details = details_of(error.status)
         if details.reason == "RATE_LIMITED":
-            limited = from_status(error.status, request_id)
+            limited = from_status(error.status, asked.request_id)
             # What is left of a body that was not read to its end must not be taken for the next request.
             limited.headers += [header for header in failure.headers if header[0] == b"connection"]
             return limited

@@ -10,6 +10,7 @@ import structlog
 
 from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
+from lexora_gateway.asked import Asked
 from lexora_gateway.body import read_body
 from lexora_gateway.counted import counted
 from lexora_gateway.errors import Refused, bug, from_status, invalid
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lexora.v1.explain_pb2 import ExplainRequest
     from lexora_gateway.asgi import Headers, Receive, Scope, Send
     from lexora_gateway.request import Limits
-    from lexora_gateway.router_port import CallContext, RouterPort
+    from lexora_gateway.router_port import RouterPort
     from lexora_gateway.sse import ErrorEvent
 
 _log = structlog.get_logger("lexora_gateway")
@@ -43,14 +44,13 @@ class Endpoint(ABC):
         headers = headers_of(scope)
         request_id = request_id_of(headers)
         answer = Answer(send, request_id, self._error_event)
-        body = b""
+        asked = Asked(headers, request_id)
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
-            body = await read_body(receive, headers, limits.max_body_bytes, limits.body_silence, clock.end)
-            self.check(headers, body)
-            context = context_of(headers, clock.remaining())
-            asked = Asked(headers, body, request_id, context)
+            asked.body = await read_body(receive, scope, headers, limits, clock.end)
+            self.check(headers, asked.body)
+            asked.context = context_of(headers, clock.remaining())
             if EXPLAIN not in headers:
                 await self.serve(asked, receive, answer)
             else:
@@ -61,7 +61,7 @@ class Endpoint(ABC):
             await answer.fail(from_status(error.status, request_id))
         except Refused as error:
             free = EXPLAIN in headers  # to ask costs nothing, however badly
-            await answer.fail(error.failure if free else await counted(self._router, error.failure, request_id, headers, body))
+            await answer.fail(error.failure if free else await counted(self._router, error.failure, asked))
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
             _log.exception("bug", request_id=request_id, path=scope["path"])
             await answer.fail(bug(request_id))
@@ -82,25 +82,14 @@ class Endpoint(ABC):
     async def _explain(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Answer what would become of the call instead of serving it."""
         check_explain(asked.headers)
-        explanation = await until_gone(receive, self._router.explain(self.explained(asked), asked.context))
+        question = self.explained(asked)
+        explanation = await until_gone(receive, self._router.explain(question, asked.context_with_body()))
         headers = [(b"content-type", b"application/json"), (EXPLAIN, b"1")]
         await answer.whole(200, headers, msgspec.json.encode(as_json(explanation)))
 
     @abstractmethod
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Answer a request whose body has been read."""
-
-
-class Asked:
-    """A request: headers, whole body, identity, and the context of its call."""
-
-    __slots__ = ("body", "context", "headers", "request_id")
-
-    def __init__(self, headers: Headers, body: bytes, request_id: str, context: CallContext) -> None:
-        self.headers = headers
-        self.body = body
-        self.request_id = request_id
-        self.context = context
 
 
 def _is_json(content_type: bytes | None) -> bool:

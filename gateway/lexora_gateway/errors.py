@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lexora_gateway.asgi import HeaderList
 
 JSON = b"application/json"
+# Content codings of request bodies, as they are named to clients.
+TAKEN_CODINGS = "gzip, deflate, br, zstd"
 
 # ErrorInfo.reason -> HTTP status, type, code.
 _REASONS: dict[str, tuple[int, str, str | None]] = {
@@ -61,6 +63,7 @@ _HTTP: dict[int, tuple[str, str | None]] = {
     405: ("invalid_request_error", "method_not_allowed"),
     426: ("invalid_request_error", "upgrade_required"),
     408: ("invalid_request_error", "request_timeout"),
+    415: ("invalid_request_error", "unsupported_content_encoding"),
     431: ("invalid_request_error", "request_head_too_large"),
 }
 
@@ -111,6 +114,34 @@ def too_large(limit: int) -> Failure:
     status, kind, code = _REASONS["REQUEST_TOO_LARGE"]
     message = f"The request body is larger than the {limit} bytes this server takes."
     return Failure(status, message, kind, code=code, headers=[(b"connection", b"close")])
+
+
+def unsupported_coding(given: str) -> Failure:
+    """415 for a body in a content coding that is not taken; names those that are, and closes, because it is not read."""
+    message = f"The content encoding `{given[:100]}` is not taken; send the body as it is, or as one of: {TAKEN_CODINGS}."
+    failure = plain(415, message)
+    failure.param = "content-encoding"
+    failure.headers += [(b"accept-encoding", TAKEN_CODINGS.encode()), (b"connection", b"close")]
+    return failure
+
+
+def too_many_bytes(owner: str, most: int) -> Failure:
+    """429 for a body whose owner has too many bytes of requests under way to this server."""
+    name = owner.replace(":", " ", 1)
+    message = f"Request bodies of more than {most} bytes are on their way from {name}; send fewer at a time."
+    return _unread(Failure(429, message, "rate_limit_error", code="too_many_buffered_bytes"))
+
+
+def overloaded(most: int) -> Failure:
+    """503 for a body that does not fit beside those that are being read."""
+    message = f"This server is reading request bodies of {most} bytes (server.max_buffered_bytes); try again shortly."
+    return _unread(Failure(503, message, "api_error", code="overloaded"))
+
+
+def _unread(failure: Failure) -> Failure:
+    """Refused before its body was read to the end: the connection is closed; there may be room in a second."""
+    failure.headers += [(b"retry-after", b"1"), (b"connection", b"close")]
+    return failure
 
 
 def request_timeout(message: str) -> Failure:

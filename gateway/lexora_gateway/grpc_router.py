@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from lexora.v1.router_pb2 import StreamResponse
+from lexora.v1.explain_pb2 import ExplainResponse
+from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_gateway.router_port import CallContext, Emit, RouterStatusError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from grpc.aio import UnaryUnaryMultiCallable
 
     from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
-    from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
+    from lexora.v1.explain_pb2 import ExplainRequest
     from lexora.v1.models_pb2 import (
         ClassifyRequest,
         ClassifyResponse,
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
         ListModelsRequest,
         ListModelsResponse,
     )
-    from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest
+    from lexora.v1.router_pb2 import GenerateRequest, StreamRequest
     from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 
 T = TypeVar("T")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+
+_PATH = "/lexora.v1.RouterService/"
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -75,6 +78,10 @@ class GrpcRouter:
         else:
             self._channel = grpc.aio.secure_channel(target, credentials, options)
         self._stub = RouterServiceStub(self._channel)
+        # The stub's methods but for the serializer.
+        self._generate = self._channel.unary_unary(_PATH + "Generate", _Outgoing.take, GenerateResponse.FromString)
+        self._stream = self._channel.unary_stream(_PATH + "Stream", _Outgoing.take, StreamResponse.FromString)
+        self._explain = self._channel.unary_unary(_PATH + "Explain", _Outgoing.take, ExplainResponse.FromString)
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
@@ -82,11 +89,11 @@ class GrpcRouter:
 
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
         """RouterService.Generate."""
-        return await _unary(self._stub.Generate, request, context)
+        return await _unary(self._generate, _Outgoing(request, context), context)
 
     async def stream(self, request: StreamRequest, context: CallContext, emit: Emit) -> None:
         """RouterService.Stream."""
-        call = self._stub.Stream(request, timeout=context.timeout, metadata=_metadata(context))
+        call = self._stream(_Outgoing(request, context), timeout=context.timeout, metadata=_metadata(context))
         try:
             while isinstance(message := await _answered(call, call.read()), StreamResponse):
                 await emit(message)
@@ -108,7 +115,7 @@ class GrpcRouter:
 
     async def explain(self, request: ExplainRequest, context: CallContext) -> ExplainResponse:
         """RouterService.Explain."""
-        return await _unary(self._stub.Explain, request, context)
+        return await _unary(self._explain, _Outgoing(request, context), context)
 
     async def recent_calls(self, request: RecentCallsRequest, context: CallContext) -> RecentCallsResponse:
         """RouterService.RecentCalls."""
@@ -117,6 +124,25 @@ class GrpcRouter:
     async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:
         """RouterService.GetStats."""
         return await _unary(self._stub.GetStats, request, context)
+
+
+class _Outgoing:
+    """A request until it is written. grpc keeps what it is given for as long as the call lasts: this is empty by then."""
+
+    __slots__ = ("_body", "_request")
+
+    def __init__(self, request: GenerateRequest | StreamRequest | ExplainRequest, context: CallContext) -> None:
+        self._request: GenerateRequest | StreamRequest | ExplainRequest | None = request
+        self._body = context.take_body()
+
+    def take(self) -> bytes:
+        """The request as bytes, once."""
+        request, self._request = self._request, None
+        body, self._body = self._body, b""
+        assert request is not None
+        if body:
+            request.openai.body = body
+        return request.SerializeToString()
 
 
 async def _unary(method: UnaryUnaryMultiCallable[Request, Response], request: Request, context: CallContext) -> Response:

@@ -9,7 +9,7 @@ from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.operations import OPERATIONS
-from lexora_gateway.endpoint import Asked, Endpoint
+from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.options import call_options
 from lexora_gateway.sse import error_event_of
@@ -18,6 +18,7 @@ from lexora_gateway.watch import until_gone
 if TYPE_CHECKING:
     from lexora_gateway.answer import Answer
     from lexora_gateway.asgi import Headers, Receive
+    from lexora_gateway.asked import Asked
     from lexora_gateway.request import Limits
     from lexora_gateway.router_port import RouterPort
 
@@ -35,14 +36,16 @@ class Relay(Endpoint):
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Relay the call, whole or streamed."""
         options, call = self._call(asked)
-        if self._stream_hint in asked.body:
+        streams = self._stream_hint in asked.body
+        context = asked.context_with_body()
+        if streams:
             sink = _Sink(answer)
             streamed = StreamRequest(options=options, openai=call)
-            await until_gone(receive, self._router.stream(streamed, asked.context, sink.emit))
+            await until_gone(receive, self._router.stream(streamed, context, sink.emit))
             await sink.end()
         else:
             request = GenerateRequest(options=options, openai=call)
-            response = await until_gone(receive, self._router.generate(request, asked.context))
+            response = await until_gone(receive, self._router.generate(request, context))
             await answer.reply(response.openai, response.receipt)
 
     def explained(self, asked: Asked) -> ExplainRequest:
@@ -52,7 +55,7 @@ class Relay(Endpoint):
 
     def _call(self, asked: Asked) -> tuple[CallOptions, OpenAiCall]:
         options = call_options(asked.headers, asked.request_id)
-        return options, OpenAiCall(path=self._path, body=asked.body, content_type=_text(asked.headers))
+        return options, OpenAiCall(path=self._path, content_type=_text(asked.headers))
 
 
 class AudioRelay(Relay):

@@ -13,7 +13,7 @@ from lexora.v1.common_pb2 import CallOptions, Receipt, SamplingParams
 from lexora.v1.completion_pb2 import CompletionRequest, TokenIds
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
-from lexora_gateway.endpoint import Asked, Endpoint
+from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.json_body import Fields, is_integer, parse_object
 from lexora_gateway.openai.messages import chat_messages
 from lexora_gateway.openai.sampling import take_sampling
@@ -24,6 +24,7 @@ from lexora_gateway.watch import until_gone
 if TYPE_CHECKING:
     from lexora_gateway.answer import Answer
     from lexora_gateway.asgi import Receive
+    from lexora_gateway.asked import Asked
     from lexora_gateway.request import Limits
     from lexora_gateway.router_port import RouterPort
 
@@ -45,11 +46,13 @@ class ShortForm(Endpoint):
         fields, options, stream = _read(asked)
         if stream:
             request = self.streamed(options, fields)
+            asked.body = b""  # the request has it
             sink = _Events(answer, self)
             await until_gone(receive, self._router.stream(request, asked.context, sink.emit))
             await sink.end()
         else:
             whole = self.whole(options, fields)
+            asked.body = b""
             response = await until_gone(receive, self._router.generate(whole, asked.context))
             await answer.json(msgspec.json.encode({self.field: self.text_of(response)}), response.receipt)
 
@@ -57,6 +60,7 @@ class ShortForm(Endpoint):
         """The same call, to be explained."""
         fields, options, _ = _read(asked)
         request = self.whole(options, fields)
+        asked.body = b""
         if request.HasField("chat"):
             return ExplainRequest(options=options, chat=request.chat)
         return ExplainRequest(options=options, completion=request.completion)

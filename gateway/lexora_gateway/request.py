@@ -10,11 +10,11 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from lexora_gateway.errors import Refused, invalid
-from lexora_gateway.patience import BODY_SILENCE_SECONDS
 from lexora_gateway.router_port import CallContext
 
 if TYPE_CHECKING:
     from lexora_gateway.asgi import Headers
+    from lexora_gateway.buffered import BufferedBytes
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 # A longer value would make the gRPC call itself fail, so it is dropped instead.
@@ -24,11 +24,12 @@ _LEAST_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body."""
+    """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body; and of all bodies."""
 
     max_body_bytes: int
     max_request_timeout: float
-    body_silence: float = BODY_SILENCE_SECONDS
+    body_silence: float
+    buffered: BufferedBytes
 
 
 def request_id_of(headers: Headers) -> str:

@@ -31,11 +31,18 @@ class CallContext:
     """What surrounds a call.
 
     `metadata` is gRPC metadata (traceparent, tracestate); `timeout` is the seconds left for the whole call, None for
-    no limit.
+    no limit. `body` is that of the request's `openai` call, beside the message and not in it, because each message that it
+    would be put into would hold another copy for as long as the call lasts.
     """
 
     metadata: tuple[tuple[str, str], ...] = ()
     timeout: float | None = None
+    body: bytes = b""
+
+    def take_body(self) -> bytes:
+        """The body, which is given away: what it waits in from now on is the only one to hold it."""
+        body, self.body = self.body, b""
+        return body
 
 
 class RouterStatusError(Exception):

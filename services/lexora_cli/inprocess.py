@@ -54,7 +54,7 @@ class InProcessRouter:
 
 
 def _with_whole_errors(context: CallContext) -> CallContext:
-    return CallContext(context.metadata + _WHOLE_ERRORS, context.timeout)
+    return CallContext(context.metadata + _WHOLE_ERRORS, context.timeout, context.take_body())
 
 
 async def _told(answer: Awaitable[_Answer]) -> _Answer:

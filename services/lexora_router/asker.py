@@ -11,10 +11,10 @@ Request = router_pb2.GenerateRequest | router_pb2.StreamRequest | embed_pb2.Embe
 _decode = msgspec.json.Decoder(Names).decode
 
 
-def user_of(request: Request) -> str:
-    """The user that a request's JSON names, whatever else is wrong there; empty if unreadable."""
+def user_of(request: Request, body: bytes) -> str:
+    """The user that a request's JSON names, also in a `body` beside it, whatever else is wrong; empty if unreadable."""
     try:
-        return _decode(_json_of(request)).named()
+        return _decode(body or _json_of(request)).named()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
 

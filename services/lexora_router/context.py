@@ -21,6 +21,9 @@ class Context(Protocol):
     @property
     def timeout(self) -> float | None: ...  # noqa: D102
 
+    def take_body(self) -> bytes:
+        """The body of the request's `openai` call if it comes beside the message. It is given away, not copied."""
+
 
 def trace_of(context: Context) -> tuple[tuple[str, str], ...]:
     """The trace headers, each at most once, without those that are too long."""

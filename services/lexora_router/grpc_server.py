@@ -50,6 +50,10 @@ class WireContext:
     metadata: tuple[tuple[str, str], ...]
     timeout: float | None
 
+    def take_body(self) -> bytes:
+        """It is in the message."""
+        return b""
+
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     """Adapts RouterService to grpc.aio."""

@@ -290,7 +290,7 @@ class RouterService:
 
     def _end_unseen(self, call: Call, error: RouterError, request: Request) -> RouterError:
         """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
-        call.user = call.user or user_of(request)
+        call.user = call.user or user_of(request, call.body)
         error = self._metered(call, error)
         call.receipt.finished_at = self._clock()
         for recorder in self._recorders:
@@ -316,7 +316,7 @@ class RouterService:
         return Call(
             id=options.request_id if options.request_id and is_id(options.request_id) else secrets.token_hex(16),
             path="",
-            body=b"",
+            body=context.take_body(),
             content_type=JSON,
             model="",
             stream=False,
@@ -354,7 +354,7 @@ class RouterService:
         if len(openai.content_type) > MAX_CONTENT_TYPE_LENGTH:
             raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "openai.content_type")
         call.content_type = openai.content_type or JSON
-        self._set_body(call, openai.path, openai.body)
+        self._set_body(call, openai.path, call.body or openai.body)
         if call.stream and not stream:
             raise InvalidRequest("The body asks for a stream: call Stream, not Generate.", "stream")
 

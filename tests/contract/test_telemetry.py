@@ -127,3 +127,6 @@ async def test_a_collector_that_is_not_there_holds_up_nothing(
 class _Context:
     metadata: tuple[tuple[str, str], ...] = ()
     timeout: float | None = None
+
+    def take_body(self) -> bytes:
+        return b""

@@ -74,12 +74,14 @@ class ScriptedRouter:
             self.counted.append(request)
             self.told = dict(context.metadata)["x-lexora-refused"]
             raise self.refusal
+        _put_together(request, context)
         self.asked.append(("generate", request, context))
         result = await self._watched(self.generates(self))
         assert isinstance(result, GenerateResponse)
         return result
 
     async def stream(self, request: StreamRequest, context: CallContext, emit: Emit) -> None:
+        _put_together(request, context)
         self.asked.append(("stream", request, context))
         await self._watched(self.streams(self, emit))
 
@@ -96,6 +98,7 @@ class ScriptedRouter:
         return self._told("get_stats", request, context, self.counters)
 
     async def explain(self, request: ExplainRequest, context: CallContext) -> ExplainResponse:
+        _put_together(request, context)
         return self._told("explain", request, context, self.explanation)
 
     async def recent_calls(self, request: RecentCallsRequest, context: CallContext) -> RecentCallsResponse:
@@ -121,6 +124,11 @@ class ScriptedRouter:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def _put_together(request: GenerateRequest | StreamRequest | ExplainRequest, context: CallContext) -> None:
+    if body := context.take_body():
+        request.openai.body = body
 
 
 def whole(body: bytes, status: int = 200, content_type: str = "application/json", **more: Any) -> Script:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from lexora_gateway.body import read_body
+from lexora_gateway.buffered import BufferedBytes
 from lexora_gateway.errors import Refused
+from lexora_gateway.request import Limits
 from lexora_gateway.watch import ClientGone
 
 SOON = 0.05
+LIMIT = 6
 
 
 async def read(
@@ -19,7 +22,9 @@ async def read(
     silence: float = 60.0,
     within: float = math.inf,
 ) -> bytes:
-    return await read_body(receive, headers or {}, 6, silence, asyncio.get_running_loop().time() + within)
+    scope: dict[str, Any] = {"headers": list((headers or {}).items()), "client": ("10.0.0.1", 4711)}
+    limits = Limits(LIMIT, 3600.0, silence, BufferedBytes(LIMIT, LIMIT))
+    return await read_body(receive, scope, headers or {}, limits, asyncio.get_running_loop().time() + within)
 
 
 class Pieces:

@@ -70,6 +70,9 @@ class FakeContext:
         self.metadata = metadata
         self.timeout = timeout
 
+    def take_body(self) -> bytes:
+        return b""
+
 
 def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[RouterService, Scripted]:
     pipeline = Scripted(*steps)
