@@ -137,7 +137,7 @@ def test_documentation(http: httpx.Client) -> None:
     assert {CHAT, "/v1/models", "/generate", "/chat", "/health", *RELAYED} <= set(paths)
 
 
-@pytest.mark.parametrize("path", ["/version", "/load", "/ping", "/sleep", "/collective_rpc", "/sim/stats", "/v1/realtime", "/"])
+@pytest.mark.parametrize("path", ["/version", "/load", "/ping", "/sleep", "/collective_rpc", "/sim/stats", "/v1/realtime"])
 def test_nothing_else_of_the_engine_is_reachable(http: httpx.Client, sim: Simulator, path: str) -> None:
     for method in ("GET", "POST"):
         answer = http.request(method, path, json=chat() if method == "POST" else None)
