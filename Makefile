@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := .setup-stamp
+# gen/ is made by an old generator in an environment of its own, so that clients may have protobuf 5, 6 or 7: its code is for
+# 5.26.1, while that of later ones refuses all but two major versions. Its wheels end at Python 3.12.
+GEN := .venv-gen
+GEN_STAMP := $(GEN)/.stamp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-real soak lint gen bench bench-classify clean
@@ -41,7 +45,13 @@ lint: $(STAMP) ## Lint, types, import rules, dependencies, the contract.
 	@$(BIN)/deptry .
 	@$(BIN)/buf lint
 
-gen: $(STAMP) ## Generate gen/ from proto/.
+$(GEN_STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit("make gen needs Python 3.11 or 3.12; name one: make gen PYTHON=python3.12") if sys.version_info >= (3, 13) else 0'
+	@test -x $(GEN)/bin/python || $(PYTHON) -m venv $(GEN)
+	@$(GEN)/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.64.3' 'setuptools<81'
+	@touch $(GEN_STAMP)
+
+gen: $(STAMP) $(GEN_STAMP) ## Generate gen/ from proto/.
 	@$(BIN)/buf generate
 	@touch gen/lexora/py.typed gen/lexora/__init__.py gen/lexora/v1/__init__.py
 
@@ -52,4 +62,4 @@ bench-classify: $(STAMP) ## Measure how well and how fast each classifier sorts 
 	@$(BIN)/python -m tests.bench.classify
 
 clean: ## Remove what setup made.
-	@rm -rf $(VENV) $(STAMP)
+	@rm -rf $(VENV) $(STAMP) $(GEN)
