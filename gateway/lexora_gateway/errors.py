@@ -29,6 +29,7 @@ _REASONS: dict[str, tuple[int, str, str | None]] = {
     "MODEL_NOT_FOUND": (404, "not_found_error", "model_not_found"),
     "NOT_FOUND": (404, "not_found_error", "not_found"),
     "REQUEST_TOO_LARGE": (413, "invalid_request_error", "request_too_large"),
+    "CLIENT_STALLED": (499, "invalid_request_error", "client_stalled"),
     "RATE_LIMITED": (429, "rate_limit_error", "rate_limited"),
     "QUEUE_FULL": (429, "rate_limit_error", "queue_full"),
     "CANCELLED": (499, "api_error", "cancelled"),

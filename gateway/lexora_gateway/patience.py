@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 HEAD_SECONDS = 30.0
 # Outlives a lost packet's retransmissions and a client that pauses between its pieces.
 BODY_SILENCE_SECONDS = 60.0
-# Long enough for a reader that pauses, say to run a tool; uvicorn itself would wait for ever.
-WRITE_STALL_SECONDS = 300.0
+# A reader that pauses for longer must buffer by itself: its call keeps a slot. uvicorn would wait for ever.
+WRITE_STALL_SECONDS = 60.0
 # A stalled connection is looked at so many times before it is cut off, so the cut is late by a tenth at most.
 _LOOKS = 10
 

@@ -39,7 +39,7 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         max_request_timeout=server.max_request_timeout,
         metrics=lambda: (prometheus_client.generate_latest(), prometheus_client.CONTENT_TYPE_LATEST),
     )
-    http = HttpServer(app, listener)
+    http = HttpServer(app, listener, server.write_timeout)
     try:
         await http.start()
         _log.info("serving", http=http.url, router=target, version=__version__)

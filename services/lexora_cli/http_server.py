@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fastapi import FastAPI
 
-from lexora_gateway import GatewayServer, server_config
+from lexora_gateway import GatewayServer, Patience, server_config
 from lexora_router.listening import address_of
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
@@ -15,11 +15,11 @@ GRACE_SECONDS = 5
 
 
 class HttpServer:
-    """Serves an application on a socket that is already listening."""
+    """Serves an application on a socket that is already listening; cuts off clients that take nothing for `write_timeout` s."""
 
-    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+    def __init__(self, app: FastAPI, listener: socket.socket, write_timeout: float) -> None:
         host, port = listener.getsockname()[:2]
-        config = server_config(app, host=host, port=port)
+        config = server_config(app, host=host, port=port, patience=Patience(write=write_timeout))
         config.timeout_graceful_shutdown = GRACE_SECONDS
         self.url = f"http://{address_of(listener)}"
         self._ready = asyncio.Event()

@@ -54,4 +54,4 @@ def _http_server(router: RouterApp, listener: socket.socket) -> HttpServer:
         max_request_timeout=server.max_request_timeout,
         metrics=router.metrics,
     )
-    return HttpServer(app, listener)
+    return HttpServer(app, listener, server.write_timeout)

@@ -63,7 +63,8 @@ class RouterApp:
         )
         self.service.classifier = self._assembly.classify
         self.service.explainer = Explainer(lambda: self._assembly, self._limiter, clock=clock)
-        self.grpc = GrpcServer(self.service, max_body_bytes=config.server.max_body_bytes)
+        server = config.server
+        self.grpc = GrpcServer(self.service, max_body_bytes=server.max_body_bytes, write_timeout=server.write_timeout)
         self._serving = True
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -5,6 +5,7 @@ RouterError                 status  reason
 ├── ModelNotFound              404  MODEL_NOT_FOUND        no such model, and no default backend
 ├── NotFound                   404  NOT_FOUND              an endpoint of the engine that is not relayed
 ├── TooLarge                   413  REQUEST_TOO_LARGE
+├── ClientStalled              499  CLIENT_STALLED         the client took nothing of its answer for too long
 ├── RateLimited                429  RATE_LIMITED           the tenant is over its rate limit
 ├── QueueFull                  429  QUEUE_FULL             no room to wait, or too long a wait
 ├── Unimplemented              501  UNIMPLEMENTED
@@ -71,6 +72,13 @@ class TooLarge(RouterError):
 
     status = 413
     reason = "REQUEST_TOO_LARGE"
+
+
+class ClientStalled(RouterError):
+    """The client took nothing of its answer for so long that it was ended; layers see a client that left."""
+
+    status = 499
+    reason = "CLIENT_STALLED"
 
 
 class RateLimited(RouterError):

@@ -1,10 +1,11 @@
 """The service on the gRPC wire: contexts, trailing metadata, health, reflection and channelz."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 import grpc
@@ -24,10 +25,12 @@ from lexora.v1 import (
     router_pb2_grpc,
     stats_pb2,
 )
+from lexora_router.errors import ClientStalled
 from lexora_router.grpc_decoding import UndecodableRequests
 from lexora_router.policy.rate_limiter import duration
 from lexora_router.server import RouterService
-from lexora_router.status import StatusError
+from lexora_router.status import StatusError, status_of
+from lexora_router.write_limit import WriteLimit
 
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_METADATA_BYTES = 2 * 1024 * 1024
@@ -38,6 +41,8 @@ MIN_PING_INTERVAL_MS = 500
 # what was waited for, still arrives: a share of the time there is, but no more than so many seconds.
 RETURN_SHARE = 0.1
 RETURN_SECONDS = 0.05
+# The status for a client that takes nothing waits behind what was not taken; it arrives once that is read.
+STALLED_SECONDS = 0.1
 
 _Answer = TypeVar("_Answer")
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,8 +63,9 @@ class WireContext:
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     """Adapts RouterService to grpc.aio."""
 
-    def __init__(self, service: RouterService) -> None:
+    def __init__(self, service: RouterService, write_timeout: float) -> None:
         self._service = service
+        self._write_timeout = write_timeout
 
     async def Generate(  # noqa: D102
         self, request: router_pb2.GenerateRequest, context: _Context
@@ -70,18 +76,35 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 
     async def Stream(self, request: router_pb2.StreamRequest, context: _Context) -> None:  # type: ignore[override]  # noqa: D102
         last = common_pb2.Receipt()
+        limit = WriteLimit(self._write_timeout)
 
         async def send(message: router_pb2.StreamResponse) -> None:
             if message.HasField("receipt"):
                 last.CopyFrom(message.receipt)
             try:
-                await context.write(message)
+                with limit:
+                    await context.write(message)
             except grpc.aio.InternalError:
                 # The client is gone, and this task is about to be cancelled; nobody may take it for a broken engine.
                 raise asyncio.CancelledError from None
 
-        await _served(context, self._service.stream(request, _wire(context), send))
+        try:
+            await _served(context, self._service.stream(request, _wire(context), send))
+        except asyncio.CancelledError:
+            # A client that left at the same moment has cancelled the task once more.
+            if not limit.over or limit.task.uncancel() > 0:
+                raise
+        finally:
+            limit.stop()
+        if limit.over:
+            await self._stalled(context, last)
         context.set_trailing_metadata(_trailing(last))
+
+    async def _stalled(self, context: _Context, receipt: common_pb2.Receipt) -> None:
+        error = ClientStalled(f"The client took nothing of the answer for {self._write_timeout:g} s (server.write_timeout).")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STALLED_SECONDS):
+                await _refused(context, status_of(error, receipt, max_body=0))
 
     async def Embed(self, request: embed_pb2.EmbedRequest, context: _Context) -> embed_pb2.EmbedResponse:  # noqa: D102
         response = await _served(context, self._service.embed(request, _wire(context)))
@@ -126,6 +149,10 @@ async def _served(context: _Context, answer: Awaitable[_Answer]) -> _Answer:
     except StatusError as error:
         status = error.status
     # Not inside the handler: grpc keeps the exception that `abort` raises, and with it the one it was raised in.
+    return await _refused(context, status)
+
+
+async def _refused(context: _Context, status: status_pb2.Status) -> NoReturn:
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(status)))
     try:
         await context.abort(_CODES[status.code], status.message)
@@ -193,7 +220,7 @@ def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:
 class GrpcServer:
     """The gRPC server: the router, health (Check and Watch), reflection (v1 and v1alpha) and channelz."""
 
-    def __init__(self, service: RouterService, *, max_body_bytes: int) -> None:
+    def __init__(self, service: RouterService, *, max_body_bytes: int, write_timeout: float) -> None:
         self.health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[UndecodableRequests(partial(_refuse_undecodable, service))],
@@ -206,7 +233,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(service), self._server)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(service, write_timeout), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         channelz.add_channelz_servicer(self._server)
         enable_reflection(self._server)

@@ -27,6 +27,7 @@ RESTART_KEYS = frozenset(
         "server.metrics_port",
         "server.max_body_bytes",
         "server.max_request_timeout",
+        "server.write_timeout",
         "logging.level",
         "logging.format",
         *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),

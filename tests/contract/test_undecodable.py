@@ -92,6 +92,6 @@ class RefusedAndGone(VanishedContext):
 async def test_a_client_that_leaves_while_it_is_refused(router: tuple[RouterApp, str], request_type: type) -> None:
     """It ends as a cancellation; grpc would log a traceback for any other exception."""
     rpc = request_type.__name__.removesuffix("Request")
-    serve = getattr(RouterServicer(router[0].service), rpc)
+    serve = getattr(RouterServicer(router[0].service, 60.0), rpc)
     with pytest.raises(asyncio.CancelledError):
         await serve(request_type(), RefusedAndGone())

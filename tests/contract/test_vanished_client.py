@@ -150,7 +150,7 @@ async def test_a_failed_write_is_a_cancellation(router: tuple[RouterApp, str], e
     engine.answer(*DRIP)
     context: Any = VanishedContext()
     with pytest.raises(asyncio.CancelledError):
-        await RouterServicer(app.service).Stream(streamed(**STREAM_FORMS[form]), context)
+        await RouterServicer(app.service, 60.0).Stream(streamed(**STREAM_FORMS[form]), context)
     assert not context.aborted
     await engine.wait_left()
     await check(app, 1)

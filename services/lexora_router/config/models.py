@@ -33,6 +33,7 @@ class ServerConfig(Section):
     max_response_bytes: Positive = 256 * 2**20  # of a unary answer
     drain_timeout: Delay = 30.0
     max_request_timeout: Seconds = 3600.0
+    write_timeout: Seconds = 60.0  # nothing of an answer could be written for so long
 
 
 class LoggingConfig(Section):

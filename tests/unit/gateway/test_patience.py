@@ -81,7 +81,7 @@ def watch(loop: Loop, transport: Transport) -> StallWatch:
 
 
 def test_the_defaults() -> None:
-    assert Patience() == Patience(30, 60, 300) == Patience(HEAD_SECONDS, BODY_SILENCE_SECONDS, WRITE_STALL_SECONDS)
+    assert Patience() == Patience(30, 60, 60) == Patience(HEAD_SECONDS, BODY_SILENCE_SECONDS, WRITE_STALL_SECONDS)
 
 
 def test_nothing_runs_before_the_first_pause(loop: Loop, watch: StallWatch) -> None:

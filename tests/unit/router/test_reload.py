@@ -297,7 +297,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 15
+    assert len(RESTART_KEYS) == 16
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -309,6 +309,7 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "metrics_port": 5,
                     "max_body_bytes": 3,
                     "max_request_timeout": 4.0,
+                    "write_timeout": 6.0,
                 }
             ),
             "logging": running.logging.model_copy(update={"level": "DEBUG", "format": "json"}),

@@ -9,6 +9,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
 from lexora_router.errors import (
     ClassifierDisabled,
+    ClientStalled,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
@@ -51,6 +52,7 @@ CODES = [
     (ClassifierDisabled("off"), code_pb2.UNAVAILABLE),
     (NotFound("no such path"), code_pb2.NOT_FOUND),
     (TooLarge("large"), code_pb2.RESOURCE_EXHAUSTED),
+    (ClientStalled("took nothing"), code_pb2.ABORTED),
     (RateLimited("too many", 2.5, "user:alice"), code_pb2.RESOURCE_EXHAUSTED),
     (QueueFull("full", 12), code_pb2.RESOURCE_EXHAUSTED),
     (Unimplemented("later"), code_pb2.UNIMPLEMENTED),

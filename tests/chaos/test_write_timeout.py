@@ -1,0 +1,111 @@
+"""A client that takes nothing of its stream gives its slot back after `server.write_timeout`, by every way in."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.router_pb2 import StreamRequest
+from tests.support import load, wire
+from tests.support.links import status_in
+from tests.support.loop_engine import LoopEngine
+from tests.support.process import Process
+from tests.support.queueing import CHAT, MODEL, grpc_stub
+from tests.support.raw_server import Do, chunk, stream_head
+from tests.support.servers import LEXORA, Gateway, base_config
+
+SECONDS = 1.0
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+FLOOD = (stream_head(), *[chunk(EVENT % (b"x" * 65_000))] * 1000, Do.HANG)
+BODY = msgspec.json.encode(load.chat(MODEL, 1, stream=True))
+WAYS = ("http", "two processes", "grpc")
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[LoopEngine]:
+    async with LoopEngine(MODEL) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def served(engine: LoopEngine, folder: Path, way: str) -> AsyncIterator[tuple[Gateway, str]]:
+    """A gateway with one slot, and the address that `way` asks."""
+    config = base_config(main={"url": engine.url, "models": [MODEL], "max_concurrency": 1})
+    config["server"]["write_timeout"] = SECONDS
+    gateway = await asyncio.to_thread(Gateway, config, folder)
+    with gateway:
+        if way != "two processes":
+            yield gateway, gateway.http if way == "http" else gateway.grpc
+            return
+        command = [*LEXORA, "gateway", "--router", gateway.grpc, "--config", str(gateway.config_file)]
+        with Process(command) as front:
+            line = await asyncio.to_thread(front.wait_ready, r"http=\S*?(http://[\d.:]+)")
+            yield gateway, line.group(1)
+
+
+@asynccontextmanager
+async def deaf(address: str, way: str) -> AsyncIterator[Any]:
+    """A client that asks for a stream and reads nothing of it."""
+    if way == "grpc":
+        async with grpc.aio.insecure_channel(address, options=[("grpc.http2.bdp_probe", 0)]) as channel:
+            method = channel.unary_stream(
+                "/lexora.v1.RouterService/Stream", StreamRequest.SerializeToString, lambda message: message
+            )
+            yield method(StreamRequest(openai=OpenAiCall(path=CHAT, body=BODY)))
+        return
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.socket() as client:
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (host, int(port)))
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n"
+        await loop.sock_sendall(client, head.encode() + BODY)
+        yield client
+
+
+async def to_its_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_client_that_takes_nothing_gives_its_slot_back(engine: LoopEngine, tmp_path: Path, way: str) -> None:
+    engine.answer(*FLOOD)
+    async with served(engine, tmp_path, way) as (gateway, address), deaf(address, way) as call:
+        await engine.wait_requests()
+        await engine.wait_left()
+        await asyncio.to_thread(wire.wait_until, lambda: gateway.metric("lexora_active_requests") == 0, "the call to end")
+        assert gateway.metric("lexora_endpoint_in_flight") == 0
+        await asyncio.to_thread(gateway.wait_for, r"status=499")
+        if way == "grpc":
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await to_its_end(call)
+            info = ErrorInfo()
+            assert any(detail.Unpack(info) for detail in status_in(caught.value).details)
+            assert (caught.value.code(), info.reason) == (grpc.StatusCode.ABORTED, "CLIENT_STALLED")
+            assert "server.write_timeout" in str(caught.value.details())
+    assert "Traceback" not in gateway.output
+
+
+async def test_a_client_that_is_slow_is_not_cut_off(engine: LoopEngine, tmp_path: Path) -> None:
+    engine.answer(*FLOOD)
+    async with served(engine, tmp_path, "grpc") as (gateway, _), grpc_stub(gateway) as stub:
+        call = stub.Stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=BODY)))
+        until = asyncio.get_running_loop().time() + 3 * SECONDS
+        while asyncio.get_running_loop().time() < until:
+            taken = 0
+            while taken < 2_000_000:
+                taken += len((await call.read()).frames)
+            await asyncio.sleep(SECONDS / 5)
+        assert not engine.left_at
+        call.cancel()
+        await engine.wait_left()
