@@ -23,9 +23,9 @@ _MIB = 1024 * 1024
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser("lexora_gateway", description="Spirrow-Lexora's HTTP facade.")
+    parser = argparse.ArgumentParser("python -m lexora_gateway", description="Spirrow-Lexora's HTTP facade.")
     parser.add_argument("--router", required=True, help="the router: HOST:PORT or unix:PATH")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a server's default
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8001, help="port to listen on; 0 picks a free one")
     parser.add_argument("--max-body-bytes", type=int, default=32 * _MIB, help="largest request body")
     options = parser.parse_args(arguments)

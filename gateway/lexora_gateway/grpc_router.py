@@ -46,6 +46,7 @@ _log = structlog.get_logger("lexora_gateway")
 
 _MIB = 1024 * 1024
 _DETAILS = "grpc-status-details-bin"
+_HTTP_PORT = "--router names an HTTP port; it takes the router's gRPC port, which is usually 50051"
 # Tells the router how long an engine's error body may be in a status.
 _ERROR_BYTES = ("x-lexora-error-bytes", str(_MIB))
 _METADATA_BYTES = 2 * _MIB
@@ -171,7 +172,7 @@ def _status(code: grpc.StatusCode, message: str | None, metadata: Any) -> Status
             except DecodeError:
                 break
     if code is grpc.StatusCode.UNAVAILABLE:
-        _log.warning("router_unreachable", reason=message)
+        _log.warning("router_unreachable", reason=_HTTP_PORT if "http1.x server" in (message or "") else message)
         message = "The gateway cannot reach its router; try again shortly."
         return Status(code=_UNREACHABLE, message=message, details=[_SHORTLY])
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

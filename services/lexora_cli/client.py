@@ -121,6 +121,10 @@ def _failure(error: grpc.RpcError, target: str) -> RouterFailure:
     if reason:
         return RouterFailure(f"{reason}: {' '.join(message.split())}", reason)
     match error.code():
+        case grpc.StatusCode.UNAVAILABLE if "http1.x server" in message:  # what gRPC makes of an answer in HTTP/1.1
+            return RouterFailure(
+                f"{target} is an HTTP port: --router takes the router's gRPC port, which is usually 50051 (HTTP: 8001)"
+            )
         case grpc.StatusCode.UNAVAILABLE:
             return RouterFailure(
                 f"no router answers at {target}; start one with `lexora serve`, or name another with --router HOST:PORT"

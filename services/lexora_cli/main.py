@@ -11,6 +11,7 @@ from lexora_cli.commands.check import check
 from lexora_cli.commands.demo import demo
 from lexora_cli.commands.explain import explain
 from lexora_cli.commands.gateway import gateway
+from lexora_cli.commands.init import init
 from lexora_cli.commands.models import models
 from lexora_cli.commands.reload import reload
 from lexora_cli.commands.router import router
@@ -45,7 +46,7 @@ def root(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Serve": (serve, router, gateway, check),
+    "Serve": (serve, init, check, router, gateway),
     "Ask a router": (chat, models, status, top, explain, reload),
     "Try without a GPU": (demo, sim),
 }

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,11 @@ ConfigFile = Annotated[
         help=r"Configuration file. Else $LEXORA_CONFIG, \[config/]lexora_config.yaml or /etc/lexora/config.yaml.",
     ),
 ]
+Url = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="The engine to serve, such as http://gpu1:8000; again for a replica.", show_default=False),
+]
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="Model for calls that name none.")]
 Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on, instead of the configured one.")]
 Port = Annotated[
     int | None,
@@ -28,6 +33,12 @@ MetricsPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, metavar="PORT", help="Metrics port, instead of server.metrics_port; 0 picks a free one."),
 ]
+
+
+def engine_options(urls: list[str] | None, model: str | None) -> dict[str, Any]:
+    """--url and --model by key path."""
+    key, value = ("vllm.urls", urls) if urls and len(urls) > 1 else ("vllm.url", urls[0] if urls else None)
+    return {key: value, "routing.default_model_for_unknown_task": model}
 
 
 def _no_url(address: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from lexora_router.launch import launch
-from lexora_router.serve import serve
+from lexora_router.serve import router_options, serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,8 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--grpc-port", type=_port, metavar="PORT", help="instead of server.grpc_port; 0 picks a free one")
     parser.add_argument("--metrics-port", type=_port, metavar="PORT", help="instead of server.metrics_port; 0 picks a free one")
     options = parser.parse_args(arguments)
-    changes = {"grpc_host": options.host, "grpc_port": options.grpc_port, "metrics_port": options.metrics_port}
-    return launch(options.config, changes, serve)
+    return launch(options.config, router_options(options.host, options.grpc_port, options.metrics_port), serve)
 
 
 def _port(text: str) -> int:

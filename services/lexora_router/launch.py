@@ -22,14 +22,20 @@ _log = structlog.get_logger("lexora")
 
 
 def launch(
-    file: str | None, changes: Mapping[str, str | int | None], serve: Callable[[Config, Source], Coroutine[Any, Any, None]]
+    file: str | None,
+    options: Mapping[str, Any],
+    serve: Callable[[Config, Source], Coroutine[Any, Any, None]],
+    *,
+    search: bool = True,
 ) -> int:
-    """Load the configuration, lay `changes` (keys of its server section, None for no change) over it, and serve.
+    """Load the configuration, lay `options` (values by key path, None for those that were not given) over it, and serve.
+
+    Without a named `file` one is looked for in the usual places, unless `search` is false.
 
     `serve` gets the configuration, and where it is from, to load it again. Returns the exit code: 0 after a clean end, 1 when
     the configuration is wrong or an address cannot be had. What is wrong goes to stderr in plain words.
     """
-    source = Source(file, changes, os.environ)
+    source = Source(file, options, os.environ, search=search)
     try:
         loaded = source.load()
     except ConfigError as error:

@@ -42,6 +42,17 @@ async def serve(config: Config, source: Source) -> None:
     _log.info("stopped")
 
 
+def router_options(host: str | None, grpc_port: int | None, metrics_port: int | None) -> dict[str, str | int | None]:
+    """The options of a command that serves the router alone, by key path; metrics are at the same host, if it is one."""
+    metrics_host = None if host is None or host.startswith("unix:") else host
+    return {
+        "server.host": metrics_host,
+        "server.grpc_host": host,
+        "server.grpc_port": grpc_port,
+        "server.metrics_port": metrics_port,
+    }
+
+
 def _metrics_listener(config: Config) -> socket.socket | None:
     server = config.server
     return None if server.metrics_port is None else listen(server.host, server.metrics_port, METRICS)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 from lexora_router.config.load import Loaded, find, load
 
@@ -13,22 +14,23 @@ Stamp = tuple[Path, int, int, int]
 class Source:
     """A file, the environment, and options of the command, which win. Methods read files: not for an event loop.
 
-    `file` is what the user named, None to look in the usual places; `changes` are keys of the server section, None for no
-    change.
+    `file` is what the user named, None to look in the usual places, unless `search` is false; `options` are values by key
+    path, None for those that were not given.
     """
 
-    def __init__(self, file: str | None, changes: Mapping[str, str | int | None], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, file: str | None, options: Mapping[str, Any], environ: Mapping[str, str], *, search: bool = True
+    ) -> None:
         self._file = file
-        self._changes = {key: value for key, value in changes.items() if value is not None}
+        self._options = options
         self._environ = environ
+        self._search = search
         self._seen: Stamp | None = None
 
     def load(self) -> Loaded:
         """The configuration as it is now; raises ConfigError with every problem."""
         self._seen = self._stamp() or self._seen
-        loaded = load(self._file, self._environ)
-        server = loaded.config.server.model_copy(update=self._changes)
-        return Loaded(loaded.config.model_copy(update={"server": server}), loaded.path, loaded.warnings)
+        return load(self._file, self._environ, self._options, search=self._search)
 
     def news(self) -> Stamp | None:
         """What the file is like now, if that is not what it was when it was read last; None when it is, or is not there.
@@ -39,7 +41,7 @@ class Source:
         return None if stamp == self._seen else stamp
 
     def _stamp(self) -> Stamp | None:
-        path = self._seen[0] if self._seen is not None else find(self._file, self._environ)
+        path = self._seen[0] if self._seen is not None else find(self._file, self._environ, search=self._search)
         if path is None:
             return None
         try:

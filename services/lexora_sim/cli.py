@@ -36,7 +36,7 @@ def read_settings(parsed: argparse.Namespace) -> SimSettings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lexora-sim", description="A simulated vLLM server.")
+    parser = argparse.ArgumentParser(prog="python -m lexora_sim", description="A simulated vLLM server.")
     for field in dataclasses.fields(SimSettings):
         name, kind = field.name, str(field.type)
         shown = f"default: {field.default}"

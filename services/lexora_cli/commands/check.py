@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lexora_cli.options import AsJson, ConfigFile
+from lexora_cli.options import AsJson, ConfigFile, Model, Url, engine_options
 from lexora_cli.screen import plain, plain_lines, print_json
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ BACKEND_SILENT = 2
 
 def check(
     config: ConfigFile = None,
+    url: Url = None,
+    model: Model = None,
     probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask the backends whether they answer.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +37,7 @@ def check(
     from lexora_router.config.load import ConfigError, load
 
     try:
-        loaded = load(config, os.environ)
+        loaded = load(config, os.environ, engine_options(url, model), search=not url)
     except ConfigError as error:
         _refuse(error, as_json)
         raise typer.Exit(CONFIG_WRONG) from None

@@ -25,4 +25,4 @@ def gateway(
     from lexora_cli.facade import serve
     from lexora_router.launch import launch
 
-    raise typer.Exit(launch(config, {"host": host, "port": port}, partial(serve, router)))
+    raise typer.Exit(launch(config, {"server.host": host, "server.port": port}, partial(serve, router)))

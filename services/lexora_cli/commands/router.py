@@ -14,7 +14,6 @@ def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = N
       lexora router --config lexora_config.yaml --host 127.0.0.1 --grpc-port 50051
     """
     from lexora_router.launch import launch
-    from lexora_router.serve import serve
+    from lexora_router.serve import router_options, serve
 
-    changes = {"grpc_host": host, "grpc_port": grpc_port, "metrics_port": metrics_port}
-    raise typer.Exit(launch(config, changes, serve))
+    raise typer.Exit(launch(config, router_options(host, grpc_port, metrics_port), serve))

@@ -2,22 +2,32 @@
 
 import typer
 
-from lexora_cli.options import ConfigFile, GrpcPort, Host, Port
+from lexora_cli.options import ConfigFile, GrpcPort, Host, Model, Port, Url, engine_options
 
 
-def serve(config: ConfigFile = None, host: Host = None, port: Port = None, grpc_port: GrpcPort = None) -> None:
+def serve(
+    *,
+    config: ConfigFile = None,
+    url: Url = None,
+    model: Model = None,
+    host: Host = None,
+    port: Port = None,
+    grpc_port: GrpcPort = None,
+) -> None:
     """Serve HTTP and gRPC in one process.
 
+    On this machine only, unless --host or server.host says otherwise: clients need no key.
+    With --url no configuration file is looked for.
     SIGTERM and Ctrl-C let running calls finish, a second one ends at once.
 
     [bold]Examples[/bold]
 
       lexora serve
+      lexora serve --url http://gpu1:8000 --host 0.0.0.0
       lexora serve --config lexora_config.yaml --port 8080
-      LEXORA_VLLM__URL=http://gpu1:8000 lexora serve --host 127.0.0.1
     """
     from lexora_cli.serving import serve as serve_both
     from lexora_router.launch import launch
 
-    changes = {"host": host, "grpc_host": host, "port": port, "grpc_port": grpc_port}
-    raise typer.Exit(launch(config, changes, serve_both))
+    addresses = {"server.host": host, "server.grpc_host": host, "server.port": port, "server.grpc_port": grpc_port}
+    raise typer.Exit(launch(config, addresses | engine_options(url, model), serve_both, search=not url))

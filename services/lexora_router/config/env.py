@@ -16,7 +16,7 @@ from lexora_router.config.shape import ROOT, Shape, at, leaves
 PREFIX = "LEXORA_"
 FILE_VARIABLE = "LEXORA_CONFIG"
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-_RIVALS = {"url": "urls", "urls": "url", "api_key": "api_key_env", "api_key_env": "api_key"}
+RIVALS = {"url": "urls", "urls": "url", "api_key": "api_key_env", "api_key_env": "api_key"}
 # Kubernetes gives each pod such variables for every service, also for one that is called lexora.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
@@ -49,7 +49,7 @@ def _apply_one(name: str, text: str, tree: Tree) -> None:
         for message in error.args:
             tree.fail(where, message, path)
         return
-    _put(tree, path, value, where)
+    put(tree, path, value, where)
 
 
 def _locate(name: str, tree: Tree, where: Where) -> tuple[Path, Shape] | None:
@@ -141,7 +141,8 @@ def _float(word: str) -> float:
         raise _BadValue("must be a number") from None
 
 
-def _put(tree: Tree, path: Path, value: Any, where: Where) -> None:
+def put(tree: Tree, path: Path, value: Any, where: Where) -> None:
+    """Set a key. A map is merged into the one that is there; `url` replaces `urls`, and so on."""
     data = tree.data
     for key in path[:-1]:
         if data.get(str(key)) is None:
@@ -159,6 +160,9 @@ def _set(data: dict[str, Any], path: Path, value: Any, tree: Tree, where: Where)
         for name, inner in value.items():
             _set(data[key], (*path, name), inner, tree, where)
         return
+    before = tree.origins.get(path)
+    if before is not None and not before.variable and data.get(key) != value:
+        tree.replaced[path] = before
     for old in list(_below(tree, path)):
         del tree.origins[old]
     data[key] = value
@@ -169,7 +173,7 @@ def _set(data: dict[str, Any], path: Path, value: Any, tree: Tree, where: Where)
 
 def _drop_rival(data: dict[str, Any], path: Path, tree: Tree) -> None:
     """Let a variable with `url` replace the file's `urls` (and so on) instead of contradicting them."""
-    section, rival = at(path[:-1]), _RIVALS.get(str(path[-1]), "")
+    section, rival = at(path[:-1]), RIVALS.get(str(path[-1]), "")
     here = tree.origins.get((*path[:-1], rival))
     if section and rival in section.fields and rival in data and not (here and here.variable):
         del data[rival]

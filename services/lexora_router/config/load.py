@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ from lexora_router.config.check import (
 from lexora_router.config.env import FILE_VARIABLE, apply
 from lexora_router.config.explain import explain
 from lexora_router.config.models import Config
+from lexora_router.config.options import apply_options, check_options
 from lexora_router.config.positions import MAX_BYTES, Tree, read_map
 from lexora_router.config.problems import ConfigError, Path, Problem, Where
 from lexora_router.config.shape import ROOT, Shape
@@ -45,20 +47,25 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def load(path: str | None, environ: Mapping[str, str]) -> Loaded:
-    """Load the configuration: defaults, then OpenTelemetry's variables, then the file, then `LEXORA_*` of `environ`.
+def load(
+    path: str | None, environ: Mapping[str, str], options: Mapping[str, Any] = MappingProxyType({}), *, search: bool = True
+) -> Loaded:
+    """Load the configuration: defaults, OpenTelemetry's variables, the file, `LEXORA_*` of `environ`, options of the command.
 
-    `path` is the file the user named, None to look for one. Raises ConfigError with every problem.
+    `path` is the file the user named, None to look for one, unless `search` is false. `options` are values by key path, None
+    for those that were not given. Raises ConfigError with every problem.
     """
-    file = find(path, environ)
+    file = find(path, environ, search=search)
     tree = _read(file) if file else Tree()
     apply(environ, tree)
     apply_standard(environ, tree)
+    apply_options(options, tree)
     config = None if tree.broken else _validate(tree)
     if config is not None:
         _check_keys(config, environ, tree)
         _check_authorities(config, tree)
         check_telemetry(config.telemetry, environ, tree)
+        check_options(options, config, tree)
     if config is None or tree.problems:
         raise ConfigError(tree.problems)
     return Loaded(config, file, tuple(warnings(config, tree, environ)))
@@ -69,12 +76,12 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=120)
 
 
-def find(path: str | None, environ: Mapping[str, str]) -> FilePath | None:
+def find(path: str | None, environ: Mapping[str, str], *, search: bool = True) -> FilePath | None:
     """Return the file that would be read, whether it is there or not; None when nothing is named and nothing found."""
     named = path or environ.get(FILE_VARIABLE)
     if named:
         return FilePath(named)
-    return next((file for file in SEARCH if _present(file)), None)
+    return next((file for file in SEARCH if _present(file)), None) if search else None
 
 
 def _present(file: FilePath) -> bool:

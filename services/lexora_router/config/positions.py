@@ -55,6 +55,7 @@ class Tree:
 
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[Path, Where] = field(default_factory=dict)
+    replaced: dict[Path, Where] = field(default_factory=dict)  # by a variable or option: where the file had the key
     problems: list[Problem] = field(default_factory=list)
     broken: bool = False  # it could not be read at all: `data` says nothing
 

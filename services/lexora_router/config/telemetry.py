@@ -62,7 +62,7 @@ def check_telemetry(config: TelemetryConfig, environ: Mapping[str, str], tree: T
         return
     path: Path = (SECTION, "otlp_endpoint")
     if not _installed():
-        message = "needs a package that is not installed: pip install 'spirrow-lexora[otel]'"
+        message = "needs a package that is not installed: pip install '.[otel]' in a clone of Lexora"
         tree.fail(tree.where(path), message, path)
     for variable in (HEADERS, RESOURCE):
         try:

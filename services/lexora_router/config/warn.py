@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lexora_router.config.env import PREFIX
 from lexora_router.config.models import Config
 from lexora_router.config.positions import Tree
 from lexora_router.config.problems import Path, Problem
@@ -18,6 +19,7 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from _models_twice(config, tree)
     yield from _useless_fallbacks(config, tree)
     yield from _unused_vllm(config, tree)
+    yield from _replaced_addresses(tree)
     yield from telemetry_warnings(config.telemetry, environ)
     yield from _classifier(config, tree)
     idle = [key for key in NOT_YET_IN_FORCE if _has(tree.data, key.split("."))]
@@ -63,6 +65,13 @@ def _unused_vllm(config: Config, tree: Tree) -> Iterator[str]:
     for path, where in tree.origins.items():
         if path[:1] == ("vllm",) and where.variable and not config.single_backend:
             yield _line(tree, path, "has no effect: routing.backends is in force")
+
+
+def _replaced_addresses(tree: Tree) -> Iterator[str]:
+    """The unit file and images set LEXORA_SERVER__HOST: a narrower address in the file would seem to be in force."""
+    for path in (("server", "host"), ("server", "grpc_host")):
+        if path in tree.replaced and tree.origins[path].source.startswith(PREFIX):
+            yield _line(tree, path, f"wins over {tree.replaced[path]}")
 
 
 def _classifier(config: Config, tree: Tree) -> Iterator[str]:

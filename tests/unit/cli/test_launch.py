@@ -46,14 +46,14 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("server: {port: 1, grpc_port: 2, host: 10.0.0.1}")
     served = Served()
-    assert launch.launch(str(file), {"port": 0, "host": None, "grpc_port": None}, served) == 0
+    assert launch.launch(str(file), {"server.port": 0, "server.host": None, "server.grpc_port": None}, served) == 0
     assert served.config is not None
     server = served.config.server
     assert (server.port, server.grpc_port, server.host) == (0, 2, "10.0.0.1")
     file.write_text("server: {port: 1, grpc_port: 3}")
     assert served.source is not None
     again = served.source.load().config.server
-    assert (again.port, again.grpc_port, again.host) == (0, 3, "0.0.0.0"), "options win at a reload too"
+    assert (again.port, again.grpc_port, again.host) == (0, 3, "127.0.0.1"), "options win at a reload too"
 
 
 def test_a_wrong_configuration_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 from lexora_cli.main import app
 from lexora_router.version import __version__
 
-COMMANDS = ["serve", "router", "gateway", "check", "chat", "models", "status", "top", "explain", "reload", "demo", "sim"]
+ASK = ["chat", "models", "status", "top", "explain", "reload"]
+COMMANDS = ["serve", "init", "check", "router", "gateway", *ASK, "demo", "sim"]
 HEAVY = {"aiohttp", "fastapi", "grpc", "httpx", "pydantic", "uvicorn", "yaml"}
 
 

@@ -82,7 +82,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(BASE))
-    source = GatedSource(str(file), {"port": 0}, {})
+    source = GatedSource(str(file), {"server.port": 0}, {})
     router = FakeRouter(source.load().config)
     hangup = asyncio.Event()
     reloader = Reloader(cast("RouterApp", router), source, hangup)

@@ -15,7 +15,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def source(file: Path | None, **environ: str) -> Source:
-    return Source(None if file is None else str(file), {"port": None, "grpc_port": 7}, environ)
+    return Source(None if file is None else str(file), {"server.port": None, "server.grpc_port": 7}, environ)
 
 
 def test_file_environment_and_options_in_that_order(file: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_file_that_may_not_be_looked_at_is_an_error(monkeypatch: pytest.Monkey
 def test_defaults_file_environment_in_this_order() -> None:
     text = "server: {port: 1, grpc_port: 2}"
     config = loaded(text, {"LEXORA_SERVER__PORT": "3"}).config
-    assert (config.server.host, config.server.grpc_port, config.server.port) == ("0.0.0.0", 2, 3)
+    assert (config.server.host, config.server.grpc_port, config.server.port) == ("127.0.0.1", 2, 3)
 
 
 def test_a_backend_from_the_environment_alone() -> None:

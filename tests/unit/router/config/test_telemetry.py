@@ -83,7 +83,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", missing)
     (problem,) = problems("telemetry: {otlp_endpoint: 'http://here:4317'}")
     assert problem == (
-        "c.yaml:1: telemetry.otlp_endpoint: needs a package that is not installed: pip install 'spirrow-lexora[otel]'"
+        "c.yaml:1: telemetry.otlp_endpoint: needs a package that is not installed: pip install '.[otel]' in a clone of Lexora"
     )
     assert loaded("telemetry: {sample_ratio: 0.5}").config.telemetry.otlp_endpoint is None
 

@@ -146,7 +146,7 @@ async def test_the_text_of_the_test_is_hard(path: str) -> None:
     assert not text_of(client.data).isascii()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 async def test_random_cuts_of_random_streams(data: st.DataObject) -> None:
     path = data.draw(st.sampled_from([CHAT, COMPLETIONS]))
