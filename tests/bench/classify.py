@@ -21,6 +21,7 @@ import structlog
 import yaml
 
 from lexora.v1.models_pb2 import ClassifyRequest
+from lexora_gateway import CallContext
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
 from lexora_sim import SimSettings, Simulator
@@ -68,14 +69,6 @@ class Outcome:
         return self.said == self.task.capability
 
 
-@dataclass(frozen=True)
-class Context:
-    """A call without metadata and deadline."""
-
-    metadata: tuple[tuple[str, str], ...] = ()
-    timeout: float | None = None
-
-
 def tasks() -> list[Task]:
     """The labelled tasks."""
     return [Task(**row) for row in read_rows("classify_tasks.jsonl")]
@@ -120,9 +113,9 @@ async def measure(config: Config, given: Iterable[Task]) -> list[Outcome]:
 async def _ask(app: RouterApp, task: Task) -> Outcome:
     request = ClassifyRequest(task_description=task.task)
     began = time.perf_counter()
-    answer = await app.service.classify(request, Context())
+    answer = await app.service.classify(request, CallContext())
     between = time.perf_counter()
-    await app.service.classify(request, Context())
+    await app.service.classify(request, CallContext())
     said = "" if answer.classifier == "default" else answer.task_type
     return Outcome(task, said, between - began, time.perf_counter() - between)
 

@@ -1,7 +1,6 @@
 """Explanations of a router that was never started: what they say, and that they change nothing."""
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from lexora.v1 import chat_pb2, completion_pb2, openai_pb2
 from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, CallOptions
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.models_pb2 import BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
+from lexora_gateway import CallContext
 from lexora_router.app import RouterApp
 from lexora_router.backends.condition import Condition
 from lexora_router.config import Config
@@ -43,7 +43,7 @@ async def explain(app: RouterApp, request: ExplainRequest | None = None, **optio
     app._assembly.catalogue._refreshed_at = time.monotonic()  # nobody is there to be asked
     before = snapshot([app._assembly.backends, app._assembly.budgets, app._limiter, app._stats, app.service._calls])
     metrics = _calls(app)
-    answer = await app.service.explain(request, SimpleNamespace(metadata=(), timeout=None))
+    answer = await app.service.explain(request, CallContext())
     assert snapshot([app._assembly.backends, app._assembly.budgets, app._limiter, app._stats, app.service._calls]) == before
     assert _calls(app) == metrics
     return answer
@@ -55,7 +55,7 @@ def _calls(app: RouterApp) -> list[str]:
 
 async def refused(app: RouterApp, request: ExplainRequest) -> str:
     with pytest.raises(StatusError) as raised:
-        await app.service.explain(request, SimpleNamespace(metadata=(), timeout=None))
+        await app.service.explain(request, CallContext())
     return raised.value.status.message
 
 
