@@ -5,6 +5,7 @@ from lexora_gateway.grpc_router import GrpcRouter
 from lexora_gateway.patience import Patience
 from lexora_gateway.protocol import BoundedHttpProtocol
 from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
+from lexora_gateway.scrape import process_metrics
 from lexora_gateway.serve import GatewayServer, server_config
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "RouterPort",
     "RouterStatusError",
     "create_app",
+    "process_metrics",
     "server_config",
 ]

@@ -8,11 +8,11 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import prometheus_client
 import uvicorn
 
 from lexora_gateway.app import create_app
 from lexora_gateway.grpc_router import GrpcRouter
+from lexora_gateway.scrape import process_metrics
 from lexora_gateway.serve import GatewayServer, server_config
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def _serve(target: str, host: str, port: int, max_body_bytes: int) -> None
         router,
         version=version("spirrow-lexora"),
         max_body_bytes=max_body_bytes,
-        metrics=lambda: (prometheus_client.generate_latest(), prometheus_client.CONTENT_TYPE_LATEST),
+        metrics=process_metrics,
     )
     await GatewayServer(server_config(app, host=host, port=port), _announce, router.close).serve()
 

@@ -15,7 +15,7 @@ from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
-from lexora_gateway.control import Control, Metrics
+from lexora_gateway.control import Control
 from lexora_gateway.errors import Failure, Refused, bug, from_status, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
 from lexora_gateway.hot import relays
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from lexora_gateway.asgi import Receive, Scope, Send
     from lexora_gateway.endpoint import Endpoint
+    from lexora_gateway.scrape import Metrics
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -109,7 +110,7 @@ def create_app(
     """Build the facade over `router`.
 
     `max_body_bytes` bounds every request's body, `max_buffered_bytes` all that are being read at a time, together;
-    `max_request_timeout` (seconds) caps x-request-timeout; `metrics` gives body and content type of /metrics;
+    `max_request_timeout` (seconds) caps x-request-timeout; `metrics` serves /metrics (`scrape.Metrics`);
     `default_model` serves /generate and /chat when they name none; of `patience` the silence inside a body counts here, the
     rest in `server_config`.
     """

@@ -19,6 +19,7 @@ from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
 from lexora_gateway.request import context_of, timeout_of
 from lexora_gateway.router_port import CallContext, RouterPort, RouterStatusError
+from lexora_gateway.scrape import Metrics, scrape
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -41,8 +42,6 @@ _PLACES = {
     "stats": "/stats",
     "metrics": "/metrics",
 }
-
-Metrics = Callable[[], tuple[bytes, str]]
 
 
 class Control:
@@ -127,10 +126,9 @@ class Control:
         asked = RecentCallsRequest(limit=_limit(request.query_params.get("limit", "0")))
         return JSONResponse(as_json(await self._router.recent_calls(asked, self._context(request))))
 
-    async def metrics(self) -> Response:
-        """Prometheus' text format."""
-        body, content_type = self._metrics()
-        return Response(body, media_type=None, headers={"content-type": content_type})
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text format, or OpenMetrics for scrapers that accept it; with gzip, where that is accepted."""
+        return await scrape(self._metrics, request)
 
     async def _listed(self, request: Request) -> ListModelsResponse:
         return await self._router.list_models(ListModelsRequest(), self._context(request))

@@ -1,11 +1,10 @@
 """The HTTP facade in a process of its own, in front of a router at the end of a gRPC channel."""
 
-import prometheus_client
 import structlog
 
 from lexora_cli.draining import DrainingPort
 from lexora_cli.http_server import HttpServer
-from lexora_gateway import GrpcRouter, create_app
+from lexora_gateway import GrpcRouter, create_app, process_metrics
 from lexora_router.config import Config
 from lexora_router.launch import stop_event
 from lexora_router.listening import HTTP, listen
@@ -37,7 +36,7 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         version=__version__,
         max_body_bytes=server.max_body_bytes,
         max_request_timeout=server.max_request_timeout,
-        metrics=lambda: (prometheus_client.generate_latest(), prometheus_client.CONTENT_TYPE_LATEST),
+        metrics=process_metrics,
     )
     http = HttpServer(app, listener, server.write_timeout)
     try:

@@ -4,8 +4,8 @@ import asyncio
 import time
 
 import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 
 from lexora_router.assembly import Assembly, Lasting
 from lexora_router.backends.backend import Health, TlsContexts
@@ -78,9 +78,10 @@ class RouterApp:
         """Calls under way."""
         return self._stats.active
 
-    def metrics(self) -> tuple[bytes, str]:
-        """The metrics in Prometheus' text form, and its content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type: Prometheus' text form, or OpenMetrics where an Accept header has it."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
     async def start(self, host: str, port: int) -> int:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""

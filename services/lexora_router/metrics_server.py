@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gzip
 import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from prometheus_client.exposition import gzip_accepted
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,12 +20,16 @@ GRACE_SECONDS = 1
 
 
 class MetricsServer:
-    """Serves what `metrics` gives (body and content type) on a socket that is already listening."""
+    """Serves what `metrics` gives (body and content type for an Accept header) on a socket that is already listening."""
 
-    def __init__(self, metrics: Callable[[], tuple[bytes, str]], listener: socket.socket) -> None:
-        async def scrape(_: Request) -> Response:
-            body, content_type = metrics()
-            return Response(body, headers={"content-type": content_type})
+    def __init__(self, metrics: Callable[[str], tuple[bytes, str]], listener: socket.socket) -> None:
+        async def scrape(request: Request) -> Response:
+            body, content_type = metrics(request.headers.get("accept", ""))
+            headers = {"content-type": content_type, "vary": "accept, accept-encoding"}
+            if gzip_accepted(request.headers.get("accept-encoding", "")):
+                body = await asyncio.to_thread(gzip.compress, body, 6)
+                headers["content-encoding"] = "gzip"
+            return Response(body, headers=headers)
 
         self.url = f"http://{address_of(listener)}/metrics"
         self._listener = listener

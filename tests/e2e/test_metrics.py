@@ -1,17 +1,23 @@
 """/metrics of real processes, by Prometheus' own tool."""
 
+import gzip
 import re
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as classic
 
 from tests.e2e.conftest import MODEL
 from tests.support.process import Process
 from tests.support.promtool import PROMTOOL, needs_promtool
 from tests.support.servers import LEXORA, Gateway, Simulator, base_config, metric, plain, write_config
+from tests.support.wire import Response, exchange, request
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
 
@@ -24,6 +30,52 @@ def serve_some(http: httpx.Client, sim: Simulator) -> None:
     sim.fault("status;code=500", times=1)
     assert http.post("/v1/chat/completions", json=CHAT).status_code == 500
     assert http.post("/v1/chat/completions", json={"messages": []}).status_code == 400
+
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"  # as Prometheus asks
+
+
+def check_scrapes(url: str, name: str) -> None:
+    """Whatever a scraper accepts, it gets that and the same metrics. `name` is a counter or gauge that is there."""
+    plain = wire(url, {})
+    assert plain.header("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+    assert plain.header("content-encoding") is None
+    families = {"": set(parsed(plain.body.decode(), classic))}
+    for accept in ("", OPENMETRICS):
+        for encoding in ("", "gzip", "br, gzip;q=0.8"):
+            answer = wire(url, {"accept": accept, "accept-encoding": encoding})
+            assert answer.header("content-encoding") == ("gzip" if encoding else None)
+            text = (gzip.decompress(answer.body) if encoding else answer.body).decode()
+            kind = str(answer.header("content-type"))
+            assert kind.startswith("application/openmetrics-text; version=1.0.0" if accept else "text/plain; version=0.0.4")
+            assert text.endswith("# EOF\n") == bool(accept)
+            families[accept] = set(parsed(text, openmetrics if accept else classic))
+            assert name in families[accept]
+            assert not encoding or len(answer.body) < len(text) / 3
+    # The names of counters have their _total in one of the formats only.
+    assert {each.removesuffix("_total") for each in families[""]} == {
+        each.removesuffix("_total") for each in families[OPENMETRICS]
+    }
+
+
+def wire(url: str, headers: dict[str, str]) -> Response:
+    base, _, path = url.rpartition("/")
+    return exchange(base, request(f"/{path}", method="GET", headers={"content-type": "", "connection": "close"} | headers))
+
+
+def parsed(text: str, parse: Callable[[str], Iterable[Metric]]) -> list[str]:
+    """The names of the families; the parser refuses what is not of its format."""
+    return [family.name for family in parse(text)]
+
+
+def test_scrapers_get_the_format_and_the_compression_they_ask_for(
+    gateway: Gateway, http: httpx.Client, sim: Simulator, tmp_path: Path
+) -> None:
+    serve_some(http, sim)
+    check_scrapes(f"{gateway.http}/metrics", "lexora_active_requests")
+    arguments = ["gateway", "--router", gateway.grpc, "--port", "0"]
+    with Process([*LEXORA, *arguments], cwd=tmp_path) as facade:
+        check_scrapes(f"{facade.wait_for(r'serving.*http=(http://[^ ]+)').group(1)}/metrics", "process_open_fds")
 
 
 @needs_promtool
@@ -70,6 +122,7 @@ def test_a_router_alone_has_metrics_on_a_port_of_its_own(on: bool, sim: Simulato
             assert found is None
             return
         assert found is not None
+        check_scrapes(found.group(1), "lexora_active_requests")
         answer = httpx.get(found.group(1), verify=False)
         assert answer.headers["content-type"].startswith("text/plain; version=")
         assert "lexora_active_requests 0.0" in answer.text

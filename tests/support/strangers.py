@@ -63,7 +63,7 @@ async def _run(users: int, counts: list[int]) -> None:
             await _ask(router, number)
         done = count
         stats = MessageToDict(await router.get_stats(GetStatsRequest(), CONTEXT), always_print_fields_with_no_presence=True)
-        told = {"series": series(app.metrics()[0].decode()), "stats": shape(stats), "resident": resident()}
+        told = {"series": series(app.metrics("")[0].decode()), "stats": shape(stats), "resident": resident()}
         print(json.dumps(told | {"calls": int(stats["totalRequests"])}), flush=True)
     await app.stop()
 

@@ -30,7 +30,7 @@ def rules(name: str) -> list[dict[str, object]]:
 
 async def samples() -> set[str]:
     """Names of all samples that /metrics may have, with every label."""
-    text = RouterApp(Config()).metrics()[0].decode()
+    text = RouterApp(Config()).metrics("")[0].decode()
     found = set()
     for family in text_string_to_metric_families(text):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))

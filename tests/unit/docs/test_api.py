@@ -28,7 +28,7 @@ READMES = ["README.md", "README.ja.md"]
 
 
 def served() -> set[tuple[str, str]]:
-    app = create_app(cast("RouterPort", None), version=__version__, max_body_bytes=1, metrics=lambda: (b"", "text/plain"))
+    app = create_app(cast("RouterPort", None), version=__version__, max_body_bytes=1, metrics=lambda _: (b"", "text/plain"))
     return {(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item}
 
 

@@ -27,7 +27,7 @@ def finished_call() -> Call:
 
 
 async def test_every_metric_is_named_with_its_type() -> None:
-    exposition = RouterApp(Config()).metrics()[0].decode()
+    exposition = RouterApp(Config()).metrics("")[0].decode()
     exported = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposition, re.M))
     assert {code(row[0])[0]: row[1] for row in OPERATIONS.table("metric", "type")} == exported
 
@@ -43,7 +43,7 @@ async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     backend = next(iter(app._assembly.backends.values()))
     backend.endpoints[0].condition.healthy = True
     labels: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(app.metrics()[0].decode()):
+    for family in text_string_to_metric_families(app.metrics("")[0].decode()):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
     assert labels["lexora_requests_total"] == {"endpoint", "model", "status"}

@@ -176,7 +176,7 @@ def make_app(router: RouterPort, **options: Any) -> FastAPI:
     settings: dict[str, Any] = {
         "version": "1.2.3",
         "max_body_bytes": 1000,
-        "metrics": lambda: (b"up 1\n", "text/plain; version=0.0.4"),
+        "metrics": lambda _: (b"up 1\n", "text/plain; version=0.0.4"),
     }
     return create_app(router, **(settings | options))
 

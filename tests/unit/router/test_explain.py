@@ -50,7 +50,7 @@ async def explain(app: RouterApp, request: ExplainRequest | None = None, **optio
 
 
 def _calls(app: RouterApp) -> list[str]:
-    return [line for line in app.metrics()[0].decode().splitlines() if line.startswith("lexora_")]
+    return [line for line in app.metrics("")[0].decode().splitlines() if line.startswith("lexora_")]
 
 
 async def refused(app: RouterApp, request: ExplainRequest) -> str:
