@@ -1,6 +1,7 @@
 """The HTTP facade: OpenAI's API in front of a router that speaks lexora.v1."""
 
 from lexora_gateway.app import create_app
+from lexora_gateway.buffered import BufferedBytes
 from lexora_gateway.grpc_router import GrpcRouter
 from lexora_gateway.patience import Patience
 from lexora_gateway.protocol import BoundedHttpProtocol
@@ -10,6 +11,7 @@ from lexora_gateway.serve import GatewayServer, server_config
 
 __all__ = [
     "BoundedHttpProtocol",
+    "BufferedBytes",
     "CallContext",
     "Emit",
     "GatewayServer",

@@ -101,20 +101,19 @@ def create_app(
     *,
     version: str,
     max_body_bytes: int,
-    max_buffered_bytes: int = MAX_BYTES,
     max_request_timeout: float = 3600,
     metrics: Metrics,
     default_model: str | None = None,
     patience: Patience = PATIENCE,
+    reading: BufferedBytes | None = None,
 ) -> FastAPI:
     """Build the facade over `router`.
 
-    `max_body_bytes` bounds every request's body, `max_buffered_bytes` all that are being read at a time, together;
-    `max_request_timeout` (seconds) caps x-request-timeout; `metrics` serves /metrics (`scrape.Metrics`);
-    `default_model` serves /generate and /chat when they name none; of `patience` the silence inside a body counts here, the
-    rest in `server_config`.
+    `max_body_bytes` bounds every request's body, `reading` all that are being read at a time; `max_request_timeout` (seconds)
+    caps x-request-timeout; `metrics` serves /metrics (`scrape.Metrics`); `default_model` serves /generate and /chat when
+    they name none; of `patience` the silence inside a body counts here, the rest in `server_config`.
     """
-    limits = Limits(max_body_bytes, max_request_timeout, patience.body, BufferedBytes(max_buffered_bytes, max_body_bytes))
+    limits = Limits(max_body_bytes, max_request_timeout, patience.body, reading or BufferedBytes(MAX_BYTES, max_body_bytes))
     endpoints = relays(router, limits)
     endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
     endpoints["/generate"] = Generate(router, limits, default_model)

@@ -103,6 +103,14 @@ class _Incoming:
                 await asyncio.sleep(0)  # a piece may unfold to the whole limit: others have their turn between two steps
 
 
+def announced(headers: Headers) -> int | None:
+    """Bytes of a body that will come in several reads, 0 when its length is not declared; None for a small one."""
+    if b"transfer-encoding" in headers:
+        return 0
+    declared = _declared(headers)
+    return declared if declared > _SMALL_BYTES else None
+
+
 def _declared(headers: Headers) -> int:
     declared = headers.get(b"content-length", b"0")
     return int(declared) if declared.isdigit() else 0

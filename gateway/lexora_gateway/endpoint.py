@@ -11,7 +11,7 @@ import structlog
 from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.asked import Asked
-from lexora_gateway.body import read_body
+from lexora_gateway.body import announced, read_body
 from lexora_gateway.counted import counted
 from lexora_gateway.errors import Refused, bug, from_status, invalid
 from lexora_gateway.message_json import as_json
@@ -48,6 +48,7 @@ class Endpoint(ABC):
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
+            self._foresee(asked)
             asked.body = await read_body(receive, scope, headers, limits, clock.end)
             self.check(headers, asked.body)
             asked.context = context_of(headers, clock.remaining())
@@ -65,6 +66,18 @@ class Endpoint(ABC):
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
             _log.exception("bug", request_id=request_id, path=scope["path"])
             await answer.fail(bug(request_id))
+
+    def _foresee(self, asked: Asked) -> None:
+        """Refuse a long body before it is read, when its call would be refused whatever it says."""
+        size = announced(asked.headers)
+        if size is None or EXPLAIN in asked.headers:
+            return
+        try:
+            self._router.foresee("", size)
+        except RouterStatusError as error:
+            failure = from_status(error.status, asked.request_id)
+            failure.headers.append((b"connection", b"close"))
+            raise Refused(failure) from None
 
     def check(self, headers: Headers, body: bytes) -> None:
         """Refuse a content type that is not JSON, and an empty body."""

@@ -88,6 +88,9 @@ class GrpcRouter:
         """Close the channel; calls under way are cancelled."""
         await self._channel.close()
 
+    def foresee(self, user: str, size: int) -> None:
+        """Nothing: to ask would take as long as a call."""
+
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
         """RouterService.Generate."""
         return await _unary(self._generate, _Outgoing(request, context), context)

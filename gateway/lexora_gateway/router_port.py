@@ -60,6 +60,13 @@ class RouterStatusError(Exception):
 class RouterPort(Protocol):
     """A router. Every method raises RouterStatusError; cancelling the task that awaits one cancels the call."""
 
+    def foresee(self, user: str, size: int) -> None:
+        """Raise RouterStatusError for a call that would be refused whatever its body of `size` bytes says.
+
+        For the time before the body is read; `user` is empty while nobody is named. A router elsewhere is not asked.
+        """
+        ...
+
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
         """One request, one whole answer."""
         ...

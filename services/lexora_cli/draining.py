@@ -47,6 +47,12 @@ class DrainingPort:
             self._aborted.add(task)
             task.cancel()
 
+    def foresee(self, user: str, size: int) -> None:
+        """What would be refused whatever its body says."""
+        if self._refusing:
+            raise _refusal()
+        self._inner.foresee(user, size)
+
     async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
         """One request, one whole answer."""
         return await self._counted(self._inner.generate, request, context)

@@ -3,11 +3,12 @@
 import structlog
 
 from lexora_cli.draining import DrainingPort
-from lexora_cli.http_server import HttpServer
+from lexora_cli.http_server import HttpServer, buffered_bytes
 from lexora_gateway import GrpcRouter, create_app, process_metrics
 from lexora_router.config import Config
 from lexora_router.launch import stop_event
 from lexora_router.listening import HTTP, listen
+from lexora_router.memory import kept_low
 from lexora_router.source import Source
 from lexora_router.version import __version__
 
@@ -31,21 +32,24 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         max_receive_bytes=server.max_response_bytes + _ENVELOPE_BYTES,
     )
     port = DrainingPort(router)
+    reading = buffered_bytes(server)
     app = create_app(
         port,
         version=__version__,
         max_body_bytes=server.max_body_bytes,
+        reading=reading,
         max_request_timeout=server.max_request_timeout,
         metrics=process_metrics,
     )
     http = HttpServer(app, listener, server.write_timeout)
     try:
         await http.start()
-        _log.info("serving", http=http.url, router=target, version=__version__)
-        await http.serve_until(stop)
-        if port.active:
-            _log.info("draining", active=port.active, timeout=server.drain_timeout)
-        await port.drain(server.drain_timeout)
+        with kept_low(lambda: port.active, lambda: reading.held):
+            _log.info("serving", http=http.url, router=target, version=__version__)
+            await http.serve_until(stop)
+            if port.active:
+                _log.info("draining", active=port.active, timeout=server.drain_timeout)
+            await port.drain(server.drain_timeout)
         port.abort()
     finally:
         await http.stop()

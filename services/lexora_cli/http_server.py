@@ -7,11 +7,21 @@ from collections.abc import Iterator
 
 from fastapi import FastAPI
 
-from lexora_gateway import GatewayServer, Patience, server_config
+from lexora_gateway import BufferedBytes, GatewayServer, Patience, server_config
+from lexora_router.config.models import ServerConfig
 from lexora_router.listening import address_of
+from lexora_router.machine import usable_memory
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
 GRACE_SECONDS = 5
+# By default the bodies that are being read take at most this share of the memory.
+READING_SHARE = 8
+
+
+def buffered_bytes(server: ServerConfig) -> BufferedBytes:
+    """The bound of the bodies that are being read, as it is configured."""
+    most = usable_memory() // READING_SHARE if server.max_buffered_bytes is None else server.max_buffered_bytes
+    return BufferedBytes(most, server.max_body_bytes)
 
 
 class HttpServer:

@@ -20,6 +20,13 @@ class InProcessRouter:
     def __init__(self, service: RouterService) -> None:
         self._service = service
 
+    def foresee(self, user: str, size: int) -> None:
+        """What would be refused whatever its body says."""
+        try:
+            self._service.foresee(user, size)
+        except StatusError as error:
+            raise RouterStatusError(error.status) from None
+
     async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
         """One request, one whole answer."""
         return await _told(self._service.generate(request, _with_whole_errors(context)))

@@ -4,13 +4,14 @@ import socket
 
 import structlog
 
-from lexora_cli.http_server import HttpServer
+from lexora_cli.http_server import HttpServer, buffered_bytes
 from lexora_cli.inprocess import InProcessRouter
-from lexora_gateway import create_app
+from lexora_gateway import BufferedBytes, create_app
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
 from lexora_router.launch import hangup_event, stop_event
 from lexora_router.listening import HTTP, listen
+from lexora_router.memory import kept_low
 from lexora_router.reload import Reloader
 from lexora_router.serve import end, start_grpc
 from lexora_router.source import Source
@@ -27,16 +28,18 @@ async def serve(config: Config, source: Source) -> None:
     stop, hangup = stop_event(), hangup_event()
     listener = listen(config.server.host, config.server.port, HTTP)
     router = RouterApp(config)
-    http = _http_server(router, listener)
+    reading = buffered_bytes(config.server)
+    http = _http_server(router, listener, reading)
     reloader = Reloader(router, source, hangup)
     try:
         grpc = await start_grpc(router)
         await http.start()
         reloader.start()
-        _log.info("serving", http=http.url, grpc=grpc, version=__version__)
-        await http.serve_until(stop)
-        # Until the drain is over HTTP stays up: load balancers and clients are told 503, and answers run to their ends.
-        await router.drain()
+        with kept_low(lambda: router.active, lambda: router.held + reading.held):
+            _log.info("serving", http=http.url, grpc=grpc, version=__version__)
+            await http.serve_until(stop)
+            # Until the drain is over HTTP stays up: load balancers and clients are told 503, and answers run to their ends.
+            await router.drain()
     finally:
         await reloader.close()
         await http.stop()
@@ -45,12 +48,13 @@ async def serve(config: Config, source: Source) -> None:
     _log.info("stopped")
 
 
-def _http_server(router: RouterApp, listener: socket.socket) -> HttpServer:
+def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBytes) -> HttpServer:
     server = router.config.server
     app = create_app(
         InProcessRouter(router.service),
         version=__version__,
         max_body_bytes=server.max_body_bytes,
+        reading=reading,
         max_request_timeout=server.max_request_timeout,
         metrics=router.metrics,
     )

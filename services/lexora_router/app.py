@@ -13,7 +13,6 @@ from lexora_router.backends.tenancy import Tenancy
 from lexora_router.config import Config
 from lexora_router.explain import Explainer
 from lexora_router.grpc_server import GrpcServer
-from lexora_router.memory import give_back_after_peaks, settle_garbage_collector
 from lexora_router.overview import Overview
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.server import RouterService
@@ -61,6 +60,7 @@ class RouterApp:
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
         )
+        self.service.foreseer = self._assembly.foresee
         self.service.classifier = self._assembly.classify
         self.service.explainer = Explainer(lambda: self._assembly, self._limiter, clock=clock)
         server = config.server
@@ -78,6 +78,11 @@ class RouterApp:
         """Calls under way."""
         return self._stats.active
 
+    @property
+    def held(self) -> int:
+        """Bytes of the bodies of calls under way."""
+        return self.service.held
+
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type: Prometheus' text form, or OpenMetrics where an Accept header has it."""
         encode, content_type = choose_encoder(accept)
@@ -88,8 +93,6 @@ class RouterApp:
         bound = await self.grpc.start(host, port)
         self._assembly.start()
         self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
-        self._tasks.add(asyncio.create_task(give_back_after_peaks(lambda: self.active), name="lexora-memory"))
-        settle_garbage_collector()
         return bound
 
     async def reload(self, config: Config, tls: TlsContexts | None = None) -> None:
@@ -104,6 +107,7 @@ class RouterApp:
         self._assembly = new
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
         self.service.pipeline, self.service.meter = new.pipeline, new.meter
+        self.service.foreseer = new.foresee
         self.service.classifier = new.classify
         new.start()
         new.dispatch()  # there may be more slots than before

@@ -14,6 +14,7 @@ from lexora_router.backends.tenancy import Tenancy, input_estimate, total_estima
 from lexora_router.backends.transport import Transport
 from lexora_router.chooser.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
+from lexora_router.errors import QueueFull
 from lexora_router.handler import Call, Choice, Emit, Event
 from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Meter
@@ -108,6 +109,24 @@ class Assembly:
         await self._around(choose)(call, _no_event)
         assert call.receipt.auto is not None
         return call.receipt.auto
+
+    def foresee(self, tenant: str, size: int) -> None:
+        """Raise what is sure of a call before its body of `size` bytes is read: RateLimited, or QueueFull at every backend.
+
+        `tenant` is empty while nobody is named. Charges and changes nothing.
+        """
+        if self.meter is not None and tenant:
+            self.meter.foresee(tenant)
+        refusals: list[QueueFull] = []
+        for backend in self.backends.values():
+            try:
+                backend.pool.foresee(size)
+            except QueueFull as full:
+                refusals.append(full)
+            else:
+                return
+        if refusals:
+            raise min(refusals, key=lambda full: full.retry_after)
 
     async def retire(self, successor: "Assembly") -> None:
         """End the work in the background, after another assembly has taken over; calls under way go on."""

@@ -1,30 +1,51 @@
 """What the process holds: garbage is collected seldom while it serves, and memory goes back to the system after a peak.
 
 An allocator keeps what a crowd of calls has left, for the next crowd. It is asked to give it back when the crowd is gone for
-some seconds, not before: pages that are given back and taken again cost more than keeping them.
+some seconds, not before: pages that are given back and taken again cost more than keeping them. Large bodies need no asking:
+each has pages of its own, which go back with it.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
 
 YOUNG_OBJECTS = 20_000
 LOOK_SECONDS = 1.0
-# So many looks in a row must find it quiet, which is: an eighth of the most calls that were seen.
+# So many looks in a row must find it quiet: an eighth of the most calls that were seen, or of the most bytes in bodies.
 QUIET_LOOKS = 5
 QUIET_SHARE = 8
 # Less than this is no peak.
 WORTH_BYTES = 16 * 2**20
+# From here on a block of memory is mapped by itself. glibc would raise its own bound, 128 KiB, with each block that is freed,
+# up to 32 MiB: then the bodies of a burst lie in its heap, where one small block above them keeps them.
+MAPPED_BYTES = 2**20
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 _STATM = Path("/proc/self/statm")
 _PAGE = resource.getpagesize()
 
 _log = structlog.get_logger("lexora.memory")
+
+
+@contextlib.contextmanager
+def kept_low(calls: Callable[[], int], held: Callable[[], int]) -> Iterator[None]:
+    """Settle the process for serving, and give memory back after each peak inside; to be entered in the event loop.
+
+    `calls` are those under way, `held` the bytes of the bodies that are being read or wait.
+    """
+    settle_garbage_collector()
+    _map_large_blocks()
+    task = asyncio.create_task(give_back_after_peaks(calls, held), name="lexora-memory")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def settle_garbage_collector() -> None:
@@ -38,30 +59,35 @@ def settle_garbage_collector() -> None:
 
 
 class AfterPeak:
-    """Tells when there is something to give back: the calls are gone for a while, and the memory is not.
+    """Decides when there is something to give back: the load is gone for a while, and the memory is not.
 
-    Sizes are bytes in memory, of which the process had so many at first.
+    Sizes are bytes in memory, of which the process had so many at first. What bodies hold is no part of what could be given
+    back, nor of what the process has had at least: else the size at a peak would be taken for the least there can be.
     """
 
     def __init__(self, size: int) -> None:
         self._least = size
         self._most_calls = 0
+        self._most_held = 0
         self._quiet = 0  # looks in a row
 
-    def due(self, calls: int, size: int) -> bool:
-        """One look: calls under way, and the size."""
-        self._least = min(self._least, size)
+    def due(self, calls: int, held: int, size: int) -> bool:
+        """One look: calls under way, bytes in bodies, and the size."""
+        self._least = min(self._least, size - held)
         self._most_calls = max(self._most_calls, calls)
-        self._quiet = self._quiet + 1 if calls <= self._most_calls // QUIET_SHARE else 0
-        return self._quiet >= QUIET_LOOKS and size >= self._least + WORTH_BYTES
+        self._most_held = max(self._most_held, held)
+        few_calls = calls <= self._most_calls // QUIET_SHARE
+        few_bytes = self._most_held >= WORTH_BYTES and held <= self._most_held // QUIET_SHARE
+        self._quiet = self._quiet + 1 if few_calls or few_bytes else 0
+        return self._quiet >= QUIET_LOOKS and size - held >= self._least + WORTH_BYTES
 
-    def given_back(self, calls: int, size: int) -> None:
+    def given_back(self, calls: int, held: int, size: int) -> None:
         """What is left now is no peak: the next one is waited for."""
-        self._least, self._most_calls, self._quiet = size, calls, 0
+        self._least, self._most_calls, self._most_held, self._quiet = size - held, calls, held, 0
 
 
-async def give_back_after_peaks(calls: Callable[[], int]) -> None:
-    """Give memory back after each peak of `calls` under way, until cancelled. Returns at once where there is no glibc."""
+async def give_back_after_peaks(calls: Callable[[], int], held: Callable[[], int]) -> None:
+    """Give memory back after each peak, until cancelled; see `kept_low`. Returns at once where there is no glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:
         return
@@ -69,12 +95,19 @@ async def give_back_after_peaks(calls: Callable[[], int]) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         before = _size()
-        if peak.due(calls(), before):
+        if peak.due(calls(), held(), before):
             gc.collect()  # one object that waits for its collection, or for its next use, keeps a megabyte in place
             await asyncio.to_thread(trim, 0)
             after = _size()
-            peak.given_back(calls(), after)
+            peak.given_back(calls(), held(), after)
             _log.info("memory_given_back", before_mib=before // 2**20, after_mib=after // 2**20)
+
+
+def _map_large_blocks() -> None:
+    """Without glibc nothing is changed."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def _size() -> int:

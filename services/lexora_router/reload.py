@@ -26,6 +26,7 @@ RESTART_KEYS = frozenset(
         "server.grpc_port",
         "server.metrics_port",
         "server.max_body_bytes",
+        "server.max_buffered_bytes",
         "server.max_request_timeout",
         "server.write_timeout",
         "logging.level",

@@ -8,6 +8,7 @@ from lexora_router.app import RouterApp
 from lexora_router.config import Config
 from lexora_router.launch import hangup_event, stop_event
 from lexora_router.listening import GRPC, METRICS, CannotListen, address, listen
+from lexora_router.memory import kept_low
 from lexora_router.metrics_server import MetricsServer
 from lexora_router.reload import Reloader
 from lexora_router.source import Source
@@ -31,9 +32,10 @@ async def serve(config: Config, source: Source) -> None:
         if metrics is not None:
             metrics.start()
         reloader.start()
-        _log.info("serving", grpc=grpc, metrics=metrics and metrics.url, version=__version__)
-        await stop.wait()
-        await router.drain()
+        with kept_low(lambda: router.active, lambda: router.held):
+            _log.info("serving", grpc=grpc, metrics=metrics and metrics.url, version=__version__)
+            await stop.wait()
+            await router.drain()
     finally:
         await reloader.close()
         await end(router)

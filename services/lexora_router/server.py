@@ -63,6 +63,7 @@ from lexora_router.translate import (
 MAX_CONTENT_TYPE_LENGTH = 1024
 # How many recent calls are told to who does not say how many.
 DEFAULT_RECENT = 50
+DRAINING = "The router is shutting down; try another one."
 JSON = "application/json"
 
 
@@ -93,6 +94,7 @@ class RouterService:
         self.meter = meter  # and here; None where nobody is limited
         self.classifier: Classifier | None = None  # and here
         self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
+        self.foreseer: Callable[[str, int], None] | None = None  # and here
         self.explainer: Explainer | None = None  # set by who knows what the layers are made of
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._idle: asyncio.Event | None = None
@@ -151,6 +153,20 @@ class RouterService:
         await self._guarded(
             _NO_OPTIONS, context, refuse, always=not counted, limited=router_pb2.GenerateRequest() if counted else None
         )
+
+    def foresee(self, tenant: str, size: int) -> None:
+        """Raise StatusError for a call that would be refused whatever its body of `size` bytes says.
+
+        `tenant` is empty while nobody is named. Nothing is charged or counted: that is for the call that then comes without a
+        body.
+        """
+        try:
+            if self.draining:
+                raise Draining(DRAINING)
+            if self.foreseer is not None:
+                self.foreseer(tenant, size)
+        except RouterError as error:
+            raise StatusError(status_of(error, common_pb2.Receipt(), max_body=0)) from None
 
     # -- overview
 
@@ -241,7 +257,7 @@ class RouterService:
             self._calls[task] = call
         try:
             if self.draining and not always:
-                raise Draining("The router is shutting down; try another one.")
+                raise Draining(DRAINING)
             check_options(options)
             return await serve(call)
         except RouterError as error:
@@ -264,6 +280,11 @@ class RouterService:
     def active(self) -> int:
         """Calls under way that a drain waits for: all but questions about the router."""
         return len(self._calls)
+
+    @property
+    def held(self) -> int:
+        """Bytes of their bodies. O(calls)."""
+        return sum(len(call.body) for call in self._calls.values())
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for at most so many seconds; whether that came."""

@@ -16,12 +16,15 @@ from lexora_router.backends.tenancy import Tenancy, input_estimate
 from lexora_router.backends.transport import Transport
 from lexora_router.config import BackendConfig, Config
 from lexora_router.handler import Target, Timeouts
+from lexora_router.machine import usable_memory
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules, most_ejected
 from lexora_router.policy.slow_start import SlowStart
 
 # An engine that says nothing at all for so long while streams wait, or for half of the time that they would wait, is out.
 MAX_SILENCE_SECONDS = 30.0
+# By default the bodies that wait take at most this share of the memory, of which each backend's queue has an equal part.
+WAITING_SHARE = 4
 
 
 class Health(Enum):
@@ -177,7 +180,8 @@ def _pool(
 
 def _queue_limits(config: BackendConfig, whole: Config) -> QueueLimits:
     queue = whole.queue.overridden(config.queue)
-    return QueueLimits(queue.max_size, queue.timeout, queue.aging)
+    most = usable_memory() // WAITING_SHARE // len(whole.backends()) if queue.max_bytes is None else queue.max_bytes
+    return QueueLimits(queue.max_size, most, queue.timeout, queue.aging)
 
 
 def _ejection(config: BackendConfig, whole: Config) -> EjectionRules:

@@ -27,9 +27,13 @@ MAX_TRIED_OUT = 100
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many calls may wait, for how long (seconds), and after how many seconds a waiting call counts one class higher."""
+    """How many calls may wait, with how many bytes of bodies in all, and for how long.
+
+    Durations are seconds; after each `aging` a waiting call counts one class higher.
+    """
 
     max_size: int
+    max_bytes: int
     timeout: float
     aging: float
 
@@ -93,6 +97,7 @@ class Pool:
         self._clock = clock
         self._queue: FairQueue[Waiting | None] = FairQueue(max_size=limits.max_size, aging=limits.aging)
         self._returning: list[_Returning] = []  # calls between two attempts keep their place: they go first
+        self.waiting_bytes = 0  # of the bodies of calls that wait for their first slot
         self._drain = DrainRate()
         self._ejector = Ejector(ejection)
         self._leases: set[SlotLease] = set()
@@ -143,13 +148,18 @@ class Pool:
         try:
             self._refuse_if_down(now)
             self._refuse_if_late(call, ticket, now)
-            self._refuse_if_full()
+            self._refuse_if_full(len(call.body))
         except (NoHealthyEndpoint, QueueFull) as refusal:
             return Outlook(free, refusal=refusal)
         exact = len(self._queue) <= MAX_TRIED_OUT
         place = self._queue.place(ticket, now) if exact else self._queue.ahead(ticket.priority, now, call.tenant, ticket.weight)
         ahead = len(self._returning) + place
         return Outlook(free, ahead + 1, self._drain.wait(ahead, self._slots(), now))
+
+    def foresee(self, size: int) -> None:
+        """Raise QueueFull when a call with a body of so many bytes would get neither a slot nor a place in the queue now."""
+        if len(self._queue) or not _with_slot(self._usable(self._clock())):
+            self._refuse_if_full(size)
 
     # -- for leases
 
@@ -161,11 +171,14 @@ class Pool:
             self._queue.serve(lease.ticket)
             return slot
         self._refuse_if_down(now)
-        self._enqueue(lease, now)
+        size = len(lease.call.body)
+        self._enqueue(lease, size, now)
         assert lease.ticket.item is not None
+        self.waiting_bytes += size
         try:
             return await self._slot(lease.ticket.item)
         finally:
+            self.waiting_bytes -= size
             self._queue.remove(lease.ticket)
             self._left()
 
@@ -309,19 +322,28 @@ class Pool:
         standing = self._standing(call)
         return Ticket(call.tenant, standing.priority, self._cost(call), None, standing.weight, call.deadline)
 
-    def _enqueue(self, lease: SlotLease, now: float) -> None:
+    def _enqueue(self, lease: SlotLease, size: int, now: float) -> None:
         ticket = lease.ticket
         self._refuse_if_late(lease.call, ticket, now)
-        self._refuse_if_full()
+        self._refuse_if_full(size)
         ticket.item = asyncio.get_running_loop().create_future()
         self._queue.push(ticket, now)
         self._drain.waiting(now)
         self._look_again()
 
-    def _refuse_if_full(self) -> None:
+    def _refuse_if_full(self, size: int) -> None:
+        """Raise QueueFull when one call more, with a body of so many bytes, may not wait."""
+        limits = self.limits
         if len(self._queue) >= self._queue.max_size:
-            message = f"The queue of backend `{self.name}` is full (queue.max_size: {self.limits.max_size})."
-            raise QueueFull(message, self._retry_after())
+            message = f"The queue of backend `{self.name}` is full (queue.max_size: {limits.max_size})."
+        elif self.waiting_bytes + size > limits.max_bytes:
+            message = (
+                f"The queue of backend `{self.name}` is full: it holds {self.waiting_bytes} bytes of request bodies, "
+                f"and this one has {size} (queue.max_bytes: {limits.max_bytes})."
+            )
+        else:
+            return
+        raise QueueFull(message, self._retry_after())
 
     def _refuse_if_late(self, call: Call, ticket: Ticket[Waiting | None], now: float) -> None:
         deadline = call.deadline

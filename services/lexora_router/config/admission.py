@@ -13,6 +13,7 @@ class QueueOverrides(Section):
     """What one backend's queue has of its own. None: as in `queue`."""
 
     max_size: Count | None = None
+    max_bytes: Count | None = None
     timeout: Seconds | None = None
     aging: Seconds | None = None
 
@@ -21,6 +22,7 @@ class QueueConfig(Section):
     """Calls that wait for a slot of a pool."""
 
     max_size: Count = 1000
+    max_bytes: Count | None = None  # of the bodies that wait for one backend; None: a share of the memory
     timeout: Seconds = 60.0
     aging: Seconds = 30.0  # after each such time of waiting, a call counts one class higher
 

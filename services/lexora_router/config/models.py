@@ -30,6 +30,7 @@ class ServerConfig(Section):
     grpc_port: Port = 50051
     metrics_port: Port | None = 9464  # of a router without HTTP; null: no metrics there
     max_body_bytes: Positive = 32 * 2**20
+    max_buffered_bytes: Positive | None = None  # of all bodies that are being read; None: a share of the memory
     max_response_bytes: Positive = 256 * 2**20  # of a unary answer
     drain_timeout: Delay = 30.0
     max_request_timeout: Seconds = 3600.0

@@ -30,6 +30,12 @@ class Meter:
         """Charge a request that is refused before anything is done for it: no tokens. Raises RateLimited."""
         self._charge(call, 0)
 
+    def foresee(self, tenant: str) -> None:
+        """Raise RateLimited when another request of this tenant would be refused now; charge nothing."""
+        decision = self.limiter.peek(tenant, 0, self.clock(), tier=self.tier(tenant))
+        if not decision.allowed:
+            raise _refusal(tenant, decision)
+
     def show(self, call: Call) -> None:
         """Charge nothing."""
         tenant = call.tenant

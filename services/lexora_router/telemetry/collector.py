@@ -45,6 +45,8 @@ def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:
     health = GaugeMetricFamily("lexora_backend_health", "1 healthy, 0.5 degraded, 0 unhealthy.", labels=["backend"])
     depth = GaugeMetricFamily("lexora_queue_depth", "Calls that wait for a slot.", labels=["backend"])
     room = GaugeMetricFamily("lexora_queue_limit", "Calls that may wait for a slot.", labels=["backend"])
+    waiting = GaugeMetricFamily("lexora_queue_bytes", "Bytes of the bodies of calls that wait.", labels=["backend"])
+    allowed = GaugeMetricFamily("lexora_queue_bytes_limit", "Bytes of bodies that may wait.", labels=["backend"])
     waits = HistogramMetricFamily(
         "lexora_queue_seconds", "Time that admitted calls waited for their first slot.", labels=["backend"]
     )
@@ -55,10 +57,12 @@ def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:
             health.add_metric([backend.name], _HEALTH[state])
         depth.add_metric([backend.name], pool.waiting)
         room.add_metric([backend.name], pool.limits.max_size)
+        waiting.add_metric([backend.name], pool.waiting_bytes)
+        allowed.add_metric([backend.name], pool.limits.max_bytes)
         waits.add_metric([backend.name], pool.tally.waits.cumulative(), pool.tally.waits.total)
         for outcome, count in pool.tally.attempts.items():
             attempts.add_metric([backend.name, outcome.value], count)
-    return health, depth, room, waits, attempts
+    return health, depth, room, waiting, allowed, waits, attempts
 
 
 def _of_endpoints(endpoints: Iterable[tuple[Backend, HttpEndpoint]], now: float) -> Iterable[Metric]:

@@ -57,6 +57,7 @@ class ScriptedRouter:
         self.counted: list[GenerateRequest] = []  # without an input: what the facade refused by itself
         self.told = ""  # why, in the words of the last of them
         self.refusal = failure(3, "One of chat, completion and openai must be set.", ErrorInfo(reason="INVALID_REQUEST"))
+        self.foreseen: Exception | None = None
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
         self.active = 0
@@ -68,6 +69,10 @@ class ScriptedRouter:
         self.counters: GetStatsResponse | Exception = GetStatsResponse()
         self.explanation: ExplainResponse | Exception = ExplainResponse()
         self.recent: RecentCallsResponse | Exception = RecentCallsResponse()
+
+    def foresee(self, user: str, size: int) -> None:
+        if self.foreseen is not None:
+            raise self.foreseen
 
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
         if request.WhichOneof("input") is None:

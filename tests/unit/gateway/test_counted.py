@@ -72,6 +72,23 @@ async def test_over_the_limit_the_answer_is_429_and_the_unread_body_ends_the_con
         assert b"connection: close" in head.lower()
 
 
+@pytest.mark.parametrize("announced", [b"content-length: 100000", b"transfer-encoding: chunked"])
+async def test_what_is_sure_to_be_refused_is_refused_and_counted_before_its_body_is_read(announced: bytes) -> None:
+    hint = RetryInfo()
+    hint.retry_delay.seconds = 9
+    router = limited()
+    router.foreseen = failure(8, "full", ErrorInfo(reason="QUEUE_FULL"), hint)
+    async with serving(make_app(router, max_body_bytes=10**6)) as port, connected(port) as (reader, writer):
+        writer.write(post(CHAT, b"").replace(b"content-length: 0", announced))
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert head.startswith(b"http/1.1 429 ")
+        assert b"\r\nconnection: close\r\n" in head
+        assert b"\r\nretry-after: 9\r\n" in head
+        assert b"queue_full" in await reader.read()
+    assert len(router.counted) == 1
+    assert router.asked == []
+
+
 async def test_a_router_that_cannot_be_asked_changes_nothing() -> None:
     router = ScriptedRouter()
     router.refusal = failure(14, "gone")

@@ -153,13 +153,14 @@ def make_pool(
     max_size: int = 100,
     timeout: float = 60.0,
     aging: float = 30.0,
+    max_bytes: int = 10**9,
     ejection: EjectionRules | None = None,
     **changes: Any,
 ) -> Pool:
     """A pool on the loop's clock; calls cost 10 tokens, and have the priority that they ask for."""
     fields: dict[str, Any] = {"standing": standing_of, "cost": lambda _: 10.0, "randrange": Random(7).randrange, "clock": now}
     fields |= changes
-    limits = QueueLimits(max_size, timeout, aging)
+    limits = QueueLimits(max_size, max_bytes, timeout, aging)
     return Pool(name, cast("tuple[HttpEndpoint, ...]", endpoints), limits, ejection=ejection or EjectionRules(), **fields)
 
 

@@ -297,7 +297,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 16
+    assert len(RESTART_KEYS) == 17
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -308,6 +308,7 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "grpc_port": 2,
                     "metrics_port": 5,
                     "max_body_bytes": 3,
+                    "max_buffered_bytes": 7,
                     "max_request_timeout": 4.0,
                     "write_timeout": 6.0,
                 }

@@ -310,6 +310,29 @@ async def test_a_call_of_high_priority_is_not_refused_for_those_behind_it() -> N
 
 
 @jumping
+async def test_bodies_that_wait_are_bounded_in_all() -> None:
+    work = Work(make_pool(FakeEndpoint(limit=1), max_bytes=100))
+    work.pool.foresee(10**9)  # a free slot takes whatever comes
+    await work.add("served", 5.0, body=bytes(1000))
+    await work.add("waiting", body=bytes(60))
+    refused = r"is full: it holds 60 bytes of request bodies, and this one has 41 \(queue\.max_bytes: 100\)"
+    with pytest.raises(QueueFull, match=refused) as raised:
+        await work.pool.admit(make_call(body=bytes(41)))
+    assert raised.value.cause == "queue_full"
+    with pytest.raises(QueueFull, match=refused):
+        work.pool.foresee(41)
+    outlook = work.pool.outlook(make_call(body=bytes(41)))
+    assert isinstance(outlook.refusal, QueueFull)
+    work.pool.foresee(40)
+    await work.add("leaving", body=bytes(40))
+    assert work.pool.waiting_bytes == 100
+    work.tasks["leaving"].cancel()
+    await work.done()
+    assert (work.served, work.pool.waiting_bytes) == (["served", "waiting"], 0)
+    work.idle()
+
+
+@jumping
 async def test_a_full_queue_refuses_with_the_wait_that_the_drain_rate_tells() -> None:
     work = await experienced(make_pool(FakeEndpoint(limit=1), max_size=3), 10.0)
     for number in range(3):

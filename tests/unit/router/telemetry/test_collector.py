@@ -52,10 +52,11 @@ async def test_places_limits_and_the_queue() -> None:
     assert [value("lexora_endpoint_in_flight", endpoint=address) for address in (FIRST, SECOND)] == [1, 1]
     assert value("lexora_endpoint_limit", endpoint=FIRST) == 1
     assert value("lexora_queue_depth") == 1
+    assert value("lexora_queue_bytes") == len(make_call().body) <= value("lexora_queue_bytes_limit")
     for lease in leases:
         lease.close()
     (await waiting).close()
-    assert (value("lexora_queue_depth"), value("lexora_endpoint_in_flight")) == (0, 0)
+    assert (value("lexora_queue_depth"), value("lexora_queue_bytes"), value("lexora_endpoint_in_flight")) == (0, 0, 0)
     assert value("lexora_queue_seconds_count") == 3
     assert value("lexora_queue_seconds_sum") == pytest.approx(0.03)
     assert [value("lexora_queue_seconds_bucket", le=bound) for bound in ("0.025", "0.05", "+Inf")] == [2, 3, 3]

@@ -1,0 +1,36 @@
+"""How much memory this process may use."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def usable_memory() -> int:
+    """Bytes of the machine's memory, or of the narrowest cgroup around this process where that has fewer."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min((physical, *_limits(_OWN_CGROUPS, _CGROUPS)))
+
+
+def _limits(own: Path, mounted: Path) -> Iterator[int]:
+    """Limits of the process's cgroups and of all those around them; cgroups(7), version 2 and the memory controller of 1."""
+    for line in _lines(own):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            folder, name = mounted, "memory.max"
+        elif "memory" in controllers.split(","):
+            folder, name = mounted / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = Path(path.strip("/"))
+        for each in (group, *group.parents):
+            yield from (int(limit) for limit in _lines(folder / each / name) if limit.isdigit())
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:  # no such cgroup, or another system
+        return []
