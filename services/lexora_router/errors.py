@@ -185,15 +185,19 @@ class UpstreamRefused(UpstreamFailure):
 
 
 class UpstreamUnreachable(UpstreamFailure):
-    """No connection to the endpoint, or it broke before the answer began; `waited`: there was none within `connect_timeout`."""
+    """No connection to the endpoint, or it broke before the answer began.
+
+    `how`: the connection was "refused", not made in time ("timeout"), "lost" after the request was sent, or "stale": a kept one
+    that the engine closed as the request was on its way.
+    """
 
     status = 502
     reason = "UPSTREAM_UNREACHABLE"
 
-    def __init__(self, message: str, *, sent: bool = True, waited: bool = False) -> None:
+    def __init__(self, message: str, how: str = "lost") -> None:
         super().__init__(message)
-        self.sent = sent
-        self.waited = waited
+        self.how = how
+        self.sent = how == "lost"
 
 
 class UpstreamInvalid(UpstreamFailure):

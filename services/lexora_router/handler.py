@@ -203,6 +203,9 @@ class Lease(Protocol):
     def ended(self, outcome: Outcome) -> None:
         """The attempt is over."""
 
+    def stay(self) -> None:
+        """Let the next attempt be at the same endpoint, in the slot that is held."""
+
     def pause(self) -> None:
         """Give the slot to others while this call waits before its next attempt; its place in the queue is the first."""
 

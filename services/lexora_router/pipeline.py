@@ -13,6 +13,7 @@ from lexora_router.layers.deadline import Deadline
 from lexora_router.layers.fallback import Fallback
 from lexora_router.layers.observe import Observe, Recorder
 from lexora_router.layers.rate_limit import Meter, RateLimit
+from lexora_router.layers.resend import Resend
 from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
@@ -54,6 +55,7 @@ def build(parts: Parts) -> Handler:
         partial(Admission, pools=parts.pools),  # above retry: a retried call keeps its place
         None if not parts.resumable else partial(Resume, sources=parts.resumable),  # above retry: it has attempts of its own
         retry if parts.retry.max_retries else None,  # the one owner of attempts; never after the first byte
+        Resend,  # below retry: a connection that closes as it is used costs no retry
         TraceAttempt if parts.traced else None,  # one span per attempt
         partial(Balance, clock=clock),  # picks an endpoint, and tells it how the attempt went
         partial(EngineTimeouts, clock=clock, gaps=parts.gaps),  # below retry: silence costs one attempt, not the call

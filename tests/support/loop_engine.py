@@ -93,6 +93,10 @@ class LoopEngine:
         self.requests.append(request)
         return self._script
 
+    def script_for(self, request: RawRequest, served: int) -> tuple[Step, ...]:
+        """The same; `served` counts the POSTs that came before on the same connection."""
+        return self.script_of(request)
+
     def notice(self) -> None:
         """Something has changed."""
         self._news.set()
@@ -106,6 +110,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._body = b""
+        self._posts = 0
         self._headers: list[tuple[str, str]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -142,7 +147,8 @@ class _Connection(asyncio.Protocol):
         method, target = self._parser.get_method().decode(), self._target.decode()
         request = RawRequest(method, target, self._headers, self._body)
         self._target, self._headers, self._body = b"", [], b""
-        self._task = asyncio.create_task(self._play(self._engine.script_of(request)))
+        self._task = asyncio.create_task(self._play(self._engine.script_for(request, self._posts)))
+        self._posts += request.method == "POST"
         self._engine.notice()
 
     async def _play(self, script: tuple[Step, ...]) -> None:

@@ -18,20 +18,33 @@ KEEPALIVE_SECONDS = 4.0
 # A reader that is this far behind stops the socket until it has caught up.
 HIGH_WATER_BYTES = 256 * 1024
 MAX_HEADER_BYTES = 256 * 1024
-# A kept connection that ends so soon after a request was closing already; one that ends later had the request in work.
+# A kept connection that ends so soon after a request, and without a byte, was closing already (RFC 9112, section 9.5): servers
+# close idle ones at any time, and answer what comes then with RST. One that ends later may have had the request in work.
 CROSSING_SECONDS = 1.0
 
 
 class TransportError(Exception):
     """No answer, or no whole one, could be had; the message says why, without the address."""
 
+    how = "lost"  # as in errors.UpstreamUnreachable
+
 
 class ConnectError(TransportError):
     """No connection could be made: nothing was sent."""
 
+    how = "refused"
+
 
 class ConnectTimeout(ConnectError):
     """No connection was made within `connect_timeout`."""
+
+    how = "timeout"
+
+
+class StaleConnection(TransportError):
+    """A kept connection was closed as the request was on its way: the engine has read nothing of it, or not all of it."""
+
+    how = "stale"
 
 
 class Response:
@@ -134,7 +147,6 @@ class _Connection(asyncio.Protocol):
         self._keep_alive = False
         self._surplus = False
         self.heard = False  # something came since the last request
-        self.ended_in_order = False
         self.idle_since = 0.0
 
     @property
@@ -197,8 +209,6 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._origin.forget(self)
-        # A broken pipe means that the other side's end had come before.
-        self.ended_in_order = exc is None or isinstance(exc, BrokenPipeError)
         response = self._response
         if response is None:
             return
@@ -264,18 +274,20 @@ class Origin:
     async def exchange(self, head: bytes, body: bytes) -> Response:
         """Send a request; returns when the head of the answer is here. Raises TransportError.
 
-        `head` ends with an empty line and has the body's content-length.
+        `head` ends with an empty line and has the body's content-length. After StaleConnection the next one that is sent gets a
+        connection of its own: what was kept as long as a stale one is dropped with it.
         """
         kept = self._kept()
-        if kept is not None:
-            sent_at = self._clock()
-            try:
-                return await _answer(kept, head, body)
-            except TransportError:
-                if kept.heard or not kept.ended_in_order or self._clock() - sent_at > CROSSING_SECONDS:
-                    raise
-                # The engine closed it as the request was on its way: nothing of it was answered, so it goes again, once.
-        return await _answer(await self._connect(), head, body)
+        if kept is None:
+            return await _answer(await self._connect(), head, body)
+        sent_at = self._clock()
+        try:
+            return await _answer(kept, head, body)
+        except TransportError as error:
+            if kept.heard or self._clock() - sent_at > CROSSING_SECONDS:
+                raise
+            self._drop_idle()
+            raise StaleConnection("a kept connection was closed as the request was sent") from error
 
     def close(self) -> None:
         """Drop every connection."""
@@ -287,8 +299,7 @@ class Origin:
     def retire(self) -> None:
         """Keep no connection from now on: those in use go when their answers have ended."""
         self._retired = True
-        for connection in list(self._idle):
-            connection.close()
+        self._drop_idle()
 
     def keep(self, connection: _Connection) -> None:
         """Hold a connection for the next request."""
@@ -305,6 +316,10 @@ class Origin:
         self._open.discard(connection)
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
+
+    def _drop_idle(self) -> None:
+        for connection in list(self._idle):
+            connection.close()
 
     def _kept(self) -> _Connection | None:
         """The connection that was used last: it is the least likely to have been closed."""

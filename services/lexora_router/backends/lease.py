@@ -91,6 +91,10 @@ class SlotLease:
         """Let the next attempt go to an endpoint that was tried only after so many seconds; inf: never."""
         self._rest = seconds
 
+    def stay(self) -> None:
+        """Let the next attempt be at the same endpoint, in the slot that is held."""
+        self._began = None
+
     def answered(self) -> None:
         """The attempt's first token is here."""
         slot, began = self._slot, self._began

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from yarl import URL
 
-from lexora_router.backends.http1 import ConnectError, ConnectTimeout, Origin, Response, TransportError
+from lexora_router.backends.http1 import ConnectError, Origin, Response, StaleConnection, TransportError
 from lexora_router.errors import UpstreamUnreachable
 
 
@@ -41,7 +41,11 @@ class Transport:
 
     async def get(self, url: URL, headers: Mapping[str, str], *, limit: int) -> tuple[int, bytes]:
         """Status and body of a small answer; raises TransportError, also when it is larger than `limit` bytes."""
-        response = await self.origin(url).exchange(head("GET", url, headers) + b"\r\n", b"")
+        origin, request = self.origin(url), head("GET", url, headers) + b"\r\n"
+        try:
+            response = await origin.exchange(request, b"")
+        except StaleConnection:
+            response = await origin.exchange(request, b"")
         body = b""
         try:
             while data := await response.read():
@@ -92,11 +96,8 @@ def head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
 
 def failure_of(error: TransportError, backend: str, address: str) -> UpstreamUnreachable:
     """What it means for a call that its endpoint gave no answer."""
-    sent = not isinstance(error, ConnectError)
-    what = str(error) if sent else f"cannot connect: {error}"
-    return UpstreamUnreachable(
-        f"Backend `{backend}` at {address}: {what}.", sent=sent, waited=isinstance(error, ConnectTimeout)
-    )
+    what = f"cannot connect: {error}" if isinstance(error, ConnectError) else str(error)
+    return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.", error.how)
 
 
 __all__ = ["ConnectError", "Origin", "Response", "Transport", "TransportError", "failure_of", "head", "tls_context"]

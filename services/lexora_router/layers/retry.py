@@ -94,7 +94,7 @@ class Retry:
         settings, scope = self._settings, verdict_of(failure).retry
         if scope is RetryScope.SHORTLY and retries == 0 and not call.elsewhere:
             return SHORT_SECONDS
-        if scope is not RetryScope.ANYWHERE:
+        if scope not in (RetryScope.ANYWHERE, RetryScope.FREELY):
             return inf
         wait = settings.backoff.delay(retries, self._jitter())
         hint = hint_of(failure) if settings.respect_retry_after else None

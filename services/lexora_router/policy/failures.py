@@ -26,6 +26,7 @@ class Kind(Enum):
     NO_ROOM = auto()
     CONNECTION_REFUSED = auto()
     CONNECT_TIMEOUT = auto()
+    STALE_CONNECTION = auto()
     CONNECTION_LOST = auto()
     NO_FIRST_TOKEN = auto()
     SILENCE = auto()
@@ -48,12 +49,14 @@ class RetryScope(StrEnum):
     """Whether the pool is asked again while the client has seen nothing.
 
     Elsewhere: at an endpoint that the call has not tried. Shortly: there, or where there is none once more after a moment.
+    Freely: once more at once, at the same endpoint, which has read nothing of the call: it costs no retry.
     """
 
     NEVER = "never"
     ELSEWHERE = "elsewhere"
     SHORTLY = "shortly"
     ANYWHERE = "anywhere"
+    FREELY = "freely"
 
 
 class FallbackRule(StrEnum):
@@ -81,7 +84,7 @@ class Verdict:
 
 
 _FAULT, _BUSY, _NEUTRAL = Outcome.FAULT, Outcome.BUSY, Outcome.NEUTRAL
-_NEVER, _ELSEWHERE, _SHORTLY, _ANYWHERE = RetryScope
+_NEVER, _ELSEWHERE, _SHORTLY, _ANYWHERE, _FREELY = RetryScope
 _NO_HOP, _HOP, _MAY_HOP = FallbackRule
 _YES, _NO = True, False
 
@@ -90,6 +93,7 @@ VERDICTS = {  # what, outcome, retry, fallback, resume, hint
     Kind.NO_ROOM:            Verdict("a full queue or no endpoint that takes calls", _NEUTRAL, _NEVER, _HOP, _NO, _NO),
     Kind.CONNECTION_REFUSED: Verdict("a refused connection", _FAULT, _SHORTLY, _HOP, _YES, _NO),
     Kind.CONNECT_TIMEOUT:    Verdict("no connection in time", _FAULT, _ELSEWHERE, _HOP, _YES, _NO),
+    Kind.STALE_CONNECTION:   Verdict("a kept connection that closes as it is used", _NEUTRAL, _FREELY, _HOP, _YES, _NO),
     Kind.CONNECTION_LOST:    Verdict("a lost connection", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
     Kind.NO_FIRST_TOKEN:     Verdict("no first token in time", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
     Kind.SILENCE:            Verdict("silence in mid-answer", _FAULT, _NEVER, _HOP, _YES, _NO),
@@ -109,6 +113,12 @@ VERDICTS = {  # what, outcome, retry, fallback, resume, hint
 }
 # fmt: on
 
+_CONNECTIONS = {
+    "refused": Kind.CONNECTION_REFUSED,
+    "timeout": Kind.CONNECT_TIMEOUT,
+    "stale": Kind.STALE_CONNECTION,
+    "lost": Kind.CONNECTION_LOST,
+}
 _PHASES = {"first token": Kind.NO_FIRST_TOKEN, "idle": Kind.SILENCE, "total": Kind.OVERTIME}
 _STATUSES = {
     408: Kind.REQUEST_TIMEOUT,
@@ -127,10 +137,8 @@ def kind_of(error: RouterError) -> Kind:
     match error:
         case UpstreamTimeout():
             kind = _PHASES[error.phase]
-        case UpstreamUnreachable(sent=False):
-            kind = Kind.CONNECT_TIMEOUT if error.waited else Kind.CONNECTION_REFUSED
         case UpstreamUnreachable():
-            kind = Kind.CONNECTION_LOST
+            kind = _CONNECTIONS[error.how]
         case UpstreamBroken():
             kind = Kind.BROKEN
         case UpstreamInvalid() if error.http_status < 500:

@@ -177,6 +177,7 @@ class FakeLease:
         self.sound = True
         self.first_tokens = 0
         self.closed = 0
+        self.stays = 0
 
     async def next(self) -> FakeEndpoint:
         if self.wait:
@@ -192,6 +193,9 @@ class FakeLease:
 
     def rest(self, seconds: float) -> None:
         self.rests.append(seconds)
+
+    def stay(self) -> None:
+        self.stays += 1
 
     def answered(self) -> None:
         self.first_tokens += 1

@@ -183,8 +183,29 @@ async def test_the_order_of_the_layers() -> None:
     while hasattr(handler, "_inner"):
         names.append(type(handler).__name__)
         handler = handler._inner
-    expected = ["Observe", "Deadline", "RateLimit", "Resolve", "Fallback", "Admission", "Retry", "Balance", "EngineTimeouts"]
+    expected = [
+        "Observe",
+        "Deadline",
+        "RateLimit",
+        "Resolve",
+        "Fallback",
+        "Admission",
+        "Retry",
+        "Resend",
+        "Balance",
+        "EngineTimeouts",
+    ]
     assert [name for name in names if name in expected] == expected
+
+
+@jumping
+async def test_each_attempt_has_its_span_also_one_that_is_sent_again() -> None:
+    names = []
+    handler: Any = build(parts(make_target(), retry=RETRY, traced=True))
+    while hasattr(handler, "_inner"):
+        names.append(type(handler).__name__)
+        handler = handler._inner
+    assert names[names.index("Retry") :][:4] == ["Retry", "Resend", "TraceAttempt", "Balance"]
 
 
 @jumping

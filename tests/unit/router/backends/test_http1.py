@@ -8,7 +8,7 @@ import pytest
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, closed_port, reply, stream_head
 
 from lexora_router.backends import http1
-from lexora_router.backends.http1 import ConnectError, Origin, TransportError
+from lexora_router.backends.http1 import ConnectError, Origin, StaleConnection, TransportError
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -230,11 +230,16 @@ async def test_an_answer_left_unread_does_not_stop_the_next_one() -> None:
         assert socket.reading
 
 
-async def test_a_request_on_a_connection_that_the_engine_has_just_closed_goes_again_once() -> None:
-    async with RawServer([reply(b"one")], [Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
-        assert await whole(made) == (200, b"one")
-        assert await whole(made) == (200, b"two")
-        assert len(server.requests) == 3
+@pytest.mark.parametrize("ending", [Do.CLOSE, Do.RESET])
+async def test_a_kept_connection_that_ends_as_it_is_used_is_stale_and_the_next_one_is_fresh(ending: Do) -> None:
+    """Connections that were idle meanwhile are dropped with it: they were kept for as long or longer."""
+    async with RawServer([reply(b"one")], [reply(b"two")], [ending], [reply(b"three")]) as server, origin(server.port) as made:
+        await asyncio.gather(whole(made), whole(made))
+        assert server.connections == 2
+        with pytest.raises(StaleConnection):
+            await whole(made)
+        assert await whole(made) == (200, b"three")
+        assert (len(server.requests), server.connections) == (4, 3)
 
 
 async def test_a_request_that_the_engine_had_in_work_when_it_died_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,8 +248,9 @@ async def test_a_request_that_the_engine_had_in_work_when_it_died_is_not_sent_ag
     async with RawServer([reply(b"one")], [gate, Do.RESET], [reply(b"two")]) as server, origin(server.port) as made:
         assert await whole(made) == (200, b"one")
         asyncio.get_running_loop().call_later(0.05, gate.set)
-        with pytest.raises(TransportError):
+        with pytest.raises(TransportError) as raised:
             await whole(made)
+        assert raised.value.how == "lost"
         assert len(server.requests) == 2
 
 
@@ -258,16 +264,9 @@ async def test_a_fresh_connection_that_is_closed_without_an_answer_is_not_asked_
 async def test_a_kept_connection_that_breaks_in_mid_answer_is_not_asked_again() -> None:
     async with RawServer([reply(b"one")], [b"HTTP/1.1 200", Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
         assert await whole(made) == (200, b"one")
-        with pytest.raises(TransportError):
+        with pytest.raises(TransportError) as raised:
             await whole(made)
-        assert len(server.requests) == 2
-
-
-async def test_a_kept_connection_that_is_reset_is_not_asked_again() -> None:
-    async with RawServer([reply(b"one")], [Do.RESET], [reply(b"two")]) as server, origin(server.port) as made:
-        assert await whole(made) == (200, b"one")
-        with pytest.raises(TransportError):
-            await whole(made)
+        assert raised.value.how == "lost"
         assert len(server.requests) == 2
 
 
@@ -275,6 +274,7 @@ async def test_an_engine_that_closes_a_kept_connection_late_has_had_its_chance(m
     monkeypatch.setattr(http1, "CROSSING_SECONDS", 0.0)
     async with RawServer([reply(b"one")], [Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
         assert await whole(made) == (200, b"one")
-        with pytest.raises(TransportError):
+        with pytest.raises(TransportError) as raised:
             await whole(made)
+        assert raised.value.how == "lost"
         assert len(server.requests) == 2

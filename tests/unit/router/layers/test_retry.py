@@ -252,7 +252,7 @@ async def test_the_one_that_failed_rests_while_the_call_waits_for_another(asked:
     assert lease.rests == [rest]
 
 
-GONE = UpstreamUnreachable("refused", sent=False)
+GONE = UpstreamUnreachable("refused", "refused")
 
 
 @pytest.mark.parametrize("failure", [GONE, UpstreamUnreachable("reset"), refused(503)], ids=["gone", "reset", "503"])
@@ -276,7 +276,7 @@ async def test_an_address_that_takes_no_connection_is_left_where_another_target_
 @jumping
 async def test_a_dead_single_endpoint_is_reported_after_one_short_retry(waited: bool) -> None:
     """And at once when the attempt has waited for a connection already."""
-    inner = Attempts([UpstreamUnreachable("no", sent=False, waited=waited)])
+    inner = Attempts([UpstreamUnreachable("no", "timeout" if waited else "refused")])
     with pytest.raises(UpstreamUnreachable):
         await retry(inner)(one_endpoint(), Client())
     assert inner.at == ([0.0] if waited else [0.0, SHORT_SECONDS])

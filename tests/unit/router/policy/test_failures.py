@@ -24,8 +24,9 @@ def refused(status: int, body: bytes = b"{}", headers: tuple[tuple[str, str], ..
 ROWS: list[tuple[RouterError, Kind]] = [
     (QueueFull("full", 1.0), Kind.NO_ROOM),
     (NoHealthyEndpoint("down"), Kind.NO_ROOM),
-    (UpstreamUnreachable("refused", sent=False), Kind.CONNECTION_REFUSED),
-    (UpstreamUnreachable("no answer", sent=False, waited=True), Kind.CONNECT_TIMEOUT),
+    (UpstreamUnreachable("refused", "refused"), Kind.CONNECTION_REFUSED),
+    (UpstreamUnreachable("no answer", "timeout"), Kind.CONNECT_TIMEOUT),
+    (UpstreamUnreachable("reset", "stale"), Kind.STALE_CONNECTION),
     (UpstreamUnreachable("reset"), Kind.CONNECTION_LOST),
     (UpstreamTimeout("late", "first token"), Kind.NO_FIRST_TOKEN),
     (UpstreamTimeout("silent", "idle"), Kind.SILENCE),

@@ -1,0 +1,23 @@
+"""A kept connection that its engine closes just as it is used costs a call nothing."""
+
+from lexora_router.errors import UpstreamUnreachable
+from lexora_router.handler import Call, Emit, Handler
+from lexora_router.policy.failures import RetryScope, verdict_of
+
+
+class Resend:
+    """Sends the call once more, at the endpoint whose slot it holds, when nothing of it was read there. It is an attempt."""
+
+    def __init__(self, inner: Handler) -> None:
+        self._inner = inner
+
+    async def __call__(self, call: Call, emit: Emit) -> None:
+        """Serve the call; raises the second attempt's error."""
+        try:
+            await self._inner(call, emit)
+        except UpstreamUnreachable as failure:
+            if verdict_of(failure).retry is not RetryScope.FREELY:
+                raise
+            assert call.lease is not None
+            call.lease.stay()
+            await self._inner(call, emit)
