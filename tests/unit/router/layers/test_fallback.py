@@ -6,6 +6,7 @@ from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_c
 
 from lexora_router.errors import (
     ClassifierDisabled,
+    ClientStalled,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
@@ -67,6 +68,7 @@ ENDS: list[RouterError] = [
     InvalidRequest("bad"),
     ModelNotFound("m"),
     ClassifierDisabled("off"),
+    ClientStalled("took nothing"),
     NotFound("path"),
     TooLarge("large"),
     RateLimited("too many", 1.0, "user:a"),
