@@ -79,9 +79,10 @@ class Assembly:
             clock=clock,
         )
         self.scraper = Scraper(self.backends.values(), timeout=health.timeout, clock=clock)
-        tier = Tenancy(config).tier
+        tenancy = Tenancy(config)
+        estimate = self.total_estimate if tenancy.limits_tokens() else None
         enabled = config.rate_limit.enabled
-        self.meter = Meter(lasting.limiter, tier, input_estimate, total_estimate, clock) if enabled else None
+        self.meter = Meter(lasting.limiter, tenancy.tier, input_estimate, estimate, clock) if enabled else None
         parts = self._parts(lasting)
         # A client's call has passed its limit before it makes the router ask; what asks never asks for `auto` itself.
         own = replace(parts, meter=None, resumable=None, routes=PinnedRoutes(self.routes, pinned(config)))
@@ -154,6 +155,10 @@ class Assembly:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def total_estimate(self, call: Call) -> int:
+        """Tokens that a call may use in all, by what is known of its model."""
+        return total_estimate(call, self.routes.context(call.model))
 
     def health(self) -> Health:
         """State of all backends together."""

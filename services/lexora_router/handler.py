@@ -81,6 +81,7 @@ class RateLimitState:
 
     requests: BucketState | None
     tokens: BucketState | None
+    concurrent: BucketState | None = None  # calls under way; `reset` says nothing
 
 
 @dataclass(slots=True, frozen=True)

@@ -24,6 +24,7 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
     if receipt.rate_limit is not None:
         fill_bucket(message.rate_limit.requests, receipt.rate_limit.requests)
         fill_bucket(message.rate_limit.tokens, receipt.rate_limit.tokens)
+        fill_bucket(message.rate_limit.concurrent, receipt.rate_limit.concurrent)
     if receipt.auto is not None:
         message.auto.CopyFrom(auto_message(receipt.auto))
     for instant, duration in (

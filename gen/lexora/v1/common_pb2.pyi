@@ -272,6 +272,7 @@ class RateLimitState(_message.Message):
 
     REQUESTS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    CONCURRENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> Global___RateLimitBucket:
         """The bucket of requests."""
@@ -280,15 +281,20 @@ class RateLimitState(_message.Message):
     def tokens(self) -> Global___RateLimitBucket:
         """The bucket of tokens; absent when tokens are not limited."""
 
+    @_builtins.property
+    def concurrent(self) -> Global___RateLimitBucket:
+        """Calls under way at once, this one included; its `reset` is 0. Absent when they are not limited."""
+
     def __init__(
         self,
         *,
         requests: Global___RateLimitBucket | None = ...,
         tokens: Global___RateLimitBucket | None = ...,
+        concurrent: Global___RateLimitBucket | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrent", b"concurrent", "requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent", b"concurrent", "requests", b"requests", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

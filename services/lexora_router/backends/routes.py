@@ -65,9 +65,11 @@ class ModelRoutes:
         default = config.default_backend()
         self._default = backends[default] if default is not None else None
         self._configured: dict[str, tuple[Target, ...]] = {}
+        self._lengths: dict[str, int | None] = {}
         for backend in backends.values():
             for entry in backend.config.models:
                 self._configured.setdefault(entry.name, self._route(backend, entry.name))
+                self._lengths.setdefault(entry.name, entry.max_model_len)
 
     def find(self, model: str) -> tuple[Target, ...]:
         """Targets of a model, its own first, then the fallbacks, by what is known now; empty when nobody serves it.
@@ -86,6 +88,16 @@ class ModelRoutes:
         own = self._aliases.get(model, model)
         by, targets = self._named(own)
         return Ruling(by if own == model else Rule.ALIAS, own, by, targets)
+
+    def context(self, model: str) -> int | None:
+        """Tokens that prompt and answer of a model may have together, by the configuration or its backend's list, if known."""
+        name = model if model in self._configured else self._aliases.get(model, model) or self._default_model
+        length = self._lengths.get(name)
+        if length is not None or not name:
+            return length
+        target = next(iter(self.find(name)), None)
+        listed = target and self._catalogue.listed(target.backend).get(target.model)
+        return listed.max_model_len if listed else None
 
     async def discover(self, model: str) -> tuple[Target, ...]:
         """Ask the backends for models that are new; raises ModelNotFound."""

@@ -1,11 +1,15 @@
 """What the configuration says of tenants: their place in queues, their rate limits, and what a call will about cost."""
 
+from typing import TypeVar
+
 from lexora_router.backends.pool import Standing
 from lexora_router.config import Config, RateLimitConfig
 from lexora_router.config.admission import RateTier
 from lexora_router.handler import Call
 from lexora_router.policy.priority import capped, parse
 from lexora_router.policy.rate_limiter import Limits, Rules
+
+T = TypeVar("T")
 
 # English text has about four bytes a token; a request has some JSON around it, which this leaves in as a margin.
 BYTES_PER_TOKEN = 4
@@ -22,10 +26,10 @@ def input_estimate(call: Call) -> int:
     return max(1, len(call.body) // BYTES_PER_TOKEN)
 
 
-def total_estimate(call: Call) -> int:
-    """Tokens that a call may use in all."""
+def total_estimate(call: Call, context: int | None = None) -> int:
+    """Tokens that a call may use in all; each answer has at most the model's `context`, whatever the client claims."""
     output = ASSUMED_OUTPUT_TOKENS if call.max_tokens is None else max(call.max_tokens, 0)
-    return input_estimate(call) + output * call.choices
+    return input_estimate(call) + (output if context is None else min(output, context)) * call.choices
 
 
 class Tenancy:
@@ -45,6 +49,11 @@ class Tenancy:
         """Rate-limit tier of a tenant, empty for none."""
         return self._config.tenant(name).tier or ""
 
+    def limits_tokens(self) -> bool:
+        """Whether anybody's tokens per minute are limited."""
+        rules = self.rules()
+        return any(limits.tokens_per_minute for limits in (rules.default, *rules.users.values(), *rules.tiers.values()))
+
     def rules(self) -> Rules:
         """Whose rate limits are whose."""
         config = self._config.rate_limit
@@ -57,10 +66,14 @@ class Tenancy:
 
 def _limits(config: RateLimitConfig, *layers: RateTier | None) -> Limits:
     """The first layer that says something wins, else the defaults."""
-    rate = next((layer.rate for layer in layers if layer is not None and layer.rate is not None), config.default_rate)
-    burst = next((layer.burst for layer in layers if layer is not None and layer.burst is not None), config.default_burst)
-    tokens = next(
-        (layer.tokens_per_minute for layer in layers if layer is not None and layer.tokens_per_minute is not None),
-        config.tokens_per_minute,
+
+    def first(name: str, default: T) -> T:
+        values = (getattr(layer, name) for layer in layers if layer is not None)
+        return next((value for value in values if value is not None), default)
+
+    return Limits(
+        first("rate", config.default_rate),
+        first("burst", config.default_burst),
+        first("tokens_per_minute", config.tokens_per_minute),
+        first("max_concurrent", config.max_concurrent),
     )
-    return Limits(rate, burst, tokens)

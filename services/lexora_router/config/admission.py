@@ -1,6 +1,6 @@
 """What decides whether and when a call goes on: the queue, the tenants and the rate limits."""
 
-from typing import NamedTuple, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,7 @@ class RateTier(Section):
     rate: Rate | None = None  # requests per second
     burst: Positive | None = None
     tokens_per_minute: Positive | None = None
+    max_concurrent: Positive | None = None
 
 
 class UserLimit(RateTier):
@@ -60,35 +61,17 @@ class UserLimit(RateTier):
     tier: Text | None = None
 
 
-class RateLimits(NamedTuple):
-    """What holds for one client: requests per second, requests at once, tokens per minute (None: any number)."""
-
-    rate: float
-    burst: int
-    tokens_per_minute: int | None
-
-
 class RateLimitConfig(Section):
-    """Token buckets per client: requests per second, and tokens per minute."""
+    """Limits per client: requests per second, tokens per minute, and calls at once."""
 
     enabled: Flag = True
     default_rate: Rate = 10.0
     default_burst: Positive = 20
     tokens_per_minute: Positive | None = None
+    max_concurrent: Positive | None = None  # calls under way, those that wait included
     max_users: Positive = 100_000
     tiers: dict[Text, RateTier] = Field(default={}, max_length=MAX_ITEMS)
     users: dict[Text, UserLimit] = Field(default={}, max_length=MAX_ITEMS)
-
-    def limits(self, own: RateTier | None = None) -> RateLimits:
-        """Return what holds for a client with limits of its own, or of a tier: those, its tier's, then the defaults."""
-        rate, burst, tokens = self.default_rate, self.default_burst, self.tokens_per_minute
-        tier = self.tiers[own.tier] if isinstance(own, UserLimit) and own.tier else None
-        for named in (tier, own):
-            if named is not None:
-                rate = rate if named.rate is None else named.rate
-                burst = burst if named.burst is None else named.burst
-                tokens = tokens if named.tokens_per_minute is None else named.tokens_per_minute
-        return RateLimits(rate, burst, tokens)
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from lexora.v1 import explain_pb2
 from lexora_router.assembly import Assembly
 from lexora_router.backends.routes import Rule, Ruling
-from lexora_router.backends.tenancy import Tenancy, total_estimate
+from lexora_router.backends.tenancy import Tenancy
 from lexora_router.config import Config
 from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
 from lexora_router.explain.targets import REJECT, Prospect, prospects
@@ -35,8 +35,9 @@ class Explainer:
         ruling = await _ruling(assembly, call, asked) if disabled is None else Ruling(Rule.NONE, asked, Rule.NONE, ())
         if choice is not None:
             ruling = Ruling(Rule.AUTO, ruling.model, ruling.by, ruling.targets)
-        decision = self._decision(call, assembly.config)
-        tenant = _tenant(call, assembly.config, decision)
+        estimate = assembly.total_estimate(call)
+        decision = self._decision(call, assembly.config, estimate)
+        tenant = _tenant(call, assembly.config, decision, estimate)
         targets = prospects(assembly, ruling.targets, call, self._clock())
         missing = ModelNotFound.reason if disabled is None else disabled.reason
         verdict, error = _verdict(targets, decision, missing, draining=draining)
@@ -57,12 +58,12 @@ class Explainer:
         answer.summary.extend(summary(answer))
         return answer
 
-    def _decision(self, call: Call, config: Config) -> Decision | None:
+    def _decision(self, call: Call, config: Config, estimate: int) -> Decision | None:
         """What the rate limits would say; None when they are off."""
         if not config.rate_limit.enabled:
             return None
         tier = Tenancy(config).tier(call.tenant)
-        return self._limiter.peek(call.tenant, total_estimate(call), self._clock(), tier=tier)
+        return self._limiter.peek(call.tenant, estimate, self._clock(), tier=tier)
 
 
 def _choice(assembly: Assembly, call: Call) -> tuple[Choice | None, ClassifierDisabled | None]:
@@ -104,7 +105,7 @@ def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *
     return taker.message.verdict, taker.refusal
 
 
-def _tenant(call: Call, config: Config, decision: Decision | None) -> explain_pb2.TenantExplanation:
+def _tenant(call: Call, config: Config, decision: Decision | None, estimate: int) -> explain_pb2.TenantExplanation:
     name, tenancy = call.tenant, Tenancy(config)
     own, wish = config.rate_limit.users.get(name), call.priority
     standing = tenancy.standing(call)
@@ -114,11 +115,12 @@ def _tenant(call: Call, config: Config, decision: Decision | None) -> explain_pb
         priority=standing.priority,
         max_priority=parse(str(config.tenant(name).max_priority)),
         weight=standing.weight,
-        estimated_tokens=total_estimate(call),
+        estimated_tokens=estimate if decision is None or decision.tokens is None else min(estimate, decision.tokens.limit),
         allowed=decision is None or decision.allowed,
     )
     if decision is not None:
         fill_bucket(tenant.rate_limit.requests, decision.requests)
         fill_bucket(tenant.rate_limit.tokens, decision.tokens)
+        fill_bucket(tenant.rate_limit.concurrent, decision.concurrent)
     tenant.reason = tenant_in_words(tenant, decision, wish)
     return tenant

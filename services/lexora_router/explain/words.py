@@ -77,13 +77,13 @@ def tenant_in_words(tenant: explain_pb2.TenantExplanation, decision: Decision | 
     if decision.allowed:
         return f"{words}within its rate limits{tier}: {_left(decision)} left after this call."
     again = f"again in {decision.retry_after:.2f} s"
-    return f"{words}over its rate limit of {decision.exceeded}{tier}: {_left(decision)} left, {again}."
+    exceeded = "calls at once" if decision.exceeded == "concurrent" else decision.exceeded
+    return f"{words}over its rate limit of {exceeded}{tier}: {_left(decision)} left, {again}."
 
 
 def _left(decision: Decision) -> str:
-    requests, tokens = decision.requests, decision.tokens
-    words = f"{requests.remaining:,} of {requests.limit:,} requests"
-    return words if tokens is None else f"{words} and {tokens.remaining:,} of {tokens.limit:,} tokens"
+    quotas = (("requests", decision.requests), ("tokens", decision.tokens), ("calls at once", decision.concurrent))
+    return " and ".join(f"{quota.remaining:,} of {quota.limit:,} {name}" for name, quota in quotas if quota is not None)
 
 
 def summary(answer: explain_pb2.ExplainResponse) -> Iterator[str]:

@@ -12,23 +12,23 @@ from lexora_router.policy.rate_limiter import Decision, Quota, RateLimiter, Rese
 class Meter:
     """Charges the tenants of calls, and writes into the receipts where they stand.
 
-    `tier` of a tenant by its name; tokens that a call takes in, and those that it may use in all; `clock` is monotonic, in
-    seconds.
+    `tier` of a tenant by its name; tokens that a call takes in, and those that it may use in all, None where no tokens are
+    limited; `clock` is monotonic, in seconds.
     """
 
     limiter: RateLimiter
     tier: Callable[[str], str]
     input_estimate: Callable[[Call], int]
-    total_estimate: Callable[[Call], int]
+    total_estimate: Callable[[Call], int] | None
     clock: Callable[[], float]
 
-    def admit(self, call: Call) -> Reservation | None:
-        """Charge a request and the tokens that it may use; None where these are not limited. Raises RateLimited."""
-        return self._charge(call, self.total_estimate(call))
+    def admit(self, call: Call) -> Reservation:
+        """Charge a request and the tokens that it may use; it is under way until this is settled. Raises RateLimited."""
+        return self._charge(call, 0 if self.total_estimate is None else self.total_estimate(call))
 
     def count(self, call: Call) -> None:
         """Charge a request that is refused before anything is done for it: no tokens. Raises RateLimited."""
-        self._charge(call, 0)
+        self.settle(self._charge(call, 0), 0)
 
     def foresee(self, tenant: str) -> None:
         """Raise RateLimited when another request of this tenant would be refused now; charge nothing."""
@@ -45,11 +45,11 @@ class Meter:
         """Charge the tokens really used instead of those reserved; None: nobody knows, these stand."""
         reservation.settle(used, self.clock())
 
-    def _charge(self, call: Call, tokens: int) -> Reservation | None:
+    def _charge(self, call: Call, tokens: int) -> Reservation:
         tenant = call.tenant
         decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant))
-        call.receipt.rate_limit = _state(decision.requests, decision.tokens)
-        if not decision.allowed:
+        call.receipt.rate_limit = _state(decision.requests, decision.tokens, decision.concurrent)
+        if decision.reservation is None:
             raise _refusal(tenant, decision)
         return decision.reservation
 
@@ -72,8 +72,7 @@ class RateLimit:
             refused = True
             raise
         finally:
-            if reservation is not None:
-                self._meter.settle(reservation, self._used(call, whole=whole, refused=refused))
+            self._meter.settle(reservation, self._used(call, whole=whole, refused=refused))
 
     def _used(self, call: Call, *, whole: bool, refused: bool) -> int | None:
         """Tokens that the call has cost; None: nobody knows. What no engine took on costs nothing."""
@@ -90,17 +89,21 @@ class RateLimit:
 
 
 def _refusal(tenant: str, decision: Decision) -> RateLimited:
-    quota = decision.tokens if decision.exceeded == "tokens" and decision.tokens is not None else decision.requests
-    per = "per minute" if decision.exceeded == "tokens" else "at once"
-    message = (
-        f"The rate limit of `{tenant}` is used up ({decision.exceeded}: {quota.limit} {per}); "
-        f"try again in {decision.retry_after:.2f} s."
-    )
+    match decision.exceeded:
+        case "tokens":
+            assert decision.tokens is not None
+            what = f"tokens: {decision.tokens.limit} per minute"
+        case "concurrent":
+            assert decision.concurrent is not None
+            what = f"calls under way: {decision.concurrent.limit} at once"
+        case _:
+            what = f"requests: {decision.requests.limit} at once"
+    message = f"The rate limit of `{tenant}` is used up ({what}); try again in {decision.retry_after:.2f} s."
     return RateLimited(message, decision.retry_after, f"user:{tenant}")
 
 
-def _state(requests: Quota, tokens: Quota | None) -> RateLimitState:
-    return RateLimitState(_bucket(requests), None if tokens is None else _bucket(tokens))
+def _state(requests: Quota, tokens: Quota | None, concurrent: Quota | None) -> RateLimitState:
+    return RateLimitState(_bucket(requests), tokens and _bucket(tokens), concurrent and _bucket(concurrent))
 
 
 def _bucket(quota: Quota) -> BucketState:

@@ -1,4 +1,4 @@
-"""How much each user may ask: requests per second and tokens per minute, a pair of token buckets per user."""
+"""How much each user may ask: requests per second, tokens per minute, and calls under way at once."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,17 +13,19 @@ from lexora_router.policy.token_bucket import TokenBucket
 MAX_TOKENS = 1_000_000_000  # of one call; a client may claim any integer
 MAX_RETRY_AFTER = 3600.0  # seconds; calls that end early give tokens back, so a longer forecast would be a guess
 MAX_LOOKED_AT = 8  # buckets examined to make room for one new user
+CONCURRENT_RETRY = 1.0  # seconds; when one of a user's own calls ends is not known here
 
-Dimension = Literal["requests", "tokens"]
+Dimension = Literal["requests", "tokens", "concurrent"]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one user may do: `rate` requests per second, `burst` at once, and tokens per minute (None: any number)."""
+    """What one user may do: `rate` requests per second, `burst` at once; for the other two None is any number."""
 
     rate: float = 10.0
     burst: int = 20
     tokens_per_minute: int | None = None
+    max_concurrent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Quota(NamedTuple):
 
 
 class _Buckets:
-    """The buckets of one user. `open` counts reservations not settled: forgetting them would forget what they still owe."""
+    """The buckets of one user. `open` counts its calls under way: forgetting them would forget what they still owe."""
 
     __slots__ = ("limits", "open", "requests", "tokens")
 
@@ -75,7 +77,7 @@ class _Buckets:
 
 
 class Reservation:
-    """Tokens charged in advance; to be settled once, on every way out of the call."""
+    """A call under way, and the tokens charged for it in advance; to be settled once, on every way out of the call."""
 
     __slots__ = ("_buckets", "tokens")
 
@@ -85,17 +87,14 @@ class Reservation:
         buckets.open += 1
 
     def settle(self, actual: int | None, now: float) -> None:
-        """Charge what was really used; a second time does nothing. None: nobody knows, the estimate stands.
-
-        An estimate that stands is charged up to one minute's tokens: a client's idle claim must not lock it out for days.
-        """
+        """Charge what was really used; a second time does nothing. None: nobody knows, what was reserved stands."""
         buckets, self._buckets = self._buckets, None
         if buckets is None:
             return
         buckets.open -= 1
         bucket = buckets.tokens
-        if bucket is not None:
-            used = min(self.tokens, bucket.burst) if actual is None else min(max(actual, 0), MAX_TOKENS)
+        if bucket is not None and self.tokens:
+            used = self.tokens if actual is None else min(max(actual, 0), MAX_TOKENS)
             bucket.settle(self.tokens, used, now)
 
 
@@ -103,13 +102,14 @@ class Reservation:
 class Decision:
     """Whether a call may go on; if not, after how many seconds it might, and which dimension stands in the way.
 
-    `tokens` is None where tokens are not limited. `reservation` is there when tokens are charged.
+    `tokens` and `concurrent` are None where these are not limited. An allowed call has a `reservation`.
     """
 
     allowed: bool
     retry_after: float
     requests: Quota
     tokens: Quota | None
+    concurrent: Quota | None
     exceeded: Dimension | None
     reservation: Reservation | None
 
@@ -142,18 +142,22 @@ class RateLimiter:
         self._max_users = max_users
 
     def check(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
-        """Charge one request and an estimate of its tokens, both or neither; 0 tokens: the request alone."""
+        """Charge one request and an estimate of its tokens, both or neither; 0 tokens: the request alone.
+
+        At most what the bucket holds when full is reserved, whatever a client claims that it may use: more would be a debt
+        of all who share the account. What was used above that is charged at the end.
+        """
         return _charge(self._find(user, tier, now), tokens, now)
 
     def peek(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
         """What `check` would decide now; charges nobody, and makes and forgets no buckets."""
         return _charge(self._copy(user, tier, now), tokens, now)
 
-    def standing(self, user: str, now: float, *, tier: str = "") -> tuple[Quota, Quota | None]:
-        """Where a user stands in requests and, where they are limited, in tokens; nothing is charged."""
+    def standing(self, user: str, now: float, *, tier: str = "") -> tuple[Quota, Quota | None, Quota | None]:
+        """Where a user stands in requests and, where they are limited, in tokens and calls under way; nothing is charged."""
         buckets = self._find(user, tier, now)
         bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
-        return _quota(buckets.requests, now), None if bucket is None else _quota(bucket, now)
+        return _quota(buckets.requests, now), None if bucket is None else _quota(bucket, now), _under_way(buckets)
 
     def _find(self, user: str, tier: str, now: float) -> _Buckets:
         limits = self._rules.limits(user, tier)
@@ -197,22 +201,27 @@ class RateLimiter:
 def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:
     requests = buckets.requests
     bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
-    tokens = min(max(tokens, 0), MAX_TOKENS)
-    wait = requests.wait(1, now)
-    tokens_wait = 0.0 if bucket is None or not tokens else bucket.wait(min(tokens, bucket.burst), now)
+    reserved = 0 if bucket is None else int(min(max(tokens, 0), bucket.burst))
+    most = buckets.limits.max_concurrent
+    waits: dict[Dimension, float] = {
+        "requests": requests.wait(1, now),
+        "tokens": 0.0 if bucket is None or not reserved else bucket.wait(reserved, now),
+        "concurrent": 0.0 if most is None or buckets.open < most else CONCURRENT_RETRY,
+    }
+    exceeded = max(waits, key=waits.__getitem__)
+    longest = waits[exceeded]
     reservation = None
-    if not wait and not tokens_wait:
+    if not longest:
         requests.take(1, now)
-        if bucket is not None and tokens:
-            bucket.reserve(tokens, now)
-            reservation = Reservation(buckets, tokens)
-    exceeded: Dimension = "requests" if wait >= tokens_wait else "tokens"
-    longest = max(wait, tokens_wait)
+        if bucket is not None and reserved:
+            bucket.take(reserved, now)
+        reservation = Reservation(buckets, reserved)
     return Decision(
         allowed=not longest,
         retry_after=min(longest, MAX_RETRY_AFTER),
         requests=_quota(requests, now),
         tokens=None if bucket is None else _quota(bucket, now),
+        concurrent=_under_way(buckets),
         exceeded=exceeded if longest else None,
         reservation=reservation,
     )
@@ -229,6 +238,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes}m{text}"
     return f"{minutes}m{text}" if minutes else text
+
+
+def _under_way(buckets: _Buckets) -> Quota | None:
+    most = buckets.limits.max_concurrent
+    return None if most is None else Quota(most, max(0, most - buckets.open), 0.0)
 
 
 def _quota(bucket: TokenBucket, now: float) -> Quota:

@@ -27,16 +27,6 @@ class TokenBucket:
         self._level -= n
         return True
 
-    def reserve(self, n: float, now: float) -> bool:
-        """Take n tokens, of which the part above `burst` becomes a debt: such a reservation needs a full bucket.
-
-        Refusing it for good would lock out every call that is larger than the burst.
-        """
-        if self.balance(now) + SLACK < min(n, self.burst):
-            return False
-        self._level -= n
-        return True
-
     def settle(self, reserved: float, actual: float, now: float) -> None:
         """Correct a reservation by what was really used: give back the rest, or charge the excess, as a debt if need be.
 

@@ -57,6 +57,7 @@ def test_input_is_estimated_by_the_body(size: int, tokens: int) -> None:
 def test_output_is_estimated_by_what_the_call_allows(max_tokens: int | None, output: int) -> None:
     assert total_estimate(make_call(body=b"x" * 400, max_tokens=max_tokens)) == 100 + output
     assert total_estimate(make_call(body=b"x" * 400, max_tokens=max_tokens, choices=3)) == 100 + 3 * output
+    assert total_estimate(make_call(body=b"x" * 400, max_tokens=max_tokens, choices=3), context=5) == 100 + 3 * min(output, 5)
 
 
 def test_sound_is_not_counted_as_text() -> None:
@@ -67,12 +68,13 @@ RATE_LIMIT = {
     "default_rate": 5.0,
     "default_burst": 10,
     "tokens_per_minute": 1000,
-    "tiers": {"gold": {"rate": 50.0, "burst": 100}, "tokens": {"tokens_per_minute": 9}},
+    "max_concurrent": 8,
+    "tiers": {"gold": {"rate": 50.0, "burst": 100, "max_concurrent": 4}, "tokens": {"tokens_per_minute": 9}},
     "users": {
         "own": {"rate": 1.0, "burst": 1, "tokens_per_minute": 1},
         "part": {"rate": 2.0},
         "tiered": {"tier": "gold", "burst": 3},
-        "by-tenant": {"burst": 4},
+        "by-tenant": {"burst": 4, "max_concurrent": 2},
     },
 }
 
@@ -80,17 +82,23 @@ RATE_LIMIT = {
 @pytest.mark.parametrize(
     ("user", "limits"),
     [
-        ("anybody", Limits(5.0, 10, 1000)),
-        ("own", Limits(1.0, 1, 1)),
-        ("part", Limits(2.0, 10, 1000)),
-        ("tiered", Limits(50.0, 3, 1000)),
-        ("by-tenant", Limits(50.0, 4, 1000)),
-        ("tenant-only", Limits(5.0, 10, 9)),
+        ("anybody", Limits(5.0, 10, 1000, 8)),
+        ("own", Limits(1.0, 1, 1, 8)),
+        ("part", Limits(2.0, 10, 1000, 8)),
+        ("tiered", Limits(50.0, 3, 1000, 4)),
+        ("by-tenant", Limits(50.0, 4, 1000, 2)),
+        ("tenant-only", Limits(5.0, 10, 9, 8)),
     ],
 )
 def test_limits_are_the_user_s_own_then_the_tier_s_then_the_defaults(user: str, limits: Limits) -> None:
     made = tenancy(rate_limit=RATE_LIMIT, tenants={"by-tenant": {"tier": "gold"}, "tenant-only": {"tier": "tokens"}})
     assert made.rules().limits(user, made.tier(user)) == limits
+
+
+def test_whether_anybody_s_tokens_are_limited() -> None:
+    one = {"tokens_per_minute": 1}
+    sections: list[dict[str, Any]] = [one, {"tiers": {"t": one}}, {"users": {"u": one}}, {"max_concurrent": 1}, {}]
+    assert [tenancy(rate_limit=section).limits_tokens() for section in sections] == [True, True, True, False, False]
 
 
 def test_without_tenants_there_are_no_tiers() -> None:

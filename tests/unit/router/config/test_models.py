@@ -9,7 +9,6 @@ from lexora_router.config import (
     LoggingConfig,
     ModelEntry,
     QueueConfig,
-    RateLimitConfig,
     TenantConfig,
     VllmConfig,
 )
@@ -161,20 +160,6 @@ def test_tenants_that_are_not_listed_have_the_defaults() -> None:
 
 def test_a_tenant_that_may_ask_for_less_than_the_default_needs_no_priority() -> None:
     assert TenantConfig(max_priority="low").priority == "normal"
-
-
-def test_limits_come_from_the_user_its_tier_and_the_defaults() -> None:
-    text = {
-        "default_rate": 1,
-        "tokens_per_minute": 5,
-        "tiers": {"gold": {"rate": 9, "tokens_per_minute": 7}},
-        "users": {"a": {"tier": "gold", "rate": 3}, "b": {"burst": 2}},
-    }
-    config = RateLimitConfig.model_validate(text)
-    assert config.limits() == (1, 20, 5)
-    assert config.limits(config.tiers["gold"]) == (9, 20, 7)
-    assert config.limits(config.users["a"]) == (3, 20, 7)
-    assert config.limits(config.users["b"]) == (1, 2, 5)
 
 
 @pytest.mark.parametrize(("given", "priority"), [("High", "high"), (" low ", "low"), (0, 0), (100, 100), ("070", 70)])

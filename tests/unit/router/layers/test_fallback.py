@@ -72,6 +72,7 @@ ENDS: list[RouterError] = [
     NotFound("path"),
     TooLarge("large"),
     RateLimited("too many", 1.0, "user:a"),
+    ClientStalled("took nothing"),
     Unimplemented("later"),
     Draining("bye"),
     DeadlineExceeded("late"),

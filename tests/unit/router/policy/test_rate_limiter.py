@@ -6,8 +6,6 @@ from hypothesis import strategies as st
 
 from lexora_router.policy.rate_limiter import (
     MAX_LOOKED_AT,
-    MAX_RETRY_AFTER,
-    MAX_TOKENS,
     Decision,
     Limits,
     Quota,
@@ -22,7 +20,12 @@ def limiter(limits: Limits = Limits(), *, max_users: int = 100_000, **named: dic
 
 
 def spend(rates: RateLimiter, user: str, times: int, now: float = 0, tokens: int = 0) -> int:
-    return sum(rates.check(user, tokens, now).allowed for _ in range(times))
+    """So many calls one after the other; how many were let through."""
+    decisions = []
+    for _ in range(times):
+        decisions.append(rates.check(user, tokens, now))
+        settle(decisions[-1], None, now)
+    return sum(decision.allowed for decision in decisions)
 
 
 def test_requests_at_four_times_the_limit() -> None:
@@ -90,17 +93,42 @@ def test_unknown_usage_leaves_the_estimate_up_to_a_minutes_worth(claimed: int, c
     assert decision.tokens.remaining == 600 - charged
 
 
-def test_a_claim_beyond_reason_is_bounded_and_so_is_the_wait() -> None:
+def test_a_claim_beyond_reason_reserves_what_the_bucket_holds_and_no_debt() -> None:
     rates = limiter(Limits(100, 100, 600))
     reservation = rates.check("a", 10**400, 0).reservation
     assert reservation is not None
-    assert reservation.tokens == MAX_TOKENS
-    assert rates.check("a", 1, 0).retry_after == MAX_RETRY_AFTER
-    reservation.settle(10, 0)
-    assert rates.check("a", 1, 0).allowed
+    assert reservation.tokens == 600
+    assert rates.check("a", 50, 0).retry_after == pytest.approx(5)  # others of the account go on at its rate
+    assert rates.check("a", 50, 5).allowed
+    reservation.settle(1000, 5)  # what was used in truth is charged
+    assert rates.check("a", 50, 5).retry_after == pytest.approx(45)
 
 
-@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 900), st.floats(0, 1)), max_size=60), st.integers(1, 4))
+def test_calls_under_way_are_bounded_and_come_back_once() -> None:
+    rates = limiter(Limits(100, 100, None, 2), users={"boss": Limits(100, 100, None, 3)})
+    one, two = (rates.check("a", 0, 0) for _ in range(2))
+    assert (one.concurrent, two.concurrent) == (Quota(2, 1, 0), Quota(2, 0, 0))
+    refused = rates.check("a", 0, 0)
+    assert (refused.allowed, refused.exceeded, refused.retry_after) == (False, "concurrent", 1)
+    assert refused.requests.remaining == 98, "a refusal costs no request"
+    assert rates.peek("a", 0, 0).exceeded == "concurrent"
+    assert rates.check("b", 0, 0).allowed
+    assert sum(rates.check("boss", 0, 0).allowed for _ in range(9)) == 3
+    settle(one, 0, 0)
+    settle(one, 0, 0)
+    assert [rates.check("a", 0, 0).allowed for _ in range(2)] == [True, False]
+
+
+def test_a_bound_on_calls_under_way_that_comes_by_a_reload_knows_those_under_way() -> None:
+    rates = limiter(Limits(100, 100))
+    under_way = [rates.check("a", 0, 0) for _ in range(3)]
+    rates.configure(Rules(Limits(100, 100, None, 3)), max_users=10)
+    assert rates.check("a", 0, 0).exceeded == "concurrent"
+    settle(under_way[0], 0, 0)
+    assert rates.check("a", 0, 0).allowed
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 600), st.floats(0, 1)), max_size=60), st.integers(1, 4))
 def test_tokens_used_never_exceed_the_limit_by_more_than_one_reservation(
     calls: list[tuple[float, int, float]], at_once: int
 ) -> None:
@@ -176,11 +204,11 @@ def test_a_bucket_with_a_call_under_way_is_not_forgotten_though_it_is_full_again
 def test_the_search_for_room_goes_on_where_it_stopped() -> None:
     rates = limiter(Limits(1e-6, 5), max_users=20, users={"idle": Limits(1e6, 5)})
     for i in range(19):
-        rates.check(f"busy-{i}", 0, 0)
-    rates.check("idle", 0, 0)
+        spend(rates, f"busy-{i}", 1)
+    spend(rates, "idle", 1)
     rounds = -(-20 // MAX_LOOKED_AT)
     for i in range(rounds):
-        rates.check(f"guest-{i}", 0, 1)
+        spend(rates, f"guest-{i}", 1, 1)
     assert f"guest-{rounds - 1}" in rates._users
     assert "idle" not in rates._users
 
@@ -188,7 +216,7 @@ def test_the_search_for_room_goes_on_where_it_stopped() -> None:
 def test_the_map_is_bounded() -> None:
     rates = limiter(Limits(1, 1), max_users=5)
     for i in range(50):
-        rates.check(str(i), 0, i * 10)
+        spend(rates, str(i), 1, i * 10)
     assert len(rates) == 5
 
 
@@ -225,7 +253,7 @@ def test_eviction_never_grants_quota(calls: list[tuple[str, float, int, int]], m
             assert len(times) - i <= 3 + 0.7 * (times[-1] - since) + 1e-3
 
 
-def settle(decision: Decision, used: int, now: float) -> None:
+def settle(decision: Decision, used: int | None, now: float) -> None:
     if decision.reservation is not None:
         decision.reservation.settle(used, now)
 
@@ -240,12 +268,12 @@ def test_no_room_for_anybody_is_refused(max_users: int) -> None:
 
 def test_where_a_user_stands_is_told_without_a_charge() -> None:
     rates = limiter(Limits(1, 5, 600))
-    assert rates.standing("a", 0) == (Quota(5, 5, 0), Quota(600, 600, 0))
+    assert rates.standing("a", 0) == (Quota(5, 5, 0), Quota(600, 600, 0), None)
     rates.check("a", 100, 0)
     for _ in range(10):
-        assert rates.standing("a", 0) == (Quota(5, 4, 1), Quota(600, 500, 10))
-    assert rates.standing("a", 1, tier="none such") == (Quota(5, 5, 0), Quota(600, 510, 9))
-    assert limiter().standing("a", 0) == (Quota(20, 20, 0), None)
+        assert rates.standing("a", 0) == (Quota(5, 4, 1), Quota(600, 500, 10), None)
+    assert rates.standing("a", 1, tier="none such") == (Quota(5, 5, 0), Quota(600, 510, 9), None)
+    assert limiter().standing("a", 0) == (Quota(20, 20, 0), None, None)
 
 
 def test_a_request_without_tokens_is_let_in_while_tokens_are_owed() -> None:
@@ -253,7 +281,7 @@ def test_a_request_without_tokens_is_let_in_while_tokens_are_owed() -> None:
     first = rates.check("a", 600, 0)
     settle(first, 6000, 0)
     decision = rates.check("a", 0, 0)
-    assert (decision.allowed, decision.reservation, decision.requests.remaining) == (True, None, 1)
+    assert (decision.allowed, decision.requests.remaining) == (True, 1)
     assert decision.tokens is not None
     assert decision.tokens.remaining == 0
     assert rates.check("a", 1, 0).exceeded == "tokens"

@@ -70,7 +70,7 @@ def test_with_honest_estimates_the_debt_is_at_most_one_reservation(
     under_way: list[tuple[float, float]] = []
     for gap, n, used in calls:
         now += gap
-        if bucket.reserve(n, now):
+        if bucket.take(n, now):
             under_way.append((n, n * used))
             largest = max(largest, n)
         if len(under_way) > 2:
@@ -84,7 +84,7 @@ def test_what_comes_back_never_fills_above_the_burst(
     rate: float, burst: int, reserved: float, actual: float, after: float
 ) -> None:
     bucket = TokenBucket(rate, burst, 0)
-    if bucket.reserve(reserved, 0):
+    if bucket.take(reserved, 0):
         bucket.settle(reserved, actual, after)
     assert bucket.balance(after) <= burst
     assert bucket.reset_after(after) >= 0
@@ -92,21 +92,12 @@ def test_what_comes_back_never_fills_above_the_burst(
 
 def test_an_excess_becomes_a_debt_that_the_rate_pays_off() -> None:
     bucket = TokenBucket(10, 100, 0)
-    assert bucket.reserve(90, 0)
+    assert bucket.take(90, 0)
     bucket.settle(90, 150, 0)
     assert (bucket.balance(0), bucket.remaining(0)) == (-50, 0)
-    assert not bucket.reserve(1, 5)
+    assert not bucket.take(1, 5)
     assert bucket.wait(1, 5) == pytest.approx(0.1)
     assert bucket.reset_after(5) == 10
-
-
-def test_a_reservation_above_the_burst_needs_a_full_bucket_and_leaves_a_debt() -> None:
-    bucket = TokenBucket(1, 10, 0)
-    assert bucket.take(1, 0)
-    assert not bucket.reserve(25, 0.5)
-    assert bucket.reserve(25, 1)
-    assert bucket.balance(1) == -15
-    assert not bucket.take(25, 1000)
 
 
 def test_other_limits_are_no_gift() -> None:
