@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
 pytestmark = needs_chromium
 
+LONG = "meta-llama/Llama-3.3-70B-Instruct-quantized.w8a8-" + "with-a-very-long-name" * 3
 SCRIPT = "<img src=x onerror=alert(1)>"
 PROMPT = "Tell me about foxes."
-PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+TOUCH = {"is_mobile": True, "has_touch": True}
+# What stands out of the window, but the heads of tables, which cards do without.
+OUTSIDE = """() => [...document.querySelectorAll("header *, section:not([hidden]) *")].filter((each) => {
+  const box = each.getBoundingClientRect();
+  const cut = each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).overflowX !== "visible";
+  return box.width && !each.closest("thead") && (box.left < 0 || box.right > innerWidth || cut);
+}).map((each) => each.outerHTML.slice(0, 120))"""
 WAIT = 15_000  # milliseconds
 
 
@@ -37,7 +44,7 @@ def spare() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def gateway(sim: Simulator, spare: Simulator, folder: Path) -> Iterator[Gateway]:
-    main = {"url": sim.url, "models": [{"name": MODEL, "capabilities": ["code"]}, SCRIPT]}
+    main = {"url": sim.url, "models": [{"name": MODEL, "capabilities": ["code"]}, SCRIPT, LONG]}
     with Gateway(base_config(main=main, spare={"url": spare.url, "models": ["spare-model"]}), folder) as process:
         yield process
 
@@ -51,7 +58,7 @@ def ask(opened: "Page", prompt: str = PROMPT, tokens: int = 24) -> None:
     opened.select_option("#model", MODEL)
     opened.fill("#max-tokens", str(tokens))
     opened.fill("#prompt", prompt)
-    opened.press("#prompt", "Control+Enter")
+    opened.press("#prompt", "Enter")
 
 
 def test_the_fleet_at_a_glance(gateway: Gateway, http: httpx.Client, browser: "Browser", sim: Simulator) -> None:
@@ -123,14 +130,56 @@ def test_an_error_is_told_in_words(gateway: Gateway, http: httpx.Client, browser
         said(opened, ".said.failed", "[400: ")
 
 
-def test_a_phone_and_both_themes(gateway: Gateway, http: httpx.Client, browser: "Browser") -> None:
+@pytest.mark.parametrize("width", [320, 360, 390, 768])
+def test_a_phone_shows_cards_and_cuts_nothing(gateway: Gateway, http: httpx.Client, browser: "Browser", width: int) -> None:
+    http.post("/v1/completions", json={"model": LONG, "prompt": "x"})
+    viewport = {"width": width, "height": 740}
+    with page(browser, f"{gateway.http}/ui/", viewport=viewport, **TOUCH) as opened:
+        said(opened, "#state", "healthy")
+        for view, title in (("overview", "Endpoint"), ("calls", "Model"), ("models", "Model"), ("playground", "")):
+            opened.click(f"nav a[href='#{view}']")
+            if title:
+                card = opened.locator(f"#{view} tbody tr").first
+                card.wait_for(timeout=WAIT)
+                assert card.evaluate("(row) => getComputedStyle(row).display") == "grid"
+                cell = opened.locator(f"#{view} td[data-title='{title}']").first
+                assert title in cell.evaluate("(cell) => getComputedStyle(cell, '::before').content")
+            assert opened.evaluate(OUTSIDE) == [], view
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width, view
+        opened.click("nav a[href='#models']")
+        opened.tap(f"button[aria-label='Try {LONG}']")
+        assert opened.input_value("#model") == LONG
+
+
+def test_a_long_name_hides_no_button_on_a_desk(gateway: Gateway, http: httpx.Client, browser: "Browser") -> None:
+    with page(browser, f"{gateway.http}/ui/#models", viewport={"width": 1280, "height": 800}) as opened:
+        opened.locator(f"button[aria-label='Try {LONG}']").wait_for(timeout=WAIT)
+        assert opened.evaluate(OUTSIDE) == []
+
+
+def test_enter_sends_and_shift_enter_breaks_the_line(gateway: Gateway, http: httpx.Client, browser: "Browser") -> None:
+    with page(browser, f"{gateway.http}/ui/#playground") as opened:
+        opened.locator(f"#model option[value='{MODEL}']").wait_for(state="attached", timeout=WAIT)
+        opened.select_option("#model", MODEL)
+        opened.fill("#prompt", "one")
+        opened.press("#prompt", "Shift+Enter")
+        opened.type("#prompt", "two")
+        # An input method takes its suggestion by Enter: some browsers say so, Safari by the key code alone.
+        for composing in ("isComposing: true", "keyCode: 229"):
+            script = f"(box) => box.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter', bubbles: true, {composing}}}))"
+            opened.eval_on_selector("#prompt", script)
+        assert opened.input_value("#prompt") == "one\ntwo"
+        assert opened.locator(".said").count() == 0
+        opened.press("#prompt", "Enter")
+        said(opened, ".said.user", "two")
+        assert opened.locator(".said.user > span").last.text_content() == "one\ntwo"
+
+
+def test_both_themes(gateway: Gateway, http: httpx.Client, browser: "Browser") -> None:
     papers = set()
     for scheme in ("light", "dark"):
-        with page(browser, f"{gateway.http}/ui/", color_scheme=scheme, **PHONE) as opened:
+        with page(browser, f"{gateway.http}/ui/", color_scheme=scheme) as opened:
             said(opened, "#state", "healthy")
-            for view in ("overview", "calls", "models", "playground"):
-                opened.click(f"nav a[href='#{view}']")
-                assert opened.evaluate("document.documentElement.scrollWidth") <= 360, view
             papers.add(opened.evaluate("getComputedStyle(document.body).backgroundColor"))
             opened.click("#theme")
             assert opened.text_content("#theme") == "Theme: light"

@@ -13,12 +13,15 @@ export function element(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-// A table with its head. A column is [title, kind], kind "number", "wide" or nothing; a cell is text or an element.
+// A table with its head. A column is [title, kind], kind "number", "name" (may be long), "code" (long, one word), "wide" (a
+// sentence), "act" (a button) or nothing; a cell is text or an element. On a narrow screen each row is a card of titled cells, so the roles say what the layout no longer does.
 export function table(columns, rows, nothing) {
   if (rows.length === 0) return element("p", { class: "empty" }, nothing);
-  const head = element("tr", {}, ...columns.map(([title, kind]) => element("th", { class: kind, scope: "col" }, title)));
-  const body = rows.map((row) => element("tr", {}, ...row.map((cell, at) => element("td", { class: columns[at][1] }, cell))));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  const row = (...cells) => element("tr", { role: "row" }, ...cells);
+  const head = row(...columns.map(([title, kind]) => element("th", { class: kind, scope: "col", role: "columnheader" }, title)));
+  const cell = (content, [title, kind]) => element("td", { class: kind, "data-title": title, role: "cell" }, content);
+  const body = rows.map((cells) => row(...cells.map((content, at) => cell(content, columns[at]))));
+  return element("table", { role: "table" }, element("thead", { role: "rowgroup" }, head), element("tbody", { role: "rowgroup" }, ...body));
 }
 
 // Puts tiles into a dl: [title, value, note].

@@ -3,8 +3,8 @@
 import { byId, element, pill, table } from "./dom.js";
 import { clock, count, seconds } from "./format.js";
 
-const CALLS = [["Ended"], ["Model"], ["Path"], ["Backend"], ["Status"], ["Queue", "number"], ["First token", "number"], ["Total", "number"],
-  ["In", "number"], ["Out", "number"], ["Notes", "wide"], ["Id"]];
+const CALLS = [["Ended"], ["Model", "name"], ["Path", "code"], ["Backend", "name"], ["Status"], ["Queue", "number"], ["First token", "number"], ["Total", "number"],
+  ["In", "number"], ["Out", "number"], ["Notes", "wide"], ["Id", "name"]];
 
 export function showCalls({ calls }) {
   const rows = calls.map((call) => [
@@ -33,7 +33,7 @@ const words = (reason) => reason.toLowerCase().replaceAll("_", " ");
 // "main->spare;reason=UPSTREAM_TIMEOUT" is "main → spare (upstream timeout)".
 const hops = (fallback) => fallback.replaceAll("->", " → ").replace(/;reason=(\w+)/g, (_, reason) => ` (${words(reason)})`);
 
-const MODELS = [["Model"], ["Backend"], ["Type"], ["State"], ["Context", "number"], ["Good at"], ["Description", "wide"], [""]];
+const MODELS = [["Model", "name"], ["Backend", "name"], ["Type"], ["State"], ["Context", "number"], ["Good at", "wide"], ["Description", "wide"], ["", "act"]];
 
 export function showModels({ models }, tryIt) {
   const rows = models.map((model) => [

@@ -56,7 +56,7 @@ function card(name, backend, stats) {
   const counts = stats.by_backend[name];
   const words = [`${count(backend.waiting)} waiting`];
   if (counts) words.push(`${count(counts.total)} calls`, `${count(counts.failed)} failed`, `${count(counts.tokens_output)} tokens out`);
-  const columns = [["Endpoint"], ["State"], ["In flight"], ["Breaker"], ["In the engine"], ["KV cache"], ["Why", "wide"]];
+  const columns = [["Endpoint", "code"], ["State"], ["In flight"], ["Breaker"], ["In the engine"], ["KV cache"], ["Why", "wide"]];
   return element("div", { class: "backend" },
     element("div", {}, element("h3", {}, name), pill(backend.status), element("span", { class: "counts" }, words.join(" · "))),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Endpoints of ${name}` },

@@ -22,7 +22,10 @@ export function choose(model) {
 
 byId("ask").addEventListener("submit", (event) => { event.preventDefault(); send(); });
 byId("prompt").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
+  // While an input method composes, Enter takes its suggestion; Safari says so by the key code alone.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  event.preventDefault();
+  byId("ask").requestSubmit();
 });
 byId("stop").addEventListener("click", () => running?.abort());
 byId("clear").addEventListener("click", () => {
