@@ -54,6 +54,7 @@ OPTIONS = (
     SimOption("priority_scheduling", bool, False, "Let requests wait by priority instead of first come first served."),
     SimOption("kv_capacity_tokens", int, 1_048_576, "Tokens that fit into the KV cache."),
     SimOption("prefix_cache", bool, True, "Reuse the KV cache of equal beginnings."),
+    SimOption("keep_alive", bool, True, "Serve further requests on a connection."),
     SimOption("max_body_bytes", int, 64 * 2**20, "Largest request body."),
     SimOption("keep_requests", int, 10_000, "Requests that /sim/requests remembers."),
     SimOption("keep_body_bytes", int, 2**20, "Bytes of each body that are remembered."),

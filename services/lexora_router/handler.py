@@ -119,6 +119,7 @@ class Call:
     target: "Target | None" = None
     elsewhere: bool = False  # another target is left, if this one fails before the first event
     lease: "Lease | None" = None
+    resent: bool = False  # on account of a stale connection
     aborted: bool = False  # the router itself cancels it, at the end of a drain
     tracing: "Tracing | None" = None  # None: nobody writes it down
     endpoint: "Endpoint | None" = None

@@ -42,6 +42,7 @@ class SimSettings:
     kv_capacity_tokens: int = 1_048_576
     prefix_cache: bool = True
 
+    keep_alive: bool = True  # serve further requests on a connection
     max_body_bytes: int = 64 * 1024 * 1024
     keep_requests: int = 10_000  # how many requests /sim/requests remembers
     keep_body_bytes: int = 1024 * 1024  # of each remembered body

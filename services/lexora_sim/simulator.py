@@ -102,6 +102,7 @@ class Simulator:
     def _connection(self) -> Connection:
         return Connection(
             self.app.serve,
+            keep_alive=self.settings.keep_alive,
             max_body_bytes=self.settings.max_body_bytes,
             opened=self._opened,
             closed=self._closed,

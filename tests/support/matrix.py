@@ -100,7 +100,8 @@ def run() -> list[Row]:
 class _Matrix:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         served = [argument for model in _SERVED for argument in ("--model", model)]
-        timing = ("--itl-ms", "15")
+        # Kept connections that end as they are used come by chance, and have a test of their own, test_stale_connections.
+        timing = ("--itl-ms", "15", "--no-keep-alive")
         self._engines = {
             name: stack.enter_context(Simulator(*timing, *served, model="any")) for name in ("first", "second", "spare", "dead")
         }

@@ -6,7 +6,10 @@ from lexora_router.policy.failures import RetryScope, verdict_of
 
 
 class Resend:
-    """Sends the call once more, at the endpoint whose slot it holds, when nothing of it was read there. It is an attempt."""
+    """Sends the call once more, at the endpoint whose slot it holds, when nothing of it was read there. It is an attempt.
+
+    Once in a call's life: what ends one connection after another is a request, not an idle time.
+    """
 
     def __init__(self, inner: Handler) -> None:
         self._inner = inner
@@ -16,8 +19,9 @@ class Resend:
         try:
             await self._inner(call, emit)
         except UpstreamUnreachable as failure:
-            if verdict_of(failure).retry is not RetryScope.FREELY:
+            if call.resent or verdict_of(failure).retry is not RetryScope.FREELY:
                 raise
             assert call.lease is not None
+            call.resent = True
             call.lease.stay()
             await self._inner(call, emit)

@@ -31,11 +31,13 @@ class Connection(asyncio.Protocol):
         self,
         serve: Callable[[Connection, Request], Exchange],
         *,
+        keep_alive: bool,
         max_body_bytes: int,
         opened: Callable[[Connection], None],
         closed: Callable[[Connection], None],
     ) -> None:
         self._serve = serve
+        self._keep_alive = keep_alive
         self._max_body = max_body_bytes
         self._opened, self._closed = opened, closed
         self._transport: Any = None
@@ -119,7 +121,7 @@ class Connection(asyncio.Protocol):
             headers=self._headers,
             body=b"".join(self._body),
             http_version=self._parser.get_http_version(),
-            keep_alive=self._parser.should_keep_alive() and not self._parser.should_upgrade(),
+            keep_alive=self._keep_alive and self._parser.should_keep_alive() and not self._parser.should_upgrade(),
         )
         self._body = []
         if self._exchange is None:

@@ -36,3 +36,11 @@ async def test_it_is_sent_again_once_and_for_that_only(first: list[Step]) -> Non
         await Resend(inner)(make_call(lease=FakeLease(FakeEndpoint())), Client())
     assert raised.value is failure
     assert len(inner.scripts) == 1
+
+
+@jumping
+async def test_once_in_the_life_of_a_call() -> None:
+    call, inner = make_call(lease=FakeLease(FakeEndpoint())), Turns([STALE], STREAMING, [STALE], STREAMING)
+    await Resend(inner)(call, Client())
+    with pytest.raises(UpstreamUnreachable):
+        await Resend(inner)(call, Client())
