@@ -43,6 +43,10 @@ class Receipt:
     attempted_at: float = 0.0  # the last attempt; dispatched_at is the first
     first_event_at: float = 0.0
     finished_at: float = 0.0
+    # Of the attempt under way, for the message when it takes too long:
+    comments: int = 0  # before the first event of a stream
+    body_bytes: int = 0  # of a whole answer
+    heard_at: float = 0.0  # the last of these bytes
 
     @property
     def made(self) -> int:

@@ -44,7 +44,7 @@ EARLY: dict[str, tuple[tuple[Step, ...], str, str]] = {
     "reset": ((stream_head(), Do.RESET), "UPSTREAM_UNREACHABLE", "closed before the end"),
     "closed after a comment": ((stream_head(), chunk(b": ping\n\n"), Do.CLOSE), "UPSTREAM_UNREACHABLE", "closed"),
     "ended": ((stream_head(), LAST_CHUNK), "UPSTREAM_BROKEN", "mid-answer"),
-    "an error": ((stream(event(ERROR_500), DONE),), "UPSTREAM_BROKEN", "EngineCore died"),
+    "an error": ((stream(event(ERROR_500), DONE),), "UPSTREAM_ERROR", "EngineCore died"),
     "a refusal": ((stream(event(ERROR_400), DONE),), "UPSTREAM_ERROR", "the engine answered 400"),
     "no JSON": ((stream(b"data: {oops\n\n", DONE),), "UPSTREAM_INVALID", "not JSON"),
     "no HTTP chunk": ((stream_head(), b"zz\r\n"), "UPSTREAM_UNREACHABLE", "not HTTP"),
@@ -60,7 +60,7 @@ async def test_before_the_first_piece(link: Link, engine: LoopEngine, form: str,
     assert outcome.messages == []
     assert outcome.reason == reason
     assert text in outcome.failure.message
-    assert outcome.failure.code == (code_pb2.INVALID_ARGUMENT if reason == "UPSTREAM_ERROR" else code_pb2.UNAVAILABLE)
+    assert outcome.failure.code == (code_pb2.INVALID_ARGUMENT if name == "a refusal" else code_pb2.UNAVAILABLE)
     assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
 
 

@@ -170,7 +170,7 @@ async def test_a_stream_where_a_whole_answer_was_asked_for(link: Link, engine: L
 
 
 @pytest.mark.parametrize("form", ["chat", "completion"])
-@pytest.mark.parametrize("body", [b"[]", b'{"choices":7}', b'{"error":{"message":"late"}}', b'{"choices":[{"index":1e99}]}'])
+@pytest.mark.parametrize("body", [b"[]", b'{"choices":7}', b'{"choices":[{"index":1e99}]}'])
 async def test_json_that_is_no_answer(link: Link, engine: LoopEngine, form: str, body: bytes) -> None:
     engine.answer(reply(body))
     outcome = await link.generate(unary(**FORMS[form]))

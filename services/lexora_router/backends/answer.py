@@ -10,10 +10,17 @@ import msgspec
 from lexora_contract.operations import operation_of
 from lexora_router.backends.blame import blames_request
 from lexora_router.backends.http1 import Response, TransportError
+from lexora_router.backends.in_band_error import error_in, in_mid_answer
+from lexora_router.backends.media import EVENT_STREAM, Body, body_of, is_blank, media_type
 from lexora_router.backends.sse import MAX_REASONS, Inspector
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
-from lexora_router.handler import Call, Emit, Frames, Head, Headers, Reply, Usage
+from lexora_router.event_stream import comments_in
+from lexora_router.handler import Call, Emit, Frames, Head, Headers, Receipt, Reply, Usage
+from lexora_router.lenient_json import is_json, lenient
 from lexora_router.usage import UsageJson
+
+Read = Callable[[], Awaitable[bytes]]
+JSON = "application/json"
 
 # How long the end of a stream may lag behind its [DONE] before the connection is given up instead of kept.
 LINGER_SECONDS = 1.0
@@ -34,15 +41,16 @@ class _Answer(msgspec.Struct):
     usage: UsageJson | None = None
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_answer = lenient(msgspec.json.Decoder(_Answer).decode)
 
 
 class AnswerRelay:
-    """Relays the answers of one endpoint; `name` says which in error messages."""
+    """Relays the answers of one endpoint; `name` says which in error messages, `end_mark` whether its streams need theirs."""
 
-    def __init__(self, name: str, *, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, *, max_bytes: int, end_mark: bool, clock: Callable[[], float]) -> None:
         self._name = name
         self._max_bytes = max_bytes
+        self._end_mark = end_mark
         self._clock = clock
 
     async def relay(self, call: Call, emit: Emit, response: Response, *, hide_usage: bool) -> None:
@@ -50,56 +58,82 @@ class AnswerRelay:
         content_type = response.content_type
         if response.status >= 300:
             raise await self._refusal(response, content_type)
-        head = Head(response.status, content_type, _end_to_end(response))
-        if content_type.startswith("text/event-stream"):
-            await self._stream(call, emit, response, head, Inspector(operation_of(call.path).dialect, hide_usage=hide_usage))
+        read, headers = response.read, _end_to_end(response)
+        media, start, kind = media_type(content_type), b"", Body.WHOLE
+        if call.stream or media == EVENT_STREAM:
+            start, kind = await self._begin(read, labelled=media == EVENT_STREAM)
+        if kind is Body.EVENTS:
+            head = Head(response.status, content_type if media == EVENT_STREAM else EVENT_STREAM, headers)
+            choices, dialect = call.choices, operation_of(call.path).dialect
+            inspector = Inspector(dialect, hide_usage=hide_usage, end_mark=self._end_mark, choices=choices)
+            await self._stream(call, emit, read, head, inspector, start=start)
         else:
-            await self._reply(call, emit, response, head)
+            head = Head(response.status, JSON if media == EVENT_STREAM and start else content_type, headers)
+            await self._reply(call, emit, read, head, start)
 
-    async def _stream(self, call: Call, emit: Emit, response: Response, head: Head, inspector: Inspector) -> None:
-        receipt, read, feed, piece = call.receipt, response.read, inspector.feed, inspector.piece
-        held = b""
+    async def _begin(self, read: Read, *, labelled: bool) -> tuple[bytes, Body]:
+        """The beginning of a body, as much as it takes to see what it is."""
+        blank, start = bytearray(), b""
         while data := await read():
-            block = feed(data)
-            if block:
-                receipt.events += block.count(piece)
-                if receipt.first_event_at:
+            if not start and is_blank(data):
+                blank += data
+                if len(blank) > self._max_bytes:
+                    raise self._too_large()
+                continue
+            start += data
+            if kind := body_of(start, labelled=labelled):
+                return bytes(blank) + start, kind
+        return bytes(blank) + start, Body.EVENTS if labelled else Body.WHOLE
+
+    async def _stream(self, call: Call, emit: Emit, read: Read, head: Head, inspector: Inspector, *, start: bytes) -> None:
+        receipt, feed, piece = call.receipt, inspector.feed, inspector.piece
+        data, began, held = start, False, bytearray()
+        while True:
+            block = feed(data) if data else inspector.finish()
+            if began:
+                if block:
+                    receipt.events += block.count(piece)
                     await emit(Frames(block))
-                elif b"data:" in block:
-                    self._answered(call)
-                    receipt.events -= _opens(block)
-                    await emit(head)
-                    await emit(Frames(held + block))
-                elif len(held) + len(block) <= MAX_HELD_BYTES:  # a comment cut in its middle would swallow the first event
+            elif b"data:" in block:
+                began = True
+                self._answered(call)
+                receipt.events += block.count(piece) - _opens(block)
+                await emit(head)
+                await emit(Frames(bytes(held) + block))
+            else:
+                receipt.comments += comments_in(data)
+                if len(held) + len(block) <= MAX_HELD_BYTES:  # a comment cut in its middle would swallow the first event
                     held += block
             receipt.usage = inspector.usage
-            if inspector.done or inspector.failure is not None:
+            if not data or inspector.done or inspector.failure is not None:
                 break
+            data = await read()
         receipt.finish_reasons = inspector.finish_reasons
-        self._check_end(inspector, began=receipt.first_event_at > 0)
+        self._check_end(inspector, began=began)
         await _linger(read)
 
     def _check_end(self, inspector: Inspector, *, began: bool) -> None:
         try:
             inspector.end()
-        except UpstreamRefused as refusal:
-            if began:
-                raise UpstreamBroken("The engine refused the call in mid-answer.", refusal.body) from None
-            raise
+        except UpstreamFailure as failure:
+            raise (in_mid_answer(failure) if began else failure) from None
         if not began:
             raise UpstreamInvalid(f"{self._name} answered an empty stream.")
 
-    async def _reply(self, call: Call, emit: Emit, response: Response, head: Head) -> None:
-        body = await self._read(response)
+    async def _reply(self, call: Call, emit: Emit, read: Read, head: Head, start: bytes) -> None:
+        body = await self._read(read, call.receipt, start)
         if not body:
             raise UpstreamInvalid(f"{self._name} answered {head.status} with an empty body.")
-        if not operation_of(call.path).form or head.content_type.startswith("application/json"):
+        media = media_type(head.content_type)
+        if not operation_of(call.path).form or media == JSON:
             call.receipt.usage = self._usage(body, head)
+            if b'"error"' in body and (failure := error_in(body)) is not None:
+                raise failure
             if b'"finish_reason":"abort"' in body:
                 raise UpstreamBroken(f"{self._name} aborted the answer.")
             if call.tracing is not None:
                 call.receipt.finish_reasons = _finish_reasons(body)
-        elif head.content_type.lower().startswith("text/html"):
+        elif media == "text/html":
             raise UpstreamInvalid(f"{self._name} answered {head.status} with a page (text/html).")
         self._answered(call)
         await emit(Reply(head, body))
@@ -116,7 +150,7 @@ class AnswerRelay:
         except msgspec.ValidationError:
             wire = None  # JSON of another shape, such as a bare list
         except (msgspec.DecodeError, RecursionError):
-            shown = head.content_type.partition(";")[0] or "no content type"
+            shown = media_type(head.content_type) or "no content type"
             raise UpstreamInvalid(f"{self._name} answered {head.status} with invalid JSON ({shown}).") from None
         return wire.counted() if wire is not None else None
 
@@ -124,26 +158,31 @@ class AnswerRelay:
         status = response.status
         if status < 400:
             return UpstreamInvalid(f"{self._name} answered with a redirect ({status}); check its url.")
-        body = await self._read(response)
-        if status >= 500 and not _is_json(body):
-            shown = content_type.partition(";")[0] or "no content type"
+        body = await self._read(response.read, Receipt())
+        if status >= 500 and not is_json(body):
+            shown = media_type(content_type) or "no content type"
             hint = next((value for name, value in response.headers if name == b"retry-after"), b"").decode("latin-1")
             return UpstreamInvalid(f"{self._name} answered {status} without a JSON error ({shown}).", status, hint or None)
         blames = status >= 500 and blames_request(body)
         return UpstreamRefused(status, content_type, body, _end_to_end(response), blames_request=blames)
 
-    async def _read(self, response: Response) -> bytes:
-        """The whole body; raises UpstreamInvalid when it is larger than allowed."""
-        pieces, size = [], 0
-        while size <= self._max_bytes and (data := await response.read()):
-            pieces.append(data)
-            size += len(data)
-        if size > self._max_bytes:
-            raise UpstreamInvalid(f"{self._name} answered more than {self._max_bytes} bytes.", too_large=True)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    async def _read(self, read: Read, receipt: Receipt, start: bytes = b"") -> bytes:
+        """The whole body, of which `start` was read before; raises UpstreamInvalid when it is larger than allowed."""
+        first = data = start or await read()
+        rest = bytearray()
+        while data:
+            receipt.body_bytes, receipt.heard_at = len(first) + len(rest), self._clock()
+            if receipt.body_bytes > self._max_bytes:
+                raise self._too_large()
+            data = await read()
+            rest += data
+        return first + rest if rest else first
+
+    def _too_large(self) -> UpstreamInvalid:
+        return UpstreamInvalid(f"{self._name} answered more than {self._max_bytes} bytes.", too_large=True)
 
 
-async def _linger(read: Callable[[], Awaitable[bytes]]) -> None:
+async def _linger(read: Read) -> None:
     """Read to the end of the body, so that the connection can be used again."""
     try:
         async with asyncio.timeout(LINGER_SECONDS):
@@ -174,11 +213,3 @@ def _end_to_end(response: Response) -> Headers:
 def _finish_reasons(body: bytes) -> tuple[str, ...]:
     """How a whole answer's choices ended: inside a string the quotes would be escaped."""
     return tuple(found[1].decode() for found in islice(_FINISH_REASON.finditer(body), MAX_REASONS))
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True

@@ -153,6 +153,7 @@ def _build(
             stream_usage=config.stream_usage,
             send_priority=config.type == "vllm" and config.scheduling_policy == "priority",
             keep_priority=config.type != "vllm",  # what the word means to other engines is theirs to say
+            end_mark=config.type == "vllm",  # which always sends it: a stream without is that of an engine that died
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,
         )

@@ -42,6 +42,7 @@ class HttpEndpoint:
         stream_usage: bool,
         send_priority: bool,
         keep_priority: bool,
+        end_mark: bool,
         max_response_bytes: int,
         clock: Callable[[], float],
         auto: AutoLimit | None = None,
@@ -58,7 +59,9 @@ class HttpEndpoint:
         self._keep_priority = keep_priority
         self._origin = transport.origin(self.base)
         self._stream_usage = stream_usage
-        self._answers = AnswerRelay(f"Backend `{backend}` at {self.address}", max_bytes=max_response_bytes, clock=clock)
+        self._answers = AnswerRelay(
+            f"Backend `{backend}` at {self.address}", max_bytes=max_response_bytes, end_mark=end_mark, clock=clock
+        )
         self._heads: dict[tuple[str, str], bytes] = {}
         self._own_headers = {"accept-encoding": "identity", "user-agent": "lexora"} | protocol.auth()
 

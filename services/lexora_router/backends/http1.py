@@ -9,7 +9,7 @@ import contextlib
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import NoReturn, cast
 
 import httptools
 
@@ -17,7 +17,10 @@ import httptools
 KEEPALIVE_SECONDS = 4.0
 # A reader that is this far behind stops the socket until it has caught up.
 HIGH_WATER_BYTES = 256 * 1024
-MAX_HEADER_BYTES = 256 * 1024
+# What is no body, in a row: the head with all interim answers before it, a trailer, or the size of a chunk with its extensions.
+MAX_FRAMING_BYTES = 64 * 1024
+# What a header costs besides its bytes (as in RFC 7541, section 4.1), and what a piece of a body does.
+OVERHEAD_BYTES = 32
 # A kept connection that ends so soon after a request, and without a byte, was closing already (RFC 9112, section 9.5): servers
 # close idle ones at any time, and answer what comes then with RST. One that ends later may have had the request in work.
 CROSSING_SECONDS = 1.0
@@ -119,7 +122,7 @@ class Response:
         if self._complete:
             return False
         self._chunks.append(body)
-        self._size += len(body)
+        self._size += len(body) + OVERHEAD_BYTES
         return self._size > HIGH_WATER_BYTES
 
     def complete(self) -> None:
@@ -143,6 +146,8 @@ class _Connection(asyncio.Protocol):
         self._response: Response | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
+        self._framing_bytes = 0  # since the last piece of a body
+        self._refused = ""  # why the parser was stopped
         self._until_close = False
         self._keep_alive = False
         self._surplus = False
@@ -157,7 +162,7 @@ class _Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes) -> Response:
         """Begin an exchange; the response fills as the answer arrives."""
         assert self._transport is not None
-        self._headers, self._header_bytes = [], 0
+        self._headers, self._header_bytes, self._framing_bytes = [], 0, 0
         self._keep_alive = self._until_close = self.heard = False
         self._response = response = Response(self)
         if len(body) < HIGH_WATER_BYTES:
@@ -199,10 +204,15 @@ class _Connection(asyncio.Protocol):
             self.close()  # nobody asked
             return
         self.heard = True
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            response.fail(TransportError(f"the answer is not HTTP ({error})"))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            response.fail(TransportError(self._refused or f"the answer is not HTTP ({error})"))
+            self.close()
+            return
+        if self._framing_bytes > MAX_FRAMING_BYTES:
+            response.fail(TransportError(_TOO_MUCH_FRAMING))
             self.close()
             return
         response.wake()
@@ -223,13 +233,15 @@ class _Connection(asyncio.Protocol):
             self._surplus = True  # a second answer to one request: what follows on this connection is anybody's guess
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES:
-            raise ValueError("headers too large")
+        self._header_bytes += len(name) + len(value) + OVERHEAD_BYTES
+        if self._header_bytes > MAX_FRAMING_BYTES:
+            self._refuse(_TOO_MUCH_FRAMING)
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if not 100 <= status <= 599 or status == 101:  # no upgrade was asked for
+            self._refuse(f"the status of the answer is {status}")
         response = self._response
         if status < 200 or response is None or self._surplus:
             self._headers = []
@@ -241,6 +253,7 @@ class _Connection(asyncio.Protocol):
         response.status = status
 
     def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
         if self._response is not None and self._response.add(body):
             assert self._transport is not None
             self._transport.pause_reading()
@@ -248,6 +261,14 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._response is not None and self._response.started:
             self._response.complete()
+
+    def _refuse(self, why: str) -> NoReturn:
+        """Stop the parser."""
+        self._refused = why
+        raise ValueError(why)
+
+
+_TOO_MUCH_FRAMING = f"its head, a trailer or the line of a chunk has more than {MAX_FRAMING_BYTES >> 10} KiB"
 
 
 class Origin:

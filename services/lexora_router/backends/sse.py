@@ -1,50 +1,18 @@
-"""Server-sent events: cut a byte stream into whole events and look into the few that matter.
-
-Protocol: https://html.spec.whatwg.org/multipage/server-sent-events.html (an empty line ends an event).
-"""
+"""Streams of events: whole ones go on, and the few that matter are looked into."""
 
 import msgspec
 
 from lexora_contract.operations import Dialect
-from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
+from lexora_router.backends.in_band_error import ERROR, failure_of
+from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid
+from lexora_router.event_stream import DONE, Splitter, data_of, events
 from lexora_router.handler import Usage
+from lexora_router.lenient_json import is_json, lenient
 from lexora_router.usage import UsageJson, merge_usage
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
 # What an engine says of the ends of its answers is for people to read.
 MAX_REASONS = 16
 MAX_REASON_CHARS = 64
-
-
-class Splitter:
-    """Holds back the unfinished end of the stream, so that only whole events go on."""
-
-    __slots__ = ("_rest",)
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    @property
-    def pending(self) -> bool:
-        """Whether part of an event waits for its end."""
-        return bool(self._rest.strip())
-
-    def feed(self, data: bytes) -> bytes:
-        """All events that are complete now, as one piece; raises UpstreamInvalid beyond MAX_EVENT_BYTES."""
-        if not self._rest and data.endswith(b"\n\n"):
-            return data
-        data = self._rest + data
-        end = max(_end_of_last(data, b"\n\n"), _end_of_last(data, b"\r\n\r\n"), _end_of_last(data, b"\r\r"))
-        self._rest = data[end:]
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise UpstreamInvalid(f"The engine sent an event of more than {MAX_EVENT_BYTES >> 20} MiB.")
-        return data[:end]
-
-
-def _end_of_last(data: bytes, mark: bytes) -> int:
-    """Offset behind the last `mark`, 0 when there is none."""
-    at = data.rfind(mark)
-    return at + len(mark) if at >= 0 else 0
 
 
 class _Choice(msgspec.Struct):
@@ -62,6 +30,7 @@ class _Nested(msgspec.Struct):
 
 class _Payload(msgspec.Struct):
     type: str | None = None
+    object: str | None = None
     choices: list[_Choice] | None = None
     usage: UsageJson | None = None
     error: msgspec.Raw = msgspec.Raw()  # empty when absent: a union with None would refuse every value
@@ -70,26 +39,24 @@ class _Payload(msgspec.Struct):
     delta: msgspec.Raw = msgspec.Raw()
 
 
-class _ErrorBody(msgspec.Struct):
-    message: str | None = None
-    code: int | str | None = None
-
-
-_decode_payload = msgspec.json.Decoder(_Payload).decode
+_decode_payload = lenient(msgspec.json.Decoder(_Payload).decode)
 _decode_delta = msgspec.json.Decoder(_Delta).decode
 _decode_nested = msgspec.json.Decoder(_Nested).decode
-_decode_error = msgspec.json.Decoder(_ErrorBody).decode
+_decode_fields = lenient(msgspec.json.Decoder(dict[str, msgspec.Raw]).decode)
 
 
 class Inspector:
     """Follows one stream: `feed` gives what the client may see; `usage`, `done` and `failure` say how it stands.
 
-    `piece` is what every event with a piece of the answer has in it once.
+    `piece` is what every event with a piece of the answer has in it once. `end_mark`: whether only the mark of the dialect
+    ends a stream; without it, one that has said all that it had to say may end without. `choices`: answers in one stream.
     """
 
-    def __init__(self, dialect: Dialect, *, hide_usage: bool) -> None:
+    def __init__(self, dialect: Dialect, *, hide_usage: bool, end_mark: bool = True, choices: int = 1) -> None:
         self._dialect = dialect
         self._hide_usage = hide_usage
+        self._end_mark = end_mark
+        self._choices = min(choices, MAX_REASONS)
         self._splitter = Splitter()
         self._looks = _LOOKS[dialect]
         self.piece = _PIECES[dialect]
@@ -106,68 +73,85 @@ class Inspector:
                 return self._look_closely(block)
         return block
 
+    def finish(self) -> bytes:
+        """The body has ended in order: what the client must have yet, so that its stream ends as a whole one does."""
+        block = self._look_closely(self._splitter.flush()) if _is_whole(self._splitter.pending) else b""
+        if self.done or self.failure is not None or self._end_mark or self._splitter.pending or not self._said_all():
+            return block
+        self.done = True
+        return block + _END_MARKS[self._dialect]
+
     def end(self) -> None:
         """The upstream has closed; raises UpstreamBroken when that is not how a whole stream ends."""
         if self.failure is not None:
             raise self.failure
-        unfinished = not self.done and self._dialect is not Dialect.OTHER
-        if unfinished or self._splitter.pending:
+        if not self.done and (self._dialect is not Dialect.OTHER or self._splitter.pending):
             raise UpstreamBroken("The engine ended the stream in mid-answer.")
+
+    def _said_all(self) -> bool:
+        """Whether every choice has its finish reason, or the usage came that follows them all."""
+        ends = len(self.finish_reasons)
+        return self._dialect in _END_MARKS and ends > 0 and (self.usage is not None or ends >= self._choices)
 
     def _look_closely(self, block: bytes) -> bytes:
         kept = []
-        for event in _events(block):
-            keep = self._see(event)
+        for event in events(block):
+            shown = self._see(event)
             if self.failure is not None:
                 break
-            if keep:
-                kept.append(event)
+            kept.append(shown)
         return b"".join(kept)
 
-    def _see(self, event: bytes) -> bool:
-        """Take note of one event; False hides it from the client."""
-        payload = _data_of(event)
-        if not payload:
-            return True
-        if payload == b"[DONE]":
-            self.done = True
-            return True
+    def _see(self, event: bytes) -> bytes:
+        """Take note of one event; what the client gets instead, empty when it is hidden."""
+        payload = data_of(event)
+        if payload in (b"", DONE):
+            self.done = self.done or payload == DONE
+            return event
         try:
             seen = _decode_payload(payload)
         except msgspec.ValidationError:
-            return True  # an event of another shape is not ours to judge
+            return event  # an event of another shape is not ours to judge
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.failure = UpstreamInvalid("The engine sent an event that is not JSON.")
-            return False
-        if (error := bytes(seen.error)) not in (b"", b"null"):
-            self.failure = _failure(payload, error)
-            return False
-        return self._note(seen)
-
-    def _note(self, seen: _Payload) -> bool:
+            return b""
+        if bytes(seen.error) not in (b"", b"null") or ERROR in (seen.type, seen.object):
+            self.failure = failure_of(payload)
+            return b""
         if self._dialect is Dialect.OPENAI:
-            for choice in seen.choices or ():
-                if choice.finish_reason == "abort":
-                    self.failure = UpstreamBroken("The engine aborted the answer.")
-                    return False
-                if choice.finish_reason and len(self.finish_reasons) < MAX_REASONS:
-                    self.finish_reasons += (choice.finish_reason[:MAX_REASON_CHARS],)
-            if seen.usage is not None:
-                self.usage = merge_usage(self.usage, seen.usage.counted())
-                return bool(seen.choices) or not self._hide_usage
+            return event if self._note_chunk(seen) else _without_usage(payload)
+        self._note(seen)
+        return event
+
+    def _note_chunk(self, seen: _Payload) -> bool:
+        """Take note of OpenAI's chunk; False when it is there for usage that the client did not ask for."""
+        for choice in seen.choices or ():
+            self._ended(choice.finish_reason)
+        if seen.usage is None:
             return True
+        self.usage = merge_usage(self.usage, seen.usage.counted())
+        return bool(seen.choices) or not self._hide_usage
+
+    def _note(self, seen: _Payload) -> None:
         if seen.type in _TERMINAL:
             self.done = True
         nested = seen.response
         if seen.type == "message_start":
             nested = _nested(seen.message)
-        if _aborted(seen, nested):
-            self.failure = UpstreamBroken("The engine aborted the answer.")
-            return False
+        if seen.type == "message_delta":
+            self._ended(_stop_reason(seen.delta))
+        if seen.type == "response.completed" and nested is not None and nested.status == "cancelled":
+            self._ended("abort")  # in the guise of an end
         for usage in (seen.usage, nested.usage if nested else None):
             if usage is not None:
                 self.usage = merge_usage(self.usage, usage.counted())
-        return True
+
+    def _ended(self, reason: str | None) -> None:
+        """A choice has ended, unless the reason is empty."""
+        if reason == "abort":
+            self.failure = UpstreamBroken("The engine aborted the answer.")
+        elif reason and len(self.finish_reasons) < MAX_REASONS:
+            self.finish_reasons += (reason[:MAX_REASON_CHARS],)
 
 
 _TERMINAL = {"message_stop", "response.completed", "response.incomplete", "response.failed", "response.cancelled"}
@@ -187,6 +171,12 @@ _LOOKS: dict[Dialect, tuple[bytes, ...]] = {
     Dialect.OTHER: (b'"usage"', b'"error"'),
 }
 
+# What an engine may leave out behind a whole answer. The last event of Responses has the answer in it, and cannot be made up.
+_END_MARKS: dict[Dialect, bytes] = {
+    Dialect.OPENAI: b"data: [DONE]\n\n",
+    Dialect.ANTHROPIC: b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+}
+
 # These frame an answer in further events, which are no tokens. Inside a string the quotes would be escaped.
 _PIECES: dict[Dialect, bytes] = {
     Dialect.OPENAI: b"data:",
@@ -196,39 +186,12 @@ _PIECES: dict[Dialect, bytes] = {
 }
 
 
-def _events(block: bytes) -> list[bytes]:
-    """The block cut after each empty line; joined again they are the block."""
-    if b"\r" not in block:
-        parts = block.split(b"\n\n")
-        return [part + b"\n\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-    events: list[bytes] = []
-    lines: list[bytes] = []
-    for line in block.splitlines(keepends=True):
-        lines.append(line)
-        if not line.strip(b"\r\n"):
-            events.append(b"".join(lines))
-            lines = []
-    if lines:
-        events.append(b"".join(lines))
-    return events
-
-
-def _data_of(event: bytes) -> bytes:
-    """The event's data, its lines joined; empty for comments."""
-    data = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-    return data[0] if len(data) == 1 else b"\n".join(data)
-
-
-def _aborted(seen: _Payload, nested: _Nested | None) -> bool:
-    """Whether an event of the other dialects tells of an abort in the guise of an end."""
-    if seen.type == "response.completed":
-        return nested is not None and nested.status == "cancelled"
-    if seen.type != "message_delta":
-        return False
+def _stop_reason(delta: msgspec.Raw) -> str | None:
+    """Why a message ended; None while it has not, and when the delta has another shape."""
     try:
-        return _decode_delta(seen.delta).stop_reason == "abort"
+        return _decode_delta(delta).stop_reason
     except msgspec.DecodeError:
-        return False
+        return None
 
 
 def _nested(raw: msgspec.Raw) -> _Nested | None:
@@ -239,12 +202,26 @@ def _nested(raw: msgspec.Raw) -> _Nested | None:
         return None
 
 
-def _failure(payload: bytes, error: bytes) -> UpstreamFailure:
-    """The engine's own error event: a refusal when it names a 4xx, else a broken answer."""
-    try:
-        body = _decode_error(error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        body = _ErrorBody()
-    if isinstance(body.code, int) and 400 <= body.code < 500:
-        return UpstreamRefused(body.code, "application/json", payload)
-    return UpstreamBroken(body.message or "The engine reported an error in mid-answer.", payload)
+def _is_whole(event: bytes) -> bool:
+    """Whether an event that lacks its empty line lacks nothing else."""
+    data = data_of(event)
+    if not data:
+        return all(line.startswith(b":") for line in event.splitlines())
+    return data == DONE or is_json(data)
+
+
+def _without_usage(payload: bytes) -> bytes:
+    """What a chunk for usage has besides: an event with an empty piece, as clients expect one; empty when it has nothing.
+
+    llama.cpp's server puts its `timings` there, which it would have put beside the finish reason had usage not been asked for.
+    """
+    fields = _decode_fields(payload)
+    if not any(name != "usage" and bytes(value).startswith(b"{") for name, value in fields.items()):
+        return b""
+    del fields["usage"]
+    fields["choices"] = _NO_TEXT if bytes(fields.get("object", b"")) == b'"text_completion"' else _NO_DELTA
+    return b"data: %b\n\n" % msgspec.json.encode(fields)
+
+
+_NO_DELTA = msgspec.Raw(b'[{"index":0,"delta":{},"finish_reason":null}]')
+_NO_TEXT = msgspec.Raw(b'[{"index":0,"text":"","finish_reason":null}]')

@@ -72,10 +72,11 @@ class _Watch:
         self._timeout = asyncio.timeout(None)
         self._last = clock()
         self._total_at = self._last + limits.total
+        call.receipt.comments = call.receipt.body_bytes = 0
 
     async def __aenter__(self) -> Emit:
         await self._timeout.__aenter__()
-        self._fire_at(min(self._last + self._limits.first_token, self._total_at))
+        self._fire_at(min(self._silent_until(self._last), self._total_at))
         return self._pass
 
     async def __aexit__(
@@ -112,14 +113,23 @@ class _Watch:
 
     def _check(self) -> None:
         now = self._clock()
-        allowed = self._limits.first_token if self._phase == "first token" else self._limits.idle
-        silent_until = now + allowed if self._emitting else self._last + allowed
-        due = min(silent_until, self._total_at)
+        due = min(self._silent_until(now), self._total_at)
         if now < due:
             self._fire_at(due)
             return
         self._exceeded = "total" if now >= self._total_at else self._phase
         self._timeout.reschedule(now)
+
+    def _silent_until(self, now: float) -> float:
+        """The instant at which silence will have lasted too long, or may have: then this is asked again."""
+        receipt, limits = self._call.receipt, self._limits
+        if receipt.body_bytes:  # of a whole answer that is on its way: whatever comes is no silence
+            self._phase = "idle"
+            self._last = max(self._last, receipt.heard_at)
+        if self._phase == "idle":
+            return now + limits.idle if self._emitting else self._last + limits.idle
+        until = self._last + limits.first_token
+        return until if self._call.stream else min(until, now + limits.idle)
 
     def _error(self) -> UpstreamTimeout:
         receipt, limits = self._call.receipt, self._limits
@@ -127,5 +137,12 @@ class _Watch:
         if self._exceeded == "total":
             return UpstreamTimeout(f"{where} was not done within {limits.total:g} s (total_timeout).", "total")
         if self._exceeded == "first token":
-            return UpstreamTimeout(f"{where} sent nothing for {limits.first_token:g} s (first_token_timeout).", "first token")
-        return UpstreamTimeout(f"{where} fell silent for {limits.idle:g} s in mid-answer (idle_timeout).", "idle")
+            sent = _counted(receipt.comments, "comment")
+            what = f"sent {sent}, but no token within" if receipt.comments else "sent nothing for"
+            return UpstreamTimeout(f"{where} {what} {limits.first_token:g} s (first_token_timeout).", "first token")
+        seen = f"after {_counted(receipt.body_bytes, 'byte')} of its answer" if receipt.body_bytes else "in mid-answer"
+        return UpstreamTimeout(f"{where} fell silent for {limits.idle:g} s {seen} (idle_timeout).", "idle")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,18 +1,18 @@
-"""Server-sent events of OpenAI's streams: cut, read, and freed of token ids that nobody asked for."""
+"""Chunks of OpenAI's streams: read, written, and freed of token ids that nobody asked for."""
 
-import re
 from typing import Annotated, Any
 
 import msgspec
 
 from lexora_router.errors import UpstreamInvalid
+from lexora_router.event_stream import data_of
+from lexora_router.lenient_json import lenient
 
 DONE = b"data: [DONE]\n\n"
 
 # As array("I") holds them.
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
-_EVENT = re.compile(rb".*?(?:\n\n|\r\n\r\n|\Z)", re.DOTALL)
 _IDS = (b'"token_ids":[', b'"prompt_token_ids":[')
 _ID_KEYS = ("token_ids", "prompt_token_ids")
 
@@ -45,27 +45,9 @@ class Chunk(msgspec.Struct, gc=False):
     prompt_token_ids: list[TokenId] | None = None
 
 
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_chunk = lenient(msgspec.json.Decoder(Chunk).decode)
+_decode_object = lenient(msgspec.json.Decoder(dict[str, Any]).decode)
 _encode = msgspec.json.Encoder().encode
-
-
-def events(block: bytes) -> list[bytes]:
-    """The events of a block, each with the empty line that ends it; joined again they are the block."""
-    if block.find(b"\n\n") == len(block) - 2:
-        return [block]
-    if b"\r" in block:
-        return [event for event in _EVENT.findall(block) if event]
-    parts = block.split(b"\n\n")
-    return [part + b"\n\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-
-
-def data_of(event: bytes) -> bytes:
-    """The event's data, its lines joined; empty for a comment."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
-        return event[6:-2]
-    data = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-    return b"\n".join(data)
 
 
 def read_chunk(data: bytes) -> Chunk | None:

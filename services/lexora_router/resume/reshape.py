@@ -3,7 +3,8 @@
 from typing import Any
 
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.resume.frames import DONE, Choice, data_of, events, read_chunk, read_object, said, write
+from lexora_router.event_stream import data_of, events
+from lexora_router.resume.frames import DONE, Choice, read_chunk, read_object, said, write
 from lexora_router.resume.glance import Glance
 from lexora_router.resume.progress import Progress
 

@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 
 from lexora.v1 import chat_pb2
+from lexora_router.event_stream import payloads
+from lexora_router.lenient_json import lenient
 from lexora_router.translate.answer import (
     Index,
     Instant,
@@ -15,7 +17,6 @@ from lexora_router.translate.answer import (
     token_logprob,
     usage,
 )
-from lexora_router.translate.sse import payloads
 from lexora_router.usage import UsageJson
 
 _ROLES = {
@@ -81,7 +82,7 @@ class _Answer(msgspec.Struct, gc=False):
     error: msgspec.Raw | None = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = lenient(msgspec.json.Decoder(_Answer).decode)
 
 
 def chat_response(body: bytes) -> chat_pb2.ChatResponse:

@@ -4,6 +4,8 @@ import msgspec
 
 from lexora.v1 import chat_pb2, completion_pb2
 from lexora_router.errors import InvalidRequest
+from lexora_router.event_stream import payloads
+from lexora_router.lenient_json import lenient
 from lexora_router.translate.answer import (
     Index,
     Instant,
@@ -16,7 +18,6 @@ from lexora_router.translate.answer import (
     usage,
 )
 from lexora_router.translate.shared import encode, new_body, put_model, put_sampling
-from lexora_router.translate.sse import payloads
 from lexora_router.usage import UsageJson
 
 
@@ -69,7 +70,7 @@ class _Answer(msgspec.Struct, gc=False):
     error: msgspec.Raw | None = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = lenient(msgspec.json.Decoder(_Answer).decode)
 
 
 def completion_response(body: bytes) -> completion_pb2.CompletionResponse:

@@ -9,6 +9,7 @@ import msgspec
 
 from lexora.v1 import embed_pb2
 from lexora_router.errors import InvalidRequest, UpstreamInvalid
+from lexora_router.lenient_json import lenient
 from lexora_router.translate.answer import Index, decoded, refuse_error, usage
 from lexora_router.translate.shared import encode, new_body, put_model
 from lexora_router.usage import UsageJson
@@ -46,7 +47,7 @@ class _Answer(msgspec.Struct, gc=False):
     error: msgspec.Raw | None = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = lenient(msgspec.json.Decoder(_Answer).decode)
 
 
 def embed_response(body: bytes) -> embed_pb2.EmbedResponse:

@@ -156,6 +156,13 @@ def test_finish_reasons(word: str | None, reason: int):
     assert (chunk.choices[0].finish_reason, chunk.choices[0].finish_reason_raw) == (reason, word or "")
 
 
+def test_numbers_that_json_has_no_word_for():
+    body = b'\xef\xbb\xbf{"choices":[{"message":{"content":"NaN"},"logprobs":{"content":[{"token":"a","logprob":-Infinity}]}}]}'
+    choice = chat_response(body).choices[0]
+    assert choice.message.text == "NaN"
+    assert math.isnan(choice.logprobs[0].logprob)
+
+
 def test_logprobs():
     top = {"token": "b", "logprob": -2, "bytes": None}
     content = [{"token": "\ufffd", "logprob": -1.5, "bytes": [227, 129], "top_logprobs": [top], "id": 7}]

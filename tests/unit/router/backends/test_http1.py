@@ -108,12 +108,53 @@ async def test_no_whole_answer(answer: list[bytes | Do]) -> None:
     assert not isinstance(raised.value, ConnectError)
 
 
-async def test_headers_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "MAX_HEADER_BYTES", 1000)
-    many = b"".join(b"x-%d: y\r\n" % i for i in range(1000))
-    async with RawServer([b"HTTP/1.1 200 OK\r\n" + many + b"\r\n", Do.HANG]) as server, origin(server.port) as made:
-        with pytest.raises(TransportError, match="not HTTP"):
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+MUCH = b"x" * 4096
+ENDLESS: dict[str, tuple[bytes, bytes]] = {
+    "a header's value": (HEAD + b"x: ", MUCH),
+    "a header's name": (HEAD, MUCH),
+    "white space in a header": (HEAD + b"x: ", b" " * 4096),
+    "headers": (HEAD, b"a: b\r\n" * 500),
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 100),
+    "blank lines before the head": (b"", b"\r\n" * 2048),
+    "a reason phrase": (b"HTTP/1.1 200 ", MUCH),
+    "a chunk's extension": (CHUNKED + b"1\r\na\r\n5;x=", MUCH),
+    "a trailer": (CHUNKED + b"0\r\nx: ", MUCH),
+    "trailers": (CHUNKED + b"0\r\n", b"a: b\r\n" * 500),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_framing_without_end_is_bounded_while_it_comes(what: str) -> None:
+    begin, more = ENDLESS[what]
+    async with RawServer([begin, *[more] * 100, Do.HANG]) as server, origin(server.port) as made:
+        with pytest.raises(TransportError, match=r"more than 64 KiB|not HTTP"):
             await whole(made)
+        await server.wait_lost()
+        assert made.open == 0
+
+
+async def test_a_body_in_many_small_chunks_is_no_endless_framing() -> None:
+    answer = stream_head() + (b"1;%b\r\na\r\n" % (b"e" * 20)) * 10_000 + LAST_CHUNK
+    async with RawServer([answer]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"a" * 10_000)
+
+
+@pytest.mark.parametrize("status", [b"99", b"000", b"099", b"101", b"600", b"999"])
+async def test_a_status_that_is_none(status: bytes) -> None:
+    answer = b"HTTP/1.1 %b Odd\r\ncontent-length: 2\r\n\r\nok" % status
+    async with RawServer([answer, Do.HANG]) as server, origin(server.port) as made:
+        with pytest.raises(TransportError, match=r"the status of the answer is \d+|not HTTP"):
+            await whole(made)
+        await server.wait_lost()
+
+
+async def test_an_offer_to_upgrade_is_no_upgrade() -> None:
+    """Apache sends it with any answer."""
+    answer = reply(b"hello", headers="upgrade: h2,h2c\r\nconnection: upgrade\r\n")
+    async with RawServer([answer]) as server, origin(server.port) as made:
+        assert await whole(made) == (200, b"hello")
 
 
 async def test_nobody_listens() -> None:

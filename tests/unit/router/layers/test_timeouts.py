@@ -159,3 +159,50 @@ async def test_the_attempt_is_cancelled_once_when_it_times_out() -> None:
         await EngineTimeouts(inner, clock=now)(call_with(), Client())
     assert (inner.cancelled, inner.running) == (1, 0)
     await asyncio.sleep(1000)  # nothing else is cancelled afterwards
+
+
+class Dripping:
+    """An engine whose whole answer comes in bytes, so many at each of the instants; then it hangs."""
+
+    def __init__(self, *gaps: float) -> None:
+        self.gaps = gaps
+
+    async def __call__(self, call: Call, emit: object) -> None:
+        for gap in self.gaps:
+            await asyncio.sleep(gap)
+            call.receipt.body_bytes += 1
+            call.receipt.heard_at = now()
+        await asyncio.sleep(1e6)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "phase", "seconds"),
+    [
+        ((), "first token", 10),
+        ((1.0,), "idle", 6),
+        ((9.0, 4.0, 4.0), "idle", 22),
+        ((4.0,) * 40, "total", 100),
+    ],
+)
+@jumping
+async def test_bytes_of_a_whole_answer_are_no_silence(gaps: tuple[float, ...], phase: str, seconds: float) -> None:
+    call, start = call_with(), now()
+    call.stream = False
+    with pytest.raises(UpstreamTimeout) as raised:
+        await EngineTimeouts(Dripping(*gaps), clock=now)(call, Client())
+    assert raised.value.phase == phase
+    assert seconds <= now() - start <= seconds + 5, "silence is seen within twice its bound"
+
+
+@pytest.mark.parametrize(("comments", "words"), [(1, "sent 1 comment, but no token within 10 s"), (37, "37 comments, but")])
+@jumping
+async def test_comments_are_no_token(comments: int, words: str) -> None:
+    async def engine(call: Call, _: object) -> None:
+        for _number in range(comments):
+            await asyncio.sleep(0.1)
+            call.receipt.comments += 1
+        await asyncio.sleep(1e6)
+
+    with pytest.raises(UpstreamTimeout, match=words) as raised:
+        await EngineTimeouts(engine, clock=now)(call_with(), Client())
+    assert raised.value.phase == "first token"

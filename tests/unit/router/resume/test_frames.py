@@ -3,7 +3,8 @@ import json
 import pytest
 
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.resume.frames import data_of, events, read_chunk, read_object, without_ids
+from lexora_router.event_stream import data_of
+from lexora_router.resume.frames import read_chunk, read_object, without_ids
 from lexora_router.resume.glance import Glance
 
 CHAT = (
@@ -14,32 +15,6 @@ COMPLETION = (
     b'data: {"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":"%b","logprobs":null,'
     b'"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":%b}]}\n\n'
 )
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [b"data: a\n\n"],
-        [b"data: a\n\n", b": b\n\n", b"data: [DONE]\n\n"],
-        [b"data: a\r\n\r\n", b"data: b\r\n\r\n"],
-        [b"data: a"],
-    ],
-)
-def test_blocks_are_cut_into_events(parts: list[bytes]) -> None:
-    assert events(b"".join(parts)) == parts
-
-
-@pytest.mark.parametrize(
-    ("event", "data"),
-    [
-        (b"data: x\n\n", b"x"),
-        (b"data:x\r\n\r\n", b"x"),
-        (b": note\n\n", b""),
-        (b"event: e\ndata: x\ndata: y\n\n", b"x\ny"),
-    ],
-)
-def test_the_data_of_an_event(event: bytes, data: bytes) -> None:
-    assert data_of(event) == data
 
 
 def test_ids_become_null_and_nothing_else_changes() -> None:
