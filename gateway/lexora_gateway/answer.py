@@ -29,6 +29,12 @@ class Answer:
         self._error_event = error_event
         self.started = False
 
+    def streams(self) -> None:
+        """The call is known to stream, although nothing of its answer is there."""
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+
     async def reply(self, reply: OpenAiReply, receipt: Receipt) -> None:
         """Send the engine's whole answer, its body untouched."""
         head = reply.head

@@ -106,14 +106,17 @@ def create_app(
     default_model: str | None = None,
     patience: Patience = PATIENCE,
     reading: BufferedBytes | None = None,
+    stream_keepalive: float | None = None,
 ) -> FastAPI:
     """Build the facade over `router`.
 
     `max_body_bytes` bounds every request's body, `reading` all that are being read at a time; `max_request_timeout` (seconds)
     caps x-request-timeout; `metrics` serves /metrics (`scrape.Metrics`); `default_model` serves /generate and /chat when
-    they name none; of `patience` the silence inside a body counts here, the rest in `server_config`.
+    they name none; of `patience` the silence inside a body counts here, the rest in `server_config`; `stream_keepalive` is the
+    longest silence of a stream, in seconds, None for any.
     """
-    limits = Limits(max_body_bytes, max_request_timeout, patience.body, reading or BufferedBytes(MAX_BYTES, max_body_bytes))
+    buffered = reading or BufferedBytes(MAX_BYTES, max_body_bytes)
+    limits = Limits(max_body_bytes, max_request_timeout, patience.body, buffered, stream_keepalive)
     endpoints = relays(router, limits)
     endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
     endpoints["/generate"] = Generate(router, limits, default_model)

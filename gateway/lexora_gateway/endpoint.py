@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ from lexora_gateway.asked import Asked
 from lexora_gateway.body import announced, read_body
 from lexora_gateway.counted import counted
 from lexora_gateway.errors import Refused, bug, from_status, invalid
+from lexora_gateway.keepalive import COMMENT, KeptAnswer
 from lexora_gateway.message_json import as_json
 from lexora_gateway.options import EXPLAIN, check_explain
 from lexora_gateway.request import Clock, context_of, request_id_of
@@ -22,6 +24,8 @@ from lexora_gateway.sse import openai_error
 from lexora_gateway.watch import ClientGone, until_gone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lexora.v1.explain_pb2 import ExplainRequest
     from lexora_gateway.asgi import Headers, Receive, Scope, Send
     from lexora_gateway.request import Limits
@@ -34,16 +38,20 @@ _log = structlog.get_logger("lexora_gateway")
 class Endpoint(ABC):
     """Reads a bounded body, lets `serve` answer, and turns whatever fails into an answer."""
 
-    def __init__(self, router: RouterPort, limits: Limits, error_event: ErrorEvent = openai_error) -> None:
+    def __init__(
+        self, router: RouterPort, limits: Limits, error_event: ErrorEvent = openai_error, filler: bytes = COMMENT
+    ) -> None:
         self._router = router
         self._limits = limits
-        self._error_event = error_event
+        self._answer: Callable[[Send, str], Answer] = partial(Answer, error_event=error_event)
+        if limits.stream_keepalive is not None:
+            self._answer = partial(KeptAnswer, error_event=error_event, seconds=limits.stream_keepalive, filler=filler)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Writes nothing to a client that left."""
         headers = headers_of(scope)
         request_id = request_id_of(headers)
-        answer = Answer(send, request_id, self._error_event)
+        answer = self._answer(send, request_id)
         asked = Asked(headers, request_id)
         try:
             limits = self._limits
@@ -66,6 +74,8 @@ class Endpoint(ABC):
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
             _log.exception("bug", request_id=request_id, path=scope["path"])
             await answer.fail(bug(request_id))
+        finally:
+            answer.close()
 
     def _foresee(self, asked: Asked) -> None:
         """Refuse a long body before it is read, when its call would be refused whatever it says."""

@@ -73,7 +73,7 @@ _HTTP: dict[int, tuple[str, str | None]] = {
 class Failure:
     """An answer that is an error: OpenAI's four fields, and the trace if there is one, or the engine's own body in `raw`.
 
-    `event` is the payload of an error that the engine itself sent inside a stream, when all of it is known.
+    `event` is the payload of an error in the engine's own words, when all of it is known, for a stream that has begun.
     """
 
     status: int
@@ -158,6 +158,12 @@ def model_not_found(model: str) -> Failure:
     return Failure(status, f"The model `{model}` does not exist.", kind, "model", code)
 
 
+def stream_expected() -> Failure:
+    """502 for a whole answer that comes when a stream has begun, and cannot be given in it."""
+    status, kind, code = _REASONS["UPSTREAM_INVALID"]
+    return Failure(status, "The engine sent a whole answer where a stream was asked for.", kind, code=code)
+
+
 def bug(request_id: str) -> Failure:
     """500 that tells nothing but where to look in the log."""
     return Failure(500, f"Internal error; the log has it under request id {request_id}.", "server_error")
@@ -175,13 +181,15 @@ def from_status(status: Status, request_id: str) -> Failure:
     receipt = receipt_headers(details.receipt) if details.receipt is not None else []
     upstream = details.upstream
     if upstream is not None and upstream.status > 0:
+        content_type = media_type(upstream.content_type, JSON)
         return Failure(
             upstream.status,
             status.message,
             "api_error",
             headers=[*further(upstream.headers, details.receipt), *receipt],
-            content_type=media_type(upstream.content_type, JSON),
+            content_type=content_type,
             raw=upstream.body,
+            event=upstream.body if content_type.startswith(JSON) and not upstream.truncated else None,
         )
     failure = _from_reason(status, details, request_id)
     failure.trace_id = details.trace_id

@@ -11,6 +11,7 @@ from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.operations import OPERATIONS
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.errors import Refused, invalid
+from lexora_gateway.keepalive import ANNOUNCE, filler_of
 from lexora_gateway.options import call_options
 from lexora_gateway.sse import error_event_of
 from lexora_gateway.watch import until_gone
@@ -30,8 +31,9 @@ class Relay(Endpoint):
     _stream_hint = b'"stream"'
 
     def __init__(self, path: str, router: RouterPort, limits: Limits) -> None:
-        super().__init__(router, limits, error_event_of(path))
+        super().__init__(router, limits, error_event_of(path), filler_of(path))
         self._path = path
+        self._announce = ANNOUNCE if limits.stream_keepalive is not None else ()
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
         """Relay the call, whole or streamed."""
@@ -40,6 +42,7 @@ class Relay(Endpoint):
         context = asked.context_with_body()
         if streams:
             sink = _Sink(answer)
+            context.metadata += self._announce
             streamed = StreamRequest(options=options, openai=call)
             await until_gone(receive, self._router.stream(streamed, context, sink.emit))
             await sink.end()
@@ -84,24 +87,26 @@ class _Sink:
 
     async def emit(self, message: StreamResponse) -> None:
         frames = message.frames
-        if not self._answer.started:
+        answer = self._answer
+        if not answer.started or not frames:
             if message.HasField("receipt"):
                 self._receipt = message.receipt
             if message.HasField("reply"):
                 self._reply = message
-                return
-            if not frames and not message.HasField("head"):
-                return
-            head = message.head if message.HasField("head") else None
-            await self._answer.begin(head, self._receipt or Receipt())
+            elif frames or message.HasField("head"):
+                if not answer.started:
+                    head = message.head if message.HasField("head") else None
+                    await answer.begin(head, self._receipt or Receipt())
+            else:
+                answer.streams()
         if frames:
-            await self._answer.piece(frames)
+            await answer.piece(frames)
 
     async def end(self) -> None:
-        if self._answer.started:
-            await self._answer.end()
-        elif self._reply is not None:
+        if self._reply is not None:
             await self._answer.reply(self._reply.reply, self._receipt or Receipt())
+        elif self._answer.started:
+            await self._answer.end()
         else:
             raise RuntimeError("the router's stream ended without an answer")
 

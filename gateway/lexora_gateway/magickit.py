@@ -47,6 +47,7 @@ class ShortForm(Endpoint):
         if stream:
             request = self.streamed(options, fields)
             asked.body = b""  # the request has it
+            answer.streams()
             sink = _Events(answer, self)
             await until_gone(receive, self._router.stream(request, asked.context, sink.emit))
             await sink.end()

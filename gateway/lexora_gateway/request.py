@@ -24,12 +24,16 @@ _LEAST_SECONDS = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body; and of all bodies."""
+    """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body; and of all bodies.
+
+    After `stream_keepalive` seconds of silence a stream gets a sign of life; None: never.
+    """
 
     max_body_bytes: int
     max_request_timeout: float
     body_silence: float
     buffered: BufferedBytes
+    stream_keepalive: float | None = None
 
 
 def request_id_of(headers: Headers) -> str:

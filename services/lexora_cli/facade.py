@@ -39,6 +39,7 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         max_body_bytes=server.max_body_bytes,
         reading=reading,
         max_request_timeout=server.max_request_timeout,
+        stream_keepalive=server.stream_keepalive,
         metrics=process_metrics,
     )
     http = HttpServer(app, listener, server.write_timeout)

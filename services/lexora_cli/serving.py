@@ -56,6 +56,7 @@ def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBy
         max_body_bytes=server.max_body_bytes,
         reading=reading,
         max_request_timeout=server.max_request_timeout,
+        stream_keepalive=server.stream_keepalive,
         metrics=router.metrics,
     )
     return HttpServer(app, listener, server.write_timeout)

@@ -38,6 +38,11 @@ def error_bytes(context: Context) -> int:
     return DEFAULT_ERROR_BYTES
 
 
+def announces_streams(context: Context) -> bool:
+    """Whether the caller wants a message, with the receipt so far, as soon as its call is known to stream."""
+    return ("x-lexora-announce", "stream") in context.metadata
+
+
 def refuse_empty(context: Context) -> Callable[[object], NoReturn]:
     """Who serves a call that asks nothing. Our own facade makes one of each request that it refuses itself, and says why."""
 

@@ -29,6 +29,7 @@ RESTART_KEYS = frozenset(
         "server.max_buffered_bytes",
         "server.max_request_timeout",
         "server.write_timeout",
+        "server.stream_keepalive",
         "logging.level",
         "logging.format",
         *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),

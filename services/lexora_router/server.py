@@ -26,7 +26,7 @@ from lexora.v1 import (
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, operation_of
 from lexora_router.asker import Request, user_of
 from lexora_router.classification import Classifier, classify
-from lexora_router.context import Context, error_bytes, refuse_empty, trace_of
+from lexora_router.context import Context, announces_streams, error_bytes, refuse_empty, trace_of
 from lexora_router.errors import (
     DeadlineExceeded,
     Draining,
@@ -121,10 +121,16 @@ class RouterService:
     async def stream(self, request: router_pb2.StreamRequest, context: Context, send: Send) -> None:
         """One request, the answer as it is made."""
         kind = request.WhichOneof("input")
-        await self._guarded(request.options, context, lambda call: self._stream(kind, request, call, send), limited=request)
+        announced = announces_streams(context)
+        serve = partial(self._stream, kind, request, send, announced)
+        await self._guarded(request.options, context, serve, limited=request)
 
-    async def _stream(self, kind: str | None, request: router_pb2.StreamRequest, call: Call, send: Send) -> None:
+    async def _stream(
+        self, kind: str | None, request: router_pb2.StreamRequest, send: Send, announced: bool, call: Call
+    ) -> None:
         await self._fill(kind, request, call, stream=True)
+        if announced and call.stream:
+            await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
         sink = StreamSink(kind, send, lambda: self._receipt(call))
         await self.pipeline(call, sink)
         await send(router_pb2.StreamResponse(receipt=self._receipt(call)))

@@ -35,6 +35,7 @@ class ServerConfig(Section):
     drain_timeout: Delay = 30.0
     max_request_timeout: Seconds = 3600.0
     write_timeout: Seconds = 60.0  # nothing of an answer could be written for so long
+    stream_keepalive: Seconds | None = None  # silence of an HTTP stream that is filled with a comment; null: none is
 
 
 class LoggingConfig(Section):

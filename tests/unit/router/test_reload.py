@@ -297,7 +297,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 17
+    assert len(RESTART_KEYS) == 18
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -311,6 +311,7 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "max_buffered_bytes": 7,
                     "max_request_timeout": 4.0,
                     "write_timeout": 6.0,
+                    "stream_keepalive": 8.0,
                 }
             ),
             "logging": running.logging.model_copy(update={"level": "DEBUG", "format": "json"}),
