@@ -34,14 +34,16 @@ def call(link: Link, request: pytest.FixtureRequest) -> Callable[..., Any]:
     return run
 
 
-def check(outcome: Outcome, url: str, code: int, reason: str, text: str, *, retry: RetryInfo | None = None) -> None:
+def check(
+    outcome: Outcome, url: str, code: int, reason: str, text: str, *, retry: RetryInfo | None = None, attempts: int = 1
+) -> None:
     """A status with this code and reason, with the receipt, this hint, and with `text` in its message."""
     assert outcome.messages == []
     assert outcome.failure.code == code
     assert text in outcome.failure.message
     info = ErrorInfo(reason=reason, domain="lexora.spirrow", metadata={"request_id": ID, "backend": "main"})
     assert outcome.detail(ErrorInfo) == info
-    assert outcome.detail(common_pb2.Receipt) == receipt(url)
+    assert outcome.detail(common_pb2.Receipt) == receipt(url, attempts=attempts)
     assert outcome.detail(RetryInfo) == retry
 
 
@@ -136,7 +138,11 @@ NONSENSE: dict[str, tuple[bytes | Do, str, str]] = {
 async def test_an_answer_that_is_none(call: Callable[..., Any], engine: LoopEngine, name: str) -> None:
     step, reason, text = NONSENSE[name]
     engine.answer(step)
-    check(await call(), engine.url, code_pb2.UNAVAILABLE, reason, text)
+    outcome = await call()
+    # A kept connection that ends without a word is replaced once, and whether there was one depends on the listing of models.
+    attempts = len(engine.requests)
+    assert attempts == 1 or (attempts == 2 and isinstance(step, Do))
+    check(outcome, engine.url, code_pb2.UNAVAILABLE, reason, text, attempts=attempts)
 
 
 async def test_half_a_body(call: Callable[..., Any], engine: LoopEngine) -> None:
