@@ -6,7 +6,8 @@ import asyncio
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from lexora_gateway.content_coding import STEP_BYTES, decoder_of
+from lexora_contract.content_coding import STEP_BYTES
+from lexora_gateway.content_coding import decoder_of
 from lexora_gateway.errors import Refused, request_timeout, too_large
 from lexora_gateway.watch import ClientGone
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lexora_gateway.asgi import Headers, Message, Receive, Scope
-    from lexora_gateway.content_coding import ContentDecoder
+    from lexora_gateway.content_coding import RequestDecoder
     from lexora_gateway.request import Limits
 
 # Timers of the event loop are exact to a millisecond.
@@ -57,7 +58,7 @@ async def read_body(receive: Receive, scope: Scope, headers: Headers, limits: Li
 class _Incoming:
     """A body that comes in pieces, or has to be decoded. What it holds is counted until it is whole."""
 
-    def __init__(self, limits: Limits, owners: Sequence[str], decoder: ContentDecoder | None) -> None:
+    def __init__(self, limits: Limits, owners: Sequence[str], decoder: RequestDecoder | None) -> None:
         self._limit = limits.max_body_bytes
         self._buffered = limits.buffered
         self._owners = owners
@@ -96,7 +97,7 @@ class _Incoming:
         self._size += len(piece)
         self._body.write(piece)
 
-    async def _add_decoded(self, decoder: ContentDecoder, piece: bytes) -> None:
+    async def _add_decoded(self, decoder: RequestDecoder, piece: bytes) -> None:
         for step in decoder.decode(piece):
             self._add(step)
             if len(step) >= STEP_BYTES:

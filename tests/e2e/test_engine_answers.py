@@ -1,13 +1,17 @@
 """What real engines and proxies send that is not quite what their APIs promise: a whole answer stays one, a failure is one."""
 
 import contextlib
+import gzip
 import json
 import socket
+import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import brotli  # type: ignore[import-untyped]
 import httpx
 import pytest
 
@@ -17,8 +21,14 @@ from tests.support.engine import ScriptedEngine, until_closed
 from tests.support.raw_server import LAST_CHUNK, RawRequest, chunk, reply, stream, stream_head
 from tests.support.servers import Gateway, base_config, calm_config
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 FIRST_TOKEN_SECONDS, IDLE_SECONDS = 1.0, 0.4
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 DONE = b"data: [DONE]\n\n"
 HI = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
 STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -48,7 +58,9 @@ def gateway(engine: ScriptedEngine, folder: Path) -> Iterator[Gateway]:
     limits = {"first_token_timeout": FIRST_TOKEN_SECONDS, "idle_timeout": IDLE_SECONDS}
     vllm = {"url": engine.url, "models": [VLLM]} | limits
     other = {"url": engine.url, "models": [OTHER], "type": "openai_compatible"} | limits
-    with Gateway(calm_config(vllm=vllm, other=other), folder) as process:
+    config = calm_config(vllm=vllm, other=other)
+    config["server"]["max_response_bytes"] = MAX_RESPONSE_BYTES
+    with Gateway(config, folder) as process:
         yield process
 
 
@@ -186,13 +198,7 @@ def test_events_under_another_type_are_not_collected(gateway: Gateway, engine: S
         until_closed(connection)
 
     engine.answer = answer
-    body = json.dumps({"model": VLLM, "messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
-    with wire.connect(gateway.http) as connection:
-        connection.settimeout(IDLE_SECONDS)
-        connection.sendall(wire.request(CHAT, body))
-        got = b""
-        while HI not in got:
-            got += connection.recv(65536)
+    assert first_read(gateway, HI)
 
 
 def test_json_under_the_type_of_a_stream_is_an_answer(http: httpx.Client, engine: ScriptedEngine) -> None:
@@ -233,6 +239,89 @@ def test_what_comes_beside_hidden_usage_is_shown(http: httpx.Client, engine: Scr
     [timed] = [event for event in events if "timings" in event]
     assert timed["timings"]["predicted_n"] == 16
     assert timed["choices"] == [{"index": 0, "delta": {}, "finish_reason": None}]
+
+
+# -- content codings, though none was asked for
+
+CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstd.compress,
+    "GZip, br": lambda data: brotli.compress(gzip.compress(data)),
+}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_coded_answer_is_read_and_relayed_without(http: httpx.Client, engine: ScriptedEngine, coding: str) -> None:
+    encode, header = CODINGS[coding], f"content-encoding: {coding}\r\n"
+    counted = ANSWER[:-1] + b',"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+    answers = {
+        False: (reply(encode(counted), headers=header), counted),
+        True: (stream_head(header) + spread(encode(HI + STOP + COUNTED + DONE), 5).partition(b"\r\n\r\n")[2], HI + STOP + DONE),
+    }
+    before = http.get("/stats").json()["total_tokens_output"]
+    for streams, (sent, expected) in answers.items():
+        engine.answer = sent
+        answer = ask(http, streams=streams)
+        assert (answer.status_code, answer.content, "content-encoding" in answer.headers) == (200, expected, False)
+    assert engine.last.header("accept-encoding") == "identity"
+    assert http.get("/stats").json()["total_tokens_output"] - before == 4
+    engine.answer = reply(encode(IN_BAND[0][0]), status="400 Bad Request", headers=header)
+    refused = ask(http)
+    assert (refused.status_code, refused.content, "content-encoding" in refused.headers) == (400, IN_BAND[0][0], False)
+
+
+def test_a_coded_stream_is_relayed_as_it_comes(gateway: Gateway, engine: ScriptedEngine) -> None:
+    def answer(connection: socket.socket, _: RawRequest) -> None:
+        coder = zlib.compressobj(wbits=31)
+        begun = coder.compress(HI) + coder.flush(zlib.Z_SYNC_FLUSH)
+        connection.sendall(stream_head("content-encoding: gzip\r\n") + chunk(begun))
+        until_closed(connection)
+
+    engine.answer = answer
+    assert first_read(gateway, HI)
+
+
+def first_read(gateway: Gateway, event: bytes) -> bool:
+    """Ask for a stream, and wait until the client has this event."""
+    body = json.dumps({"model": VLLM, "messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
+    with wire.connect(gateway.http) as connection:
+        connection.settimeout(IDLE_SECONDS)
+        connection.sendall(wire.request(CHAT, body))
+        got = b""
+        while event not in got:
+            got += connection.recv(65536)
+    return True
+
+
+UNREADABLE: dict[str, tuple[str, bytes, str]] = {
+    "an unknown coding": ("compress", ANSWER, "the content coding `compress`"),
+    "other bytes": ("gzip", ANSWER, "is not valid gzip"),
+    "half of it": ("gzip", gzip.compress(ANSWER)[:-9], "ends before its gzip does"),
+    "a bomb": ("gzip", gzip.compress(bytes(MAX_RESPONSE_BYTES + 1)), f"more than {MAX_RESPONSE_BYTES} bytes"),
+    "a bomb in two layers": ("gzip, gzip", gzip.compress(gzip.compress(bytes(100 * MAX_RESPONSE_BYTES))), "more than"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_coded_answer_that_cannot_be_read(http: httpx.Client, engine: ScriptedEngine, name: str) -> None:
+    coding, body, words = UNREADABLE[name]
+    engine.answer = reply(body, headers=f"content-encoding: {coding}\r\n")
+    answer = ask(http, streams=False)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_invalid")
+    assert words in answer.text
+    # An error is the engine's own answer: it goes on with its coding.
+    engine.answer = reply(body, status="400 Bad Request", headers=f"content-encoding: {coding}\r\n")
+    with http.stream("POST", CHAT, json={"model": VLLM, "messages": [{"role": "user", "content": "x"}]}) as refused:
+        raw = b"".join(refused.iter_raw())
+    assert (refused.status_code, refused.headers["content-encoding"], raw) == (400, coding, body)
+
+
+def test_a_transcript_need_not_be_read_and_stays_coded(http: httpx.Client, engine: ScriptedEngine) -> None:
+    engine.answer = reply(gzip.compress(b"hello"), content_type="text/plain", headers="content-encoding: gzip\r\n")
+    answer = http.post("/v1/audio/transcriptions", data={"model": VLLM}, files={"file": b"x"})
+    assert (answer.headers["content-encoding"], answer.text) == ("gzip", "hello")
 
 
 # -- errors in a 200
@@ -374,7 +463,7 @@ def test_a_stream_without_an_end_to_its_framing_breaks(http: httpx.Client, engin
         until_closed(connection)
 
     engine.answer = answer
-    assert "upstream_broken" in ask(http).text
+    assert "broke in mid-answer: the head, a trailer or a chunk line of the answer has more than 64 KiB." in ask(http).text
 
 
 # -- time

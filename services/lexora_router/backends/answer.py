@@ -1,14 +1,17 @@
 """An engine's answer on its way to the client: checked where it must be, otherwise passed on as it came."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import islice
 
 import msgspec
 
+from lexora_contract.content_coding import Undecodable, UnknownCoding
 from lexora_contract.operations import operation_of
 from lexora_router.backends.blame import blames_request
+from lexora_router.backends.decoding import Read, coding_of, decoded, once
 from lexora_router.backends.http1 import Response, TransportError
 from lexora_router.backends.in_band_error import error_in, in_mid_answer
 from lexora_router.backends.media import EVENT_STREAM, Body, body_of, is_blank, media_type
@@ -19,7 +22,6 @@ from lexora_router.handler import Call, Emit, Frames, Head, Headers, Receipt, Re
 from lexora_router.lenient_json import is_json, lenient
 from lexora_router.usage import UsageJson
 
-Read = Callable[[], Awaitable[bytes]]
 JSON = "application/json"
 
 # How long the end of a stream may lag behind its [DONE] before the connection is given up instead of kept.
@@ -58,8 +60,11 @@ class AnswerRelay:
         content_type = response.content_type
         if response.status >= 300:
             raise await self._refusal(response, content_type)
-        read, headers = response.read, _end_to_end(response)
         media, start, kind = media_type(content_type), b"", Body.WHOLE
+        read: Read = response.read
+        headers = _end_to_end(response)
+        if call.stream or _is_json_of(call, media):
+            read, headers = self._decoded(response, read, headers)
         if call.stream or media == EVENT_STREAM:
             start, kind = await self._begin(read, labelled=media == EVENT_STREAM)
         if kind is Body.EVENTS:
@@ -67,9 +72,26 @@ class AnswerRelay:
             choices, dialect = call.choices, operation_of(call.path).dialect
             inspector = Inspector(dialect, hide_usage=hide_usage, end_mark=self._end_mark, choices=choices)
             await self._stream(call, emit, read, head, inspector, start=start)
+            await _linger(response.read)
         else:
             head = Head(response.status, JSON if media == EVENT_STREAM and start else content_type, headers)
             await self._reply(call, emit, read, head, start)
+
+    def _decoded(self, response: Response, read: Read, headers: Headers) -> tuple[Read, Headers]:
+        """The body and the headers without content codings. Raises UpstreamInvalid for codings that are not known."""
+        try:
+            decoder = coding_of(response)
+        except UnknownCoding as error:
+            raise UpstreamInvalid(
+                f"{self._name} answered in the content coding `{error}`, which cannot be read; it was asked for `identity`."
+            ) from None
+        if decoder is None:
+            return read, headers
+        plain = tuple(pair for pair in headers if pair[0] != "content-encoding")
+        return decoded(read, decoder, self._undecodable), plain
+
+    def _undecodable(self, error: Undecodable) -> UpstreamInvalid:
+        return UpstreamInvalid(f"{self._name} sent an answer that {error} (its content coding).")
 
     async def _begin(self, read: Read, *, labelled: bool) -> tuple[bytes, Body]:
         """The beginning of a body, as much as it takes to see what it is."""
@@ -110,7 +132,6 @@ class AnswerRelay:
             data = await read()
         receipt.finish_reasons = inspector.finish_reasons
         self._check_end(inspector, began=began)
-        await _linger(read)
 
     def _check_end(self, inspector: Inspector, *, began: bool) -> None:
         try:
@@ -125,7 +146,7 @@ class AnswerRelay:
         if not body:
             raise UpstreamInvalid(f"{self._name} answered {head.status} with an empty body.")
         media = media_type(head.content_type)
-        if not operation_of(call.path).form or media == JSON:
+        if _is_json_of(call, media):
             call.receipt.usage = self._usage(body, head)
             if b'"error"' in body and (failure := error_in(body)) is not None:
                 raise failure
@@ -158,13 +179,16 @@ class AnswerRelay:
         status = response.status
         if status < 400:
             return UpstreamInvalid(f"{self._name} answered with a redirect ({status}); check its url.")
-        body = await self._read(response.read, Receipt())
+        body, headers = await self._read(response.read, Receipt()), _end_to_end(response)
+        with contextlib.suppress(UpstreamInvalid):  # what cannot be decoded goes on as it came, with its coding
+            read, plain = self._decoded(response, once(body), headers)
+            body, headers = await self._read(read, Receipt()), plain
         if status >= 500 and not is_json(body):
             shown = media_type(content_type) or "no content type"
             hint = next((value for name, value in response.headers if name == b"retry-after"), b"").decode("latin-1")
             return UpstreamInvalid(f"{self._name} answered {status} without a JSON error ({shown}).", status, hint or None)
         blames = status >= 500 and blames_request(body)
-        return UpstreamRefused(status, content_type, body, _end_to_end(response), blames_request=blames)
+        return UpstreamRefused(status, content_type, body, headers, blames_request=blames)
 
     async def _read(self, read: Read, receipt: Receipt, start: bytes = b"") -> bytes:
         """The whole body, of which `start` was read before; raises UpstreamInvalid when it is larger than allowed."""
@@ -190,6 +214,11 @@ async def _linger(read: Read) -> None:
                 pass
     except (TimeoutError, TransportError):
         return  # the answer is whole, whatever becomes of its connection
+
+
+def _is_json_of(call: Call, media: str) -> bool:
+    """Whether a whole answer of this type must be JSON, or an event stream, in which there is something to read."""
+    return media == JSON or not operation_of(call.path).form
 
 
 def _opens(block: bytes) -> bool:

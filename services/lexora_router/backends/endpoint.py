@@ -9,7 +9,7 @@ from lexora_router.backends.answer import AnswerRelay
 from lexora_router.backends.auto_limit import AutoLimit
 from lexora_router.backends.condition import Condition
 from lexora_router.backends.protocol import EngineProtocol
-from lexora_router.backends.transport import ConnectError, Response, Transport, TransportError, failure_of, head
+from lexora_router.backends.transport import ConnectError, InvalidAnswer, Response, Transport, TransportError, failure_of, head
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.handler import Call, Emit
 from lexora_router.inspect_body import with_model, with_model_multipart, with_priority, with_stream_usage, without_priority
@@ -88,7 +88,8 @@ class HttpEndpoint:
             await self._answers.relay(call, emit, response, hide_usage=hide_usage)
         except TransportError as error:
             if call.receipt.first_event_at:
-                raise UpstreamBroken("The connection to the engine broke in mid-answer.") from error
+                why = f": {error}" if isinstance(error, InvalidAnswer) else ""
+                raise UpstreamBroken(f"The connection to the engine broke in mid-answer{why}.") from error
             raise failure_of(error, self.backend, self.address) from error
         finally:
             response.close()

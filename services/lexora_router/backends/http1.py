@@ -44,6 +44,10 @@ class ConnectTimeout(ConnectError):
     how = "timeout"
 
 
+class InvalidAnswer(TransportError):
+    """What came is no HTTP, or has no end."""
+
+
 class StaleConnection(TransportError):
     """A kept connection was closed as the request was on its way: the engine has read nothing of it, or not all of it."""
 
@@ -208,11 +212,11 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            response.fail(TransportError(self._refused or f"the answer is not HTTP ({error})"))
+            response.fail(InvalidAnswer(self._refused or f"the answer is not HTTP ({error})"))
             self.close()
             return
         if self._framing_bytes > MAX_FRAMING_BYTES:
-            response.fail(TransportError(_TOO_MUCH_FRAMING))
+            response.fail(InvalidAnswer(_TOO_MUCH_FRAMING))
             self.close()
             return
         response.wake()
@@ -268,7 +272,7 @@ class _Connection(asyncio.Protocol):
         raise ValueError(why)
 
 
-_TOO_MUCH_FRAMING = f"its head, a trailer or the line of a chunk has more than {MAX_FRAMING_BYTES >> 10} KiB"
+_TOO_MUCH_FRAMING = f"the head, a trailer or a chunk line of the answer has more than {MAX_FRAMING_BYTES >> 10} KiB"
 
 
 class Origin:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 
 from yarl import URL
 
-from lexora_router.backends.http1 import ConnectError, Origin, Response, StaleConnection, TransportError
+from lexora_contract.content_coding import Undecodable, UnknownCoding
+from lexora_router.backends.decoding import coding_of, decoded
+from lexora_router.backends.http1 import ConnectError, InvalidAnswer, Origin, Response, StaleConnection, TransportError
 from lexora_router.errors import UpstreamUnreachable
 
 
@@ -48,10 +50,14 @@ class Transport:
             response = await origin.exchange(request, b"")
         body = b""
         try:
-            while data := await response.read():
+            decoder = coding_of(response)
+            read = response.read if decoder is None else decoded(response.read, decoder, _undecodable)
+            while data := await read():
                 body += data
                 if len(body) > limit:
                     raise TransportError(f"the answer has more than {limit} bytes")
+        except UnknownCoding as error:
+            raise TransportError(f"the answer is in the content coding `{error}`") from None
         finally:
             response.close()
         return response.status, body
@@ -77,6 +83,10 @@ class Transport:
         return self.tls
 
 
+def _undecodable(error: Undecodable) -> TransportError:
+    return TransportError(f"the answer {error} (its content coding)")
+
+
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """TLS settings that trust the authorities in a PEM file, or else the system's. Raises OSError.
 
@@ -100,4 +110,14 @@ def failure_of(error: TransportError, backend: str, address: str) -> UpstreamUnr
     return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.", error.how)
 
 
-__all__ = ["ConnectError", "Origin", "Response", "Transport", "TransportError", "failure_of", "head", "tls_context"]
+__all__ = [
+    "ConnectError",
+    "InvalidAnswer",
+    "Origin",
+    "Response",
+    "Transport",
+    "TransportError",
+    "failure_of",
+    "head",
+    "tls_context",
+]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import brotli  # type: ignore[import-untyped]
 import pytest
 
-from lexora_gateway.content_coding import MAX_CODINGS, MAX_MEMBERS, STEP_BYTES, decoder_of
+from lexora_contract.content_coding import MAX_CODINGS, MAX_MEMBERS, STEP_BYTES
+from lexora_gateway.content_coding import decoder_of
 from lexora_gateway.errors import Refused
 
 if sys.version_info >= (3, 14):

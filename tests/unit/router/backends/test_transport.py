@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,18 @@ async def test_a_small_answer_in_pieces() -> None:
         [request] = server.requests
     assert (request.method, request.target) == ("GET", "/v1/models?x=1")
     assert sorted(request.headers) == [("authorization", "Bearer k"), ("host", f"127.0.0.1:{server.port}")]
+
+
+async def test_a_coded_answer_is_decoded_within_the_limit() -> None:
+    """A proxy that compresses whatever it is asked for hides no models and no metrics."""
+    body = b'{"data":[]}'
+    sent = [reply(gzip.compress(data), headers="content-encoding: gzip\r\n") for data in (body, bytes(10_000_000))]
+    sent += [reply(body, headers=f"content-encoding: {coding}\r\n") for coding in ("gzip", "compress")]
+    async with RawServer(*[[each] for each in sent]) as server, transport() as made:
+        assert await made.get(URL(server.url), {}, limit=100) == (200, body)
+        for words in ("more than 100 bytes", "is not valid gzip", "content coding `compress`"):
+            with pytest.raises(TransportError, match=words):
+                await made.get(URL(server.url), {}, limit=100)
 
 
 async def test_an_answer_over_the_limit_is_none() -> None:
