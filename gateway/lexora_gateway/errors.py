@@ -73,7 +73,7 @@ _HTTP: dict[int, tuple[str, str | None]] = {
 class Failure:
     """An answer that is an error: OpenAI's four fields, and the trace if there is one, or the engine's own body in `raw`.
 
-    `event` is the payload of an error in the engine's own words, when all of it is known, for a stream that has begun.
+    `event` is the payload of an error that the engine itself sent inside a stream, when all of it is known.
     """
 
     status: int
@@ -181,15 +181,13 @@ def from_status(status: Status, request_id: str) -> Failure:
     receipt = receipt_headers(details.receipt) if details.receipt is not None else []
     upstream = details.upstream
     if upstream is not None and upstream.status > 0:
-        content_type = media_type(upstream.content_type, JSON)
         return Failure(
             upstream.status,
             status.message,
             "api_error",
             headers=[*further(upstream.headers, details.receipt), *receipt],
-            content_type=content_type,
+            content_type=media_type(upstream.content_type, JSON),
             raw=upstream.body,
-            event=upstream.body if content_type.startswith(JSON) and not upstream.truncated else None,
         )
     failure = _from_reason(status, details, request_id)
     failure.trace_id = details.trace_id

@@ -45,8 +45,16 @@ def data_event(value: Any) -> bytes:
 
 def _event(prefix: bytes, failure: Failure, own: Any) -> bytes:
     # The engine's own words for its failure come first. A newline inside them would end the event's data.
-    payload = failure.event if failure.event else msgspec.json.encode(own)
+    payload = failure.event or _object(failure.raw) or msgspec.json.encode(own)
     return prefix + b"data: " + _NEWLINE.sub(b"\ndata: ", payload) + b"\n\n"
+
+
+def _object(body: bytes | None) -> bytes | None:
+    """The body of an engine's answer if it is a JSON object, which a client of events can read."""
+    try:
+        return body if body and isinstance(msgspec.json.decode(body), dict) else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 _DIALECTS: dict[Dialect, ErrorEvent] = {Dialect.ANTHROPIC: messages_error, Dialect.RESPONSES: responses_error}

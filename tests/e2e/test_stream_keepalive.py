@@ -167,6 +167,7 @@ LATE = {
         '{"error":{"message":"too long","code":7}}',
     ),
     "no JSON": (reply(b"<html>", status="404 Not Found", content_type="text/html"), '"type":"api_error"'),
+    "torn JSON": (reply(b'{"error":{"message":"too', status="400 Bad Request"), '"type":"api_error"'),
     "nothing": (b"", '"code":"upstream_unreachable"'),
     "a whole answer": (reply(b'{"object":"chat.completion","choices":[]}'), '"code":"upstream_invalid"'),
 }
