@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lexora_cli.commands.chat import chat
 from lexora_cli.commands.check import check
@@ -22,11 +24,30 @@ from lexora_cli.commands.top import top
 from lexora_cli.screen import plain
 from lexora_router.version import __version__
 
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Serve": (serve, init, check, router, gateway),
+    "Ask a router": (chat, models, status, top, explain, reload),
+    "Try without a GPU": (demo, sim),
+}
+
+
+class _Grouped(TyperGroup):
+    """Help that lists the commands below what they are for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for title, commands in COMMANDS.items():
+            found = [(command.__name__, self.get_command(ctx, command.__name__)) for command in commands]
+            with formatter.section(title):
+                formatter.write_dl([(name, command.get_short_help_str(formatter.width)) for name, command in found if command])
+
+
+# Plain help: it is the same in a pipe, cuts no name of an option, and imports nothing that draws boxes.
 # Local variables in a traceback may hold keys and prompts: tracebacks stay plain.
 app = typer.Typer(
     name="lexora",
+    cls=_Grouped,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,14 +66,8 @@ def root(
     """The LLM gateway for teams who run their own vLLM fleets."""
 
 
-_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Serve": (serve, init, check, router, gateway),
-    "Ask a router": (chat, models, status, top, explain, reload),
-    "Try without a GPU": (demo, sim),
-}
-for _panel, _commands in _PANELS.items():
-    for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+for _command in chain.from_iterable(COMMANDS.values()):
+    app.command()(_command)
 
 
 def main() -> None:

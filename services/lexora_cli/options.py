@@ -12,7 +12,7 @@ ConfigFile = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help=r"Configuration file. Else $LEXORA_CONFIG, \[config/]lexora_config.yaml or /etc/lexora/config.yaml.",
+        help="Configuration file. Else $LEXORA_CONFIG, [config/]lexora_config.yaml or /etc/lexora/config.yaml.",
     ),
 ]
 Url = Annotated[

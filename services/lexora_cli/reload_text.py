@@ -16,9 +16,20 @@ _HEADLINES = {
 }
 
 
-def lines(report: ReloadReport) -> Iterator[str]:
-    """The result, then problems, warnings and keys, one a line."""
-    yield _HEADLINES.get(report.result, f"result {report.result}")
+# Nothing to change is a surprise to somebody who has just changed the file: another reload was quicker.
+_JUST_NOW_SECONDS = 60
+_TRIGGERS = {"file": "when the file changed", "signal": "on SIGHUP", "rpc": "by another `lexora reload`"}
+
+
+def lines(report: ReloadReport, before: ReloadReport) -> Iterator[str]:
+    """The result, then problems, warnings and keys, one a line. `before` is the reload before it, empty for none."""
+    ago = report.finished_unix - before.finished_unix
+    if report.result == RELOAD_RESULT_UNCHANGED and before.result == RELOAD_RESULT_APPLIED and ago <= _JUST_NOW_SECONDS:
+        when = _TRIGGERS.get(before.trigger, f"by {before.trigger}")
+        yield f"unchanged: it was put in force {max(ago, 0)} s ago already, {when}"
+        report = before
+    else:
+        yield _HEADLINES.get(report.result, f"result {report.result}")
     waiting = set(report.keys_needing_restart)
     groups = (
         ("problem", report.problems),

@@ -19,7 +19,8 @@ class SimOption:
 
     def parameter(self) -> inspect.Parameter:
         """The option as typer reads it from a signature."""
-        option = typer.Option(self.flag, help=self.help) if self.flag else typer.Option(help=self.help)
+        flags = (self.flag,) if self.flag else ()
+        option = typer.Option(*flags, help=self.help, metavar=_METAVARS.get(self.kind))
         default = list(self.default) if isinstance(self.default, tuple) else self.default
         return inspect.Parameter(
             self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[self.kind, option]
@@ -27,6 +28,7 @@ class SimOption:
 
 
 _Texts = list[str]
+_METAVARS = {str: "TEXT", str | None: "TEXT", int: "N", int | None: "N", float: "NUMBER", _Texts: "NAME"}
 
 OPTIONS = (
     SimOption("host", str, "127.0.0.1", "Address to listen on."),

@@ -63,9 +63,17 @@ def test_check_tells_the_living_from_the_dead(engine: Simulator, tmp_path: Path)
     config = calm_config(alive={"url": engine.url, "models": [MODEL]}, dead={"url": dead, "api_key": "sk-hidden"})
     done = lexora("check", "--config", str(write_config(config, tmp_path)))
     assert done.returncode == 2, done.stderr
-    assert re.search(rf"answers alive {engine.url}: \S+ ms, models: {MODEL}", done.stdout)
-    assert f"FAILED  dead {dead}: connection refused" in done.stdout
-    assert "sk-hidden" not in done.stdout + done.stderr
+    headline, failed, advice, answers = done.stdout.splitlines()
+    assert headline.startswith("configuration: ")
+    assert failed.startswith(f"FAILED  dead {dead}: connection refused"), "problems come first"
+    assert advice == "        start the engine, or correct routing.backends.dead.url"
+    assert re.fullmatch(rf"answers alive {engine.url}: \S+ ms, models: {MODEL}", answers)
+    assert "max_retries" not in done.stdout
+    whole = lexora("check", "--all", "--config", str(write_config(config, tmp_path))).stdout
+    before, _, keys = whole.partition("\n\n# in force: ")
+    assert len(before.splitlines()) == 4
+    assert "\n  max_retries: 0\n" in keys
+    assert "sk-hidden" not in whole + done.stderr
 
 
 def test_check_is_content_when_all_is_well(engine: Simulator, tmp_path: Path) -> None:
@@ -75,6 +83,22 @@ def test_check_is_content_when_all_is_well(engine: Simulator, tmp_path: Path) ->
     report = json.loads(done.stdout)
     assert report["ok"] is True
     assert report["endpoints"][0]["models"] == [MODEL]
+
+
+# -- reload
+
+
+def test_reload_says_that_the_file_was_loaded_already(engine: Simulator, tmp_path: Path) -> None:
+    config = calm_config(main={"url": engine.url, "models": [MODEL]})
+    config["reload"] = {"watch": True, "interval": 0.05}
+    with Gateway(config, tmp_path) as started:
+        config["retry"]["max_retries"] = 2
+        write_config(config, tmp_path)
+        started.wait_for("configuration_applied")
+        done = lexora("reload", "--router", started.grpc)
+    headline = r"unchanged: it was put in force \d+ s ago already, when the file changed\n"
+    assert re.fullmatch(rf"{headline}  changed: retry\.max_retries\n", done.stdout), done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # -- chat, models, status

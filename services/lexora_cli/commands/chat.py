@@ -20,16 +20,20 @@ def chat(
         typer.Argument(metavar="PROMPT", help="Ask this and leave. Piped input does the same.", show_default=False),
     ] = None,
     router: Router = DEFAULT_ROUTER,
-    model: Annotated[str, typer.Option("--model", "-m", help="Model to ask; the router's default when absent.")] = "",
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME", help="Model to ask; the router's default when absent.")
+    ] = "",
     system: Annotated[str, typer.Option("--system", "-s", metavar="TEXT", help="Instructions to the model.")] = "",
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.", show_default=False)] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Most tokens of an answer.", show_default=False)
+    ] = None,
 ) -> None:
     """Talk with a model in the terminal, over gRPC.
 
     Ctrl-C stops an answer, Ctrl-D leaves, /help tells the rest.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora chat
       lexora chat --model qwen3-32b --system "Answer in one sentence."
       lexora chat "What is a token bucket?"

@@ -16,20 +16,25 @@ BACKEND_SILENT = 2
 
 
 def check(
+    *,
     config: ConfigFile = None,
     url: Url = None,
     model: Model = None,
     probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask the backends whether they answer.")] = True,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Show every key that is in force.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the configuration, show what is in force, and ask the backends.
+    """Check the configuration and ask the backends.
 
-    Secrets are masked. Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer.
+    Problems come first, then answers; with --all every key in force below them, secrets masked.
 
-    [bold]Examples[/bold]
+    Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer.
 
+    \b
+    Examples:
       lexora check
-      lexora check --config lexora_config.yaml --no-probe
+      lexora check --url http://gpu1:8000
+      lexora check --config lexora_config.yaml --no-probe --all
       lexora check --json
     """
     import os
@@ -42,12 +47,14 @@ def check(
         _refuse(error, as_json)
         raise typer.Exit(CONFIG_WRONG) from None
     if not as_json:
-        _show_config(loaded)
+        _show_warnings(loaded, hint="" if everything else "; --all shows every key in force")
     findings = _probe(loaded) if probe else []
     if as_json:
         _print_json(loaded, findings, probed=probe)
-    elif probe:
+    else:
         _show_findings(findings)
+    if everything and not as_json:
+        _show_keys(loaded)
     raise typer.Exit(0 if all(finding.healthy for finding in findings) else BACKEND_SILENT)
 
 
@@ -70,15 +77,13 @@ def _probe(loaded: "Loaded") -> "list[Finding]":
     return asyncio.run(probe_all(loaded.config))
 
 
-def _show_config(loaded: "Loaded") -> None:
+def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
     from rich.markup import escape
 
     from lexora_cli.screen import err
-    from lexora_router.config.load import dump
     from lexora_router.escape import escaped
 
-    plain(f"# in force: the defaults, {loaded.path or 'no file'}, and LEXORA_* variables")
-    plain_lines(dump(loaded.config).rstrip())
+    plain(f"configuration: {loaded.path or 'no file'}{hint}")
     for warning in loaded.warnings:
         err().print(f"[yellow]warning:[/yellow] {escape(escaped(warning))}")
 
@@ -87,9 +92,16 @@ def _show_findings(findings: "list[Finding]") -> None:
     from lexora_cli.check_text import lines
     from lexora_cli.screen import out
 
-    plain("")
-    for line in lines(findings):
+    for line in lines(sorted(findings, key=lambda finding: finding.healthy)):
         out().print(line)
+
+
+def _show_keys(loaded: "Loaded") -> None:
+    from lexora_router.config.load import dump
+
+    plain("")
+    plain(f"# in force: the defaults, {loaded.path or 'no file'}, and LEXORA_* variables")
+    plain_lines(dump(loaded.config).rstrip())
 
 
 def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) -> None:

@@ -8,15 +8,17 @@ _Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 pi
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="Name of the simulated model.")] = "qwen3-32b",
+    model: Annotated[str, typer.Option(metavar="NAME", help="Name of the simulated model.")] = "qwen3-32b",
     engine_port: _Port = 8000,
     port: _Port = 8001,
     grpc_port: _Port = 50051,
 ) -> None:
-    """Start a simulated engine and the gateway, and show what to try. Ctrl-C ends both.
+    """Start a simulated engine and the gateway.
 
-    [bold]Examples[/bold]
+    Prints what to try. Ctrl-C ends both.
 
+    \b
+    Examples:
       lexora demo
       lexora demo --model mistral-7b
     """

@@ -33,14 +33,15 @@ def explain(
     router: Router = DEFAULT_ROUTER,
     as_json: AsJson = False,
 ) -> None:
-    """Tell where a call would go now and why, without sending it.
+    """Tell where a call would go now, and why.
+
+    Nothing is sent and nothing is charged.
 
     The route of its model, the tenant and its rate limits, and of each backend the queue and every endpoint.
-    Nothing is charged.
     Exit code 1 when the call would be refused, or when the router does not answer.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora explain --model qwen3-32b
       lexora explain --model fast --user bob --priority high
       lexora explain --model qwen3-32b --no-fallback --json | jq -r .verdict

@@ -15,8 +15,8 @@ def gateway(
 
     Of the configuration only server.host, server.port, its limits and logging matter here.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora gateway --router 127.0.0.1:50051
       lexora gateway --router unix:/run/lexora/router.sock --port 8080
     """

@@ -17,8 +17,8 @@ def init(file: File = Path("lexora_config.yaml"), force: Force = False) -> None:
     As it stands it changes nothing: keys show their defaults, the others are commented out.
     Exit code 1 when the file is there already or cannot be written.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora init
       lexora init /etc/lexora/config.yaml
       lexora init - | less

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     """List the models that can be asked, each with its backend.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora models
       lexora models --router 10.0.0.5:50051 --json
     """

@@ -7,17 +7,16 @@ from lexora_cli.screen import fail, plain, print_json
 
 
 def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
-    """Let a running router load its configuration again, and tell what came of it.
+    """Let a running router load its configuration again.
 
-    It reads the same file, variables and options as at its start. One with mistakes is refused, and the old one stays.
-    Exit code 1 when it was refused, or when the router does not answer.
+    Prints what came of it. The router reads the same file, variables and options as at its start; a configuration with
+    mistakes is refused, and the old one stays. Exit code 1 when it was refused, or when the router does not answer.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora reload
       lexora reload --router 10.0.0.5:50051 --json
     """
-
     from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED
     from lexora_cli.client import RouterClient, RouterFailure
     from lexora_cli.plain_message import as_data
@@ -25,12 +24,13 @@ def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
 
     try:
         with RouterClient(router) as client:
+            before = client.stats().last_reload
             report = client.reload()
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
         print_json(as_data(report))
     else:
-        for line in lines(report):
+        for line in lines(report, before):
             plain(line)
     raise typer.Exit(1 if report.result == RELOAD_RESULT_REFUSED else 0)

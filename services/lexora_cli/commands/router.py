@@ -6,12 +6,14 @@ from lexora_cli.options import ConfigFile, GrpcPort, Host, MetricsPort
 
 
 def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = None, metrics_port: MetricsPort = None) -> None:
-    """Serve the router alone, over gRPC; its metrics are at http://HOST:9464/metrics.
+    """Serve the router alone, over gRPC.
 
-    [bold]Examples[/bold]
+    Its metrics are at http://HOST:9464/metrics.
 
+    \b
+    Examples:
       lexora router
-      lexora router --config lexora_config.yaml --host 127.0.0.1 --grpc-port 50051
+      lexora router --config lexora_config.yaml --grpc-port 50051
     """
     from lexora_router.launch import launch
     from lexora_router.serve import router_options, serve

@@ -20,8 +20,8 @@ def serve(
     With --url no configuration file is looked for.
     SIGTERM and Ctrl-C let running calls finish, a second one ends at once.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora serve
       lexora serve --url http://gpu1:8000 --host 0.0.0.0
       lexora serve --config lexora_config.yaml --port 8080

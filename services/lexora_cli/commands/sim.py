@@ -10,12 +10,14 @@ from lexora_cli.sim_options import OPTIONS
 
 
 def sim(**values: Any) -> None:
-    """Run a simulated vLLM server: deterministic text, a timing model and faults on demand, no GPU.
+    """Run a simulated vLLM server, without a GPU.
 
-    [bold]Examples[/bold]
+    Deterministic text, a timing model and faults on demand.
 
+    \b
+    Examples:
       lexora sim --port 8000 --model qwen3-32b
-      lexora sim --model qwen3-32b --embedding-model bge-m3 --ttft-ms 200 --itl-ms 25
+      lexora sim --model qwen3-32b --embedding-model bge-m3 --ttft-ms 200
     """
     from lexora_sim import SimSettings, run
 

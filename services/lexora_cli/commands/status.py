@@ -11,8 +11,8 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
 
     Exit code 1 when the router does not answer or no backend does.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora status
       lexora status --router 10.0.0.5:50051 --json
     """

@@ -12,12 +12,13 @@ Once = Annotated[bool, typer.Option("--once", help="Print one picture and leave;
 
 
 def top(router: Router = DEFAULT_ROUTER, interval: Interval = 1.0, once: Once = False) -> None:
-    """Watch a router live: rates, latencies, endpoints, models and the last calls. q or Ctrl-C leaves.
+    """Watch a router live, until q or Ctrl-C.
 
+    Rates, latencies, endpoints, models and the last calls.
     Exit code 1 when the router does not answer at the start; later it is waited for.
 
-    [bold]Examples[/bold]
-
+    \b
+    Examples:
       lexora top
       lexora top --router 10.0.0.5:50051 --interval 5
       lexora top --once | less

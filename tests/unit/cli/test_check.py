@@ -55,7 +55,8 @@ def test_problems_as_json(tmp_path: Path) -> None:
 
 def test_the_configuration_in_force_is_shown_with_secrets_masked() -> None:
     env = {"LEXORA_VLLM__API_KEY": "sk-hidden", "LEXORA_SERVER__PORT": "9001", "LEXORA_RETRY__MAX_RETRIES": "2"}
-    result = CliRunner().invoke(app, ["check", "--no-probe"], env=env)
+    assert "port: 9001" not in CliRunner().invoke(app, ["check", "--no-probe"], env=env).stdout
+    result = CliRunner().invoke(app, ["check", "--no-probe", "--all"], env=env)
     assert result.exit_code == 0, result.output
     assert "port: 9001" in result.stdout
     assert "api_key: '********'" in result.stdout

@@ -18,19 +18,32 @@ def test_version_is_told() -> None:
     assert (result.exit_code, result.stdout) == (0, f"lexora {__version__}\n")
 
 
-def test_help_lists_every_command() -> None:
-    result = CliRunner().invoke(app, ["--help"])
+def shown(*arguments: str) -> str:
+    """The help in a terminal of 80 columns, where nothing is cut and every option of a kind looks the same."""
+    result = CliRunner().invoke(app, [*arguments, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
     assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    for cut in ("...", "…", "bool", "list[", "[bold]", "\b", "--help <", "--json <"):
+        assert cut not in result.stdout.replace("[ARGS]...", ""), cut
+    return result.stdout
+
+
+def test_help_lists_every_command() -> None:
+    text = shown()
     for command in COMMANDS:
-        assert re.search(rf"\b{command}\b +[A-Z]", result.stdout), command
+        assert re.search(rf"(?m)^  {command} +[A-Z].*\.$", text), command
+    assert re.findall(r"(?m)^([A-Z].*):$", text) == ["Options", "Serve", "Ask a router", "Try without a GPU"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_examples(command: str) -> None:
-    result = CliRunner().invoke(app, [command, "--help"])
-    assert result.exit_code == 0
-    assert "Examples" in result.stdout
-    assert f"lexora {command}" in result.stdout.split("Examples")[1]
+    """Alike in every command: a headline, and one line for each example."""
+    text = shown(command)
+    [block] = re.findall(r"(?m)^  Examples:\n((?:    .+\n)+)\n(?=Options:|Arguments:)", text)
+    examples = [line.strip() for line in block.splitlines()]
+    assert examples
+    for example in examples:
+        assert re.search(rf"(^|\| |LEXORA\S+ )lexora {command}\b", example), example
 
 
 def test_the_places_of_the_file_survive_the_markup_of_the_help() -> None:

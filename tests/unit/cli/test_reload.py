@@ -15,6 +15,7 @@ from lexora.v1.reload_pb2 import (
     ReloadResponse,
 )
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
+from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_cli.main import app
 from lexora_cli.reload_text import lines
 
@@ -42,6 +43,9 @@ TOLD = [
 
 class Servicer(RouterServiceServicer):
     report = ReloadReport()
+
+    def GetStats(self, request: GetStatsRequest, context: grpc.ServicerContext) -> GetStatsResponse:
+        return GetStatsResponse()
 
     def Reload(self, request: ReloadRequest, context: grpc.ServicerContext) -> ReloadResponse:
         return ReloadResponse(report=self.report)
@@ -78,4 +82,13 @@ def test_a_router_that_does_not_answer() -> None:
 
 
 def test_a_result_of_a_later_version_is_told_as_a_number() -> None:
-    assert list(lines(ReloadReport(result=77))) == ["result 77"]  # type: ignore[arg-type]  # open enums carry any number
+    assert list(lines(ReloadReport(result=77), ReloadReport())) == ["result 77"]  # type: ignore[arg-type]  # open enums carry any number
+
+
+def test_a_reload_that_came_just_before_is_named() -> None:
+    same = ReloadReport(result=RELOAD_RESULT_UNCHANGED, finished_unix=1_000)
+    quick = ReloadReport(result=RELOAD_RESULT_APPLIED, trigger="file", finished_unix=997, changed_keys=["retry.max_retries"])
+    said = ["unchanged: it was put in force 3 s ago already, when the file changed", "  changed: retry.max_retries"]
+    assert list(lines(same, quick)) == said
+    for before in (ReloadReport(), ReloadReport(result=RELOAD_RESULT_APPLIED, finished_unix=900), same):
+        assert list(lines(same, before)) == ["unchanged: nothing to put in force"]
