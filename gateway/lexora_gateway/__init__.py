@@ -2,6 +2,7 @@
 
 from lexora_gateway.app import create_app
 from lexora_gateway.buffered import BufferedBytes
+from lexora_gateway.cors import Cors
 from lexora_gateway.grpc_router import GrpcRouter
 from lexora_gateway.patience import Patience
 from lexora_gateway.protocol import BoundedHttpProtocol
@@ -13,6 +14,7 @@ __all__ = [
     "BoundedHttpProtocol",
     "BufferedBytes",
     "CallContext",
+    "Cors",
     "Emit",
     "GatewayServer",
     "GrpcRouter",

@@ -55,6 +55,12 @@ class Answer:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
+    async def empty(self, status: int, headers: HeaderList) -> None:
+        """Send a status that has no body, with headers (x-request-id is added)."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, self._request_id]})
+        await self._send({"type": "http.response.body", "body": b""})
+
     async def begin(self, head: OpenAiHead | None, receipt: Receipt) -> None:
         """Send status and headers of a stream."""
         content_type = _EVENT_STREAM if head is None else media_type(head.content_type, _EVENT_STREAM)

@@ -145,6 +145,12 @@ def _unread(failure: Failure) -> Failure:
     return failure
 
 
+def origin_not_allowed(origin: str) -> Failure:
+    """403 for a page that asks whether it may call."""
+    message = f"Pages of {origin[:200]} may not call this server: it is not among server.cors.allow_origins."
+    return Failure(403, message, "permission_error", "origin", "origin_not_allowed")
+
+
 def request_timeout(message: str) -> Failure:
     """408, after which the connection is closed because the rest of the request is not read."""
     failure = plain(408, message)

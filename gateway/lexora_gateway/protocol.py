@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
+    from lexora_gateway.cors import Cors
+
 MAX_HEAD_BYTES = 64 * 1024
 # Closing on a client that is still sending makes its kernel drop the answer, so what it sends is thrown away for a while.
 LINGER_BYTES = 64 * 1024 * 1024
@@ -48,6 +50,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """
 
     patience = PATIENCE
+    cors: Cors | None = None
 
     def __init__(
         self,
@@ -177,6 +180,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """A request's turn to be answered."""
         self._answering = cycle
+        if self.cors is not None:
+            app = self.cors.applied(app, cycle)
         super()._start_asgi_task(cycle, without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
 
     def on_response_complete(self) -> None:
@@ -283,12 +288,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _write_refusal(self, failure: Failure) -> None:
         body = failure.body()
+        received = dict(self.headers or ())
         headers = [
             *self.server_state.default_headers,
             (b"content-type", failure.content_type),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id_of(dict(self.headers or ())).encode()),
+            (b"x-request-id", request_id_of(received).encode()),
             *failure.headers,
+            *(self.cors.allowed(received) if self.cors is not None else ()),
             (b"connection", b"close"),
         ]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
@@ -311,6 +318,6 @@ def _failure_of(error: HttpParserError) -> Failure:
     return cause.failure if isinstance(cause, Refused) else invalid("Invalid HTTP request received.")
 
 
-def protocol_with(patience: Patience) -> type[BoundedHttpProtocol]:
-    """The protocol with time limits of its own."""
-    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"patience": patience})
+def protocol_with(patience: Patience, cors: Cors | None = None) -> type[BoundedHttpProtocol]:
+    """The protocol with time limits of its own, and with CORS where that is wanted."""
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"patience": patience, "cors": cors})

@@ -15,21 +15,26 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from lexora_gateway.cors import Cors
+
 # Longer than the idle time after which the usual clients drop a pooled connection by themselves.
 KEEP_ALIVE_SECONDS = 75
 
 
-def server_config(app: FastAPI, *, host: str, port: int, patience: Patience = PATIENCE) -> uvicorn.Config:
+def server_config(
+    app: FastAPI, *, host: str, port: int, patience: Patience = PATIENCE, cors: Cors | None = None
+) -> uvicorn.Config:
     """uvicorn on uvloop and httptools, heads and slow clients bounded, without its own logs. Port 0 picks a free port.
 
-    `patience` bounds heads and writes here; its silence inside a body is for `create_app`.
+    `patience` bounds heads and writes here; its silence inside a body is for `create_app`. With `cors` pages of other origins
+    may call.
     """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         loop="auto",
-        http=protocol_with(patience),
+        http=protocol_with(patience, cors),
         ws="none",
         lifespan="off",
         access_log=False,

@@ -42,7 +42,7 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         stream_keepalive=server.stream_keepalive,
         metrics=process_metrics,
     )
-    http = HttpServer(app, listener, server.write_timeout)
+    http = HttpServer(app, listener, server)
     try:
         await http.start()
         with kept_low(lambda: port.active, lambda: reading.held):

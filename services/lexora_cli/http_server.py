@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from fastapi import FastAPI
 
-from lexora_gateway import BufferedBytes, GatewayServer, Patience, server_config
-from lexora_router.config.models import ServerConfig
+from lexora_gateway import BufferedBytes, Cors, GatewayServer, Patience, server_config
+from lexora_router.config.models import CorsConfig, ServerConfig
 from lexora_router.listening import address_of
 from lexora_router.machine import usable_memory
 
@@ -24,12 +24,20 @@ def buffered_bytes(server: ServerConfig) -> BufferedBytes:
     return BufferedBytes(most, server.max_body_bytes)
 
 
-class HttpServer:
-    """Serves an application on a socket that is already listening; cuts off clients that take nothing for `write_timeout` s."""
+def _cors(config: CorsConfig) -> Cors | None:
+    if not config.allow_origins:
+        return None
+    return Cors(config.allow_origins, headers=config.allow_headers, max_age=config.max_age)
 
-    def __init__(self, app: FastAPI, listener: socket.socket, write_timeout: float) -> None:
+
+class HttpServer:
+    """Serves an application on a socket that is already listening, with the limits and the CORS of the configuration."""
+
+    def __init__(self, app: FastAPI, listener: socket.socket, server: ServerConfig) -> None:
         host, port = listener.getsockname()[:2]
-        config = server_config(app, host=host, port=port, patience=Patience(write=write_timeout))
+        config = server_config(
+            app, host=host, port=port, patience=Patience(write=server.write_timeout), cors=_cors(server.cors)
+        )
         config.timeout_graceful_shutdown = GRACE_SECONDS
         self.url = f"http://{address_of(listener)}"
         self._ready = asyncio.Event()

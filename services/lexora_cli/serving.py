@@ -59,4 +59,4 @@ def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBy
         stream_keepalive=server.stream_keepalive,
         metrics=router.metrics,
     )
-    return HttpServer(app, listener, server.write_timeout)
+    return HttpServer(app, listener, server)

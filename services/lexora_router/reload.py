@@ -2,9 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -13,6 +13,7 @@ from lexora_router.app import RouterApp
 from lexora_router.backends.transport import tls_context
 from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.load import ConfigError, Loaded
+from lexora_router.config.models import CorsConfig
 from lexora_router.config.problems import Path, Problem, show
 from lexora_router.source import Source
 from lexora_router.telemetry.reloads import Reload, Result
@@ -32,6 +33,7 @@ RESTART_KEYS = frozenset(
         "server.stream_keepalive",
         "logging.level",
         "logging.format",
+        *(f"server.cors.{key}" for key in CorsConfig.model_fields),
         *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),
     }
 )
@@ -39,6 +41,7 @@ RESTART_KEYS = frozenset(
 SETTLE_SECONDS = 0.2
 
 _log = structlog.get_logger("lexora.reload")
+_Section = TypeVar("_Section", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +169,16 @@ def differences(old: Any, new: Any, path: Path = ()) -> Iterator[str]:
 
 def with_kept(running: Config, loaded: Config) -> Config:
     """The loaded configuration, with the running one's values of RESTART_KEYS."""
-    kept: dict[str, dict[str, Any]] = {}
     for key in RESTART_KEYS:
-        section, _, name = key.partition(".")
-        kept.setdefault(section, {})[name] = getattr(getattr(running, section), name)
-    sections = {name: getattr(loaded, name).model_copy(update=values) for name, values in kept.items()}
-    return loaded.model_copy(update=sections)
+        loaded = _with_value_of(running, loaded, key.split("."))
+    return loaded
+
+
+def _with_value_of(running: _Section, loaded: _Section, path: Sequence[str]) -> _Section:
+    """A copy of `loaded` that has `running`'s value at a path."""
+    name, *below = path
+    value = getattr(running, name)
+    return loaded.model_copy(update={name: _with_value_of(value, getattr(loaded, name), below) if below else value})
 
 
 def _tls(loaded: Loaded) -> dict[str | None, ssl.SSLContext]:

@@ -14,7 +14,7 @@ from tests.support import load, wire
 from tests.support.load import chat
 from tests.support.process import Process
 from tests.support.queueing import CHAT, MODEL, gateway_for, queued, slots_held
-from tests.support.servers import LEXORA, Gateway, Simulator, base_config, plain, write_config
+from tests.support.servers import Facade, Gateway, Simulator, base_config
 from tests.support.strangers import resident
 
 MIB = 2**20
@@ -70,15 +70,6 @@ def in_chunks(size: int) -> bytes:
     return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
 
 
-class Split(Process):
-    """`lexora gateway` in front of a router."""
-
-    def __init__(self, router: str, config: dict[str, Any], folder: Path) -> None:
-        file = write_config(config, folder)
-        super().__init__([*LEXORA, "gateway", "--router", router, "--config", str(file)], cwd=folder)
-        self.http = plain(self.wait_ready(r"\bserving\b.*").group(0)).partition("http=")[2].split()[0]
-
-
 @contextlib.asynccontextmanager
 async def unfinished(base: str, count: int, size: int, sent: int) -> AsyncIterator[list[socket.socket]]:
     """So many requests that announce a body of `size` bytes, and stop after `sent` of them."""
@@ -118,7 +109,7 @@ async def test_unfinished_bodies_of_one_client(sim: Simulator, tmp_path: Path, w
     config["server"] |= limits
     with contextlib.ExitStack() as stack:
         serving = stack.enter_context(Gateway(config, tmp_path))
-        facade: Any = stack.enter_context(Split(serving.grpc, config, tmp_path)) if way == "gateway" else serving
+        facade: Any = stack.enter_context(Facade(serving)) if way == "gateway" else serving
         before = resident(facade.pid)
         async with unfinished(facade.http, 30, size, size - MIB) as connections:
             statuses = await asyncio.to_thread(answered, connections)

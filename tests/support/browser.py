@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -36,8 +36,8 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def page(browser: Browser, url: str, *, but: str = "", **options: Any) -> Iterator[Page]:
-    """A page at `url` in a profile of its own; whatever it complains about, `but` this, fails the test."""
+def page(browser: Browser, url: str, *, but: str | Sequence[str] = (), **options: Any) -> Iterator[Page]:
+    """A page at `url` in a profile of its own; whatever it complains about, but for what has `but` in it, fails the test."""
     context = browser.new_context(**options)
     opened = context.new_page()
     complaints: list[str] = []
@@ -48,5 +48,6 @@ def page(browser: Browser, url: str, *, but: str = "", **options: Any) -> Iterat
         yield opened
     finally:
         context.close()
-    left = [text for text in complaints if not but or but not in text]
+    expected = (but,) if isinstance(but, str) else but
+    left = [text for text in complaints if not any(each in text for each in expected)]
     assert not left, left

@@ -58,6 +58,14 @@ class Gateway(Process):
         return metric(httpx.get(f"{self.http}/metrics", **_PLAIN).raise_for_status().text, name, **labels)
 
 
+class Facade(Process):
+    """`lexora gateway` in front of the router of another process; `http` is a base URL."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__([*LEXORA, "gateway", "--router", gateway.grpc, "--config", str(gateway.config_file)])
+        self.http = plain(self.wait_ready(r".*\bserving\b.*").group(0)).partition("http=")[2].split()[0]
+
+
 LEXORA = python("lexora_cli")
 
 
@@ -101,4 +109,15 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-__all__ = ["LEXORA", "REPOSITORY", "Gateway", "Simulator", "base_config", "calm_config", "metric", "plain", "write_config"]
+__all__ = [
+    "LEXORA",
+    "REPOSITORY",
+    "Facade",
+    "Gateway",
+    "Simulator",
+    "base_config",
+    "calm_config",
+    "metric",
+    "plain",
+    "write_config",
+]

@@ -15,10 +15,18 @@ from lexora_router.config.engines import BackendConfig, VllmConfig
 from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
 from lexora_router.config.section import Section, refuse
 from lexora_router.config.telemetry import TelemetryConfig
-from lexora_router.config.values import MAX_ITEMS, BackendName, Delay, Flag, Port, Positive, Seconds, Text
+from lexora_router.config.values import MAX_ITEMS, BackendName, Delay, Flag, HeaderName, Origin, Port, Positive, Seconds, Text
 
 SINGLE = "vllm"  # the backend's name in single-backend mode
 _UNLISTED = TenantConfig()
+
+
+class CorsConfig(Section):
+    """Which pages of other origins may call, with which headers, and for how many seconds browsers remember that."""
+
+    allow_origins: tuple[Origin, ...] = Field(default=(), max_length=MAX_ITEMS)  # none: no page
+    allow_headers: tuple[HeaderName, ...] = Field(default=("*",), max_length=MAX_ITEMS)
+    max_age: Delay = 600.0
 
 
 class ServerConfig(Section):
@@ -36,6 +44,7 @@ class ServerConfig(Section):
     max_request_timeout: Seconds = 3600.0
     write_timeout: Seconds = 60.0  # nothing of an answer could be written for so long
     stream_keepalive: Seconds | None = None  # silence of an HTTP stream that is filled with a comment; null: none is
+    cors: CorsConfig = CorsConfig()
 
 
 class LoggingConfig(Section):

@@ -11,6 +11,10 @@ MAX_ITEMS = 4096  # entries of one list or map
 PRIORITIES = ("high", "normal", "low")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Browsers write scheme and host in small letters, and leave out a scheme's own port. A `*` has a dot or a colon beside it:
+# https://*example.com would be anybody's who has bought badexample.com.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 
 
 def _plain_text(text: str) -> str:
@@ -95,6 +99,19 @@ def priority(value: object) -> object:
     return word
 
 
+def _origin(origin: str) -> str:
+    """Check an origin as browsers send it; `*` in a host or port stands for any."""
+    if not (origin in {"*", "null"} or _ORIGIN.fullmatch(origin)):
+        raise ValueError("must be scheme://host or scheme://host:port in small letters, without a path, or * for all")
+    return origin
+
+
+def _header_name(name: str) -> str:
+    if not (name == "*" or _HEADER_NAME.fullmatch(name)):
+        raise ValueError("must be the name of a header, or * for all")
+    return name
+
+
 def _resume(value: object) -> object:
     if not isinstance(value, bool) and value != "text":
         raise ValueError("must be true, false or text")
@@ -105,6 +122,8 @@ def _resume(value: object) -> object:
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1024), AfterValidator(_plain_text)]
 Prose = Annotated[str, Strict(), Field(max_length=16384)]
+Origin = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_origin)]
+HeaderName = Annotated[str, Strict(), AfterValidator(_header_name)]
 Url = Annotated[str, Strict(), AfterValidator(base_url)]
 UrlPath = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_absolute_path)]
 Secret = Annotated[SecretStr, AfterValidator(_header_safe)]

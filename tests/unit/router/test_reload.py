@@ -14,6 +14,7 @@ from tests.support.links import settle
 from lexora_router.app import RouterApp
 from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.load import Loaded
+from lexora_router.config.models import CorsConfig
 from lexora_router.reload import RESTART_KEYS, Reloader, differences, with_kept
 from lexora_router.source import Source
 from lexora_router.telemetry.reloads import ReloadLog, Result
@@ -297,7 +298,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 18
+    assert len(RESTART_KEYS) == 21
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -312,6 +313,7 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "max_request_timeout": 4.0,
                     "write_timeout": 6.0,
                     "stream_keepalive": 8.0,
+                    "cors": CorsConfig(allow_origins=("*",), allow_headers=("a",), max_age=1.0),
                 }
             ),
             "logging": running.logging.model_copy(update={"level": "DEBUG", "format": "json"}),

@@ -151,4 +151,4 @@ def test_the_page_says_what_is_not_in_force() -> None:
 
 def test_the_page_names_the_keys_that_need_a_restart() -> None:
     section = PAGE.split("These keys are read at the start only.")[1].split("```")[0]
-    assert set(re.findall(r"`([a-z_]+\.[a-z_]+)`", section)) == RESTART_KEYS
+    assert set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)`", section)) == RESTART_KEYS

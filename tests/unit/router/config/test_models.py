@@ -12,6 +12,7 @@ from lexora_router.config import (
     TenantConfig,
     VllmConfig,
 )
+from lexora_router.config.models import CorsConfig
 
 KEY = "sk-very-secret"
 
@@ -88,6 +89,27 @@ def test_bad_addresses_are_refused_without_repeating_them(url: str) -> None:
     with pytest.raises(ValidationError) as caught:
         BackendConfig(url=url)
     assert "u:p" not in str(caught.value)
+
+
+ORIGINS = {
+    *("*", "null", "https://chat.example.com", "http://localhost:3000", "http://localhost:*", "https://*.example.com"),
+    *("http://127.0.0.1:8080", "http://[::1]:3000", "app://obsidian.md", "chrome-extension://abcdef"),
+}
+NO_ORIGINS = {
+    *("", "chat.example.com", "https://chat.example.com/", "https://chat.example.com/page", "https://Chat.example.com"),
+    *("https://*example.com", "https://*", "https://a*.example.com", "https://a.*.com", "*://a", "https://a:*0", "https://a b"),
+}
+
+
+@pytest.mark.parametrize("origin", sorted(ORIGINS))
+def test_origins(origin: str) -> None:
+    assert CorsConfig.model_validate({"allow_origins": [origin]}).allow_origins == (origin,)
+
+
+@pytest.mark.parametrize("origin", sorted(NO_ORIGINS))
+def test_what_no_browser_would_send_is_refused(origin: str) -> None:
+    with pytest.raises(ValidationError, match="scheme://host"):
+        CorsConfig.model_validate({"allow_origins": [origin]})
 
 
 def test_the_longest_silence_is_the_default_of_both_token_timeouts() -> None:
