@@ -56,7 +56,11 @@ async def test_the_answer_is_json_with_words_and_seconds() -> None:
     assert found["summary"] == ["At once."]
     (target,) = found["targets"]
     assert (target["status"], target["endpoints"][0]["breaker"], target["wait_seconds"]) == ("degraded", "half_open", None)
-    assert found["tenant"]["rate_limit"] == {"requests": {"limit": 20, "remaining": 0, "reset": 0.1}, "tokens": None}
+    assert found["tenant"]["rate_limit"] == {
+        "requests": {"limit": 20, "remaining": 0, "reset": 0.1},
+        "tokens": None,
+        "concurrent": None,
+    }
 
 
 async def test_the_call_s_own_headers_count() -> None:
