@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+import structlog
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 
     from lexora_gateway.cors import Cors
 
+_log = structlog.get_logger("lexora_gateway")
+
 MAX_HEAD_BYTES = 64 * 1024
 # Closing on a client that is still sending makes its kernel drop the answer, so what it sends is thrown away for a while.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 2.0
+# Requests of a connection that wait for the answers before theirs; with more of them nothing is read any more.
+MAX_PIPELINED = 8
 # ": " and the line's end around each header.
 _PER_HEADER = 4
 
@@ -165,6 +170,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         check_head(parser.get_method(), parser.get_http_version(), self.headers)
         if not parser.should_upgrade():
             super().on_headers_complete()
+            if 0 < len(self.pipeline) < MAX_PIPELINED:
+                # uvicorn stops to read at the first one, and would not see the client leave.
+                self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
@@ -289,11 +297,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _write_refusal(self, failure: Failure) -> None:
         body = failure.body()
         received = dict(self.headers or ())
+        request_id = request_id_of(received)
+        client = self.client[0] if self.client else None
+        _log.info("request_refused", status=failure.status, reason=failure.message, client=client, request_id=request_id)
         headers = [
             *self.server_state.default_headers,
             (b"content-type", failure.content_type),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id_of(received).encode()),
+            (b"x-request-id", request_id.encode()),
             *failure.headers,
             *(self.cors.allowed(received) if self.cors is not None else ()),
             (b"connection", b"close"),

@@ -2,7 +2,7 @@ import asyncio
 import re
 
 import pytest
-from tests.unit.gateway.support import BODY, CHAT, ScriptedRouter, connected, hanging, make_app, post, serving
+from tests.unit.gateway.support import BODY, CHAT, ScriptedRouter, connected, hanging, make_app, port_of, post, running, serving
 
 from lexora.v1.openai_pb2 import OpenAiReply
 from lexora.v1.router_pb2 import GenerateResponse
@@ -18,6 +18,13 @@ async def answer_to(*pieces: bytes) -> bytes:
             await writer.drain()
             await asyncio.sleep(0)
         return await asyncio.wait_for(reader.read(), 5)
+
+
+async def round_trip(port: int) -> None:
+    """What was written before on other connections has been read when a new one has been answered."""
+    async with connected(port) as (reader, writer):
+        writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        await reader.read()
 
 
 def refused(answer: bytes) -> bool:
@@ -57,10 +64,7 @@ async def test_a_whole_head_too_large_in_two_pieces() -> None:
     head = post(CHAT, BODY, f"x: {'y' * (MAX_HEAD_BYTES)}")
     async with serving(make_app(ScriptedRouter())) as port, connected(port) as (reader, writer):
         writer.write(head[:60_000])
-        # The first piece has been read when a later connection has been answered.
-        async with connected(port) as (other, other_writer):
-            other_writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            await other.read()
+        await round_trip(port)
         writer.write(head[60_000:])
         assert refused(await asyncio.wait_for(reader.read(), 5))
 
@@ -134,14 +138,41 @@ async def test_a_refusal_waits_for_the_answer_before_it() -> None:
 
 
 async def test_a_client_that_leaves_behind_pipelined_requests_cancels_the_one_under_way() -> None:
+    for together in (3, 0):
+        router = ScriptedRouter()
+        router.generates = hanging
+        async with serving(make_app(router)) as port:
+            async with connected(port) as (_, writer):
+                writer.write(post(CHAT, BODY) * (1 + together))
+                await router.waiting.wait()
+                for _ in range(3 - together):
+                    writer.write(post(CHAT, BODY))
+                    await round_trip(port)
+            await asyncio.wait_for(router.cancelled.wait(), 5)
+        assert len(router.asked) == 1
+
+
+async def test_pipelined_requests_are_bounded_and_all_answered() -> None:
     router = ScriptedRouter()
-    router.generates = hanging
-    async with serving(make_app(router)) as port:
-        async with connected(port) as (_, writer):
-            writer.write(post(CHAT, BODY) * 3)
-            await router.waiting.wait()
-        await asyncio.wait_for(router.cancelled.wait(), 5)
-    assert len(router.asked) == 1
+    go_on = asyncio.Event()
+
+    async def waiting(router: ScriptedRouter) -> GenerateResponse:
+        router.waiting.set()
+        await go_on.wait()
+        return GenerateResponse(openai=OpenAiReply(body=b"{}"))
+
+    router.generates = waiting
+    async with running(make_app(router)) as server, connected(port_of(server)) as (reader, writer):
+        writer.write(post(CHAT, BODY))
+        await router.waiting.wait()
+        [connection] = server.server_state.connections
+        for _ in range(3 * protocol.MAX_PIPELINED):
+            writer.write(post(CHAT, BODY))
+            await round_trip(port_of(server))
+        assert len(connection.pipeline) == protocol.MAX_PIPELINED  # type: ignore[union-attr]
+        go_on.set()
+        for _ in range(1 + 3 * protocol.MAX_PIPELINED):
+            assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"{}"), 5)
 
 
 async def test_a_malformed_body_of_an_answer_that_has_begun_ends_the_connection() -> None:
