@@ -1,10 +1,11 @@
 """Tenants share an engine by tokens, whatever each of them sends: as the engine's own log has it."""
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,11 +44,31 @@ class Job:
     name: str
     tokens: int
     words: int
+    picture: str = ""
+    around: dict[str, Any] = field(default_factory=dict)
 
     @property
     def body(self) -> dict[str, Any]:
-        prompt = [{"role": "user", "content": "word " * self.words}]
-        return chat(MODEL, self.tokens, user=self.tenant, messages=prompt)
+        content: Any = "word " * self.words
+        if self.picture:
+            url = {"url": f"data:image/png;base64,{self.picture}"}
+            content = [{"type": "text", "text": content}, {"type": "image_url", "image_url": url}]
+        prompt = [{"role": "user", "content": content}]
+        return chat(MODEL, self.tokens, user=self.tenant, messages=prompt) | self.around
+
+
+def unlike(calls: int) -> list[Job]:
+    """Calls of tenants whose bodies weigh unlike, for a like number of tokens."""
+    dice = random.Random(11)
+    spans = {"trace": [{"span": f"{dice.getrandbits(64):x}", "name": "retrieve", "ms": n} for n in range(400)]}
+    found = []
+    for number in range(calls):
+        picture = base64.b64encode(dice.randbytes(dice.randint(50_000, 250_000))).decode()
+        kinds: dict[str, dict[str, Any]] = {"text": {}, "pictures": {"picture": picture}, "json": {"around": spans}}
+        found += [
+            Job(name, f"{name}-{number}", dice.randint(4, 40), dice.randint(1, 200), **kind) for name, kind in kinds.items()
+        ]
+    return sorted(found, key=lambda job: job.tenant)
 
 
 def jobs(**numbers: int) -> list[Job]:
@@ -106,6 +127,17 @@ async def test_ten_tenants_one_of_them_greedy(sim: Simulator, tmp_path: Path) ->
     assert min(everything.values()) > 300, "too few tokens to say anything"
     assert jain([*everything.values()]) >= FAIR
     assert jain([*output.values()]) >= FAIR
+
+
+async def test_bodies_that_weigh_unlike(sim: Simulator, tmp_path: Path) -> None:
+    """Images in base64 and JSON around a short prompt count as the tokens that they are, not as their bytes."""
+    with gateway_for(sim, tmp_path, SLOTS) as gateway:
+        answers = await run(sim, gateway, unlike(100))
+    _, everything, _ = served(sim, answers)
+    print(f"\ntext, pictures and JSON: tokens {everything}, Jain index {jain([*everything.values()]):.4f}")
+    assert len(everything) == 3
+    assert min(everything.values()) > 1000, "too few tokens to say anything"
+    assert jain([*everything.values()]) >= FAIR
 
 
 async def test_shares_follow_the_weights(sim: Simulator, tmp_path: Path) -> None:

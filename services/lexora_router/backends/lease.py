@@ -43,7 +43,7 @@ class SlotLease:
         self._rest = REST_SECONDS
         self.call = call
         self.ticket = ticket
-        self.charged = 0
+        self.charged = 0.0  # tokens in the fair shares, beside the ticket's cost
         self.tried: set[str] = set()  # addresses: after a reload the same engine is another object
 
     @property

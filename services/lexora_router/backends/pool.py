@@ -15,6 +15,7 @@ from lexora_router.handler import Call, Outcome
 from lexora_router.policy.drain_rate import DrainRate
 from lexora_router.policy.ejection import EjectionRules, Ejector
 from lexora_router.policy.fair_queue import FairQueue, Ticket
+from lexora_router.policy.input_ratio import InputRatios
 from lexora_router.policy.picker import pick
 
 # While calls wait, endpoints may become available without anybody telling: a breaker's time passes, a limit grows.
@@ -102,6 +103,7 @@ class Pool:
         self._ejector = Ejector(ejection)
         self._leases: set[SlotLease] = set()
         self._charged_at = float("-inf")
+        self._ratios = InputRatios()
         self._silent: dict[str, float] = {}  # by address: since when, as of the last judgement
         self._look: asyncio.TimerHandle | None = None
 
@@ -176,11 +178,13 @@ class Pool:
         assert lease.ticket.item is not None
         self.waiting_bytes += size
         try:
-            return await self._slot(lease.ticket.item)
+            slot = await self._slot(lease.ticket.item)
         finally:
             self.waiting_bytes -= size
             self._queue.remove(lease.ticket)
             self._left()
+        self._price(lease)
+        return slot
 
     async def again(self, lease: SlotLease, rest: float) -> Slot:
         """A slot for a call's next attempt: before all that have had none yet, and at an endpoint it has not tried.
@@ -215,6 +219,7 @@ class Pool:
     def done(self, lease: SlotLease) -> None:
         """The call is over."""
         self._charge(lease)
+        self._learn(lease.call)
         self._leases.discard(lease)
 
     def judge(self) -> None:
@@ -320,7 +325,8 @@ class Pool:
 
     def _ticket(self, call: Call) -> Ticket[Waiting | None]:
         standing = self._standing(call)
-        return Ticket(call.tenant, standing.priority, self._cost(call), None, standing.weight, call.deadline)
+        cost = self._cost(call) * self._ratios.of(call.tenant)
+        return Ticket(call.tenant, standing.priority, cost, None, standing.weight, call.deadline)
 
     def _enqueue(self, lease: SlotLease, size: int, now: float) -> None:
         ticket = lease.ticket
@@ -397,12 +403,27 @@ class Pool:
                 self._charge(lease)
 
     def _charge(self, lease: SlotLease) -> None:
-        """Charge what the call has generated since the last look: streamed events count as tokens until usage is known."""
-        receipt = lease.call.receipt
-        tokens = receipt.usage.output_tokens if receipt.usage is not None else receipt.events
-        if tokens > lease.charged:
+        """Charge what the call has cost since the last look: its estimate and events until the engine has counted."""
+        receipt, usage, cost = lease.call.receipt, lease.call.receipt.usage, lease.ticket.cost
+        tokens: float = receipt.events
+        if usage is not None:
+            # Usage that comes with the first event has not counted what follows it.
+            tokens = (usage.input_tokens or cost) - cost + max(usage.output_tokens, receipt.events)
+        if tokens != lease.charged:
             self._queue.charge(lease.ticket, tokens - lease.charged)
             lease.charged = tokens
+
+    def _price(self, lease: SlotLease) -> None:
+        """Correct the cost of a call that has waited by what was learned of its tenant meanwhile."""
+        cost = self._cost(lease.call) * self._ratios.of(lease.call.tenant)
+        if cost != lease.ticket.cost:
+            self._queue.charge(lease.ticket, cost - lease.ticket.cost)
+            lease.ticket.cost = cost
+
+    def _learn(self, call: Call) -> None:
+        usage = call.receipt.usage
+        if usage is not None and usage.input_tokens:
+            self._ratios.learn(call.tenant, self._cost(call), usage.input_tokens)
 
     def _look_again(self) -> None:
         if self.waiting and self._look is None:

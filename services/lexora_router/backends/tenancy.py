@@ -6,13 +6,12 @@ from lexora_router.backends.pool import Standing
 from lexora_router.config import Config, RateLimitConfig
 from lexora_router.config.admission import RateTier
 from lexora_router.handler import Call
+from lexora_router.policy.input_size import input_tokens
 from lexora_router.policy.priority import capped, parse
 from lexora_router.policy.rate_limiter import Limits, Rules
 
 T = TypeVar("T")
 
-# English text has about four bytes a token; a request has some JSON around it, which this leaves in as a margin.
-BYTES_PER_TOKEN = 4
 # Input that is assumed of a form, most of which is sound.
 FORM_TOKENS = 256
 # Output that is assumed of a call that names no limit.
@@ -21,9 +20,10 @@ ASSUMED_OUTPUT_TOKENS = 256
 
 def input_estimate(call: Call) -> int:
     """Input tokens of a call, before any engine has counted them; at least 1. The files of a form are no text."""
-    if call.content_type.startswith("multipart/"):
-        return FORM_TOKENS
-    return max(1, len(call.body) // BYTES_PER_TOKEN)
+    if not call.input_estimate:
+        form = call.content_type.startswith("multipart/")
+        call.input_estimate = FORM_TOKENS if form else input_tokens(call.body)
+    return call.input_estimate
 
 
 def total_estimate(call: Call, context: int | None = None) -> int:

@@ -3,7 +3,8 @@
 A *flow* is one tenant's waiting calls of one priority, first in first out. Flows of one priority share by the Virtual Token
 Counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024): each flow counts the tokens it was served
 divided by its weight, input when a call is dispatched and output as it is generated, and the flow with the smallest counter
-goes next. A flow that comes back from idleness is lifted to the smallest counter of those that wait, or of the last one that
+goes next. Input is an estimate until the engine has counted it; the difference is then charged, or given back.
+A flow that comes back from idleness is lifted to the smallest counter of those that wait, or of the last one that
 left, so silence earns no credit. While two flows wait, their counters never differ by more than the input of one call and the
 output of the calls that run.
 
@@ -93,7 +94,9 @@ class _Band(Generic[T]):
         self._flows: dict[str, _Flow[T]] = {}
         self._idle: OrderedDict[str, _Flow[T]] = OrderedDict()  # served, and now waiting for nothing
         self._max_idle = max_idle
-        self._heap: list[tuple[float, int, _Flow[T]]] = []  # counters only grow, so an entry's is a lower bound
+        self._heap: list[
+            tuple[float, int, _Flow[T]]
+        ] = []  # an entry's counter is a lower bound: one that falls gets a new entry
         self._order = 0  # makes equal counters first in first out
         self._last: _Flow[T] | None = None
         self._left = 0.0  # counter of the last flow that stopped waiting
@@ -151,19 +154,28 @@ class _Band(Generic[T]):
 
     def charge(self, tenant: str, amount: float) -> None:
         flow = self._flows.get(tenant)
-        if flow is not None:
+        if amount < 0:
+            if flow is not None:
+                self._give_back(flow, amount)
+        elif flow is not None:
             # One that waits for nothing is lifted first, as if it came back now: then it may be forgotten below the floor.
             flow.counter = (flow.counter if flow.waiting else max(flow.counter, self.floor())) + amount
-        elif amount > 0:  # forgotten, so it stood at the floor
+        else:  # forgotten, so it stood at the floor
             flow = self._flows[tenant] = _Flow(tenant, self.floor() + amount)
             self._rest(flow)
+
+    def _give_back(self, flow: _Flow[T], amount: float) -> None:
+        flow.counter += amount
+        if flow.waiting:
+            self._enter(flow)
+            self._compact()
 
     def key(self) -> float:
         """What is compared with other bands of the same level."""
         return self.lift + self.floor()
 
     def floor(self) -> float:
-        """The counter below which nobody starts: the least of those that wait, else of those that did. It never falls."""
+        """The counter below which nobody starts: the least of those that wait, else of those that did."""
         if self.active:
             return self._least().counter
         return max(self._left, self._last.counter) if self._last is not None else self._left
@@ -198,18 +210,25 @@ class _Band(Generic[T]):
     def _activate(self, flow: _Flow[T]) -> None:
         self.active += 1
         self._idle.pop(flow.tenant, None)
+        self._enter(flow)
+
+    def _enter(self, flow: _Flow[T]) -> None:
+        """Make an entry for the flow; one that it had is stale from here on."""
         self._order += 1
         flow.order = self._order
         heappush(self._heap, (flow.counter, flow.order, flow))
+
+    def _compact(self) -> None:
+        if len(self._heap) > 2 * self.active + _SLACK:
+            self._heap = [entry for entry in self._heap if entry[1] == entry[2].order]
+            heapify(self._heap)
 
     def _deactivate(self, flow: _Flow[T]) -> None:
         self.active -= 1
         flow.order = 0
         if not self.active:
             self._left = max(self._left, flow.counter)
-        if len(self._heap) > 2 * self.active + _SLACK:
-            self._heap = [entry for entry in self._heap if entry[1] == entry[2].order]
-            heapify(self._heap)
+        self._compact()
         self._rest(flow)
 
     def _rest(self, flow: _Flow[T]) -> None:
@@ -297,10 +316,11 @@ class FairQueue(Generic[T]):
         self._front = max(self._front, band.key())
 
     def charge(self, ticket: Ticket[T], tokens: float) -> None:
-        """Charge a dispatched call for `tokens` generated. Negative ones raise ValueError: counters never go back."""
-        if not tokens >= 0:
-            raise ValueError("tokens must be at least 0")
-        self._band(ticket.priority).charge(ticket.tenant, tokens / ticket.share)
+        """Charge a dispatched call for `tokens` more than it was charged so far; what was too much, below 0, comes back."""
+        band = self._band(ticket.priority)
+        band.charge(ticket.tenant, tokens / ticket.share)
+        if tokens < 0 and band.active:
+            self._front = min(self._front, band.key())  # or the next look would take the band for one that was held back
 
     def position(self, ticket: Ticket[T], now: float) -> int:
         """How many would be served before this waiting ticket, by the estimate of `ahead`. Raises KeyError if it isn't here."""

@@ -182,9 +182,52 @@ def test_settings_out_of_range_are_refused(settings_: dict[str, float]) -> None:
         FairQueue(**settings_)  # type: ignore[arg-type]  # on purpose
 
 
-def test_tokens_are_never_given_back() -> None:
-    with pytest.raises(ValueError, match="at least 0"):
-        queue().charge(ticket(), -1)
+def test_what_was_charged_too_much_comes_back() -> None:
+    waiting = queue()
+    for number in range(6):
+        waiting.push(ticket("pictures", cost=1000, item=number), 0)
+        waiting.push(ticket("text", cost=10, item=number), 0)
+    first = waiting.pop(0)
+    assert first is not None
+    assert first.tenant == "pictures"
+    assert [each.tenant for each in (waiting.pop(0), waiting.pop(0)) if each] == ["text", "text"]
+    waiting.charge(first, -990)  # the engine counted 10, so two of `text` are one too many
+    order = []
+    while (one := waiting.pop(0)) is not None:
+        order.append(one.tenant)
+        waiting.charge(one, 10 - one.cost)
+    assert order == ["pictures", "text"] * 4 + ["pictures"]
+
+
+def test_what_comes_back_counts_among_priorities_of_one_level() -> None:
+    waiting = queue(aging=1.0)
+    for number in range(4):
+        waiting.push(ticket("old", LOW, cost=100, item=number), 0)
+        waiting.push(ticket("new", NORMAL, cost=10, item=number), 0)
+    order = []
+    while (one := waiting.pop(100)) is not None:  # by now all are at the top
+        order.append(one.tenant)
+        waiting.charge(one, 10 - one.cost)
+    assert abs(order[:4].count("old") - 2) <= 1
+    assert len(order) == 8
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 100), st.integers(-100, 100)), max_size=60))
+def test_the_tenant_with_the_least_goes_next_whatever_is_charged_and_given_back(calls: list[tuple[str, int, int]]) -> None:
+    waiting, counters, running = queue(), dict.fromkeys("abc", 0.0), {}
+    for tenant in "abc":  # all wait all the time, so nobody is lifted
+        for _ in range(len(calls) + 1):
+            waiting.push(ticket(tenant, cost=50), 0)
+    for tenant, _, more in calls:
+        one = waiting.pop(0)
+        assert one is not None
+        assert counters[one.tenant] == min(counters.values())
+        counters[one.tenant] += 50
+        running[one.tenant] = one
+        if tenant in running:
+            waiting.charge(running[tenant], more)
+            counters[tenant] += more
+    assert len(waiting._bands[NORMAL]._heap) <= 2 * 3 + 16
 
 
 # Ageing
