@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lexora.v1.common_pb2 import CallOptions, Receipt
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.openai_pb2 import OpenAiCall
-from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.operations import OPERATIONS
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.errors import Refused, invalid
@@ -27,29 +27,19 @@ if TYPE_CHECKING:
 class Relay(Endpoint):
     """POST of one relayed path with a JSON body."""
 
-    # Only a hint, so that the JSON is parsed once, by the router, which answers with a whole `reply` if it misled.
-    _stream_hint = b'"stream"'
-
     def __init__(self, path: str, router: RouterPort, limits: Limits) -> None:
         super().__init__(router, limits, error_event_of(path), filler_of(path))
         self._path = path
         self._announce = ANNOUNCE if limits.stream_keepalive is not None else ()
 
     async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
-        """Relay the call, whole or streamed."""
+        """Relay the call. Whether it streams is for the router to say, which parses the body."""
         options, call = self._call(asked)
-        streams = self._stream_hint in asked.body
-        context = asked.context_with_body()
-        if streams:
-            sink = _Sink(answer)
-            context.metadata += self._announce
-            streamed = StreamRequest(options=options, openai=call)
-            await until_gone(receive, self._router.stream(streamed, context, sink.emit))
-            await sink.end()
-        else:
-            request = GenerateRequest(options=options, openai=call)
-            response = await until_gone(receive, self._router.generate(request, context))
-            await answer.reply(response.openai, response.receipt)
+        sink = _Sink(answer)
+        request, context = StreamRequest(options=options, openai=call), asked.context_with_body()
+        context.metadata += self._announce
+        await until_gone(receive, self._router.stream(request, context, sink.emit))
+        await sink.end()
 
     def explained(self, asked: Asked) -> ExplainRequest:
         """The same call, to be explained."""
@@ -63,8 +53,6 @@ class Relay(Endpoint):
 
 class AudioRelay(Relay):
     """POST of one relayed path with a multipart form."""
-
-    _stream_hint = b'name="stream"'
 
     def check(self, headers: Headers, body: bytes) -> None:
         """Refuse a content type that is not multipart/form-data, and an empty body."""

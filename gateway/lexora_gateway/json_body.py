@@ -79,7 +79,7 @@ def is_integer(value: object, bits: int) -> bool:
 def parse_object(body: bytes) -> Fields:
     """The JSON object in `body`. Raises Refused (400) for anything else, 10,000-deep nesting included."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
         if b"\\u" in body:
             # Half a surrogate pair passes as JSON but is no text; better found here than in the middle of a message.
             json.dumps(value, ensure_ascii=False).encode("utf-8")

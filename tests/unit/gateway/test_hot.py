@@ -25,7 +25,6 @@ from tests.unit.gateway.support import (
 
 import lexora_gateway
 from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
-from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
 from lexora.v1.router_pb2 import StreamResponse
 
 
@@ -43,7 +42,7 @@ def raw(**headers: bytes) -> list[tuple[bytes, bytes]]:
 async def test_a_body_goes_through_as_bytes_and_comes_back_as_bytes(path: str) -> None:
     router = ScriptedRouter()
     answer = b'{"seed":9007199254740993 , "x": null}'
-    router.generates = whole(answer, 201, "application/json; charset=utf-8")
+    router.streams = whole(answer, 201, "application/json; charset=utf-8")
     body = b'{ "seed":9007199254740993,"user":null, "odd": 1e400}'
     response = await ask(router, path, body)
     assert (response.status_code, response.content) == (201, answer)
@@ -51,7 +50,7 @@ async def test_a_body_goes_through_as_bytes_and_comes_back_as_bytes(path: str) -
     assert response.headers["content-length"] == str(len(answer))
     assert (response.headers["x-lexora-backend"], response.headers["x-lexora-attempts"]) == ("main", "2")
     [(name, request, _)] = router.asked
-    assert name == "generate"
+    assert name == "stream"
     assert (request.openai.path, request.openai.body) == (path, body)
     assert request.openai.content_type == "application/json"
     assert request.options.request_id == response.headers["x-request-id"]
@@ -65,15 +64,7 @@ async def test_a_form_goes_through_with_its_boundary(path: str) -> None:
     response = await ask(router, path, body, content_type=media)
     assert response.status_code == 200
     [(name, request, _)] = router.asked
-    assert (name, request.openai.content_type, request.openai.body) == ("generate", media, body)
-
-
-async def test_a_form_with_a_stream_field_is_streamed() -> None:
-    router = ScriptedRouter()
-    body = b'--xyz\r\ncontent-disposition: form-data; name="stream"\r\n\r\ntrue\r\n--xyz--\r\n'
-    response = await ask(router, FORM_PATHS[0], body, content_type="multipart/form-data; boundary=xyz")
-    assert response.content == b"data: [DONE]\n\n"
-    assert router.asked[0][0] == "stream"
+    assert (name, request.openai.content_type, request.openai.body) == ("stream", media, body)
 
 
 @pytest.mark.parametrize("media", ["text/plain", "", "multipart/form-data; boundary=x", "application/jsonx", "json"])
@@ -182,7 +173,7 @@ async def test_the_engines_further_headers_come_along() -> None:
         "bad name": "1",
         "x-bad": "a\r\nb: c",
     }
-    router.generates = whole(b"{}", headers=[Header(name=name, value=value) for name, value in given.items()])
+    router.streams = whole(b"{}", headers=[Header(name=name, value=value) for name, value in given.items()])
     response = await ask(router, x_request_id="mine")
     assert response.headers["x-ratelimit-remaining-requests"] == "3"
     assert response.headers["x-request-id"] == "mine"
@@ -244,20 +235,6 @@ async def test_each_message_is_sent_at_once_and_nothing_before_the_first() -> No
     assert (b"x-lexora-backend", b"main") in sent[0]["headers"]
 
 
-async def test_a_reply_inside_a_stream_call_is_a_whole_answer() -> None:
-    router = ScriptedRouter()
-
-    async def script(_: ScriptedRouter, emit: Any) -> None:
-        await emit(StreamResponse(receipt=RECEIPT, reply=OpenAiReply(head=OpenAiHead(status=200), body=b'{"a": 1}')))
-
-    router.streams = script
-    response = await ask(router, body=b'{"user": "\\"stream\\"", "tools": ["stream"]}')
-    assert response.content == b'{"a": 1}'
-    assert response.headers["content-type"] == "application/json"
-    assert response.headers["content-length"] == "8"
-    assert response.headers["x-lexora-backend"] == "main"
-
-
 async def test_a_stream_without_an_answer_is_a_bug() -> None:
     router = ScriptedRouter()
     router.streams = frames()
@@ -274,7 +251,7 @@ async def test_an_error_before_the_head_is_a_status(body: bytes) -> None:
     bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="temperature")])
     hint = RetryInfo()
     hint.retry_delay.nanos = 1
-    router.generates = router.streams = failing(failure(3, "too hot", info, bad, hint, RECEIPT))
+    router.streams = failing(failure(3, "too hot", info, bad, hint, RECEIPT))
     response = await ask(router, body=body, x_request_id="r")
     assert response.status_code == 400
     assert response.json() == {
@@ -291,7 +268,7 @@ async def test_the_engines_own_error_comes_back_untouched(body: bytes) -> None:
     own = b'{"error":{"message":"busy" ,"code":429}}'
     headers = [Header(name="retry-after", value="7"), Header(name="x-ratelimit-limit-requests", value="1")]
     upstream = UpstreamError(status=429, content_type="application/problem+json", body=own, headers=headers)
-    router.generates = router.streams = failing(failure(8, "busy", ErrorInfo(reason="UPSTREAM_ERROR"), upstream))
+    router.streams = failing(failure(8, "busy", ErrorInfo(reason="UPSTREAM_ERROR"), upstream))
     response = await ask(router, body=body)
     assert (response.status_code, response.content) == (429, own)
     assert response.headers["content-type"] == "application/problem+json"
@@ -355,7 +332,7 @@ async def test_a_failed_stream_ends_its_body_properly() -> None:
 @pytest.mark.parametrize("body", [BODY, STREAMED])
 async def test_a_bug_is_logged_and_tells_nothing(body: bytes) -> None:
     router = ScriptedRouter()
-    router.generates = router.streams = failing(ValueError("secret"))
+    router.streams = failing(ValueError("secret"))
     with structlog.testing.capture_logs() as logs:
         response = await ask(router, body=body, x_request_id="find-me")
     assert response.status_code == 500

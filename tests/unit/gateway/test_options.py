@@ -27,7 +27,7 @@ CALLS = [
 
 async def ask(path: str, body: bytes, headers: dict[str, str]) -> tuple[Any, ScriptedRouter]:
     router = ScriptedRouter()
-    router.generates = whole(b"{}")
+    router.streams = whole(b"{}")
     async with client(make_app(router)) as http:
         return await http.post(path, content=body, headers=headers), router
 

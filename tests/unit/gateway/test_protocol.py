@@ -2,11 +2,21 @@ import asyncio
 import re
 
 import pytest
-from tests.unit.gateway.support import BODY, CHAT, ScriptedRouter, connected, hanging, make_app, port_of, post, running, serving
+from tests.unit.gateway.support import (
+    BODY,
+    CHAT,
+    ScriptedRouter,
+    connected,
+    hanging,
+    make_app,
+    port_of,
+    post,
+    running,
+    serving,
+    whole,
+)
 
-from lexora.v1.openai_pb2 import OpenAiReply
-from lexora.v1.router_pb2 import GenerateResponse
-from lexora_gateway import protocol
+from lexora_gateway import Emit, protocol
 from lexora_gateway.protocol import MAX_HEAD_BYTES
 
 
@@ -117,12 +127,12 @@ async def test_a_refusal_waits_for_the_answer_before_it() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
 
-    async def waiting(router: ScriptedRouter) -> GenerateResponse:
+    async def waiting(router: ScriptedRouter, emit: Emit) -> None:
         router.waiting.set()
         await go_on.wait()
-        return GenerateResponse(openai=OpenAiReply(body=b"{}"))
+        await whole(b"{}")(router, emit)
 
-    router.generates = waiting
+    router.streams = waiting
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         # The second request's body is malformed, so it is none: it never reaches the router.
         writer.write(
@@ -140,7 +150,7 @@ async def test_a_refusal_waits_for_the_answer_before_it() -> None:
 async def test_a_client_that_leaves_behind_pipelined_requests_cancels_the_one_under_way() -> None:
     for together in (3, 0):
         router = ScriptedRouter()
-        router.generates = hanging
+        router.streams = hanging
         async with serving(make_app(router)) as port:
             async with connected(port) as (_, writer):
                 writer.write(post(CHAT, BODY) * (1 + together))
@@ -156,12 +166,12 @@ async def test_pipelined_requests_are_bounded_and_all_answered() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
 
-    async def waiting(router: ScriptedRouter) -> GenerateResponse:
+    async def waiting(router: ScriptedRouter, emit: Emit) -> None:
         router.waiting.set()
         await go_on.wait()
-        return GenerateResponse(openai=OpenAiReply(body=b"{}"))
+        await whole(b"{}")(router, emit)
 
-    router.generates = waiting
+    router.streams = waiting
     async with running(make_app(router)) as server, connected(port_of(server)) as (reader, writer):
         writer.write(post(CHAT, BODY))
         await router.waiting.wait()

@@ -98,12 +98,12 @@ def test_what_is_not_limited_is_not_shown() -> None:
 async def test_a_whole_answer_carries_them() -> None:
     router = ScriptedRouter()
 
-    async def script(_: ScriptedRouter) -> GenerateResponse:
+    async def script(_: ScriptedRouter, emit: Any) -> None:
         head = OpenAiHead(status=200, headers=[*THEIRS, Header(name="x-other", value="3")])
         told = receipt(fallback="main->backup;reason=UPSTREAM_UNREACHABLE", resumed="token_ids")
-        return GenerateResponse(receipt=told, openai=OpenAiReply(head=head, body=b"{}"))
+        await emit(StreamResponse(receipt=told, reply=OpenAiReply(head=head, body=b"{}")))
 
-    router.generates = script
+    router.streams = script
     response = await ask(router)
     assert rates(response) == RATES
     assert response.headers["x-lexora-fallback"] == "main->backup;reason=UPSTREAM_UNREACHABLE"
@@ -147,7 +147,7 @@ async def test_a_refusal_carries_them_and_when_to_come_back(body: bytes) -> None
     hint.retry_delay.nanos = 1
     quota = QuotaFailure(violations=[QuotaFailure.Violation(subject="user:x", description="20 requests are used up")])
     refused = failure(8, "", ErrorInfo(reason="RATE_LIMITED"), quota, hint, receipt())
-    router.generates = router.streams = failing(refused)
+    router.streams = failing(refused)
     response = await ask(router, body)
     assert rates(response) == RATES
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
@@ -163,7 +163,7 @@ async def test_the_engines_own_limits_are_dropped_where_ours_are() -> None:
     router = ScriptedRouter()
     headers = [*THEIRS, Header(name="retry-after", value="7")]
     upstream = UpstreamError(status=429, content_type="application/json", body=b"{}", headers=headers)
-    router.generates = failing(failure(8, "x", upstream, receipt()))
+    router.streams = failing(failure(8, "x", upstream, receipt()))
     response = await ask(router)
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")
     assert rates(response) == RATES
@@ -171,7 +171,7 @@ async def test_the_engines_own_limits_are_dropped_where_ours_are() -> None:
 
 async def test_without_ours_they_stay() -> None:
     router = ScriptedRouter()
-    router.generates = whole(b"{}", headers=THEIRS)
+    router.streams = whole(b"{}", headers=THEIRS)
     assert rates(await ask(router)) == {"x-ratelimit-limit-requests": "1", "x-ratelimit-other": "2"}
 
 

@@ -114,11 +114,11 @@ async def test_a_head_sent_ahead_of_an_answer_waits_for_it() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
 
-    async def script(_: ScriptedRouter) -> Any:
+    async def script(router: ScriptedRouter, emit: Any) -> None:
         await go_on.wait()
-        return await whole(b"{}")(router)
+        await whole(b"{}")(router, emit)
 
-    router.generates = script
+    router.streams = script
     async with serving(make_app(router), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
         writer.write(post(CHAT, BODY) + GET[:20])
         await asyncio.sleep(SHORT * 2.5)
@@ -238,7 +238,7 @@ async def test_a_client_that_only_pauses_is_not() -> None:
 @pytest.mark.parametrize("more", [(), ("connection: close",)])
 async def test_a_whole_answer_that_nobody_reads_does_not_keep_the_connection(more: tuple[str, ...]) -> None:
     router = ScriptedRouter()
-    router.generates = whole(b"x" * 20_000_000)
+    router.streams = whole(b"x" * 20_000_000)
     async with (
         running(make_app(router), Patience(write=SHORT)) as server,
         deaf(port_of(server), post(CHAT, BODY, *more)),

@@ -241,8 +241,8 @@ async def test_the_head_travels_with_the_first_frames_and_the_receipt_ends_the_s
 @jumping
 async def test_an_engine_that_answers_a_stream_in_one_piece() -> None:
     made, _ = service(Reply(JSON_HEAD, ANSWER))
-    first, _ = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
-    assert first.reply.body == ANSWER
+    [message] = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    assert (message.reply.body, message.HasField("receipt")) == (ANSWER, True)
     with pytest.raises(StatusError) as raised:
         await streamed(made, StreamRequest(chat=ChatRequest(messages=MESSAGES)))
     assert detail(raised.value, ErrorInfo).reason == "UPSTREAM_INVALID"
