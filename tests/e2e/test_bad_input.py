@@ -347,7 +347,7 @@ def test_a_bad_answer_of_the_engine_is_502(gateway: Gateway, engine: ScriptedEng
 BAD_STREAMS: dict[str, bytes] = {
     "an empty stream": EMPTY_STREAM,
     "a stream of nothing but its end": stream_head() + b"0\r\n\r\n",
-    "an error at once": stream(b'data: {"error":{"message":"boom","code":500}}\n\n', b"data: [DONE]\n\n"),
+    "an error at once": stream(b'data: {"error":{"message":"boom"}}\n\n', b"data: [DONE]\n\n"),
 }
 
 
