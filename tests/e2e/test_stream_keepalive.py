@@ -106,6 +106,7 @@ def form(stream_field: str) -> bytes:
 # The request, what fills its silences, and an event and the end of its dialect.
 STREAMS: dict[str, tuple[bytes, bytes, bytes, bytes]] = {
     "chat": (asked(CHAT, b'{"model":"m","stream":true,"messages":[]}'), COMMENT, EVENT, DONE),
+    "escaped": (asked(CHAT, b'{"model":"m","str\\u0065am":true,"messages":[]}'), COMMENT, EVENT, DONE),
     "completion": (asked("/v1/completions", b'{"model":"m","stream":true,"prompt":"x"}'), COMMENT, EVENT, DONE),
     "messages": (asked("/v1/messages", b'{"model":"m","stream":true,"messages":[],"max_tokens":1}'), PING, MESSAGES, STOP),
     "responses": (asked("/v1/responses", b'{"model":"m","stream":true,"input":"x"}'), COMMENT, RESPONSES, COMPLETED),
@@ -122,7 +123,7 @@ def test_every_silence_is_filled(base: str, engine: ScriptedEngine, case: str) -
         began = time.monotonic()
         connection.sendall(request)
         got = read_until(connection, filler)
-        assert time.monotonic() - began >= SECONDS
+        assert time.monotonic() - began > 0.9 * SECONDS  # the loop's clock is exact to a few ms
         head = got.partition(b"\r\n\r\n")[0].lower()
         assert head.startswith(b"http/1.1 200 ")
         assert b"content-type: text/event-stream" in head
@@ -146,6 +147,7 @@ def test_every_silence_is_filled(base: str, engine: ScriptedEngine, case: str) -
         asked(CHAT, b'{"model":"m","messages":[{"role":"user","content":"a \\"stream\\": true"}]}'),
         asked(CHAT, b'{"model":"m","stream":false,"messages":[]}'),
         asked("/v1/audio/transcriptions", form("false"), FORM),
+        asked("/v1/embeddings", b'{"model":"m","stream":true,"input":"x"}'),
     ],
 )
 def test_what_does_not_stream_is_left_alone(base: str, engine: ScriptedEngine, request_: bytes) -> None:
