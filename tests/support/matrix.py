@@ -8,7 +8,6 @@ import json
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 
 from tests.support import wire
+from tests.support.black_hole import no_connection
 from tests.support.matrix_cases import (
     KINDS,
     ROUTES,
@@ -244,19 +244,6 @@ def _error_name(body: bytes) -> str:
 def _content(answer: wire.Response) -> str:
     choice = json.loads(answer.body)["choices"][0]
     return str(choice["message"]["content"]) if choice["finish_reason"] == "length" else "unfinished"
-
-
-@contextlib.contextmanager
-def no_connection() -> Iterator[str]:
-    """An address where nobody takes a connection: its queue is full, so the kernel drops what else comes."""
-    with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ wake-up. Message framing is llhttp's (RFC 9112); an answer without a length ends
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import NoReturn, cast
 
 import httptools
+
+from lexora_router.backends.dial import Dialer
 
 # Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
 KEEPALIVE_SECONDS = 4.0
@@ -282,7 +286,7 @@ class Origin:
         self, host: str, port: int, *, tls: ssl.SSLContext | None, connect_timeout: float, clock: Callable[[], float]
     ) -> None:
         self._host = host
-        self._port = port
+        self._dialer = Dialer(host, port, clock=clock)
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._clock = clock
@@ -313,6 +317,10 @@ class Origin:
                 raise
             self._drop_idle()
             raise StaleConnection("a kept connection was closed as the request was sent") from error
+
+    async def reach(self) -> None:
+        """Return when the host has taken a connection, which is closed at once. Raises OSError, UnicodeError."""
+        (await self._dialer.connect()).close()
 
     def close(self) -> None:
         """Drop every connection."""
@@ -367,16 +375,9 @@ class Origin:
         return connection
 
     async def _open_up(self, connection: _Connection) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await loop.create_connection(
-                    lambda: connection,
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+                await self._attach(connection, await self._dialer.connect())
         except TimeoutError:
             raise ConnectTimeout(f"no connection within {self._connect_timeout:g} s (connect_timeout)") from None
         except ssl.SSLError as error:
@@ -384,7 +385,16 @@ class Origin:
         except UnicodeError as error:  # what the resolver makes of a label of 64 characters
             raise ConnectError("the host name is not valid") from error
         except OSError as error:
-            raise ConnectError(error.strerror or "cannot connect") from error
+            raise ConnectError(_why(error)) from error
+
+    async def _attach(self, connection: _Connection, sock: socket.socket) -> None:
+        host = self._host if self._tls else None
+        try:
+            create = asyncio.get_running_loop().create_connection
+            await create(lambda: connection, sock=sock, ssl=self._tls, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
 
     def _reap(self) -> None:
         """Close what has been idle for too long, so that a quiet gateway holds no connections."""
@@ -394,6 +404,13 @@ class Origin:
             self._idle.pop(0).close()
         if self._idle:
             self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)
+
+
+def _why(error: OSError) -> str:
+    """The system's words; several addresses that fail alike say the same once. Resolvers have numbers and words of their own."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or "cannot connect"
+    return os.strerror(error.errno)
 
 
 async def _answer(connection: _Connection, head: bytes, body: bytes) -> Response:

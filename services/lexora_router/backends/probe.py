@@ -99,6 +99,5 @@ async def _ask(endpoint: HttpEndpoint, transport: Transport) -> str:
     if url is not None:
         status, _ = await transport.get(url, endpoint.protocol.auth(), limit=MAX_ANSWER_BYTES)
         return "" if status < 300 else f"the probe was answered {status}"
-    _, writer = await asyncio.open_connection(endpoint.base.host, endpoint.base.port)
-    writer.close()
+    await transport.origin(endpoint.base).reach()
     return ""
