@@ -120,8 +120,13 @@ def _may_retry(row: Row, kind: Kind, variant: Variant) -> bool:
 
 def _only_elsewhere(row: Row) -> bool:
     """The engine's answer is an error of its own making, or none at all: another engine may do better, the same will not."""
-    unary = row.shape == "unary" and (row.kind.endswith("-error") or row.kind.startswith("malformed"))
-    return unary or row.kind in _ELSEWHERE
+    unary = row.shape == "unary" and row.kind.startswith("malformed")
+    return unary or _says_500(row) or row.kind in _ELSEWHERE
+
+
+def _says_500(row: Row) -> bool:
+    """The engine tells of an error of its own while a status can still be sent: an error event before all others is one."""
+    return row.kind.endswith("-error") and not _commits(row)
 
 
 def _commits(row: Row) -> bool:
@@ -155,7 +160,7 @@ def _reason(row: Row) -> str:
         return "UPSTREAM_TIMEOUT"
     if row.kind in _ELSEWHERE or row.kind.startswith("malformed"):
         return "UPSTREAM_INVALID"
-    if row.kind.endswith("-error") and row.shape == "unary":
+    if _says_500(row):
         return "UPSTREAM_ERROR"
     told = row.kind.endswith(("-error", "-abort")) or (row.kind.endswith("-eof") and row.shape == "stream")
     return "UPSTREAM_BROKEN" if told else "UPSTREAM_UNREACHABLE"

@@ -63,7 +63,7 @@ def _deaths(tokens: int) -> list[Kind]:
         "rst": f"the connection is reset {when}",
         "fin": f"the connection is closed {when}",
         "eof": f"a stream ends in order, without its end mark, {when}",
-        "error": f"the engine's error event {when}; a unary answer is 500",
+        "error": f"the engine's error event {when}, which says 500; a unary answer is 500",
         "abort": f"finish_reason abort {when}",
     }
     return [Kind(f"die-{tokens}-{how}", f"die_after={tokens};how={how}", text) for how, text in ways.items()]
