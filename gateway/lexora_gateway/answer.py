@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lexora_contract.operations import Dialect
+from lexora_gateway.errors import in_dialect
 from lexora_gateway.headers import further, media_type, number, receipt_headers
-from lexora_gateway.sse import ErrorEvent, openai_error
+from lexora_gateway.sse import error_event
 
 if TYPE_CHECKING:
     from lexora.v1.common_pb2 import Receipt
@@ -21,12 +23,12 @@ _STREAM_HEADERS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"
 class Answer:
     """Writes one response. `started` is true once the status is sent, after which a failure becomes an event."""
 
-    __slots__ = ("_error_event", "_request_id", "_send", "started")
+    __slots__ = ("_dialect", "_request_id", "_send", "started")
 
-    def __init__(self, send: Send, request_id: str, error_event: ErrorEvent = openai_error) -> None:
+    def __init__(self, send: Send, request_id: str, dialect: Dialect = Dialect.OTHER) -> None:
         self._send = send
         self._request_id = (b"x-request-id", request_id.encode("ascii"))
-        self._error_event = error_event
+        self._dialect = dialect
         self.started = False
 
     def streams(self) -> None:
@@ -82,7 +84,8 @@ class Answer:
     async def fail(self, failure: Failure) -> None:
         """Send a failure: as the answer, or as the stream's last event when its head is out already."""
         if self.started:
-            await self._send({"type": "http.response.body", "body": self._error_event(failure)})
+            await self._send({"type": "http.response.body", "body": error_event(self._dialect, failure)})
         else:
+            failure = in_dialect(self._dialect, failure, self._request_id[1].decode())
             headers = [(b"content-type", failure.content_type), *failure.headers]
             await self.whole(failure.status, headers, failure.body())

@@ -10,13 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from lexora_contract.operations import CLASSIFY_TASK
+from lexora_contract.operations import CLASSIFY_TASK, dialect_of
 from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
 from lexora_gateway.control import Control
-from lexora_gateway.errors import Failure, Refused, bug, from_status, invalid, plain
+from lexora_gateway.errors import Failure, Refused, bug, from_status, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
 from lexora_gateway.hot import relays
 from lexora_gateway.magickit import Chat, Generate
@@ -93,7 +93,7 @@ class GatewayApp(FastAPI):
         except Exception:  # the boundary: the client gets an answer, the log gets the traceback
             _log.exception("bug", request_id=request_id, path=scope["path"])
             if not usual.started:
-                await Answer(send, request_id).fail(bug(request_id))
+                await Answer(send, request_id, dialect_of(scope["path"])).fail(bug(request_id))
 
 
 def create_app(
@@ -134,7 +134,8 @@ def create_app(
     return app
 
 
-def _respond(failure: Failure) -> Response:
+def _respond(request: Request, failure: Failure) -> Response:
+    failure = in_dialect(dialect_of(request.url.path), failure, request.state.request_id)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in failure.headers}
     headers["content-type"] = failure.content_type.decode("latin-1")
     return Response(failure.body(), failure.status, headers)
@@ -142,36 +143,36 @@ def _respond(failure: Failure) -> Response:
 
 def _on_status(request: Request, error: Exception) -> Response:
     assert isinstance(error, RouterStatusError)
-    return _respond(from_status(error.status, request.state.request_id))
+    return _respond(request, from_status(error.status, request.state.request_id))
 
 
-def _on_refused(_: Request, error: Exception) -> Response:
+def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _respond(error.failure)
+    return _respond(request, error.failure)
 
 
 def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
     if status == 404:
-        return _respond(plain(404, unknown_path(request.url.path, request.app.paths)))
+        return _respond(request, plain(404, unknown_path(request.url.path, request.app.paths)))
     if status != 405:
         failure = plain(status, str(error.detail))
         failure.headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-        return _respond(failure)
+        return _respond(request, failure)
     allowed = (error.headers or {}).get("Allow", "")
     if request.headers.get("upgrade", "").lower() == "websocket":
         failure = plain(426, f"WebSockets are not served here: send {allowed} requests over HTTP/1.1.")
         failure.headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"Upgrade")]
-        return _respond(failure)
+        return _respond(request, failure)
     failure = plain(405, f"Method {request.method} is not allowed here; use {allowed}.")
     failure.headers.append((b"allow", allowed.replace("GET", "GET, HEAD").encode()))
-    return _respond(failure)
+    return _respond(request, failure)
 
 
-def _on_validation(_: Request, error: Exception) -> Response:
-    return _respond(invalid(str(error)))
+def _on_validation(request: Request, error: Exception) -> Response:
+    return _respond(request, invalid(str(error)))
 
 
 def _on_bug(request: Request, _: Exception) -> Response:
-    return _respond(bug(request.state.request_id))
+    return _respond(request, bug(request.state.request_id))

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from lexora_contract.operations import Dialect
 from lexora_gateway.answer import Answer
 from lexora_gateway.asgi import headers_of
 from lexora_gateway.asked import Asked
 from lexora_gateway.body import announced, read_body
 from lexora_gateway.counted import counted
 from lexora_gateway.errors import Refused, bug, from_status, invalid
-from lexora_gateway.keepalive import COMMENT, KeptAnswer
+from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.message_json import as_json
 from lexora_gateway.options import EXPLAIN, check_explain
 from lexora_gateway.request import Clock, context_of, request_id_of
 from lexora_gateway.router_port import RouterStatusError
-from lexora_gateway.sse import openai_error
 from lexora_gateway.watch import ClientGone, until_gone
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from lexora_gateway.asgi import Headers, Receive, Scope, Send
     from lexora_gateway.request import Limits
     from lexora_gateway.router_port import RouterPort
-    from lexora_gateway.sse import ErrorEvent
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -38,14 +37,12 @@ _log = structlog.get_logger("lexora_gateway")
 class Endpoint(ABC):
     """Reads a bounded body, lets `serve` answer, and turns whatever fails into an answer."""
 
-    def __init__(
-        self, router: RouterPort, limits: Limits, error_event: ErrorEvent = openai_error, filler: bytes = COMMENT
-    ) -> None:
+    def __init__(self, router: RouterPort, limits: Limits, dialect: Dialect = Dialect.OTHER) -> None:
         self._router = router
         self._limits = limits
-        self._answer: Callable[[Send, str], Answer] = partial(Answer, error_event=error_event)
+        self._answer: Callable[[Send, str], Answer] = partial(Answer, dialect=dialect)
         if limits.stream_keepalive is not None:
-            self._answer = partial(KeptAnswer, error_event=error_event, seconds=limits.stream_keepalive, filler=filler)
+            self._answer = partial(KeptAnswer, dialect=dialect, seconds=limits.stream_keepalive)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Writes nothing to a client that left."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from google.rpc import code_pb2
 
+from lexora_contract.operations import Dialect
+from lexora_gateway import anthropic_errors
 from lexora_gateway.details import Details, details_of
 from lexora_gateway.headers import further, media_type, receipt_headers
 
@@ -179,6 +181,11 @@ def plain(status: int, message: str) -> Failure:
     """The OpenAI shape of a bare HTTP status, such as 404 and 405."""
     kind, code = _HTTP.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
     return Failure(status, message, kind, code=code)
+
+
+def in_dialect(dialect: Dialect, failure: Failure, request_id: str) -> Failure:
+    """The failure as clients of a dialect read it."""
+    return anthropic_errors.as_answer(failure, request_id) if dialect is Dialect.ANTHROPIC else failure
 
 
 def from_status(status: Status, request_id: str) -> Failure:

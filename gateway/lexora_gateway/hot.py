@@ -8,12 +8,11 @@ from lexora.v1.common_pb2 import CallOptions, Receipt
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
-from lexora_contract.operations import OPERATIONS
+from lexora_contract.operations import OPERATIONS, dialect_of
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.errors import Refused, invalid
-from lexora_gateway.keepalive import ANNOUNCE, filler_of
+from lexora_gateway.keepalive import ANNOUNCE
 from lexora_gateway.options import call_options
-from lexora_gateway.sse import error_event_of
 from lexora_gateway.watch import until_gone
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class Relay(Endpoint):
     """POST of one relayed path with a JSON body."""
 
     def __init__(self, path: str, router: RouterPort, limits: Limits) -> None:
-        super().__init__(router, limits, error_event_of(path), filler_of(path))
+        super().__init__(router, limits, dialect_of(path))
         self._path = path
         self._announce = ANNOUNCE if limits.stream_keepalive is not None else ()
 

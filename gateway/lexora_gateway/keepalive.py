@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from lexora.v1.common_pb2 import Receipt
-from lexora_contract.operations import Dialect, operation_of
+from lexora_contract.operations import Dialect
 from lexora_gateway.answer import Answer
 from lexora_gateway.errors import stream_expected
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
     from lexora_gateway.asgi import Send
     from lexora_gateway.errors import Failure
-    from lexora_gateway.sse import ErrorEvent
 
 # A comment (https://html.spec.whatwg.org/multipage/server-sent-events.html) is no event; Anthropic's API has one for it.
 COMMENT = b": keepalive\n\n"
@@ -25,9 +24,9 @@ ANNOUNCE = (("x-lexora-announce", "stream"),)
 _TICK = 0.001
 
 
-def filler_of(path: str) -> bytes:
-    """What the clients of a path take for a sign of life."""
-    return PING if operation_of(path).dialect is Dialect.ANTHROPIC else COMMENT
+def filler_of(dialect: Dialect) -> bytes:
+    """What the clients of a dialect take for a sign of life."""
+    return PING if dialect is Dialect.ANTHROPIC else COMMENT
 
 
 class KeptAnswer(Answer):
@@ -39,10 +38,10 @@ class KeptAnswer(Answer):
 
     __slots__ = ("_filler", "_filling", "_is_writing", "_loop", "_seconds", "_timer", "_wrote_at")
 
-    def __init__(self, send: Send, request_id: str, error_event: ErrorEvent, *, seconds: float, filler: bytes) -> None:
-        super().__init__(send, request_id, error_event)
+    def __init__(self, send: Send, request_id: str, dialect: Dialect, *, seconds: float) -> None:
+        super().__init__(send, request_id, dialect)
         self._seconds = seconds
-        self._filler = filler
+        self._filler = filler_of(dialect)
         self._loop = asyncio.get_running_loop()
         self._wrote_at = 0.0
         self._timer: asyncio.TimerHandle | None = None

@@ -8,7 +8,8 @@ import structlog
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from lexora_gateway.errors import Failure, Refused, invalid, plain
+from lexora_contract.operations import dialect_of
+from lexora_gateway.errors import Failure, Refused, in_dialect, invalid, plain
 from lexora_gateway.framing import check_head, without_upgrade
 from lexora_gateway.http10 import without_chunks
 from lexora_gateway.patience import PATIENCE, Patience, StallWatch
@@ -65,6 +66,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""
         self.parser = HttpRequestParser(self)
         # The request that is being answered; uvicorn's `cycle` is the one that was parsed last.
         self._answering: RequestResponseCycle | None = None
@@ -295,9 +297,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def _write_refusal(self, failure: Failure) -> None:
-        body = failure.body()
         received = dict(self.headers or ())
         request_id = request_id_of(received)
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        failure = in_dialect(dialect_of(path), failure, request_id)
+        body = failure.body()
         client = self.client[0] if self.client else None
         _log.info("request_refused", status=failure.status, reason=failure.message, client=client, request_id=request_id)
         headers = [

@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from lexora_contract.operations import Dialect, operation_of
+from lexora_contract.operations import Dialect
+from lexora_gateway import anthropic_errors
 from lexora_gateway.errors import Failure
-
-ErrorEvent = Callable[[Failure], bytes]
 
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 
@@ -23,8 +22,7 @@ def openai_error(failure: Failure) -> bytes:
 
 def messages_error(failure: Failure) -> bytes:
     """The error event of /v1/messages."""
-    error = {"type": "api_error", "message": failure.message}
-    return _event(b"event: error\n", failure, {"type": "error", "error": error})
+    return _event(b"event: error\n", failure, anthropic_errors.error(failure))
 
 
 def responses_error(failure: Failure) -> bytes:
@@ -33,9 +31,9 @@ def responses_error(failure: Failure) -> bytes:
     return _event(b"event: error\n", failure, event)
 
 
-def error_event_of(path: str) -> ErrorEvent:
-    """The dialect that clients of a path understand."""
-    return _DIALECTS.get(operation_of(path).dialect, openai_error)
+def error_event(dialect: Dialect, failure: Failure) -> bytes:
+    """The event in the dialect that the stream's clients understand."""
+    return _DIALECTS.get(dialect, openai_error)(failure)
 
 
 def data_event(value: Any) -> bytes:
@@ -57,4 +55,4 @@ def _object(body: bytes | None) -> bytes | None:
         return None
 
 
-_DIALECTS: dict[Dialect, ErrorEvent] = {Dialect.ANTHROPIC: messages_error, Dialect.RESPONSES: responses_error}
+_DIALECTS: dict[Dialect, Callable[[Failure], bytes]] = {Dialect.ANTHROPIC: messages_error, Dialect.RESPONSES: responses_error}

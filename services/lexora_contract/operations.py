@@ -99,6 +99,11 @@ _ROWS = (
 OPERATIONS: dict[str, Operation] = {row.path: row for row in _ROWS}
 
 
+def dialect_of(path: str) -> Dialect:
+    """The dialect of a path; errors of paths below /v1/messages go to Anthropic's clients, served or not."""
+    return Dialect.ANTHROPIC if path.startswith(MESSAGES + "/") else operation_of(path).dialect
+
+
 def operation_of(path: str) -> Operation:
     """The row of a path; of one that is not relayed a row that allows nothing, named after its last part."""
     return OPERATIONS.get(path) or Operation(path=path, name=path.rpartition("/")[2])

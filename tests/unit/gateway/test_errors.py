@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2
@@ -6,7 +8,8 @@ from google.rpc.status_pb2 import Status
 from tests.unit.gateway.support import failure
 
 from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
-from lexora_gateway.errors import from_status
+from lexora_contract.operations import Dialect
+from lexora_gateway.errors import Failure, from_status, in_dialect
 
 REASONS = {
     "INVALID_REQUEST": (400, "invalid_request_error", None),
@@ -122,3 +125,33 @@ def test_unknown_and_unreadable_details_do_no_harm() -> None:
     status.details.append(AnyMessage(type_url="type.googleapis.com/some.Other", value=b"x"))
     status.details.append(AnyMessage(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff"))
     assert from_status(status, "r").status == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "shown", "kind"),
+    [
+        (400, None, 400, "invalid_request_error"),
+        (401, "unauthenticated", 401, "authentication_error"),
+        (403, "permission_denied", 403, "permission_error"),
+        (404, "model_not_found", 404, "not_found_error"),
+        (408, "request_timeout", 408, "invalid_request_error"),
+        (413, "request_too_large", 413, "request_too_large"),
+        (429, "rate_limited", 429, "rate_limit_error"),
+        (429, "queue_full", 529, "overloaded_error"),
+        (503, "no_healthy_endpoint", 529, "overloaded_error"),
+        (503, "draining", 529, "overloaded_error"),
+        (503, "classifier_disabled", 503, "api_error"),
+        (500, None, 500, "api_error"),
+        (502, "upstream_broken", 502, "api_error"),
+        (504, "upstream_timeout", 504, "timeout_error"),
+    ],
+)
+def test_anthropic_s_status_and_type(status: int, code: str | None, shown: int, kind: str) -> None:
+    failure = in_dialect(Dialect.ANTHROPIC, Failure(status, "no", "x", code=code), "id")
+    assert failure.status == shown
+    assert json.loads(failure.body()) == {"type": "error", "error": {"type": kind, "message": "no"}, "request_id": "id"}
+
+
+def test_other_dialects_keep_openai_s() -> None:
+    failure = Failure(503, "no", "x", code="draining")
+    assert in_dialect(Dialect.RESPONSES, failure, "id") is failure

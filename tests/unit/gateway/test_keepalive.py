@@ -7,6 +7,7 @@ from tests.unit.gateway.support import HEAD, until
 
 from lexora.v1.common_pb2 import Receipt
 from lexora.v1.openai_pb2 import OpenAiReply
+from lexora_contract.operations import Dialect
 from lexora_gateway.errors import invalid
 from lexora_gateway.keepalive import COMMENT, KeptAnswer
 from lexora_gateway.sse import openai_error
@@ -36,7 +37,7 @@ class Client:
 @asynccontextmanager
 async def answering() -> AsyncIterator[tuple[Client, KeptAnswer]]:
     client = Client()
-    answer = KeptAnswer(client.send, "id", openai_error, seconds=SECONDS, filler=COMMENT)
+    answer = KeptAnswer(client.send, "id", Dialect.OPENAI, seconds=SECONDS)
     try:
         yield client, answer
     finally:
