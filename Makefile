@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := .setup-stamp
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What has been installed: Lexora alone, which is all that the demo needs (Python compiles what it imports, half of the time is saved),
+# and the development tools.
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 # gen/ is made by an old generator in an environment of its own, so that clients may have protobuf 5, 6 or 7: its code is for
 # 5.26.1, while that of later ones refuses all but two major versions. Its wheels end at Python 3.12.
 GEN := .venv-gen
@@ -14,30 +18,36 @@ GEN_STAMP := $(GEN)/.stamp
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(STAMP): pyproject.toml
+$(RUN): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Lexora needs Python 3.11 or newer; name one: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	@echo "1/2 making $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
-	@touch $(STAMP)
+	@echo "2/2 installing Lexora and what it runs on ..."
+	@$(PIP) --no-compile --editable .
+	@touch $@
 
-setup: $(STAMP) ## Make .venv with Lexora and the development tools in it.
+$(DEV): $(RUN)
+	@echo "installing the development tools ..."
+	@$(PIP) --upgrade 'pip>=25.1'
+	@$(PIP) --group dev
+	@touch $@
 
-demo: $(STAMP) ## Start a simulated engine and the gateway; print the lines to try.
+setup: $(DEV) ## Make .venv with Lexora and the development tools in it.
+
+demo: $(RUN) ## Start a simulated engine and the gateway; print the lines to try.
 	@$(BIN)/lexora demo
 
-test: $(STAMP) ## Run the tests.
+test: $(DEV) ## Run the tests.
 	@$(BIN)/python -m pytest
 
-test-real: $(STAMP) ## Run the end-to-end tests against a real engine: make test-real ENGINE_URL=http://host:8000
+test-real: $(DEV) ## Run the end-to-end tests against a real engine: make test-real ENGINE_URL=http://host:8000
 	@test -n "$(ENGINE_URL)" || { echo "usage: make test-real ENGINE_URL=http://host:8000 [ENGINE_MODEL=name]"; exit 2; }
 	@ENGINE_URL="$(ENGINE_URL)" ENGINE_MODEL="$(ENGINE_MODEL)" $(BIN)/python -m pytest -m real tests/e2e
 
-soak: $(STAMP) ## A minute of random faults at half load: nothing may leak.
+soak: $(DEV) ## A minute of random faults at half load: nothing may leak.
 	@$(BIN)/python -m pytest -m soak tests/chaos
 
-lint: $(STAMP) ## Lint, types, import rules, dependencies, the contract.
+lint: $(DEV) ## Lint, types, import rules, dependencies, the contract.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -51,15 +61,15 @@ $(GEN_STAMP):
 	@$(GEN)/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.64.3' 'setuptools<81'
 	@touch $(GEN_STAMP)
 
-gen: $(STAMP) $(GEN_STAMP) ## Generate gen/ from proto/.
+gen: $(DEV) $(GEN_STAMP) ## Generate gen/ from proto/.
 	@$(BIN)/buf generate
 	@touch gen/lexora/py.typed gen/lexora/__init__.py gen/lexora/v1/__init__.py
 
-bench: $(STAMP) ## Measure CPU per call and per chunk, and added latency.
+bench: $(DEV) ## Measure CPU per call and per chunk, and added latency.
 	@$(BIN)/python -m tests.bench
 
-bench-classify: $(STAMP) ## Measure how well and how fast each classifier sorts labelled tasks.
+bench-classify: $(DEV) ## Measure how well and how fast each classifier sorts labelled tasks.
 	@$(BIN)/python -m tests.bench.classify
 
 clean: ## Remove what setup made.
-	@rm -rf $(VENV) $(STAMP) $(GEN)
+	@rm -rf $(VENV) $(GEN)

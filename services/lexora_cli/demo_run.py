@@ -90,7 +90,7 @@ class Demo:
             http, grpc = _field(line, "http"), _field(line, "grpc")
             await self._or_stop(_healthy(http))
         plain("")
-        plain_lines(lines_to_try(http, grpc, self._model, lexora=_called("lexora"), buf=_called("buf")))
+        plain_lines(lines_to_try(http, grpc, self._model, lexora=_called("lexora") or "lexora", buf=_called("buf")))
         out().print("[bold]Ready.[/bold] Ctrl-C ends both.\n")
 
     async def _until_the_end(self) -> None:
@@ -153,10 +153,12 @@ class Demo:
 
 
 def _called(program: str) -> str:
-    """What a program of ours is called by from here: its name where the shell finds it, else its path."""
+    """What a program is called by from here: its name where the shell finds it, else its path; empty when it is not there."""
     path = Path(sys.executable).with_name(program)
-    if shutil.which(program) or not path.exists():
+    if shutil.which(program):
         return program
+    if not path.exists():
+        return ""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -6,13 +6,15 @@ import json
 def lines_to_try(http: str, grpc: str, model: str, *, lexora: str = "lexora", buf: str = "buf") -> str:
     """Commands that work as they are against a gateway at `http` (base URL) and `grpc` (host:port).
 
-    `lexora` and `buf` are what these programs are called by from here.
+    `lexora` and `buf` are what these programs are called by from here; without `buf`, a development tool, its line is left out.
     """
     chat = {"model": model, "messages": [{"role": "user", "content": "Tell me a story."}]}
     code = {"model": "auto", "messages": [{"role": "user", "content": "Fix my python script"}]}
     typed = {"chat": {"model": model, "messages": [{"role": "ROLE_USER", "text": "Tell me a story."}]}}
     header = "-H 'content-type: application/json'"
     service = "lexora.v1.RouterService"
+    call = f"{buf} curl --protocol grpc --http2-prior-knowledge -d '{json.dumps(typed)}' http://{grpc}/{service}/Stream"
+    with_buf = f"  {call}\n\n" if buf else ""
     return f"""\
 HTTP, an OpenAI-compatible server at {http}/v1 (documentation: {http}/docs)
 
@@ -33,9 +35,7 @@ for chunk in client.chat.completions.create(model="{model}", messages={json.dump
 
 gRPC at {grpc}; no proto files needed, the server tells its own
 
-  {buf} curl --protocol grpc --http2-prior-knowledge -d '{json.dumps(typed)}' http://{grpc}/{service}/Stream
-
-  grpcurl -plaintext -d '{json.dumps(typed)}' {grpc} {service}/Generate
+{with_buf}  grpcurl -plaintext -d '{json.dumps(typed)}' {grpc} {service}/Generate
 
   {lexora} chat --router {grpc} "Tell me a story."
 

@@ -33,3 +33,4 @@ def test_programs_are_called_as_they_can_be_from_here() -> None:
     commands = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and "curl h" not in line]
     assert {command for command in commands if "/" in command} == {".venv/bin/lexora", ".venv/bin/buf"}
     assert not {"lexora", "buf"} & set(commands)
+    assert "buf" not in lines_to_try("http://h", "h:1", "m", buf="")

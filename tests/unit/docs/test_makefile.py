@@ -1,0 +1,42 @@
+"""What the targets of the Makefile install, and that they say so."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.unit.docs.pages import ROOT
+
+
+def planned(target: str, venv: Path) -> str:
+    """The commands that a first `make TARGET` would run."""
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("needs make")
+    done = subprocess.run([make, "-n", target, f"VENV={venv}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_demo_installs_only_what_it_needs(tmp_path: Path) -> None:
+    commands = planned("demo", tmp_path / "venv")
+    assert "--editable ." in commands
+    assert "--group dev" not in commands
+    assert re.findall(r'echo "(\d/\d)', commands) == ["1/2", "2/2"], "a line for each step"
+
+
+@pytest.mark.parametrize("target", ["setup", "test", "lint", "bench"])
+def test_development_has_its_tools_as_well(target: str, tmp_path: Path) -> None:
+    commands = planned(target, tmp_path / "venv")
+    assert commands.index("--editable .") < commands.index("--group dev")
+
+
+def test_nothing_is_installed_twice(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    for stamp in (".installed", ".installed-dev"):
+        (venv / stamp).touch()
+    assert "pip install" not in planned("test", venv)
+    (venv / ".installed-dev").unlink()
+    assert "pip install" not in planned("demo", venv)
+    assert "--editable" not in planned("test", venv)
