@@ -63,7 +63,8 @@ class AnswerRelay:
         media, start, kind = media_type(content_type), b"", Body.WHOLE
         read: Read = response.read
         headers = _end_to_end(response)
-        if call.stream or _is_json_of(call, media):
+        reads_json = media in (JSON, EVENT_STREAM) or not operation_of(call.path).form
+        if call.stream or reads_json:
             read, headers = self._decoded(response, read, headers)
         if call.stream or media == EVENT_STREAM:
             start, kind = await self._begin(read, labelled=media == EVENT_STREAM)
@@ -75,7 +76,7 @@ class AnswerRelay:
             await _linger(response.read)
         else:
             head = Head(response.status, JSON if media == EVENT_STREAM and start else content_type, headers)
-            await self._reply(call, emit, read, head, start)
+            await self._reply(call, emit, read, head, start=start, reads_json=reads_json)
 
     def _decoded(self, response: Response, read: Read, headers: Headers) -> tuple[Read, Headers]:
         """The body and the headers without content codings. Raises UpstreamInvalid for codings that are not known."""
@@ -141,12 +142,11 @@ class AnswerRelay:
         if not began:
             raise UpstreamInvalid(f"{self._name} answered an empty stream.")
 
-    async def _reply(self, call: Call, emit: Emit, read: Read, head: Head, start: bytes) -> None:
+    async def _reply(self, call: Call, emit: Emit, read: Read, head: Head, *, start: bytes, reads_json: bool) -> None:
         body = await self._read(read, call.receipt, start)
         if not body:
             raise UpstreamInvalid(f"{self._name} answered {head.status} with an empty body.")
-        media = media_type(head.content_type)
-        if _is_json_of(call, media):
+        if reads_json:
             call.receipt.usage = self._usage(body, head)
             if b'"error"' in body and (failure := error_in(body)) is not None:
                 raise failure
@@ -154,7 +154,7 @@ class AnswerRelay:
                 raise UpstreamBroken(f"{self._name} aborted the answer.")
             if call.tracing is not None:
                 call.receipt.finish_reasons = _finish_reasons(body)
-        elif media == "text/html":
+        elif media_type(head.content_type) == "text/html":
             raise UpstreamInvalid(f"{self._name} answered {head.status} with a page (text/html).")
         self._answered(call)
         await emit(Reply(head, body))
@@ -214,11 +214,6 @@ async def _linger(read: Read) -> None:
                 pass
     except (TimeoutError, TransportError):
         return  # the answer is whole, whatever becomes of its connection
-
-
-def _is_json_of(call: Call, media: str) -> bool:
-    """Whether a whole answer of this type must be JSON, or an event stream, in which there is something to read."""
-    return media == JSON or not operation_of(call.path).form
 
 
 def _opens(block: bytes) -> bool:

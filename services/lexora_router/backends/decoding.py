@@ -11,8 +11,9 @@ Read = Callable[[], Awaitable[bytes]]
 
 def coding_of(response: Response) -> ContentDecoder | None:
     """What undoes the codings of an answer; None when it has none. Raises UnknownCoding."""
-    values = [value for name, value in response.headers if name == b"content-encoding"]
-    return decoder_of(values) if values else None
+    if b"content-encoding" not in dict(response.headers):
+        return None
+    return decoder_of(value for name, value in response.headers if name == b"content-encoding")
 
 
 def decoded(read: Read, decoder: ContentDecoder, fault: Callable[[Undecodable], Exception]) -> Read:
