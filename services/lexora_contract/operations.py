@@ -11,6 +11,7 @@ COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
+COUNT_TOKENS = MESSAGES + "/count_tokens"
 CLASSIFY_TASK = "/v1/classify-task"  # the router's own
 
 
@@ -85,7 +86,12 @@ _ROWS = (
         queued=True,
         auto=True,
     ),
+    Operation(path=COUNT_TOKENS, name="count_tokens", dialect=Dialect.ANTHROPIC, required=("messages",), auto=True),
+    Operation(path=CHAT + "/render", name="render", required=("messages",), auto=True),
+    Operation(path=COMPLETIONS + "/render", name="render", required=("prompt", "prompt_embeds"), auto=True),
+    Operation(path="/v2/embed", name="embeddings"),
     Operation(path="/v1/rerank", name="rerank", queued=True),
+    Operation(path="/v2/rerank", name="rerank", queued=True),
     Operation(path="/rerank", name="rerank", queued=True),
     Operation(path="/v1/score", name="score", queued=True),
     Operation(path="/score", name="score", queued=True),

@@ -98,6 +98,22 @@ def test_json_schema_parsed_into_a_model(client: OpenAI) -> None:
     assert isinstance(answer.choices[0].message.parsed, Animal)
 
 
+def test_responses_are_parsed_into_a_model(client: OpenAI) -> None:
+    answer = client.responses.parse(model=MODEL, input="Tell me about foxes.", text_format=Animal)
+    assert isinstance(answer.output_parsed, Animal)
+    with client.responses.stream(model=MODEL, input="Tell me about foxes.", text_format=Animal) as stream:
+        assert isinstance(stream.get_final_response().output_parsed, Animal)
+
+
+def test_a_json_object_follows_the_schema_in_the_prompt(client: OpenAI) -> None:
+    schema = json.dumps(Animal.model_json_schema(), indent=2)
+    # As instructor's JSON mode writes it.
+    system = f"Provide the parsed objects in json that match the following json_schema:\n\n{schema}\n\nReturn an instance."
+    messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": system}, *HELLO]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, response_format={"type": "json_object"})
+    Animal.model_validate_json(answer.choices[0].message.content or "")
+
+
 def test_json_schema_by_hand(client: OpenAI) -> None:
     schema: Any = {"type": "json_schema", "json_schema": {"name": "animal", "schema": Animal.model_json_schema()}}
     answer = client.chat.completions.create(model=MODEL, messages=HELLO, response_format=schema)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, responses, tokenizer
+from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, render, responses, tokenizer
 from lexora_sim.api.errors import ApiError, bad_request, bug, detail, unknown_model
 from lexora_sim.api.fields import Fields
 from lexora_sim.api.generation import new_hex
@@ -50,6 +50,9 @@ _GENERATING: dict[str, Endpoint] = {
     "/v1/completions": completions.serve_completion,
     "/v1/responses": responses.serve_responses,
     "/v1/messages": messages.serve_messages,
+    "/v1/messages/count_tokens": messages.serve_count_tokens,
+    "/v1/chat/completions/render": render.serve_chat,
+    "/v1/completions/render": render.serve_completion,
     "/v1/audio/transcriptions": audio.serve_audio,
     "/v1/audio/translations": audio.serve_audio,
 }
@@ -60,6 +63,8 @@ _POOLING: dict[str, Endpoint] = {
     "/v1/score": pooling.serve_score,
     "/score": pooling.serve_score,
     "/v1/rerank": pooling.serve_rerank,
+    "/v2/rerank": pooling.serve_rerank,
+    "/v2/embed": pooling.serve_cohere_embed,
     "/rerank": pooling.serve_rerank,
 }
 _log = logging.getLogger("lexora_sim")

@@ -48,6 +48,18 @@ def serve_messages(app: App, exchange: Exchange) -> None:
     Generation(app.scheduler, exchange, model, sampling=sampling, choices=choices, face=face).start()
 
 
+def serve_count_tokens(app: App, exchange: Exchange) -> None:
+    """Answer with the length of the prompt; raises ApiError."""
+    fields = read_fields(exchange.request)
+    messages = fields.items("messages", required=True) or []
+    tools = fields.items("tools")
+    fields.check()
+    app.accept(exchange, fields, app.model_of(fields, pooling=False), 0)
+    system = fields.body.get("system")
+    conversation = [{"role": "system", "content": system}, *messages] if system else messages
+    exchange.respond_json(200, {"input_tokens": len(chat_ids(conversation, tools=tools))})
+
+
 def _tool_choice(value: Any) -> Any:
     """Read {"type": "auto" | "any" | "none" | "tool", "name"}."""
     if isinstance(value, dict) and value.get("type") != "tool":

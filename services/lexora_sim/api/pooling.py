@@ -46,6 +46,24 @@ def serve_embeddings(app: App, exchange: Exchange) -> None:
     _answer_list(app, exchange, model, prompts, prefix="embd", one=lambda prompt: ("embedding", {"embedding": one(prompt)}))
 
 
+def serve_cohere_embed(app: App, exchange: Exchange) -> None:
+    """POST /v2/embed: Cohere's request and answer, as floats."""
+    fields = read_fields(exchange.request)
+    texts = fields.items("texts", required=True) or []
+    fields.check()
+    model = _accept(app, exchange, fields)
+    prompts = read_prompts(texts, app.settings)
+    size = app.settings.embedding_dimensions
+
+    def answer() -> tuple[bytes, str]:
+        meta = {"api_version": {"version": "2"}, "billed_units": {"input_tokens": sum(map(len, prompts))}}
+        vectors = [embedding(prompt, size) for prompt in prompts]
+        identity = app.answer_id(exchange, "embd")
+        return json_body({"id": identity, "embeddings": {"float": vectors}, "texts": texts, "meta": meta})
+
+    after_prefill(app, exchange, model, prompts, answer)
+
+
 def serve_pooling(app: App, exchange: Exchange) -> None:
     """POST /pooling: the raw vector of each input."""
     _, model, prompts = _read(app, exchange)

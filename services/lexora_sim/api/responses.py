@@ -13,6 +13,7 @@ from lexora_sim.api.errors import bad_request
 from lexora_sim.api.fields import read_fields
 from lexora_sim.api.generation import Choice, Generation, Piece, new_hex
 from lexora_sim.api.sampling import check_characters, check_length, read_sampling
+from lexora_sim.api.structured import forced_text
 from lexora_sim.api.tools import ToolCall, choose_call
 from lexora_sim.text.template import chat_ids
 
@@ -39,7 +40,7 @@ def serve_responses(app: App, exchange: Exchange) -> None:
     prompt = chat_ids(messages, tools=tools)
     check_length(len(prompt), app.settings)
     call = choose_call(tools, fields.body.get("tool_choice"), messages, prompt, sampling.seed)
-    text = call.arguments if call else None
+    text = call.arguments if call else forced_text(_forcing(fields.body, messages), prompt, sampling.seed)
     choices = make_choices(prompt, text, sampling, app.settings, app.settings.default_tokens)
     app.accept(exchange, fields, model, sampling.priority)
     face = ResponsesFace(fields.body, model, choices[0], call)
@@ -53,6 +54,13 @@ def _messages(given: Any, instructions: Any) -> list[Any]:
     if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
         raise bad_request("input must be a string or a list of items.", "input")
     return messages + given
+
+
+def _forcing(body: dict[str, Any], messages: list[Any]) -> dict[str, Any]:
+    """What forces the text, in the words of a chat: `text.format` has the schema that a chat has in `response_format`."""
+    text = body.get("text")
+    form = text.get("format") if isinstance(text, dict) else None
+    return {"structured_outputs": body.get("structured_outputs"), "response_format": form, "messages": messages}
 
 
 class ResponsesFace:

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from lexora_sim.api.errors import bad_request
 from lexora_sim.text.schema import instance
+from lexora_sim.text.schema_in_prompt import schema_in
 from lexora_sim.text.topics import sorted_task
 
 _ANY_OBJECT = {
@@ -28,7 +29,7 @@ def forced_text(body: dict[str, Any], prompt: list[int], seed: int) -> str | Non
         return str(choices[number % len(choices)])
     schema = own.get("json") or body.get("guided_json")
     if schema is None:
-        schema = _format_schema(body.get("response_format"))
+        schema = _format_schema(body.get("response_format"), body.get("messages"))
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
@@ -58,14 +59,14 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _format_schema(wanted: Any) -> Any:
+def _format_schema(wanted: Any, messages: Any) -> Any:
     if wanted is None:
         return None
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     if kind == "text":
         return None
     if kind == "json_object":
-        return _ANY_OBJECT
+        return schema_in(messages) or _ANY_OBJECT
     if kind == "json_schema":
         holder = wanted.get("json_schema")
         schema = holder.get("schema") if isinstance(holder, dict) else wanted.get("schema")
