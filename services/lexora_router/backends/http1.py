@@ -407,7 +407,7 @@ class Origin:
 
 
 def _why(error: OSError) -> str:
-    """The system's words; several addresses that fail alike say the same once. Resolvers have numbers and words of their own."""
+    """The system's words; several addresses that fail alike say the same once. Resolvers have words of their own."""
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or "cannot connect"
     return os.strerror(error.errno)
