@@ -15,6 +15,7 @@ RouterError                 status  reason
 ├── DeadlineExceeded           504  DEADLINE_EXCEEDED      the client's own deadline passed
 └── UpstreamFailure                                        an attempt on an endpoint failed
     ├── UpstreamRefused         as  UPSTREAM_ERROR         the engine answered with an error status of its own
+    ├── OutOfResources         503  OUT_OF_RESOURCES       this machine lacks what a connection takes
     ├── UpstreamUnreachable    502  UPSTREAM_UNREACHABLE   no connection, or it broke before the answer
     ├── UpstreamInvalid        502  UPSTREAM_INVALID       an answer that is none: HTML, bad JSON, nothing
     ├── UpstreamBroken         502  UPSTREAM_BROKEN        the answer stopped, or said so itself
@@ -182,6 +183,14 @@ class UpstreamRefused(UpstreamFailure):
     def retry_after(self) -> str | None:
         """The engine's own Retry-After, in its own words."""
         return next((value for name, value in self.headers if name == "retry-after"), None)
+
+
+class OutOfResources(UpstreamFailure):
+    """This machine lacks what a connection takes: file descriptors, memory, ports. The endpoint was not asked."""
+
+    status = 503
+    reason = "OUT_OF_RESOURCES"
+    sent = False
 
 
 class UpstreamUnreachable(UpstreamFailure):

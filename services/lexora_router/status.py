@@ -14,6 +14,7 @@ from lexora_router.error_bodies import readable
 from lexora_router.errors import (
     Draining,
     NoHealthyEndpoint,
+    OutOfResources,
     QueueFull,
     RateLimited,
     RouterError,
@@ -43,6 +44,7 @@ _CODES = {
     "NO_HEALTHY_ENDPOINT": code_pb2.UNAVAILABLE,
     "DRAINING": code_pb2.UNAVAILABLE,
     "DEADLINE_EXCEEDED": code_pb2.DEADLINE_EXCEEDED,
+    "OUT_OF_RESOURCES": code_pb2.UNAVAILABLE,
     "UPSTREAM_UNREACHABLE": code_pb2.UNAVAILABLE,
     "UPSTREAM_INVALID": code_pb2.UNAVAILABLE,
     "UPSTREAM_BROKEN": code_pb2.UNAVAILABLE,
@@ -125,7 +127,7 @@ def retry_delay(error: RouterError) -> float | None:
     match error:
         case RateLimited() | QueueFull() | NoHealthyEndpoint():
             return error.retry_after
-        case Draining():
+        case Draining() | OutOfResources():
             return RETRY_SECONDS
     hint = hint_of(error)
     asked = parse(hint, time.time()) if hint else None

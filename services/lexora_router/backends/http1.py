@@ -16,6 +16,7 @@ from typing import NoReturn, cast
 import httptools
 
 from lexora_router.backends.dial import Dialer
+from lexora_router.backends.shortage import LOCAL, shortages
 
 # Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
 KEEPALIVE_SECONDS = 4.0
@@ -50,6 +51,10 @@ class ConnectTimeout(ConnectError):
 
 class InvalidAnswer(TransportError):
     """What came is no HTTP, or has no end."""
+
+
+class LocalShortage(TransportError):
+    """This machine lacks what a connection takes; the other side was not asked."""
 
 
 class StaleConnection(TransportError):
@@ -319,8 +324,8 @@ class Origin:
             raise StaleConnection("a kept connection was closed as the request was sent") from error
 
     async def reach(self) -> None:
-        """Return when the host has taken a connection, which is closed at once. Raises OSError, UnicodeError."""
-        (await self._dialer.connect()).close()
+        """Return when the host has taken a connection, which is closed at once. Raises TransportError."""
+        (await self._connect()).close()
 
     def close(self) -> None:
         """Drop every connection."""
@@ -385,6 +390,8 @@ class Origin:
         except UnicodeError as error:  # what the resolver makes of a label of 64 characters
             raise ConnectError("the host name is not valid") from error
         except OSError as error:
+            if error.errno in LOCAL and not isinstance(error, socket.gaierror):
+                raise LocalShortage(f"out of {shortages.note(error.errno)}") from error
             raise ConnectError(_why(error)) from error
 
     async def _attach(self, connection: _Connection, sock: socket.socket) -> None:

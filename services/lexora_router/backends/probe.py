@@ -9,6 +9,7 @@ import structlog
 from lexora_router.backends.backend import Backend
 from lexora_router.backends.background import survived
 from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.backends.http1 import LocalShortage
 from lexora_router.backends.transport import Transport, TransportError
 
 MAX_ANSWER_BYTES = 4096
@@ -76,6 +77,8 @@ class Prober:
                 reason = await _ask(endpoint, transport)
         except TimeoutError:
             reason = f"no answer to the probe within {self._timeout:g} s"
+        except LocalShortage:
+            return  # it says nothing of the endpoint
         except (TransportError, OSError, UnicodeError) as error:
             reason = f"the probe failed: {error}"
             refused = isinstance(error.__cause__ or error, ConnectionRefusedError)

@@ -7,8 +7,16 @@ from yarl import URL
 
 from lexora_contract.content_coding import Undecodable, UnknownCoding
 from lexora_router.backends.decoding import coding_of, decoded
-from lexora_router.backends.http1 import ConnectError, InvalidAnswer, Origin, Response, StaleConnection, TransportError
-from lexora_router.errors import UpstreamUnreachable
+from lexora_router.backends.http1 import (
+    ConnectError,
+    InvalidAnswer,
+    LocalShortage,
+    Origin,
+    Response,
+    StaleConnection,
+    TransportError,
+)
+from lexora_router.errors import OutOfResources, UpstreamFailure, UpstreamUnreachable
 
 
 class Transport:
@@ -104,8 +112,10 @@ def head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n").encode("latin-1")
 
 
-def failure_of(error: TransportError, backend: str, address: str) -> UpstreamUnreachable:
+def failure_of(error: TransportError, backend: str, address: str) -> UpstreamFailure:
     """What it means for a call that its endpoint gave no answer."""
+    if isinstance(error, LocalShortage):
+        return OutOfResources(f"The gateway cannot connect to backend `{backend}` now: {error}. Try again in a second.")
     what = f"cannot connect: {error}" if isinstance(error, ConnectError) else str(error)
     return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.", error.how)
 

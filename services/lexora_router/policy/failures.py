@@ -9,6 +9,7 @@ from enum import Enum, StrEnum, auto
 
 from lexora_router.errors import (
     NoHealthyEndpoint,
+    OutOfResources,
     QueueFull,
     RouterError,
     UpstreamBroken,
@@ -24,6 +25,7 @@ class Kind(Enum):
     """What happened."""
 
     NO_ROOM = auto()
+    OUT_OF_RESOURCES = auto()
     CONNECTION_REFUSED = auto()
     CONNECT_TIMEOUT = auto()
     STALE_CONNECTION = auto()
@@ -91,6 +93,7 @@ _YES, _NO = True, False
 # fmt: off
 VERDICTS = {  # what, outcome, retry, fallback, resume, hint
     Kind.NO_ROOM:            Verdict("a full queue or no endpoint that takes calls", _NEUTRAL, _NEVER, _HOP, _NO, _NO),
+    Kind.OUT_OF_RESOURCES:   Verdict("no file descriptor, memory or port here", _NEUTRAL, _ANYWHERE, _NO_HOP, _YES, _NO),
     Kind.CONNECTION_REFUSED: Verdict("a refused connection", _FAULT, _SHORTLY, _HOP, _YES, _NO),
     Kind.CONNECT_TIMEOUT:    Verdict("no connection in time", _FAULT, _ELSEWHERE, _HOP, _YES, _NO),
     Kind.STALE_CONNECTION:   Verdict("a kept connection that closes as it is used", _NEUTRAL, _FREELY, _HOP, _YES, _NO),
@@ -137,6 +140,8 @@ def kind_of(error: RouterError) -> Kind:
     match error:
         case UpstreamTimeout():
             kind = _PHASES[error.phase]
+        case OutOfResources():
+            kind = Kind.OUT_OF_RESOURCES
         case UpstreamUnreachable():
             kind = _CONNECTIONS[error.how]
         case UpstreamBroken():

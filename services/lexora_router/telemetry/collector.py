@@ -1,5 +1,6 @@
 """What is asked at scrape time, so that a call pays nothing for it: backends, endpoints, the process."""
 
+import errno
 import platform
 from collections.abc import Callable, Iterable, Mapping
 
@@ -7,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from lexora_router.backends.backend import Backend, Health
 from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.backends.shortage import LOCAL, shortages
 from lexora_router.policy.breaker import State
 from lexora_router.telemetry.writer import LineWriter
 from lexora_router.version import __version__
@@ -33,12 +35,18 @@ class ProcessFacts:
     """Which version runs, and what its log has lost."""
 
     def collect(self) -> Iterable[Metric]:
-        """Two metrics."""
+        """Three metrics."""
         build = GaugeMetricFamily("lexora_build_info", "Always 1: the version that runs.", labels=["version", "python"])
         build.add_metric([__version__, platform.python_version()], 1)
         lost = CounterMetricFamily("lexora_log_lines_dropped", "Log lines that were dropped because nobody read fast enough.")
         lost.add_metric([], LineWriter.dropped_in_all)
-        return build, lost
+        short = CounterMetricFamily(
+            "lexora_out_of_resources", "Connections that could not be made for want of this machine's own.", labels=["error"]
+        )
+        for number in LOCAL:
+            name = errno.errorcode[number]
+            short.add_metric([name], shortages.in_all[name])
+        return build, lost, short
 
 
 def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:

@@ -25,6 +25,7 @@ REASONS = {
     "UPSTREAM_BROKEN": (502, "api_error", "upstream_broken"),
     "UPSTREAM_INVALID": (502, "api_error", "upstream_invalid"),
     "NO_HEALTHY_ENDPOINT": (503, "api_error", "no_healthy_endpoint"),
+    "OUT_OF_RESOURCES": (503, "api_error", "out_of_resources"),
     "DRAINING": (503, "api_error", "draining"),
     "UPSTREAM_TIMEOUT": (504, "api_error", "upstream_timeout"),
     "DEADLINE_EXCEEDED": (504, "api_error", "deadline_exceeded"),

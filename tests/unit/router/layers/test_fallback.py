@@ -13,6 +13,7 @@ from lexora_router.errors import (
     ModelNotFound,
     NoHealthyEndpoint,
     NotFound,
+    OutOfResources,
     QueueFull,
     RateLimited,
     RouterError,
@@ -75,6 +76,7 @@ ENDS: list[RouterError] = [
     ClientStalled("took nothing"),
     Unimplemented("later"),
     Draining("bye"),
+    OutOfResources("files"),
     DeadlineExceeded("late"),
     RouterError("?"),
 ]

@@ -6,6 +6,7 @@ from tests.unit.docs.pages import page
 from lexora_router.errors import (
     DeadlineExceeded,
     NoHealthyEndpoint,
+    OutOfResources,
     QueueFull,
     RouterError,
     UpstreamBroken,
@@ -24,6 +25,7 @@ def refused(status: int, body: bytes = b"{}", headers: tuple[tuple[str, str], ..
 ROWS: list[tuple[RouterError, Kind]] = [
     (QueueFull("full", 1.0), Kind.NO_ROOM),
     (NoHealthyEndpoint("down"), Kind.NO_ROOM),
+    (OutOfResources("files"), Kind.OUT_OF_RESOURCES),
     (UpstreamUnreachable("refused", "refused"), Kind.CONNECTION_REFUSED),
     (UpstreamUnreachable("no answer", "timeout"), Kind.CONNECT_TIMEOUT),
     (UpstreamUnreachable("reset", "stale"), Kind.STALE_CONNECTION),
