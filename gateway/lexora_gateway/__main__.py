@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import structlog
 import uvicorn
 
 from lexora_gateway.app import create_app
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8001, help="port to listen on; 0 picks a free one")
     parser.add_argument("--max-body-bytes", type=int, default=32 * _MIB, help="largest request body")
     options = parser.parse_args(arguments)
+    # JSON, in which a path that a client chose is harmless on a terminal; the log for people is that of `lexora gateway`.
+    steps = structlog.processors
+    structlog.configure([steps.add_log_level, steps.TimeStamper("iso"), steps.format_exc_info, steps.JSONRenderer()])
     # The loop of uvicorn's choice: uvloop where it is installed.
     factory = uvicorn.Config("", loop="auto").get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:

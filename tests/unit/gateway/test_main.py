@@ -1,4 +1,5 @@
 import asyncio
+import json
 import signal
 import sys
 
@@ -21,6 +22,9 @@ async def test_the_command_serves_and_stops() -> None:
         async with httpx.AsyncClient(base_url=address) as http:
             assert (await http.get("/health/live")).status_code == 200
             assert (await http.get("/health/ready")).status_code == 503
+            assert (await http.get("/v1/models")).status_code == 503
+            said = json.loads(await asyncio.wait_for(process.stdout.readline(), 10))
+            assert (said["event"], said["level"]) == ("router_unreachable", "warning")
             assert "python_info" in (await http.get("/metrics")).text
             head = await http.get("/health/live", headers={"x-long": "y" * 70_000})
             assert head.status_code == 431
