@@ -38,7 +38,7 @@ def test_tokens_of_a_message_are_counted_as_the_message_s_usage_says(gateway: Ga
 
 
 def test_an_engine_that_lacks_a_path_says_so(http: httpx.Client, sim: Simulator) -> None:
-    sim.fault("status=404", path="/v1/messages/count_tokens")
+    sim.fault("status;code=404", path="/v1/messages/count_tokens")
     answer = http.post("/v1/messages/count_tokens", json=CHAT)
     assert answer.status_code == 404
 
