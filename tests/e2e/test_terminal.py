@@ -19,6 +19,8 @@ from tests.support.wire import wait_until
 
 # It clears the screen (with C0 and with C1), sets a title, turns the direction, and forges a line of the log.
 EVIL = "evil\x1b[2J\x9b2J\x1b]0;title\x07\u202egnp\u2028\x7f\r\n2026-01-01T00:00:00.000000Z [info     ] forged status=200"
+# The log quotes what has blanks anyway; this has none.
+EVIL_USER = "evil\x1b[2J\x9b2J\u202egnp\x7f"
 UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -67,7 +69,7 @@ def refused() -> bytes:
 
 
 def test_the_log_and_every_command_escape_what_others_chose(gateway: Gateway, engine: ScriptedEngine, tmp_path: Path) -> None:
-    ask: dict[str, Any] = {"model": EVIL, "user": EVIL, "messages": [{"role": "user", "content": "hi"}]}
+    ask: dict[str, Any] = {"model": EVIL, "user": EVIL_USER, "messages": [{"role": "user", "content": "hi"}]}
     engine.answer = refused()
     with httpx.Client(base_url=gateway.http, timeout=10) as http:
         assert http.post("/v1/chat/completions", json=ask).status_code == 400
@@ -79,9 +81,9 @@ def test_the_log_and_every_command_escape_what_others_chose(gateway: Gateway, en
 
     if calls[0].startswith("{"):
         check(gateway.output, shown=r"evil\u001b[2J\u009b2J")
-        assert json.loads(calls[0])["tenant"] == json.loads(calls[0])["model"] == EVIL
+        assert (json.loads(calls[0])["tenant"], json.loads(calls[0])["model"]) == (EVIL_USER, EVIL)
     else:
-        check(gateway.output.replace("\\\\", "\\"))
+        check(gateway.output, shown=r" tenant=evil\x1b[2J\x9b2J\u202egnp\x7f ")
 
     check(in_terminal("models", *at))
     check(in_terminal("status", *at))
