@@ -41,6 +41,7 @@ _REASONS: dict[str, tuple[int, str, str | None]] = {
     "CLASSIFIER_DISABLED": (503, "api_error", "classifier_disabled"),
     "NO_HEALTHY_ENDPOINT": (503, "api_error", "no_healthy_endpoint"),
     "OUT_OF_RESOURCES": (503, "api_error", "out_of_resources"),
+    "REQUEST_QUARANTINED": (503, "api_error", "request_quarantined"),
     "DRAINING": (503, "api_error", "draining"),
     "UPSTREAM_TIMEOUT": (504, "api_error", "upstream_timeout"),
     "DEADLINE_EXCEEDED": (504, "api_error", "deadline_exceeded"),

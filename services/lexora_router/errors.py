@@ -11,6 +11,7 @@ RouterError                 status  reason
 ├── Unimplemented              501  UNIMPLEMENTED
 ├── ClassifierDisabled         503  CLASSIFIER_DISABLED    nobody classifies tasks, or there is no default model
 ├── NoHealthyEndpoint          503  NO_HEALTHY_ENDPOINT
+├── RequestQuarantined         503  REQUEST_QUARANTINED    the same request has failed again and again, wherever it went
 ├── Draining                   503  DRAINING
 ├── DeadlineExceeded           504  DEADLINE_EXCEEDED      the client's own deadline passed
 └── UpstreamFailure                                        an attempt on an endpoint failed
@@ -135,6 +136,17 @@ class NoHealthyEndpoint(RouterError):
         self.retry_after = retry_after
 
 
+class RequestQuarantined(RouterError):
+    """This request has failed wherever it went, at endpoints that answer others; it may be tried in `retry_after` seconds."""
+
+    status = 503
+    reason = "REQUEST_QUARANTINED"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Draining(RouterError):
     """The router is shutting down and takes no new calls."""
 
@@ -238,14 +250,15 @@ class UpstreamBroken(UpstreamFailure):
 
 
 class UpstreamTimeout(UpstreamFailure):
-    """The engine was silent for longer than allowed; `phase` is "first token", "idle" or "total"."""
+    """The engine was silent for longer than the `seconds` allowed; `phase` is "first token", "idle" or "total"."""
 
     status = 504
     reason = "UPSTREAM_TIMEOUT"
 
-    def __init__(self, message: str, phase: str) -> None:
+    def __init__(self, message: str, phase: str, seconds: float = 0.0) -> None:
         super().__init__(message)
         self.phase = phase
+        self.seconds = seconds
 
 
 def http_status(error: RouterError) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from lexora_router.errors import UpstreamFailure
+
 Headers = tuple[tuple[str, str], ...]
 ANONYMOUS = "anonymous"
 AUTO = "auto"  # the name that asks for whatever model fits
@@ -207,8 +209,11 @@ class Lease(Protocol):
     def answered(self) -> None:
         """The attempt's first token is here."""
 
-    def ended(self, outcome: Outcome) -> None:
-        """The attempt is over."""
+    def may_go_on(self) -> bool:
+        """Whether the call may be tried again: one that two endpoints have failed at is not given to a third."""
+
+    def ended(self, outcome: Outcome, failure: UpstreamFailure | None = None) -> None:
+        """The attempt is over, by that failure if any."""
 
     def stay(self) -> None:
         """Let the next attempt be at the same endpoint, in the slot that is held."""

@@ -17,6 +17,7 @@ from lexora_router.errors import (
     OutOfResources,
     QueueFull,
     RateLimited,
+    RequestQuarantined,
     RouterError,
     UpstreamBroken,
     UpstreamRefused,
@@ -42,6 +43,7 @@ _CODES = {
     "UNIMPLEMENTED": code_pb2.UNIMPLEMENTED,
     "CLASSIFIER_DISABLED": code_pb2.UNAVAILABLE,
     "NO_HEALTHY_ENDPOINT": code_pb2.UNAVAILABLE,
+    "REQUEST_QUARANTINED": code_pb2.UNAVAILABLE,
     "DRAINING": code_pb2.UNAVAILABLE,
     "DEADLINE_EXCEEDED": code_pb2.DEADLINE_EXCEEDED,
     "OUT_OF_RESOURCES": code_pb2.UNAVAILABLE,
@@ -125,7 +127,7 @@ def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int,
 def retry_delay(error: RouterError) -> float | None:
     """Seconds after which trying again makes sense; None when it does not, or nobody knows."""
     match error:
-        case RateLimited() | QueueFull() | NoHealthyEndpoint():
+        case RateLimited() | QueueFull() | NoHealthyEndpoint() | RequestQuarantined():
             return error.retry_after
         case Draining() | OutOfResources():
             return RETRY_SECONDS

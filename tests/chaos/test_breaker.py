@@ -61,8 +61,8 @@ def statuses(answers: list[Answer]) -> list[int]:
 
 async def until_open(caller: Caller, process: Gateway, engine: Simulator, count: int = 3) -> None:
     """Let an engine fail so often."""
-    for _ in range(count):
-        await caller.call(MODEL)
+    for number in range(count):
+        await caller.call(MODEL, user=f"tenant-{number}")
     assert state(process, engine) == OPEN
 
 

@@ -179,7 +179,13 @@ def config(variant: Variant, urls: Mapping[str, str]) -> dict[str, Any]:
     found["retry"] = {**budget, **delays, **variant.retry}
     found["fallback"] = dict(variant.fallback)
     # One probe at the start, and no breaker: every call meets the engines as if it were the first.
-    found["health"] = {"interval": 3600.0, "timeout": 1.0, "failure_threshold": ENDLESS, "min_calls": ENDLESS}
+    found["health"] = {
+        "interval": 3600.0,
+        "timeout": 1.0,
+        "failure_threshold": ENDLESS,
+        "min_calls": ENDLESS,
+        "quarantine": False,
+    }
     return found
 
 

@@ -19,6 +19,7 @@ from lexora_router.handler import Target, Timeouts
 from lexora_router.machine import usable_memory
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules, most_ejected
+from lexora_router.policy.quarantine import MAX_REQUESTS, Quarantine
 from lexora_router.policy.slow_start import SlowStart
 
 # An engine that says nothing at all for so long while streams wait, or for half of the time that they would wait, is out.
@@ -112,6 +113,7 @@ def _go_on(backend: Backend, whole: Config) -> None:
     for endpoint in backend.endpoints:
         endpoint.condition.follow(rules)
     limits = _queue_limits(backend.config, whole)
+    backend.pool.quarantine.follow(rules.breaker, most=_quarantined(whole))
     backend.pool.follow(backend.endpoints, limits, standing=Tenancy(whole).standing, ejection=_ejection(backend.config, whole))
 
 
@@ -176,6 +178,7 @@ def _pool(
         ejection=_ejection(config, whole),
         randrange=random.randrange,
         clock=clock,
+        quarantine=Quarantine(_rules(config, whole).breaker, most=_quarantined(whole)),
     )
 
 
@@ -183,6 +186,11 @@ def _queue_limits(config: BackendConfig, whole: Config) -> QueueLimits:
     queue = whole.queue.overridden(config.queue)
     most = usable_memory() // WAITING_SHARE // len(whole.backends()) if queue.max_bytes is None else queue.max_bytes
     return QueueLimits(queue.max_size, most, queue.timeout, queue.aging)
+
+
+def _quarantined(whole: Config) -> int:
+    """How many requests may be known as failing wherever they go."""
+    return MAX_REQUESTS if whole.health.quarantine else 0
 
 
 def _ejection(config: BackendConfig, whole: Config) -> EjectionRules:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lexora_router.handler import Outcome
 from lexora_router.policy.breaker import Breaker, BreakerRules, State
 from lexora_router.policy.ejection import Signals
+from lexora_router.policy.evidence import Charge, Source
 from lexora_router.policy.sliding_pair import SlidingPair
 from lexora_router.policy.slow_start import SlowStart
 
@@ -97,16 +98,54 @@ class Condition:
         if self._breaker.on_first_token(now, permit):
             self._recovered_at = now
 
-    def ended(self, permit: int, outcome: Outcome, now: float) -> None:
+    def ended(self, permit: int, outcome: Outcome, now: float, tenant: str = "") -> None:
         """The attempt is over."""
         if outcome is Outcome.GOOD:
-            self._breaker.on_success(now, permit)
+            self.heard_at = now
+            self._breaker.on_success(now, permit, tenant)
         elif outcome is Outcome.FAULT:
             self._breaker.on_failure(now, permit)
         else:
             if outcome is Outcome.BUSY:
                 self._refusals.add(now, 1, 0)
             self._breaker.on_neutral(now, permit)
+
+    def failed(self, permit: int, now: float, source: Source, *, excused: bool) -> Charge | None:
+        """The attempt had a fault that may be its request's; excused: it is known to be. What is given back waits for that."""
+        return self._breaker.on_failure(now, permit, source, excused=excused)
+
+    def confirm(self, charge: Charge, now: float) -> None:
+        """The request has succeeded at another endpoint."""
+        self._breaker.confirm(now, charge)
+
+    def excuse(self, charge: Charge, now: float) -> None:
+        """The request has failed at another endpoint, too."""
+        self._breaker.excuse(now, charge)
+
+    @property
+    def answered_at(self) -> float:
+        """When a call ended well here last."""
+        return self._breaker.answered_at
+
+    @property
+    def vouched(self) -> bool:
+        """Whether its probes say that it is well."""
+        return self.healthy is True and self._failed_probes == 0
+
+    @property
+    def out_on_thin_evidence(self) -> bool:
+        """Whether its breaker is open only because one tenant or a few requests failed here, and nobody else has asked."""
+        return self._breaker.opened_on_thin_evidence
+
+    def would_give_way(self, source: Source) -> bool:
+        """Whether `give_way` would let a call of this source in."""
+        return self._breaker.would_give_way(source)
+
+    def give_way(self, source: Source | None, now: float) -> None:
+        """Let in a call of a source that had no part in that; None: there is one."""
+        if self._breaker.give_way(now, source) and self.healthy is not False:
+            self._ejected_until = 0.0
+            self.reason = ""
 
     @property
     def doubtful(self) -> bool:

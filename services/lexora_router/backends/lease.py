@@ -1,4 +1,4 @@
-"""A call's place in a pool: the slot of its attempt, and what its attempts tell of their endpoints."""
+"""A call's place in a pool: the slot of its attempt, and what its attempts tell of their endpoints and of its request."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lexora_router.backends.condition import Condition
 from lexora_router.backends.endpoint import HttpEndpoint
+from lexora_router.errors import UpstreamFailure, UpstreamTimeout
 from lexora_router.handler import Call, Outcome
+from lexora_router.policy.evidence import Charge, Source
+from lexora_router.policy.failures import is_fatal
 from lexora_router.policy.fair_queue import Ticket
+from lexora_router.policy.quarantine import fingerprint
 
 if TYPE_CHECKING:
     from lexora_router.backends.pool import Pool
 
 # How long a call that nobody told to rest waits for an endpoint that has not failed it, before one that has will do.
 REST_SECONDS = 1.0
+# So many endpoints may fail at a call between two of its tokens: what breaks engines must not be given to each in turn.
+MAX_FAILED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,23 @@ Waiting = asyncio.Future[Slot]
 class SlotLease:
     """One call's place in a pool; `close` it in any case."""
 
-    __slots__ = ("_began", "_company", "_heard", "_pool", "_rest", "_slot", "_told", "call", "charged", "ticket", "tried")
+    __slots__ = (
+        "_began",
+        "_charges",
+        "_company",
+        "_failed_at",
+        "_heard",
+        "_pool",
+        "_rest",
+        "_slot",
+        "_source",
+        "_told",
+        "call",
+        "charged",
+        "permit",
+        "ticket",
+        "tried",
+    )
 
     def __init__(self, pool: Pool, call: Call, ticket: Ticket[Waiting | None]) -> None:
         self._pool = pool
@@ -41,7 +64,11 @@ class SlotLease:
         self._told = False  # the attempt's first token is here
         self._heard = 0  # events at the last look
         self._rest = REST_SECONDS
+        self._source: Source | None = None  # a fingerprint costs time, and is taken when it is needed
+        self._failed_at: list[Condition] = []  # endpoints that failed since the last token
+        self._charges: list[tuple[Condition, Charge]] = []
         self.call = call
+        self.permit = 0  # of the request's own breaker, where it has one
         self.ticket = ticket
         self.charged = 0.0  # tokens in the fair shares, beside the ticket's cost
         self.tried: set[str] = set()  # addresses: after a reload the same engine is another object
@@ -60,6 +87,13 @@ class SlotLease:
         """Whether something has come since this was asked last."""
         heard, self._heard = self._heard, self.call.receipt.events
         return self._heard > heard
+
+    @property
+    def source(self) -> Source:
+        """The call's tenant and the fingerprint of its request."""
+        if self._source is None:
+            self._source = Source(self.call.tenant, fingerprint(self.call.path, self.call.body))
+        return self._source
 
     async def acquire(self) -> None:
         """Wait for the first slot."""
@@ -87,6 +121,12 @@ class SlotLease:
         now = self._pool.now()
         return any(endpoint.condition.sound(now) for endpoint in self._pool.untried(self.tried))
 
+    def may_go_on(self) -> bool:
+        """Whether the call may be tried again: one that two endpoints have failed at is not given to a third."""
+        if not self._failed_at:
+            return True
+        return len(self._failed_at) < MAX_FAILED and not self._pool.quarantine.suspects(self.source.request)
+
     def rest(self, seconds: float) -> None:
         """Let the next attempt go to an endpoint that was tried only after so many seconds; inf: never."""
         self._rest = seconds
@@ -104,21 +144,64 @@ class SlotLease:
         self._told = True
         slot.endpoint.condition.answered(slot.permit, now)
         self.tried = {slot.endpoint.address}  # those that failed before may be back when this one fails in its turn
+        if self._failed_at:
+            self._confirm(now)
         if auto is None or began is None:
             return
         if auto.answered(now - began, self._company, now, streamed=self.call.stream):
             self._pool.dispatch()  # the limit has grown
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: Outcome, failure: UpstreamFailure | None = None) -> None:
         """The attempt is over; tell it once."""
         slot, began = self._slot, self._began
         if slot is None:
             return
         now, auto = self._pool.now(), slot.endpoint.auto
-        slot.endpoint.condition.ended(slot.permit, outcome, now)
+        if outcome is Outcome.FAULT and failure is not None and failure.sent:
+            self._failed(slot, failure, now)
+        else:
+            slot.endpoint.condition.ended(slot.permit, outcome, now, self.call.tenant)
+            if outcome is Outcome.GOOD:
+                self._succeeded(now)
         self._pool.tally.attempts[outcome] += 1
         if outcome is Outcome.BUSY and auto is not None and began is not None:
             auto.refused(began, now)
+
+    def _failed(self, slot: Slot, failure: UpstreamFailure, now: float) -> None:
+        """An endpoint failed at the request: whose fault it is follows from where else it failed, and from what others got."""
+        condition, others, pool = slot.endpoint.condition, self._failed_at, self._pool
+        elsewhere = any(other is not condition and other.vouched for other in others)
+        excused = elsewhere or _was_alive(condition, failure, now) or pool.quarantine.suspects(self.source.request)
+        charge = condition.failed(slot.permit, now, self.source, excused=excused)
+        if charge is not None and not excused and pool.quarantine.answered_lately(self.source.request):
+            condition.confirm(charge, now)  # the same request has succeeded before
+        elif charge is not None:
+            self._charges.append((condition, charge))
+        if condition not in others:
+            others.append(condition)
+        if condition.vouched:
+            for other, earlier in self._charges:
+                if other is not condition:
+                    other.excuse(earlier, now)
+        pool.blame(self, slot.endpoint, now if self._began is None else self._began, fatal=is_fatal(failure))
+
+    def _confirm(self, now: float) -> None:
+        """Another endpoint has answered: those that failed were to blame."""
+        last = self._slot.endpoint.condition if self._slot is not None else None
+        for condition, charge in self._charges:
+            if condition is not last:
+                condition.confirm(charge, now)
+        self._charges.clear()
+        self._failed_at.clear()
+        self._pool.quarantine.absolve(self.source.request, now)
+
+    def _succeeded(self, now: float) -> None:
+        """The call has ended well."""
+        if self._failed_at:
+            self._confirm(now)
+        pool = self._pool
+        if pool.quarantine.knows_size(len(self.call.body)):
+            pool.quarantine.succeeded(self.source.request, now, self.permit)
 
     def pause(self) -> None:
         """Give the slot back for now."""
@@ -129,5 +212,16 @@ class SlotLease:
 
     def close(self) -> None:
         """Give the slot back for good."""
+        if self.permit:
+            self._pool.quarantine.left(self.source.request, self._pool.now(), self.permit)
         self._pool.done(self)
         self.pause()
+
+
+def _was_alive(condition: Condition, failure: UpstreamFailure, now: float) -> bool:
+    """Whether others were answered while this call waited in vain: then it was not the endpoint that was silent."""
+    if not isinstance(failure, UpstreamTimeout):
+        return False
+    # What was heard may have been this call's own beginning.
+    heard_at = condition.answered_at if failure.phase == "idle" else condition.heard_at
+    return heard_at > now - failure.seconds / 2

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lexora_router.backends.endpoint import HttpEndpoint
-from lexora_router.errors import NoHealthyEndpoint, QueueFull
+from lexora_router.errors import NoHealthyEndpoint, QueueFull, RequestQuarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,4 +16,4 @@ class Outlook:
     free: tuple[HttpEndpoint, ...]
     position: int = 0
     wait: float | None = None
-    refusal: NoHealthyEndpoint | QueueFull | None = None
+    refusal: NoHealthyEndpoint | QueueFull | RequestQuarantined | None = None

@@ -5,23 +5,32 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from math import inf
 
+import structlog
+
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.lease import Slot, SlotLease, Waiting
 from lexora_router.backends.outlook import Outlook
 from lexora_router.backends.silence import silences
 from lexora_router.backends.tally import Tally
-from lexora_router.errors import NoHealthyEndpoint, QueueFull
+from lexora_router.errors import NoHealthyEndpoint, QueueFull, RequestQuarantined
 from lexora_router.handler import Call, Outcome
+from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.drain_rate import DrainRate
 from lexora_router.policy.ejection import EjectionRules, Ejector
+from lexora_router.policy.evidence import Source
 from lexora_router.policy.fair_queue import FairQueue, Ticket
 from lexora_router.policy.input_ratio import InputRatios
 from lexora_router.policy.picker import pick
+from lexora_router.policy.quarantine import Quarantine, fingerprint
+
+_log = structlog.get_logger("lexora.pool")
 
 # While calls wait, endpoints may become available without anybody telling: a breaker's time passes, a limit grows.
 LOOK_SECONDS = 0.05
 # How far the fair shares may lag behind what running calls generate: to look at them all for each slot would cost more.
 CHARGE_SECONDS = 0.01
+# Between two lines of the log about requests that are refused.
+LOG_SECONDS = 10.0
 # Of longer queues places are estimated: to find one takes 8 us for each call that waits, and all others wait meanwhile.
 MAX_TRIED_OUT = 100
 
@@ -87,11 +96,13 @@ class Pool:
         randrange: Callable[[int], int],
         clock: Callable[[], float],
         tally: Tally | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.name = name
         self.endpoints = tuple(endpoints)
         self.limits = limits
         self.tally = tally or Tally()
+        self.quarantine = quarantine or Quarantine(BreakerRules())
         self._standing = standing
         self._cost = cost
         self._randrange = randrange
@@ -104,6 +115,8 @@ class Pool:
         self._leases: set[SlotLease] = set()
         self._charged_at = float("-inf")
         self._ratios = InputRatios()
+        self._out_on_thin_evidence = any(endpoint.condition.out_on_thin_evidence for endpoint in self.endpoints)
+        self._log_after = float("-inf")
         self._silent: dict[str, float] = {}  # by address: since when, as of the last judgement
         self._look: asyncio.TimerHandle | None = None
 
@@ -132,10 +145,19 @@ class Pool:
         return self._clock()
 
     async def admit(self, call: Call) -> SlotLease:
-        """Wait for a slot. Raises QueueFull, or NoHealthyEndpoint when every breaker is open."""
+        """Wait for a slot. Raises QueueFull, RequestQuarantined, or NoHealthyEndpoint when every breaker is open."""
         lease = SlotLease(self, call, self._ticket(call))
         came = self._clock()
-        await lease.acquire()
+        if self.quarantine.knows_size(len(call.body)):
+            self._refuse_if_quarantined(call, came)
+            lease.permit = self.quarantine.begin(lease.source.request, came)
+        if self._out_on_thin_evidence:
+            self._give_way(lease.source, came)
+        try:
+            await lease.acquire()
+        except BaseException:
+            lease.close()
+            raise
         self.tally.waits.add(self._clock() - came)
         self._leases.add(lease)
         return lease
@@ -143,7 +165,15 @@ class Pool:
     def outlook(self, call: Call) -> Outlook:
         """What `admit` would do with the call now, by the same rules in the same order; changes nothing."""
         now = self._clock()
-        free = tuple(endpoint for endpoint in self._usable(now) if endpoint.has_slot())
+        usable = self._usable(now)
+        if self._out_on_thin_evidence:
+            source = Source(call.tenant, fingerprint(call.path, call.body))
+            usable = usable or [each for each in self.endpoints if each.condition.would_give_way(source)]
+        free = tuple(_with_slot(usable))
+        try:
+            self._refuse_if_quarantined(call, now)
+        except RequestQuarantined as refusal:
+            return Outlook(free, refusal=refusal)
         if free and not len(self._queue):
             return Outlook(free)
         ticket = self._ticket(call)
@@ -222,6 +252,27 @@ class Pool:
         self._learn(lease.call)
         self._leases.discard(lease)
 
+    def blame(self, lease: SlotLease, endpoint: HttpEndpoint, began: float, *, fatal: bool) -> None:
+        """Put a failed attempt on the record of its request, and look whether a breaker has opened on thin evidence."""
+        call, request, condition = lease.call, lease.source.request, endpoint.condition
+        self._out_on_thin_evidence = self._out_on_thin_evidence or condition.out_on_thin_evidence
+        held = self.quarantine.failed(
+            request,
+            len(call.body),
+            endpoint.address,
+            self._clock(),
+            began=began,
+            permit=lease.permit,
+            vouched=condition.vouched,
+            answered_at=condition.answered_at,
+            fatal=fatal,
+        )
+        now = self._clock()
+        if held and now >= self._log_after:  # a client may send ever new ones
+            self._log_after = now + LOG_SECONDS
+            where = {"backend": self.name, "endpoint": endpoint.address}
+            _log.warning("request_quarantined", **where, user=call.tenant, model=call.model, path=call.path, request_id=call.id)
+
     def judge(self) -> None:
         """Eject outliers, and take back those whose time is over; at most once a second, and when a breaker opens."""
         if len(self.endpoints) == 1:
@@ -261,7 +312,10 @@ class Pool:
             else:
                 waiting.set_result(slot)
         if self.waiting and not any(endpoint.condition.may_serve(now) for endpoint in self.endpoints):
-            self._evict(now)
+            if self._out_on_thin_evidence:
+                self._give_way(None, now)
+            else:
+                self._evict(now)
         self._left()
         self._look_again()
 
@@ -368,6 +422,23 @@ class Pool:
                 self._drain.retry_after(ahead, slots, now),
                 "deadline",
             )
+
+    def _give_way(self, source: Source | None, now: float) -> None:
+        """Let in a call (None: those that wait) where breakers are open only because of others' requests."""
+        for endpoint in self.endpoints:
+            endpoint.condition.give_way(source, now)
+        self._out_on_thin_evidence = any(endpoint.condition.out_on_thin_evidence for endpoint in self.endpoints)
+
+    def _refuse_if_quarantined(self, call: Call, now: float) -> None:
+        if not self.quarantine.knows_size(len(call.body)):
+            return
+        wait = self.quarantine.wait(fingerprint(call.path, call.body), now)
+        if wait:
+            message = (
+                f"This very request has failed again and again at backend `{self.name}`, wherever it was tried, while others "
+                f"were answered; it may be tried again in {wait:.1f} s. Change it, or see the first errors that it got."
+            )
+            raise RequestQuarantined(message, wait)
 
     def _refuse_if_down(self, now: float) -> None:
         if not any(endpoint.condition.may_serve(now) for endpoint in self.endpoints):

@@ -53,6 +53,7 @@ class HealthConfig(Section):
     open_time: Seconds = 5.0  # before the first trial; longer after each failed one
     max_open_time: Seconds = 60.0
     max_ejection_percent: Percent = 50  # of a pool's endpoints
+    quarantine: Flag = True  # refuse a request for a while that fails wherever it goes, while others are answered
     slow_start: Delay = 10.0  # until a recovered endpoint has its full share
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ class Balance:
         try:
             await self._inner(call, emit)
         except UpstreamFailure as failure:
-            lease.ended(verdict_of(failure).outcome)
+            lease.ended(verdict_of(failure).outcome, failure)
             raise
         except BaseException:
             lease.ended(Outcome.NEUTRAL)

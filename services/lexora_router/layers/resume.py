@@ -115,7 +115,9 @@ class _Stream:
     def _go_on(self) -> bool:
         """Make the call for another engine; False when there is none, or nothing to go on from."""
         progress, lease = self._progress, self._call.lease
-        if not progress.mode or progress.thinking or self._left <= 0 or lease is None or not lease.has_untried():
+        if not progress.mode or progress.thinking or self._left <= 0 or lease is None:
+            return False
+        if not lease.may_go_on() or not lease.has_untried():
             return False
         self._left -= 1
         self._call.receipt.lost_tokens += progress.rewind()

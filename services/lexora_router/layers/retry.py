@@ -77,6 +77,8 @@ class Retry:
         lease, target = call.lease, call.target
         assert lease is not None
         assert target is not None
+        if not lease.may_go_on():
+            return False
         untried, wait = lease.has_untried(), self._wait(call, failure, retries)
         if not untried and wait == inf:
             return False

@@ -135,13 +135,14 @@ class _Watch:
         receipt, limits = self._call.receipt, self._limits
         where = f"backend `{receipt.backend}`"
         if self._exceeded == "total":
-            return UpstreamTimeout(f"{where} was not done within {limits.total:g} s (total_timeout).", "total")
+            return UpstreamTimeout(f"{where} was not done within {limits.total:g} s (total_timeout).", "total", limits.total)
         if self._exceeded == "first token":
             sent = _counted(receipt.comments, "comment")
             what = f"sent {sent}, but no token within" if receipt.comments else "sent nothing for"
-            return UpstreamTimeout(f"{where} {what} {limits.first_token:g} s (first_token_timeout).", "first token")
+            message = f"{where} {what} {limits.first_token:g} s (first_token_timeout)."
+            return UpstreamTimeout(message, "first token", limits.first_token)
         seen = f"after {_counted(receipt.body_bytes, 'byte')} of its answer" if receipt.body_bytes else "in mid-answer"
-        return UpstreamTimeout(f"{where} fell silent for {limits.idle:g} s {seen} (idle_timeout).", "idle")
+        return UpstreamTimeout(f"{where} fell silent for {limits.idle:g} s {seen} (idle_timeout).", "idle", limits.idle)
 
 
 def _counted(number: int, what: str) -> str:

@@ -8,13 +8,16 @@ and the first of them to speak or to fail decides. The next open time is longer,
 The caller says what an end means. A failure is the endpoint's fault: no connection, a broken or empty answer, silence, a 5xx.
 Neutral is everything that says nothing about its health: 4xx (the client's fault), 429 and 503 (it is alive and busy), a
 cancelled call. Neutral ends neither open a breaker nor close it; a neutral trial makes way for the next one.
+
+Failures in a row are weighed by `policy/evidence.py`. On thin evidence (only one tenant or a few requests were there to fail)
+it is open to these alone: `give_way` closes it for the first other call.
 """
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 from lexora_router.policy.backoff import Backoff
-from lexora_router.policy.sliding_pair import SlidingPair
+from lexora_router.policy.evidence import Charge, Evidence, Source, Strength, Suspects
 
 
 class State(StrEnum):
@@ -32,6 +35,7 @@ class Event(Enum):
     WAITED = auto()  # the open time is over
     TRIAL_PASSED = auto()
     TRIAL_FAILED = auto()
+    DOUBTED = auto()  # it opened on thin evidence, and there is more to ask
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
@@ -40,6 +44,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.HALF_OPEN, Event.TRIAL_PASSED): State.CLOSED,
     (State.HALF_OPEN, Event.TRIAL_FAILED): State.OPEN,
     (State.HALF_OPEN, Event.TRIPPED): State.OPEN,
+    (State.OPEN, Event.DOUBTED): State.CLOSED,
+    (State.HALF_OPEN, Event.DOUBTED): State.CLOSED,
 }
 """All moves there are: an event that has no line here leaves the state as it is."""
 
@@ -71,14 +77,14 @@ class Breaker:
 
     __slots__ = (
         "_backoff",
-        "_counts",
-        "_failures",
+        "_evidence",
         "_oldest",
         "_permit",
         "_rules",
         "_since",
         "_state",
         "_streak",
+        "_suspects",
         "_until",
         "_wait",
         "opened",
@@ -87,12 +93,12 @@ class Breaker:
     def __init__(self, rules: BreakerRules = BreakerRules()) -> None:
         self._rules = rules
         self._backoff = Backoff(rules.open_time, rules.growth, rules.max_open_time)
-        self._counts = SlidingPair(rules.window)  # successes, failures
+        self._evidence = Evidence(rules.window)
+        self._suspects: Suspects | None = None  # those that it opened for, where that was on thin evidence
         self._state = State.CLOSED
         self._since = 0.0  # when it closed last
         self._until = 0.0  # when the next trial may begin; 0 while closed
         self._wait = 0.0  # the last open time
-        self._failures = 0  # one after the other
         self._streak = 0  # open times without a good while between them
         self._oldest = self._permit = 1  # of the permits that still count, and the newest
         self.opened = 0  # times, ever
@@ -100,7 +106,7 @@ class Breaker:
     def follow(self, rules: BreakerRules) -> None:
         """Go on under other rules: the state stays, and the counts too unless they are taken over another window."""
         if rules.window != self._rules.window:
-            self._counts = SlidingPair(rules.window)
+            self._evidence = Evidence(rules.window)
         self._rules = rules
         self._backoff = Backoff(rules.open_time, rules.growth, rules.max_open_time)
 
@@ -126,25 +132,47 @@ class Breaker:
             self._move(Event.TRIAL_PASSED, now)
         return passed
 
-    def on_success(self, now: float, permit: int) -> None:
+    def on_success(self, now: float, permit: int, tenant: str = "") -> None:
         """A call ended well."""
         if permit < self._oldest:
+            if self._suspects is not None:
+                self._doubt(now)
             return
         self.on_first_token(now, permit)
-        self._failures = 0
-        self._counts.add(now, 1, 0)
+        self._evidence.succeeded(tenant, now)
 
-    def on_failure(self, now: float, permit: int) -> None:
-        """A call failed, at its begin or in the middle, and it was the endpoint's fault."""
+    def on_failure(self, now: float, permit: int, source: Source | None = None, *, excused: bool = False) -> Charge | None:
+        """A call failed, at its begin or in the middle, and it was the endpoint's fault, as far as is known.
+
+        With a source it may have been the request's: what is given back is to be confirmed or excused when that is known;
+        `excused` when it is known already.
+        """
         if permit < self._oldest:
-            return
+            return None
         if self._state is State.HALF_OPEN:
+            if excused and self._evidence.lively(now):
+                self.on_neutral(now, permit)
+                return None
             self._move(Event.TRIAL_FAILED, now)
+            return None if source is None else Charge(source, now, row=0, counted=True, trial=True)
+        charge = self._evidence.failed(now, source, excused=excused)
+        self._judge(now)
+        return charge
+
+    def confirm(self, now: float, charge: Charge) -> None:
+        """The request of this failure has succeeded at another endpoint."""
+        if charge.trial:
             return
-        self._failures += 1
-        self._counts.add(now, 0, 1)
-        if self._failures >= self._rules.consecutive_failures or self._mostly_fails(now):
-            self._move(Event.TRIPPED, now)
+        self._evidence.confirm(charge, now)
+        self._judge(now)
+
+    def excuse(self, now: float, charge: Charge) -> None:
+        """The request of this failure has failed at another endpoint."""
+        if not charge.trial:
+            self._evidence.excuse(charge)
+        elif self._state is State.OPEN and self._evidence.lively(now):
+            self._until = now  # it was no trial of the endpoint: the next call makes one
+            self._streak = max(0, self._streak - 1)
 
     def on_neutral(self, now: float, permit: int) -> None:
         """A call ended in a way that says nothing about the endpoint, or was cancelled."""
@@ -163,14 +191,34 @@ class Breaker:
             self.forget()
             self._renew()
 
+    def give_way(self, now: float, source: Source | None) -> bool:
+        """Close for a call that is none of those which opened it on thin evidence (None: there is one); whether it did."""
+        if not self.would_give_way(source):
+            return False
+        self._doubt(now)
+        return True
+
+    def would_give_way(self, source: Source | None) -> bool:
+        """What `give_way` would do."""
+        return self._suspects is not None and not (source is not None and self._suspects.include(source))
+
+    @property
+    def opened_on_thin_evidence(self) -> bool:
+        """Whether it is not closed, and only one tenant or a few requests have failed here."""
+        return self._suspects is not None
+
+    @property
+    def answered_at(self) -> float:
+        """When a call ended well here last."""
+        return self._evidence.answered_at
+
     def forget(self) -> None:
         """Count anew."""
-        self._failures = 0
-        self._counts.clear()
+        self._evidence.forget()
 
     def ends(self, now: float) -> tuple[int, int]:
         """How many calls ended well and how many failed, of those in the window that are counted."""
-        return self._counts.totals(now)
+        return self._evidence.ends(now)
 
     def state(self, now: float) -> State:
         """Return the state for metrics; an open time that is over counts as half-open, though nobody has asked yet."""
@@ -182,11 +230,28 @@ class Breaker:
         """Seconds until a trial may go through; 0 when it may now."""
         return max(0.0, self._until - now) if self._state is State.OPEN else 0.0
 
+    def _judge(self, now: float) -> None:
+        if self._state is not State.CLOSED:
+            return
+        limit = self._rules.consecutive_failures
+        strength = self._evidence.strength(limit, now)
+        if strength is Strength.NONE and not self._mostly_fails(now):
+            return
+        suspects = self._evidence.suspects(limit) if strength is Strength.THIN else None
+        self._move(Event.TRIPPED, now)
+        self._suspects = suspects
+
+    def _doubt(self, now: float) -> None:
+        self._streak = max(0, self._streak - 1)
+        assert self._suspects is not None
+        self._evidence.doubt(self._suspects, now + self._rules.window)
+        self._move(Event.DOUBTED, now)
+
     def _mostly_fails(self, now: float) -> bool:
         share = self._rules.failure_share
         if share is None:
             return False
-        successes, failures = self._counts.totals(now)
+        successes, failures = self._evidence.ends(now)
         volume = successes + failures
         return volume >= self._rules.min_volume and failures >= share * volume
 
@@ -197,6 +262,7 @@ class Breaker:
         self.forget()
         if state is State.CLOSED:  # the trial's permit goes on
             self._since, self._until = now, 0.0
+            self._suspects = None
         else:
             self._renew()
         if state is State.OPEN:

@@ -11,6 +11,7 @@ from lexora_router.errors import (
     NoHealthyEndpoint,
     OutOfResources,
     QueueFull,
+    RequestQuarantined,
     RouterError,
     UpstreamBroken,
     UpstreamInvalid,
@@ -153,9 +154,24 @@ def kind_of(error: RouterError) -> Kind:
         case UpstreamInvalid() | UpstreamRefused():
             status = error.http_status
             kind = _STATUSES.get(status, Kind.ENGINE_ERROR if status >= 500 else Kind.REQUEST_REFUSED)
-        case NoHealthyEndpoint() | QueueFull():
+        case NoHealthyEndpoint() | QueueFull() | RequestQuarantined():
             kind = Kind.NO_ROOM
     return kind
+
+
+_ENGINE_DEAD = b"EngineCore encountered an issue"  # vLLM's API server, of the engine behind it
+
+
+def is_fatal(error: RouterError) -> bool:
+    """Whether the engine seems to have broken under the request: the connection is lost, or vLLM says so."""
+    match error:
+        case UpstreamUnreachable():
+            return error.sent
+        case UpstreamBroken():
+            return True
+        case UpstreamRefused():
+            return error.http_status == 500 and _ENGINE_DEAD in error.body
+    return False
 
 
 def verdict_of(error: RouterError) -> Verdict:

@@ -30,6 +30,18 @@ class SlidingPair:
         self._first_total += first
         self._second_total += second
 
+    def take_back(self, at: float, first: int, second: int) -> None:
+        """Count so many less of what was added at that instant; nothing when it has expired."""
+        index = int(at // self._width)
+        if not self._index - SLOTS < index <= self._index:
+            return
+        slot = index % SLOTS
+        first, second = min(first, self._first[slot]), min(second, self._second[slot])
+        self._first[slot] -= first
+        self._second[slot] -= second
+        self._first_total -= first
+        self._second_total -= second
+
     def totals(self, now: float) -> tuple[int, int]:
         """How many of each were counted within the window."""
         self._advance(now)

@@ -4,7 +4,7 @@ import re
 from asyncio import CancelledError
 from typing import NamedTuple
 
-from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RouterError
+from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined, RouterError
 from lexora_router.handler import Call, Receipt
 from lexora_router.layers.observe import CLIENT_GONE
 
@@ -43,6 +43,8 @@ def rejection(error: BaseException | None) -> str:
             return error.cause
         case NoHealthyEndpoint():
             return "no_healthy_endpoint"
+        case RequestQuarantined():
+            return "quarantined"
         case Draining():
             return "draining"
     return ""

@@ -27,7 +27,7 @@ class BackendCollector:
     def collect(self) -> Iterable[Metric]:
         """Metrics per backend, then per endpoint."""
         backends = tuple(self._backends().values())
-        yield from _of_backends(backends)
+        yield from _of_backends(backends, self._clock())
         yield from _of_endpoints([(each, endpoint) for each in backends for endpoint in each.endpoints], self._clock())
 
 
@@ -49,7 +49,7 @@ class ProcessFacts:
         return build, lost, short
 
 
-def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:
+def _of_backends(backends: Iterable[Backend], now: float) -> Iterable[Metric]:
     health = GaugeMetricFamily("lexora_backend_health", "1 healthy, 0.5 degraded, 0 unhealthy.", labels=["backend"])
     depth = GaugeMetricFamily("lexora_queue_depth", "Calls that wait for a slot.", labels=["backend"])
     room = GaugeMetricFamily("lexora_queue_limit", "Calls that may wait for a slot.", labels=["backend"])
@@ -59,18 +59,24 @@ def _of_backends(backends: Iterable[Backend]) -> Iterable[Metric]:
         "lexora_queue_seconds", "Time that admitted calls waited for their first slot.", labels=["backend"]
     )
     attempts = CounterMetricFamily("lexora_attempts", "Ended attempts on endpoints.", labels=["backend", "outcome"])
+    held = GaugeMetricFamily(
+        "lexora_quarantined_requests",
+        "Requests that are refused now because they failed wherever they went.",
+        labels=["backend"],
+    )
     for backend in backends:
         state, pool = backend.health(), backend.pool
         if state in _HEALTH:
             health.add_metric([backend.name], _HEALTH[state])
         depth.add_metric([backend.name], pool.waiting)
+        held.add_metric([backend.name], pool.quarantine.held(now))
         room.add_metric([backend.name], pool.limits.max_size)
         waiting.add_metric([backend.name], pool.waiting_bytes)
         allowed.add_metric([backend.name], pool.limits.max_bytes)
         waits.add_metric([backend.name], pool.tally.waits.cumulative(), pool.tally.waits.total)
         for outcome, count in pool.tally.attempts.items():
             attempts.add_metric([backend.name, outcome.value], count)
-    return health, depth, room, waiting, allowed, waits, attempts
+    return health, depth, room, waiting, allowed, waits, attempts, held
 
 
 def _of_endpoints(endpoints: Iterable[tuple[Backend, HttpEndpoint]], now: float) -> Iterable[Metric]:

@@ -9,7 +9,7 @@ from tests.unit.docs.pages import ROOT, code, page
 
 from lexora_router.app import RouterApp
 from lexora_router.config import Config
-from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited
+from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined
 from lexora_router.handler import Call, Choice, Outcome, Usage
 from lexora_router.layers.observe import CLIENT_GONE
 from lexora_router.telemetry.account import rejection
@@ -85,7 +85,7 @@ def test_every_event_of_the_log_is_named() -> None:
 
 def test_every_reason_of_a_refusal_is_named() -> None:
     reasons = {code(row[0])[0] for row in OPERATIONS.table("reason", "the call was refused because")}
-    errors = (RateLimited("x", 1.0, "user:a"), NoHealthyEndpoint("x"), Draining("x"))
+    errors = (RateLimited("x", 1.0, "user:a"), NoHealthyEndpoint("x"), RequestQuarantined("x", 1.0), Draining("x"))
     causes = (QueueFull("x", 1.0, cause) for cause in ("queue_full", "queue_timeout", "deadline"))
     assert reasons == {rejection(error) for error in (*errors, *causes)}
 

@@ -10,6 +10,7 @@ from tests.support.clock import now
 from lexora_router.backends.condition import Condition, Rules
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.pool import Pool, QueueLimits, Standing
+from lexora_router.errors import UpstreamFailure
 from lexora_router.handler import Call, Emit, Event, Frames, Head, Outcome, Target, Timeouts
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules
@@ -175,6 +176,7 @@ class FakeLease:
         self.pauses: list[float] = []
         self.rests: list[float] = []
         self.sound = True
+        self.goes_on = True
         self.first_tokens = 0
         self.closed = 0
         self.stays = 0
@@ -200,7 +202,10 @@ class FakeLease:
     def answered(self) -> None:
         self.first_tokens += 1
 
-    def ended(self, outcome: Outcome) -> None:
+    def may_go_on(self) -> bool:
+        return self.goes_on
+
+    def ended(self, outcome: Outcome, failure: UpstreamFailure | None = None) -> None:
         self.outcomes.append(outcome)
 
     def pause(self) -> None:

@@ -19,6 +19,7 @@ from lexora_router.errors import (
     OutOfResources,
     QueueFull,
     RateLimited,
+    RequestQuarantined,
     RouterError,
     TooLarge,
     Unimplemented,
@@ -59,6 +60,7 @@ CODES = [
     (Unimplemented("later"), code_pb2.UNIMPLEMENTED),
     (NoHealthyEndpoint("all down"), code_pb2.UNAVAILABLE),
     (OutOfResources("files"), code_pb2.UNAVAILABLE),
+    (RequestQuarantined("fails everywhere", 5.0), code_pb2.UNAVAILABLE),
     (Draining("bye"), code_pb2.UNAVAILABLE),
     (DeadlineExceeded("late"), code_pb2.DEADLINE_EXCEEDED),
     (UpstreamUnreachable("gone"), code_pb2.UNAVAILABLE),
@@ -100,7 +102,8 @@ def test_every_error_has_its_code_its_reason_and_the_receipt(error: RouterError,
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
 def test_only_what_may_pass_by_itself_has_a_retry_hint(error: RouterError, code: int) -> None:
     hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
-    assert (hint is not None) == isinstance(error, NoHealthyEndpoint | OutOfResources | Draining | RateLimited | QueueFull)
+    hinted = NoHealthyEndpoint | OutOfResources | RequestQuarantined | Draining | RateLimited | QueueFull
+    assert (hint is not None) == isinstance(error, hinted)
     assert hint is None or hint.retry_delay.seconds > 0
 
 

@@ -16,6 +16,7 @@ from lexora_router.errors import (
     OutOfResources,
     QueueFull,
     RateLimited,
+    RequestQuarantined,
     RouterError,
     TooLarge,
     Unimplemented,
@@ -62,6 +63,7 @@ GOES_ON: list[RouterError] = [
     UpstreamInvalid("an empty 200"),
     *(UpstreamTimeout("silent", phase) for phase in ("first token", "idle", "total")),
     NoHealthyEndpoint("open breakers"),
+    RequestQuarantined("again", 5.0),
     *(QueueFull("full", 3, cause) for cause in ("queue_full", "queue_timeout", "deadline")),
 ]
 ENDS: list[RouterError] = [

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexora_router.policy.breaker import TRANSITIONS, Breaker, BreakerRules, Event, State
+from lexora_router.policy.evidence import Source
 
 RULES = BreakerRules(consecutive_failures=3, min_volume=10, window=10, open_time=5, max_open_time=40)
 
@@ -233,3 +234,70 @@ def test_it_never_lets_two_trials_through_and_never_sticks(steps: list[tuple[flo
             breaker.on_neutral(now, held.pop(0))
         assert 0 <= breaker.retry_after(now) <= RULES.max_open_time + 1e-6
     assert breaker.allow(now + RULES.max_open_time + 1e-6)
+
+
+# -- on thin evidence
+
+
+MALLORY, ALICE = Source("mallory", 1), Source("alice", 2)
+
+
+def opened_by(source: Source, now: float = 0.0) -> Breaker:
+    breaker = Breaker(RULES)
+    for _ in range(RULES.consecutive_failures):
+        breaker.on_failure(now, breaker.allow(now), source)
+    assert breaker.state(now) is State.OPEN
+    return breaker
+
+
+def test_where_one_request_opened_it_another_one_finds_it_closed() -> None:
+    breaker = opened_by(MALLORY)
+    assert breaker.opened_on_thin_evidence
+    assert not breaker.give_way(1.0, MALLORY)
+    assert breaker.allow(1.0) == 0
+    assert breaker.give_way(1.0, ALICE)
+    assert breaker.state(1.0) is State.CLOSED
+    assert not breaker.opened_on_thin_evidence
+    for _ in range(100):
+        breaker.on_failure(2.0, breaker.allow(2.0), MALLORY)
+    assert breaker.state(2.0) is State.CLOSED
+    for tenant in ("alice", "bob", "carol"):
+        breaker.on_failure(3.0, breaker.allow(3.0), Source(tenant, 7))
+    assert breaker.state(3.0) is State.OPEN
+    assert not breaker.give_way(3.0, Source("dan", 8)), "three of three: that is no matter of who asks"
+
+
+def test_an_answer_to_an_earlier_call_closes_it_as_well() -> None:
+    breaker = Breaker(RULES)
+    earlier = breaker.allow(0.0)
+    for _ in range(3):
+        breaker.on_failure(0.0, breaker.allow(0.0), MALLORY)
+    assert breaker.state(0.0) is State.OPEN
+    breaker.on_success(1.0, earlier, "alice")
+    assert breaker.state(1.0) is State.CLOSED
+
+
+def test_a_trial_whose_request_fails_elsewhere_too_makes_way_for_the_next() -> None:
+    for known_before in (True, False):
+        breaker = Breaker(RULES)
+        for number in range(60):
+            breaker.on_success(number / 10, breaker.allow(number / 10), "alice")
+        breaker.trip(6.0)
+        trial = breaker.allow(11.0)
+        charge = breaker.on_failure(11.0, trial, MALLORY, excused=known_before)
+        if charge is not None:
+            assert not breaker.ready(11.0)
+            breaker.excuse(11.0, charge)
+        assert breaker.ready(11.0) == breaker._evidence.lively(11.0)
+
+
+def test_a_failure_that_turns_out_to_be_the_endpoint_s_opens_it_then() -> None:
+    breaker = Breaker(RULES)
+    for number in range(100):
+        breaker.on_success(number / 10, breaker.allow(number / 10), "alice")
+    charges = [breaker.on_failure(10.0, breaker.allow(10.0), MALLORY) for _ in range(3)]
+    assert breaker.state(10.0) is State.CLOSED
+    for charge in charges:
+        assert charge is not None
+        breaker.confirm(10.1, charge)
+    assert breaker.state(10.1) is State.OPEN

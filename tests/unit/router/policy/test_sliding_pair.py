@@ -38,3 +38,24 @@ def test_a_clock_that_goes_back_loses_nothing() -> None:
 def test_a_window_of_no_length_is_refused(window: float) -> None:
     with pytest.raises(ValueError, match="window"):
         SlidingPair(window)
+
+
+@given(st.floats(0, 30), st.integers(0, 3), st.integers(0, 3))
+def test_what_is_taken_back_is_as_if_it_had_never_been_added(later: float, first: int, second: int) -> None:
+    pair, without = SlidingPair(10.0), SlidingPair(10.0)
+    for one in (pair, without):
+        one.add(1000.0, 2, 2)
+    pair.add(1000.0, first, second)
+    for one in (pair, without):
+        one.add(1000.0 + later, 1, 1)
+    pair.take_back(1000.0, first, second)
+    assert pair.totals(1000.0 + later) == without.totals(1000.0 + later)
+    assert pair.totals(1020.0 + later) == (0, 0)
+
+
+def test_no_more_is_taken_back_than_there_is() -> None:
+    pair = SlidingPair(10.0)
+    pair.add(100.0, 1, 0)
+    pair.take_back(100.0, 5, 5)
+    pair.take_back(109.0, 1, 1)
+    assert pair.totals(100.0) == (0, 0)

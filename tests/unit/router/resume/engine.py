@@ -128,6 +128,9 @@ class FakeLease:
         self.tried += 1
         return NoEndpoint(self.names[self.tried - 1])
 
+    def may_go_on(self) -> bool:
+        return True
+
     def has_untried(self) -> bool:
         return self.tried < len(self.names)
 

@@ -9,6 +9,7 @@ from lexora_router.errors import (
     NoHealthyEndpoint,
     QueueFull,
     RateLimited,
+    RequestQuarantined,
     RouterError,
     UpstreamBroken,
     UpstreamRefused,
@@ -23,6 +24,7 @@ REJECTIONS = {
     "queue_timeout": QueueFull("x", 1.0, "queue_timeout"),
     "deadline": QueueFull("x", 1.0, "deadline"),
     "no_healthy_endpoint": NoHealthyEndpoint("x"),
+    "quarantined": RequestQuarantined("x", 1.0),
     "draining": Draining("x"),
 }
 
