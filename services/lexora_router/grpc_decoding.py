@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
+
+from lexora_router.grpc_reading import RPCS, reading
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
@@ -46,6 +49,8 @@ class UndecodableRequests(grpc.aio.ServerInterceptor):
         return found
 
     def _tolerant(self, method: str, handler: _Handler) -> _Handler:
+        if method in RPCS:
+            return reading(handler, partial(self._refuse, method))
         decode, encode = handler.request_deserializer, handler.response_serializer
         if decode is None:
             return handler

@@ -27,6 +27,7 @@ from lexora.v1 import (
 )
 from lexora_router.errors import ClientStalled
 from lexora_router.grpc_decoding import UndecodableRequests
+from lexora_router.grpc_reading import Parted
 from lexora_router.policy.rate_limiter import duration
 from lexora_router.server import RouterService
 from lexora_router.status import StatusError, status_of
@@ -48,16 +49,18 @@ _Answer = TypeVar("_Answer")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class WireContext:
-    """What the wire says of a call: metadata, and seconds left until its deadline."""
+    """What the wire says of a call: metadata, and seconds left until its deadline; and a body that came beside its message."""
 
     metadata: tuple[tuple[str, str], ...]
     timeout: float | None
+    body: bytes = b""
 
     def take_body(self) -> bytes:
-        """It is in the message."""
-        return b""
+        """The body, which is given away."""
+        body, self.body = self.body, b""
+        return body
 
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
@@ -67,14 +70,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._service = service
         self._write_timeout = write_timeout
 
-    async def Generate(  # noqa: D102
-        self, request: router_pb2.GenerateRequest, context: _Context
+    async def Generate(  # type: ignore[override]  # noqa: D102
+        self, request: Parted[router_pb2.GenerateRequest], context: _Context
     ) -> router_pb2.GenerateResponse:
-        response = await _served(context, self._service.generate(request, _wire(context)))
+        response = await _served(context, self._service.generate(request.message, _wire(context, request)))
         context.set_trailing_metadata(_trailing(response.receipt))
         return response
 
-    async def Stream(self, request: router_pb2.StreamRequest, context: _Context) -> None:  # type: ignore[override]  # noqa: D102
+    async def Stream(self, request: Parted[router_pb2.StreamRequest], context: _Context) -> None:  # type: ignore[override]  # noqa: D102
         last = common_pb2.Receipt()
         limit = WriteLimit(self._write_timeout)
 
@@ -89,7 +92,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                 raise asyncio.CancelledError from None
 
         try:
-            await _served(context, self._service.stream(request, _wire(context), send))
+            await _served(context, self._service.stream(request.message, _wire(context, request), send))
         except asyncio.CancelledError:
             # A client that left at the same moment has cancelled the task once more.
             if not limit.over or limit.task.uncancel() > 0:
@@ -129,10 +132,10 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def GetStats(self, request: stats_pb2.GetStatsRequest, context: _Context) -> stats_pb2.GetStatsResponse:  # noqa: D102
         return await _served(context, self._service.get_stats(request, _wire(context)))
 
-    async def Explain(  # noqa: D102
-        self, request: explain_pb2.ExplainRequest, context: _Context
+    async def Explain(  # type: ignore[override]  # noqa: D102
+        self, request: Parted[explain_pb2.ExplainRequest], context: _Context
     ) -> explain_pb2.ExplainResponse:
-        return await _served(context, self._service.explain(request, _wire(context)))
+        return await _served(context, self._service.explain(request.message, _wire(context, request)))
 
     async def RecentCalls(  # noqa: D102
         self, request: calls_pb2.RecentCallsRequest, context: _Context
@@ -170,12 +173,13 @@ async def _refuse_undecodable(service: RouterService, method: str, context: _Con
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def _wire(context: _Context) -> WireContext:
+def _wire(context: _Context, request: Parted[Any] | None = None) -> WireContext:
     pairs = context.invocation_metadata() or ()
     remaining = context.time_remaining()
     if remaining is not None:
         remaining -= min(remaining * RETURN_SHARE, RETURN_SECONDS)
-    return WireContext(tuple((key, value) for key, value in pairs if isinstance(value, str)), remaining)
+    metadata = tuple((key, value) for key, value in pairs if isinstance(value, str))
+    return WireContext(metadata, remaining, b"" if request is None else request.take_body())
 
 
 def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:

@@ -24,7 +24,7 @@ QUIET_SHARE = 8
 WORTH_BYTES = 16 * 2**20
 # From here on a block of memory is mapped by itself. glibc would raise its own bound, 128 KiB, with each block that is freed,
 # up to 32 MiB: then the bodies of a burst lie in its heap, where one small block above them keeps them.
-MAPPED_BYTES = 2**20
+MAPPED_BYTES = 256 * 1024
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 _STATM = Path("/proc/self/statm")

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from lexora.v1 import router_pb2, stats_pb2
 from lexora_gateway import CallContext
 from lexora_router.app import RouterApp
+from lexora_router.grpc_reading import Parted
 from lexora_router.grpc_server import SERVICE, RouterServicer
 from tests.contract.conftest import config_of
 from tests.contract.test_vanished_client import VanishedContext
@@ -94,4 +95,14 @@ async def test_a_client_that_leaves_while_it_is_refused(router: tuple[RouterApp,
     rpc = request_type.__name__.removesuffix("Request")
     serve = getattr(RouterServicer(router[0].service, 60.0), rpc)
     with pytest.raises(asyncio.CancelledError):
-        await serve(request_type(), RefusedAndGone())
+        await serve(Parted(request_type()), RefusedAndGone())
+
+
+@pytest.mark.parametrize("rpc", ["Generate", "Stream"])
+async def test_no_message_is_an_empty_one(router: tuple[RouterApp, str], rpc: str) -> None:
+    """As a stream of requests that ends at once has none; on the wire it is the same as a unary call."""
+    async with grpc.aio.insecure_channel(router[1]) as channel:
+        call = channel.stream_unary(f"/{SERVICE}/{rpc}", lambda data: data, lambda data: data)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(iter(()))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

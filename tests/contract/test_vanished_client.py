@@ -13,6 +13,7 @@ from lexora.v1 import models_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_gateway import CallContext
 from lexora_router.app import RouterApp
+from lexora_router.grpc_reading import Parted
 from lexora_router.grpc_server import RouterServicer
 from tests.contract.messages import STREAM_FORMS, delta, streamed, unary
 from tests.contract.messages import openai as openai_call
@@ -150,7 +151,7 @@ async def test_a_failed_write_is_a_cancellation(router: tuple[RouterApp, str], e
     engine.answer(*DRIP)
     context: Any = VanishedContext()
     with pytest.raises(asyncio.CancelledError):
-        await RouterServicer(app.service, 60.0).Stream(streamed(**STREAM_FORMS[form]), context)
+        await RouterServicer(app.service, 60.0).Stream(Parted(streamed(**STREAM_FORMS[form])), context)
     assert not context.aborted
     await engine.wait_left()
     await check(app, 1)
