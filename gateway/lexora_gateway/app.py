@@ -23,13 +23,13 @@ from lexora_gateway.magickit import Chat, Generate
 from lexora_gateway.openai.docs import path_items
 from lexora_gateway.paths import unknown_path
 from lexora_gateway.patience import PATIENCE, Patience
-from lexora_gateway.request import Limits, request_id_of
+from lexora_gateway.request import Limits, nobody, request_id_of
 from lexora_gateway.router_port import RouterPort, RouterStatusError
 from lexora_gateway.swagger import Documentation
 from lexora_gateway.ui import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from lexora_gateway.asgi import Receive, Scope, Send
     from lexora_gateway.endpoint import Endpoint
@@ -107,16 +107,17 @@ def create_app(
     patience: Patience = PATIENCE,
     reading: BufferedBytes | None = None,
     stream_keepalive: float | None = None,
+    trusts: Callable[[str], bool] = nobody,
 ) -> FastAPI:
     """Build the facade over `router`.
 
     `max_body_bytes` bounds every request's body, `reading` all that are being read at a time; `max_request_timeout` (seconds)
     caps x-request-timeout; `metrics` serves /metrics (`scrape.Metrics`); `default_model` serves /generate and /chat when
     they name none; of `patience` the silence inside a body counts here, the rest in `server_config`; `stream_keepalive` is the
-    longest silence of a stream, in seconds, None for any.
+    longest silence of a stream, in seconds, None for any; `trusts` tells the addresses of proxies whose x-lexora-user counts.
     """
     buffered = reading or BufferedBytes(MAX_BYTES, max_body_bytes)
-    limits = Limits(max_body_bytes, max_request_timeout, patience.body, buffered, stream_keepalive)
+    limits = Limits(max_body_bytes, max_request_timeout, patience.body, buffered, stream_keepalive, trusts)
     endpoints = relays(router, limits)
     endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
     endpoints["/generate"] = Generate(router, limits, default_model)

@@ -11,7 +11,7 @@ from lexora.v1.router_pb2 import GenerateRequest
 from lexora_gateway.details import details_of
 from lexora_gateway.errors import Failure, from_status
 from lexora_gateway.headers import receipt_headers
-from lexora_gateway.request import context_of
+from lexora_gateway.request import context_of, user_of
 from lexora_gateway.router_port import RouterPort, RouterStatusError
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure
 
     A call without an input is one that the router refuses, and counts.
     """
-    options = CallOptions(request_id=asked.request_id, user=_user_in(asked.body))
-    context = context_of(asked.headers, _SECONDS)
+    options = CallOptions(request_id=asked.request_id, user=user_of(asked.headers) or _user_in(asked.body))
+    context = context_of(asked.headers, _SECONDS, asked.hops)
     context.metadata += (("x-lexora-refused", _told(failure)),)
     try:
         await router.generate(GenerateRequest(options=options), context)

@@ -19,7 +19,7 @@ from lexora_gateway.errors import Refused, bug, from_status, invalid
 from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.message_json import as_json
 from lexora_gateway.options import EXPLAIN, check_explain
-from lexora_gateway.request import Clock, context_of, request_id_of
+from lexora_gateway.request import Clock, check_user, context_of, hops_of, request_id_of, user_of
 from lexora_gateway.router_port import RouterStatusError
 from lexora_gateway.watch import ClientGone, until_gone
 
@@ -49,14 +49,15 @@ class Endpoint(ABC):
         headers = headers_of(scope)
         request_id = request_id_of(headers)
         answer = self._answer(send, request_id)
-        asked = Asked(headers, request_id)
+        asked = Asked(headers, request_id, hops_of(scope, headers))
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
+            check_user(scope, headers, limits.trusts)
             self._foresee(asked)
             asked.body = await read_body(receive, scope, headers, limits, clock.end)
             self.check(headers, asked.body)
-            asked.context = context_of(headers, clock.remaining())
+            asked.context = context_of(headers, clock.remaining(), asked.hops)
             if EXPLAIN not in headers:
                 await self.serve(asked, receive, answer)
             else:
@@ -80,7 +81,7 @@ class Endpoint(ABC):
         if size is None or EXPLAIN in asked.headers:
             return
         try:
-            self._router.foresee("", size)
+            self._router.foresee(user_of(asked.headers), size)
         except RouterStatusError as error:
             failure = from_status(error.status, asked.request_id)
             failure.headers.append((b"connection", b"close"))

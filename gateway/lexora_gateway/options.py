@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions
 from lexora_gateway.errors import Refused, invalid
+from lexora_gateway.request import user_of
 
 if TYPE_CHECKING:
     from lexora_gateway.asgi import Headers
@@ -19,8 +20,8 @@ _PRIORITIES = {b"low": 0, b"normal": 50, b"high": 100} | {b"%d" % number: number
 
 
 def call_options(headers: Headers, request_id: str, user: str = "") -> CallOptions:
-    """Options of a call: x-lexora-priority, x-lexora-fallback and x-lexora-resume. Raises Refused (400) for bad ones."""
-    options = CallOptions(request_id=request_id, user=user)
+    """Options of a call: x-lexora-user, -priority, -fallback, -resume; `user` is the body's. Raises Refused (400)."""
+    options = CallOptions(request_id=request_id, user=user_of(headers) or user)
     priority = headers.get(_PRIORITY)
     if priority is not None:
         options.priority = _priority(priority)

@@ -13,20 +13,33 @@ from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.router_port import CallContext
 
 if TYPE_CHECKING:
-    from lexora_gateway.asgi import Headers
+    from collections.abc import Callable
+
+    from lexora_gateway.asgi import Headers, Scope
     from lexora_gateway.buffered import BufferedBytes
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 # A longer value would make the gRPC call itself fail, so it is dropped instead.
 _TRACE_VALUE = re.compile(rb"[ -~]{1,2048}")
 _LEAST_SECONDS = 0.001
+USER = b"x-lexora-user"
+_FORWARDED = b"x-forwarded-for"
+_MAX_FORWARDED = 1024  # bytes from the right, where the nearest proxies are
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def nobody(_: str) -> bool:
+    """No address is trusted."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body; and of all bodies.
 
-    After `stream_keepalive` seconds of silence a stream gets a sign of life; None: never.
+    After `stream_keepalive` seconds of silence a stream gets a sign of life; None: never. `trusts` tells by its address whether
+    a client is a proxy whose x-lexora-user counts.
     """
 
     max_body_bytes: int
@@ -34,6 +47,7 @@ class Limits:
     body_silence: float
     buffered: BufferedBytes
     stream_keepalive: float | None = None
+    trusts: Callable[[str], bool] = nobody
 
 
 def request_id_of(headers: Headers) -> str:
@@ -50,9 +64,39 @@ def timeout_of(headers: Headers, max_timeout: float) -> float | None:
     return None if given is None else min(_seconds(given), max_timeout)
 
 
-def context_of(headers: Headers, timeout: float | None) -> CallContext:
-    """Trace and time limit of a call."""
-    return CallContext(_trace(headers) if b"traceparent" in headers else (), timeout)
+def context_of(headers: Headers, timeout: float | None, hops: Metadata = ()) -> CallContext:
+    """Trace and time limit of a call, and how it came here."""
+    return CallContext((*_trace(headers), *hops) if b"traceparent" in headers else hops, timeout)
+
+
+def hops_of(scope: Scope, headers: Headers) -> Metadata:
+    """How a request came here, as a proxy says it: `x-forwarded-for` with the client's address added at the right end."""
+    client = scope.get("client")
+    address = client[0] if client else ""
+    if _FORWARDED not in headers:
+        return (("x-forwarded-for", address),) if address else ()
+    lines = b",".join(value for name, value in scope["headers"] if name == _FORWARDED)[-_MAX_FORWARDED:]
+    before = lines.decode("latin-1")
+    return (("x-forwarded-for", f"{before},{address}" if before.isascii() and before.isprintable() else address),)
+
+
+def check_user(scope: Scope, headers: Headers, trusts: Callable[[str], bool]) -> None:
+    """Drop an x-lexora-user that no trusted proxy sent. Raises Refused (400) for more than one."""
+    if USER not in headers:
+        return
+    client = scope.get("client")
+    if not trusts(client[0] if client else ""):
+        del headers[USER]
+    elif sum(name == USER for name, _ in scope["headers"]) > 1:
+        name = USER.decode()
+        del headers[USER]  # whose word each of them is cannot be told
+        raise Refused(invalid(f"{name} is there more than once; a proxy must replace it, not add another one.", name))
+
+
+def user_of(headers: Headers) -> str:
+    """The user that a trusted proxy let in; empty for none."""
+    value = headers.get(USER)
+    return "" if value is None else value.decode("utf-8", "replace").strip()
 
 
 class Clock:

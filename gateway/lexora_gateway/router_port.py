@@ -30,14 +30,15 @@ Emit = Callable[[StreamResponse], Awaitable[None]]
 class CallContext:
     """What surrounds a call.
 
-    `metadata` is gRPC metadata (traceparent, tracestate); `timeout` is the seconds left for the whole call, None for
-    no limit. `body` is that of the request's `openai` call, beside the message and not in it, because each message that it
-    would be put into would hold another copy for as long as the call lasts.
+    `metadata` is gRPC metadata (traceparent, tracestate, x-forwarded-for); `timeout` is the seconds left for the whole call,
+    None for no limit. `body` is that of the request's `openai` call, beside the message and not in it, because each message
+    that it would be put into would hold another copy for as long as the call lasts.
     """
 
     metadata: tuple[tuple[str, str], ...] = ()
     timeout: float | None = None
     body: bytes = b""
+    peer = ""  # no address: a router in this process believes what it is given
 
     def take_body(self) -> bytes:
         """The body, which is given away: what it waits in from now on is the only one to hold it."""

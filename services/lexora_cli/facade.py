@@ -9,6 +9,7 @@ from lexora_router.config import Config
 from lexora_router.launch import stop_event
 from lexora_router.listening import HTTP, listen
 from lexora_router.memory import kept_low
+from lexora_router.policy.callers import TrustedProxies
 from lexora_router.source import Source
 from lexora_router.version import __version__
 
@@ -40,6 +41,7 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         reading=reading,
         max_request_timeout=server.max_request_timeout,
         stream_keepalive=server.stream_keepalive,
+        trusts=TrustedProxies(server.trusted_proxies).trusts,
         metrics=process_metrics,
     )
     http = HttpServer(app, listener, server)

@@ -57,6 +57,7 @@ def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBy
         reading=reading,
         max_request_timeout=server.max_request_timeout,
         stream_keepalive=server.stream_keepalive,
+        trusts=router.trusts,
         metrics=router.metrics,
     )
     return HttpServer(app, listener, server)

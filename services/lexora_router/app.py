@@ -14,6 +14,7 @@ from lexora_router.config import Config
 from lexora_router.explain import Explainer
 from lexora_router.grpc_server import GrpcServer
 from lexora_router.overview import Overview
+from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.server import RouterService
 from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
@@ -62,6 +63,7 @@ class RouterApp:
         )
         self.service.foreseer = self._assembly.foresee
         self.service.classifier = self._assembly.classify
+        self.service.proxies = TrustedProxies(config.server.trusted_proxies)
         self.service.explainer = Explainer(lambda: self._assembly, self._limiter, clock=clock)
         server = config.server
         self.grpc = GrpcServer(self.service, max_body_bytes=server.max_body_bytes, write_timeout=server.write_timeout)
@@ -72,6 +74,10 @@ class RouterApp:
     def config(self) -> Config:
         """The configuration in force."""
         return self._assembly.config
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the one at this address is a proxy that is believed, by the configuration in force."""
+        return self.service.proxies.trusts(peer)
 
     @property
     def active(self) -> int:
@@ -109,6 +115,7 @@ class RouterApp:
         self.service.pipeline, self.service.meter = new.pipeline, new.meter
         self.service.foreseer = new.foresee
         self.service.classifier = new.classify
+        self.service.proxies = TrustedProxies(config.server.trusted_proxies)
         new.start()
         new.dispatch()  # there may be more slots than before
         self._retired = [assembly for assembly in self._retired if assembly.busy]

@@ -4,22 +4,30 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
 from lexora_router.errors import InvalidRequest
+from lexora_router.policy.callers import TrustedProxies, network_of
 
 # Longer ones would only make the engine refuse the head of its request.
 MAX_TRACE_LENGTH = 2048
 MAX_TOLD_LENGTH = 400
 # What fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest.
 DEFAULT_ERROR_BYTES = 3072
+USER = "x-lexora-user"
 
 
 class Context(Protocol):
-    """What surrounds a call: metadata (lower-case names) and the seconds left until its deadline, None for no limit."""
+    """What surrounds a call: metadata (lower-case names), seconds left until its deadline, None for no limit, and who asks.
+
+    `peer` is the address at the other end of the wire, empty in this process and for a unix socket.
+    """
 
     @property
     def metadata(self) -> Iterable[tuple[str, str]]: ...  # noqa: D102
 
     @property
     def timeout(self) -> float | None: ...  # noqa: D102
+
+    @property
+    def peer(self) -> str: ...  # noqa: D102
 
     def take_body(self) -> bytes:
         """The body of the request's `openai` call if it comes beside the message. It is given away, not copied."""
@@ -28,6 +36,23 @@ class Context(Protocol):
 def trace_of(context: Context) -> tuple[tuple[str, str], ...]:
     """The trace headers, each at most once, without those that are too long."""
     return tuple({name: value for name, value in context.metadata if _is_trace(name, value)}.items())
+
+
+def identity(context: Context, proxies: TrustedProxies) -> tuple[str, str]:
+    """The user that a trusted proxy let in, empty for none, and the client's network, empty where it has no address."""
+    hops, user, trusted = "", "", proxies.trusts(context.peer)
+    for name, value in context.metadata if trusted else ():
+        if name == "x-forwarded-for":
+            hops = f"{hops},{value}" if hops else value
+        elif name == USER:
+            user = value.strip()
+    return user, network_of(proxies.client(context.peer, hops))
+
+
+def check_identity(context: Context) -> None:
+    """Raise InvalidRequest for a user that is named twice: the second may be the client's own word, passed on by a proxy."""
+    if sum(name == USER for name, _ in context.metadata) > 1:
+        raise InvalidRequest(f"{USER} is there more than once; a proxy must replace it, not add another one.", USER)
 
 
 def error_bytes(context: Context) -> int:

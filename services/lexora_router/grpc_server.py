@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -51,10 +51,14 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(slots=True)
 class WireContext:
-    """What the wire says of a call: metadata, and seconds left until its deadline; and a body that came beside its message."""
+    """What the wire says of a call: metadata, seconds left until its deadline, the address at its other end, and a body.
+
+    The body is one that came beside its message.
+    """
 
     metadata: tuple[tuple[str, str], ...]
     timeout: float | None
+    peer: str
     body: bytes = b""
 
     def take_body(self) -> bytes:
@@ -179,7 +183,14 @@ def _wire(context: _Context, request: Parted[Any] | None = None) -> WireContext:
     if remaining is not None:
         remaining -= min(remaining * RETURN_SHARE, RETURN_SECONDS)
     metadata = tuple((key, value) for key, value in pairs if isinstance(value, str))
-    return WireContext(metadata, remaining, b"" if request is None else request.take_body())
+    return WireContext(metadata, remaining, _address(context.peer()), b"" if request is None else request.take_body())
+
+
+@lru_cache(4096)
+def _address(peer: str) -> str:
+    """The address in gRPC's `ipv4:10.0.0.1:5000` or `ipv6:%5B::1%5D:5000`; empty of a unix socket."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
 def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:

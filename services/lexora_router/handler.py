@@ -11,7 +11,7 @@ from typing import Protocol
 from lexora_router.errors import UpstreamFailure
 
 Headers = tuple[tuple[str, str], ...]
-ANONYMOUS = "anonymous"
+ANONYMOUS = "anonymous"  # who names nobody; `anonymous@` and an address where the client has one
 AUTO = "auto"  # the name that asks for whatever model fits
 
 
@@ -112,6 +112,7 @@ class Call:
     started: float
     include_usage: bool = False
     user: str = ""
+    unnamed: str = ANONYMOUS  # whose the call is when no user is named
     prompt_cache_key: str = ""  # calls that say the same one are about to share the beginning of their prompts
     priority: int | None = None
     own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
@@ -134,8 +135,8 @@ class Call:
 
     @property
     def tenant(self) -> str:
-        """Who is charged: clients that name nobody share one account."""
-        return self.user or ANONYMOUS
+        """Who is charged: of clients that name nobody each address has an account of its own."""
+        return self.user or self.unnamed
 
 
 @dataclass(slots=True, frozen=True)
@@ -164,6 +165,11 @@ class Reply:
 
 Event = Head | Frames | Reply
 Emit = Callable[[Event], Awaitable[None]]
+
+
+def settings_name(tenant: str) -> str:
+    """The name under which a tenant's settings are configured: all that name nobody have those of `anonymous`."""
+    return ANONYMOUS if tenant.startswith(f"{ANONYMOUS}@") else tenant
 
 
 class Handler(Protocol):

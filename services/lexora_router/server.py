@@ -26,7 +26,7 @@ from lexora.v1 import (
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, operation_of
 from lexora_router.asker import Request, user_of
 from lexora_router.classification import Classifier, classify
-from lexora_router.context import Context, announces_streams, error_bytes, refuse_empty, trace_of
+from lexora_router.context import Context, announces_streams, check_identity, error_bytes, identity, refuse_empty, trace_of
 from lexora_router.errors import (
     DeadlineExceeded,
     Draining,
@@ -40,7 +40,7 @@ from lexora_router.errors import (
     http_status,
 )
 from lexora_router.explain import Explainer
-from lexora_router.handler import Call, Event, Handler, Reply
+from lexora_router.handler import ANONYMOUS, Call, Event, Handler, Reply
 from lexora_router.identity import bounded
 from lexora_router.inspect_body import check_model, inspect_json, inspect_multipart, is_form, without_bom
 from lexora_router.layers.observe import NOT_DONE, Recorder
@@ -48,6 +48,7 @@ from lexora_router.layers.rate_limit import Meter
 from lexora_router.messages import receipt_message, reply_message
 from lexora_router.options import check_options, is_id
 from lexora_router.overview import Overview
+from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.trace_context import trace_id_of
 from lexora_router.status import StatusError, internal_status, status_of
 from lexora_router.stream_sink import Send, StreamSink
@@ -93,6 +94,7 @@ class RouterService:
         self.pipeline = pipeline  # a reload puts another one here
         self.meter = meter  # and here; None where nobody is limited
         self.classifier: Classifier | None = None  # and here
+        self.proxies = TrustedProxies(())  # and here
         self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
         self.foreseer: Callable[[str, int], None] | None = None  # and here
         self.explainer: Explainer | None = None  # set by who knows what the layers are made of
@@ -170,7 +172,7 @@ class RouterService:
             if self.draining:
                 raise Draining(DRAINING)
             if self.foreseer is not None:
-                self.foreseer(tenant, size)
+                self.foreseer(bounded(tenant), size)
         except RouterError as error:
             raise StatusError(status_of(error, common_pb2.Receipt(), max_body=0)) from None
 
@@ -265,6 +267,7 @@ class RouterService:
             if self.draining and not always:
                 raise Draining(DRAINING)
             check_options(options)
+            check_identity(context)
             return await serve(call)
         except RouterError as error:
             raise StatusError(self._status(call, error, limited, error_bytes(context))) from error
@@ -340,6 +343,7 @@ class RouterService:
 
     def _call(self, options: common_pb2.CallOptions, context: Context) -> Call:
         now = self._clock()
+        user, address = identity(context, self.proxies)
         return Call(
             id=options.request_id if options.request_id and is_id(options.request_id) else secrets.token_hex(16),
             path="",
@@ -348,7 +352,8 @@ class RouterService:
             model="",
             stream=False,
             started=now,
-            user=bounded(options.user),
+            user=bounded(user or options.user),
+            unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
             prompt_cache_key=bounded(options.prompt_cache_key),
             priority=options.priority if options.HasField("priority") else None,
             fallback_allowed=options.fallback != common_pb2.FALLBACK_POLICY_NEVER,

@@ -248,13 +248,15 @@ async def test_users_and_tiers_have_their_own_limits(gateway: Gateway, user: str
         check_headers(answer.headers, left=max(burst - turn - 1, 0), burst=burst)
 
 
-async def test_who_names_nobody_shares_one_account(gateway: Gateway) -> None:
+async def test_who_names_nobody_is_told_apart_by_address(gateway: Gateway) -> None:
     async with load.client(gateway.http) as one, load.client(gateway.http) as another, grpc_stub(gateway) as stub:
         assert (await one.post(CHAT, chat(MODEL, 1))).status == 200
         assert (await typed(stub, "chat", "")).receipt.rate_limit.requests.remaining == 0
         refused = await another.post("/v1/embeddings", TEXTS)
         assert (refused.status, refused.error["code"]) == (429, "rate_limited")
-        assert "anonymous" in refused.error["message"]
+        assert "`anonymous@127.0.0.1`" in refused.error["message"]
+        elsewhere = await another.post(CHAT, chat(MODEL, 1), x_forwarded_for="10.0.0.7")
+        assert elsewhere.status == 200, "behind a proxy that is trusted another client has an account of its own"
         assert (await another.post(CHAT, chat(MODEL, 1, user="somebody"))).status == 200
 
 

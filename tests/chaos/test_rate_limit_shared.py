@@ -114,3 +114,24 @@ async def test_a_reload_bounds_calls_that_are_under_way(sim: Simulator, tmp_path
             await asyncio.to_thread(gateway.wait_for, "configuration_applied")
             assert (await one.post(CHAT, chat(MODEL, 1, user="busy"))).status == 429
             assert (await one.post(CHAT, chat(MODEL, 1, user="other"))).status == 200
+
+
+async def test_by_default_one_client_alone_fills_no_queue(sim: Simulator, tmp_path: Path) -> None:
+    """One that names nobody and sends 1,300 calls at once: another address is let in, and served before the rest of them."""
+    config = base_config(main={"url": sim.url, "models": [MODEL], "max_concurrency": 16})
+    del config["rate_limit"]
+    with await asyncio.to_thread(Gateway, config, tmp_path) as gateway:
+        async with load.client(gateway.http) as one:
+            flood = chat(MODEL, 100)
+            tasks = [asyncio.create_task(one.post(CHAT, flood, x_forwarded_for="10.0.0.66")) for _ in range(1300)]
+            waiting = partial(gateway.metric, "lexora_queue_depth", backend="main")
+            await asyncio.to_thread(wire.wait_until, lambda: waiting() > 500, "a long queue", 20)
+            other = await one.post(CHAT, chat(MODEL, 1), x_forwarded_for="10.0.0.7")
+            still = await asyncio.to_thread(waiting)
+            answers = await asyncio.gather(*tasks)
+    refused = [answer for answer in answers if answer.status == 429]
+    print(f"\n{len(refused)} of 1300 refused; another client's call took {other.seconds:.2f} s, {still:.0f} still waited")
+    assert other.status == 200
+    assert still > 100
+    assert {answer.status for answer in answers} == {200, 429}
+    assert {answer.error["code"] for answer in refused} == {"rate_limited"}

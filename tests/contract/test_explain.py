@@ -28,7 +28,8 @@ async def test_a_call_goes_where_the_explanation_says(link: Link, engine: LoopEn
 
 async def test_a_name_is_enough(link: Link) -> None:
     found = await explained(link, ExplainRequest(model="vec"))
-    assert (found.route.rule, found.tenant.user, found.verdict) == ("configured", "anonymous", "dispatch")
+    assert (found.route.rule, found.verdict) == ("configured", "dispatch")
+    assert found.tenant.user in ("anonymous", "anonymous@127.0.0.1")  # in process and by unix socket there is no address
 
 
 async def test_a_malformed_call_is_the_error_that_it_would_get(link: Link) -> None:

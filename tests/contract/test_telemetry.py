@@ -127,6 +127,7 @@ async def test_a_collector_that_is_not_there_holds_up_nothing(
 class _Context:
     metadata: tuple[tuple[str, str], ...] = ()
     timeout: float | None = None
+    peer = ""
 
     def take_body(self) -> bytes:
         return b""

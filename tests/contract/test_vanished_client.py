@@ -132,6 +132,9 @@ class VanishedContext:
     def __init__(self) -> None:
         self.aborted = False
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     def invocation_metadata(self) -> tuple[()]:
         return ()
 

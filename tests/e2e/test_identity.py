@@ -1,7 +1,10 @@
 """Who is charged for a call, by every way in: as an explanation has it, and as the account of a call that is made."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import httpx
 import msgspec
 import pytest
@@ -9,10 +12,12 @@ import pytest
 from lexora.v1.common_pb2 import CallOptions
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora.v1.stats_pb2 import GetStatsRequest
 from tests.support import load
+from tests.support.process import Process
 from tests.support.queueing import CHAT, MODEL, grpc_stub
-from tests.support.servers import Gateway
+from tests.support.servers import LEXORA, Gateway, Simulator, calm_config
 
 MESSAGES = "/v1/messages"
 HI = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -56,3 +61,74 @@ def test_what_names_nobody_is_for_the_engine_to_judge(http: httpx.Client) -> Non
     names = [answer.json()["tenant"]["user"] for answer in long]
     assert len(set(names)) == 2
     assert {len(name) for name in names} == {256}
+
+
+# What proxies say
+
+
+GATE, OTHER = "127.0.0.1", "127.0.0.2"
+WAYS = ("one process", "two processes")
+
+
+@pytest.fixture(scope="module")
+def front(sim: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The addresses of a gateway in one process and in two that trust GATE only, with default rate limits."""
+    config = calm_config(main={"url": sim.url, "models": [MODEL]})
+    config["server"]["trusted_proxies"] = [GATE]
+    del config["rate_limit"]
+    with Gateway(config, tmp_path_factory.mktemp("front")) as gateway:
+        command = [*LEXORA, "gateway", "--router", gateway.grpc, "--config", str(gateway.config_file)]
+        with Process(command) as process:
+            second = process.wait_ready(r"http=\S*?(http://[\d.:]+)").group(1)
+            yield {"one process": gateway.http, "two processes": second, "grpc": gateway.grpc}
+
+
+def explained(base: str, sender: str, *headers: tuple[str, str], **body: Any) -> httpx.Response:
+    """What becomes of a call from this address."""
+    transport = httpx.HTTPTransport(local_address=sender, verify=False)
+    with httpx.Client(base_url=base, transport=transport) as client:
+        return client.post(CHAT, json=HI | body, headers=[*headers, ("x-lexora-explain", "1")])
+
+
+def user_of(base: str, sender: str, *headers: tuple[str, str], **body: Any) -> str:
+    return str(explained(base, sender, *headers, **body).raise_for_status().json()["tenant"]["user"])
+
+
+NAMED, SPOOFED = ("x-lexora-user", "alice@example.com"), ("x-forwarded-for", "6.6.6.6, 9.9.9.9")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_only_a_trusted_proxy_says_who_asks(front: dict[str, str], way: str) -> None:
+    base = front[way]
+    assert user_of(base, GATE, NAMED, user="in the body") == "alice@example.com"
+    assert user_of(base, OTHER, NAMED, user="in the body") == "in the body"
+    assert user_of(base, OTHER, NAMED) == f"anonymous@{OTHER}"
+    assert user_of(base, GATE, SPOOFED) == "anonymous@9.9.9.9"
+    assert user_of(base, GATE, SPOOFED, ("x-forwarded-for", f"2001:db8::7, {GATE}")) == "anonymous@2001:db8::/64"
+    assert user_of(base, OTHER, SPOOFED) == f"anonymous@{OTHER}"
+    assert user_of(base, GATE, user="in the body") == "in the body"
+    twice = explained(base, GATE, NAMED, ("x-lexora-user", "mallory"))
+    assert (twice.status_code, twice.json()["error"]["param"]) == (400, "x-lexora-user")
+
+
+async def test_over_grpc_it_is_the_peer_that_is_trusted(front: dict[str, str]) -> None:
+    async with grpc.aio.insecure_channel(front["grpc"]) as channel:
+        stub = RouterServiceStub(channel)
+
+        async def user(*metadata: tuple[str, str], **options: str) -> str:
+            asked = ExplainRequest(model=MODEL, options=CallOptions(**options))
+            return str((await stub.Explain(asked, metadata=metadata)).tenant.user)
+
+        assert await user(NAMED, user="in the options") == "alice@example.com"
+        assert await user(SPOOFED) == "anonymous@9.9.9.9"
+        assert await user() == f"anonymous@{GATE}"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await user(NAMED, ("x-lexora-user", "mallory"))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_forty_calls_at_once_of_a_new_team_are_served(front: dict[str, str], way: str) -> None:
+    async with load.client(front[way]) as one:
+        answers = await asyncio.gather(*(one.post(CHAT, HI) for _ in range(40)))
+    assert {answer.status for answer in answers} == {200}

@@ -111,8 +111,8 @@ class CallOptions(_message.Message):
     request_id: _builtins.str
     """Identity of the call in logs and at the engine; made by the router when empty. At most 128 visible ASCII characters."""
     user: _builtins.str
-    """Who is charged and rate limited, before what the body names; "anonymous" when neither does. Of more than 256 characters the
-    beginning and a hash count.
+    """Who is charged and rate limited, before what the body names; "anonymous" and the address when neither does. Of more than
+    256 characters the beginning and a hash count.
     """
     priority: _builtins.int
     """Who goes first when calls wait: 0 (last) to 100 (first), 50 is normal. The tenant's default when absent, and never more

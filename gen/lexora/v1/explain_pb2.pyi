@@ -181,7 +181,7 @@ class TenantExplanation(_message.Message):
     ALLOWED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     user: _builtins.str
-    """Name of the tenant; "anonymous" for clients that name nobody."""
+    """Name of the tenant; "anonymous@" and an address for clients that name nobody."""
     tier: _builtins.str
     """Its tier of rate limits; empty for none."""
     priority: _builtins.int

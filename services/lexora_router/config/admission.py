@@ -65,10 +65,12 @@ class RateLimitConfig(Section):
     """Limits per client: requests per second, tokens per minute, and calls at once."""
 
     enabled: Flag = True
-    default_rate: Rate = 10.0
-    default_burst: Positive = 20
+    default_rate: Rate = 1000.0
+    default_burst: Positive = 1000
     tokens_per_minute: Positive | None = None
-    max_concurrent: Positive | None = None  # calls under way, those that wait included
+    max_concurrent: Positive | None = (
+        1000  # calls under way, those that wait included: slots and queue are never all one client's
+    )
     max_users: Positive = 100_000
     tiers: dict[Text, RateTier] = Field(default={}, max_length=MAX_ITEMS)
     users: dict[Text, UserLimit] = Field(default={}, max_length=MAX_ITEMS)

@@ -15,7 +15,20 @@ from lexora_router.config.engines import BackendConfig, VllmConfig
 from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
 from lexora_router.config.section import Section, refuse
 from lexora_router.config.telemetry import TelemetryConfig
-from lexora_router.config.values import MAX_ITEMS, BackendName, Delay, Flag, HeaderName, Origin, Port, Positive, Seconds, Text
+from lexora_router.config.values import (
+    MAX_ITEMS,
+    BackendName,
+    Delay,
+    Flag,
+    HeaderName,
+    Network,
+    Origin,
+    Port,
+    Positive,
+    Seconds,
+    Text,
+)
+from lexora_router.handler import settings_name
 
 SINGLE = "vllm"  # the backend's name in single-backend mode
 _UNLISTED = TenantConfig()
@@ -42,6 +55,7 @@ class ServerConfig(Section):
     max_response_bytes: Positive = 256 * 2**20  # of a unary answer
     drain_timeout: Delay = 30.0
     max_request_timeout: Seconds = 3600.0
+    trusted_proxies: tuple[Network, ...] = Field(default=("127.0.0.0/8", "::1/128"), max_length=MAX_ITEMS)
     write_timeout: Seconds = 60.0  # nothing of an answer could be written for so long
     stream_keepalive: Seconds | None = None  # silence of an HTTP stream that is filled with a comment; null: none is
     cors: CorsConfig = CorsConfig()
@@ -131,7 +145,7 @@ class Config(Section):
 
     def tenant(self, name: str) -> TenantConfig:
         """Return what a tenant gets; the defaults when it is not listed."""
-        return self.tenants.get(name, _UNLISTED)
+        return self.tenants.get(settings_name(name), _UNLISTED)
 
     def default_model(self) -> str | None:
         """Return the model for calls that name none: the configured one, else the default backend's first."""

@@ -1,6 +1,7 @@
 """The value types of the configuration: each refuses nonsense at the key where it was written."""
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -82,6 +83,15 @@ def _is_host(host: str) -> bool:
         return False
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError(
+            "must be an address or a network, such as 10.0.0.0/8 or 2001:db8::/32, with no bits set behind it"
+        ) from None
+
+
 def _absolute_path(path: str) -> str:
     if not path.startswith("/") or path.startswith("//") or not path.isascii() or not path.isprintable() or " " in path:
         raise ValueError("must be a path that begins with one '/'")
@@ -126,6 +136,7 @@ Origin = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_origin
 HeaderName = Annotated[str, Strict(), AfterValidator(_header_name)]
 Url = Annotated[str, Strict(), AfterValidator(base_url)]
 UrlPath = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_absolute_path)]
+Network = Annotated[str, Strict(), AfterValidator(_network)]
 Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
 BackendName = Annotated[str, Strict(), AfterValidator(backend_name)]
 EnvName = Annotated[str, Strict(), AfterValidator(_env_name)]

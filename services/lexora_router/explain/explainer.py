@@ -10,7 +10,7 @@ from lexora_router.config import Config
 from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
 from lexora_router.explain.targets import REJECT, Prospect, prospects
 from lexora_router.explain.words import rule_in_words, summary, tenant_in_words
-from lexora_router.handler import AUTO, Call, Choice
+from lexora_router.handler import AUTO, Call, Choice, settings_name
 from lexora_router.messages import auto_message, fill_bucket
 from lexora_router.policy.priority import parse
 from lexora_router.policy.rate_limiter import Decision, RateLimiter
@@ -107,7 +107,7 @@ def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *
 
 def _tenant(call: Call, config: Config, decision: Decision | None, estimate: int) -> explain_pb2.TenantExplanation:
     name, tenancy = call.tenant, Tenancy(config)
-    own, wish = config.rate_limit.users.get(name), call.priority
+    own, wish = config.rate_limit.users.get(settings_name(name)), call.priority
     standing = tenancy.standing(call)
     tenant = explain_pb2.TenantExplanation(
         user=name,

@@ -8,6 +8,7 @@ from itertools import islice
 from math import ceil, floor
 from typing import Literal, NamedTuple
 
+from lexora_router.handler import settings_name
 from lexora_router.policy.token_bucket import TokenBucket
 
 MAX_TOKENS = 1_000_000_000  # of one call; a client may claim any integer
@@ -38,7 +39,7 @@ class Rules:
 
     def limits(self, user: str, tier: str) -> Limits:
         """Return the limits of this user."""
-        return self.users.get(user) or self.tiers.get(tier) or self.default
+        return self.users.get(settings_name(user)) or self.tiers.get(tier) or self.default
 
 
 class Quota(NamedTuple):

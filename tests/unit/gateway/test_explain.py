@@ -81,7 +81,7 @@ async def test_the_call_s_own_headers_count() -> None:
         "mine",
     )
     assert 6.0 < context.timeout <= 7.0
-    assert context.metadata == (("traceparent", "00-a"),)
+    assert context.metadata == (("traceparent", "00-a"), ("x-forwarded-for", "127.0.0.1"))
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -128,13 +128,16 @@ async def test_an_unfit_request_id_is_replaced(given: str) -> None:
     assert made == router.asked[0][1].options.request_id
 
 
+CLIENT = ("x-forwarded-for", "127.0.0.1")
+
+
 async def test_trace_headers_become_metadata() -> None:
     router = ScriptedRouter()
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     await ask(router, traceparent=parent, tracestate="a=1,b=2", authorization="Bearer secret")
-    assert router.asked[0][2].metadata == (("traceparent", parent), ("tracestate", "a=1,b=2"))
+    assert router.asked[0][2].metadata == (("traceparent", parent), ("tracestate", "a=1,b=2"), CLIENT)
     await ask(router, tracestate="a=1")
-    assert router.asked[1][2].metadata == ()
+    assert router.asked[1][2].metadata == (CLIENT,)
 
 
 async def test_trace_headers_that_grpc_cannot_carry_are_left_out() -> None:
@@ -142,7 +145,7 @@ async def test_trace_headers_that_grpc_cannot_carry_are_left_out() -> None:
     async with client(make_app(router)) as http:
         headers = raw(traceparent=b"x" * 3000, tracestate="ä".encode())
         await http.post(CHAT, content=BODY, headers=headers)
-    assert router.asked[0][2].metadata == ()
+    assert router.asked[0][2].metadata == (CLIENT,)
 
 
 async def test_the_time_limit_is_passed_on_and_capped() -> None:

@@ -153,7 +153,7 @@ async def test_who_is_over_its_limit_is_refused_wherever_slots_are_free() -> Non
     app._limiter.check("bob", 1, time.monotonic())
     answer = await explain(app, user="bob")
     assert (answer.verdict, answer.error, answer.tenant.allowed) == ("reject", "RATE_LIMITED", False)
-    assert "over its rate limit of requests: 0 of 1 requests left" in answer.tenant.reason
+    assert "over its rate limit of requests: 0 of 1 requests and" in answer.tenant.reason
     assert answer.targets[0].verdict == "dispatch"
     assert (await explain(app, user="eve")).tenant.allowed
     ghost = await explain(app, ExplainRequest(model="ghost", options=CallOptions(user="bob")))

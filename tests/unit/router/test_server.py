@@ -69,6 +69,7 @@ class FakeContext:
     def __init__(self, *metadata: tuple[str, str], timeout: float | None = None) -> None:
         self.metadata = metadata
         self.timeout = timeout
+        self.peer = ""
 
     def take_body(self) -> bytes:
         return b""

@@ -42,10 +42,14 @@ def test_what_is_asked_or_the_tenant_s_default_capped_by_what_it_may_ask(
     assert call.priority == standing.priority  # which is what an engine is told
 
 
-def test_the_nameless_are_the_tenant_anonymous() -> None:
-    made = tenancy(tenants={"anonymous": {"priority": "low", "weight": 0.5, "tier": "t"}}, rate_limit={"tiers": {"t": {}}})
-    assert made.standing(make_call()) == Standing(0, 0.5)
-    assert made.tier("anonymous") == "t"
+def test_the_nameless_have_the_settings_of_the_tenant_anonymous() -> None:
+    limits = {"tiers": {"t": {}}, "users": {"anonymous": {"burst": 7}}}
+    made = tenancy(tenants={"anonymous": {"priority": "low", "weight": 0.5, "tier": "t"}}, rate_limit=limits)
+    for call in (make_call(), make_call(unnamed="anonymous@10.0.0.1")):
+        assert made.standing(call) == Standing(0, 0.5)
+        assert made.tier(call.tenant) == "t"
+        assert made.rules().limits(call.tenant, "t").burst == 7
+    assert made.tier("anonymous.too@10.0.0.1") == ""
 
 
 def test_input_is_estimated_by_the_body_once() -> None:
@@ -105,4 +109,4 @@ def test_whether_anybody_s_tokens_are_limited() -> None:
 
 def test_without_tenants_there_are_no_tiers() -> None:
     assert tenancy().tier("anybody") == ""
-    assert tenancy().rules().limits("anybody", "") == Limits(10.0, 20, None)
+    assert tenancy().rules().limits("anybody", "") == Limits(1000.0, 1000, None, 1000)
