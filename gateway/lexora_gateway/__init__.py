@@ -2,6 +2,7 @@
 
 from lexora_gateway.app import create_app
 from lexora_gateway.buffered import BufferedBytes
+from lexora_gateway.connections import Connections, bounded
 from lexora_gateway.cors import Cors
 from lexora_gateway.grpc_router import GrpcRouter
 from lexora_gateway.patience import Patience
@@ -14,6 +15,7 @@ __all__ = [
     "BoundedHttpProtocol",
     "BufferedBytes",
     "CallContext",
+    "Connections",
     "Cors",
     "Emit",
     "GatewayServer",
@@ -21,6 +23,7 @@ __all__ = [
     "Patience",
     "RouterPort",
     "RouterStatusError",
+    "bounded",
     "create_app",
     "process_metrics",
     "server_config",

@@ -143,6 +143,12 @@ def overloaded(most: int) -> Failure:
     return _unread(Failure(503, message, "api_error", code="overloaded"))
 
 
+def too_many_connections(bound: str) -> Failure:
+    """503 for a connection above the bound of that name."""
+    message = f"This server has as many connections as it may have ({bound}), none of them idle; try again in a second."
+    return _unread(Failure(503, message, "api_error", code="too_many_connections"))
+
+
 def _unread(failure: Failure) -> Failure:
     """Refused before its body was read to the end: the connection is closed; there may be room in a second."""
     failure.headers += [(b"retry-after", b"1"), (b"connection", b"close")]

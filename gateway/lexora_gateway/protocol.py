@@ -9,7 +9,8 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lexora_contract.operations import dialect_of
-from lexora_gateway.errors import Failure, Refused, in_dialect, invalid, plain
+from lexora_gateway.connections import MAX_LINGERING, Connections
+from lexora_gateway.errors import Failure, Refused, in_dialect, invalid, plain, too_many_connections
 from lexora_gateway.framing import check_head, without_upgrade
 from lexora_gateway.http10 import without_chunks
 from lexora_gateway.patience import PATIENCE, Patience, StallWatch
@@ -57,6 +58,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     patience = PATIENCE
     cors: Cors | None = None
+    admitted = Connections()
 
     def __init__(
         self,
@@ -83,15 +85,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Runs only while the head under way did not come in one read.
         self._head_end: asyncio.TimerHandle | None = None
         self._stall: StallWatch
+        self._over = ""  # the bound that this connection met
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """A new connection; its first byte is waited for as long as a next request's."""
         super().connection_made(transport)
         self._stall = StallWatch(self.loop, transport, self.patience.write)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._over = self.admitted.admit(self, self.client[0] if self.client else "")
+        if self._over:
+            self._turn_away(too_many_connections(self._over))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end of the connection."""
+        self.admitted.forget(self)
+        self.admitted.lingering -= bool(self._over)
         if self._linger_end is not None:
             self._linger_end.cancel()
         self._stop_head_timer()
@@ -119,7 +127,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             # Nothing after it can be a request. Reading goes on, or nobody would see the client leave.
             return
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.admitted.busy(self)
+            self._unset_keepalive_if_required()
         self._read = len(data)
         self._unparsed += self._read
         try:
@@ -199,6 +209,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._linger_end is None:
             is_last = not self.pipeline
             super().on_response_complete()
+            if self.timeout_keep_alive_task is not None and not self._in_head:
+                self.admitted.idle(self)
             if is_last and self._refusal is not None and not self.transport.is_closing():
                 self._write_refusal(self._refusal)
                 return
@@ -211,6 +223,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """No next request came."""
+        self._close()
+
+    def close_idle(self) -> None:
+        """Make room for another connection; nothing is under way on this one."""
         self._close()
 
     def shutdown(self) -> None:
@@ -296,14 +312,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         cycle.disconnected = True
         cycle.message_event.set()
 
+    def _turn_away(self, failure: Failure) -> None:
+        """Refuse a connection before its first request."""
+        self.admitted.lingering += 1
+        if (times := self.admitted.unlogged(self.loop.time())) > 0:
+            _log.warning("connections_refused", bound=self._over, client=self.client[0] if self.client else None, times=times)
+        if self.admitted.lingering > MAX_LINGERING:
+            self.transport.abort()
+        else:
+            self._write_failure(failure, request_id_of({}), {})
+
     def _write_refusal(self, failure: Failure) -> None:
         received = dict(self.headers or ())
         request_id = request_id_of(received)
         path = self.url.partition(b"?")[0].decode("latin-1")
         failure = in_dialect(dialect_of(path), failure, request_id)
-        body = failure.body()
         client = self.client[0] if self.client else None
         _log.info("request_refused", status=failure.status, reason=failure.message, client=client, request_id=request_id)
+        self._write_failure(failure, request_id, received)
+
+    def _write_failure(self, failure: Failure, request_id: str, received: dict[bytes, bytes]) -> None:
+        body = failure.body()
         headers = [
             *self.server_state.default_headers,
             (b"content-type", failure.content_type),
@@ -333,6 +362,7 @@ def _failure_of(error: HttpParserError) -> Failure:
     return cause.failure if isinstance(cause, Refused) else invalid("Invalid HTTP request received.")
 
 
-def protocol_with(patience: Patience, cors: Cors | None = None) -> type[BoundedHttpProtocol]:
-    """The protocol with time limits of its own, and with CORS where that is wanted."""
-    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"patience": patience, "cors": cors})
+def protocol_with(patience: Patience, cors: Cors | None, connections: Connections) -> type[BoundedHttpProtocol]:
+    """The protocol of one server: with its time limits, its connections, and with CORS where that is wanted."""
+    own = {"patience": patience, "cors": cors, "admitted": connections}
+    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), own)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from lexora_gateway.connections import Connections
 from lexora_gateway.patience import PATIENCE, Patience
 from lexora_gateway.protocol import protocol_with
 
@@ -22,19 +23,25 @@ KEEP_ALIVE_SECONDS = 75
 
 
 def server_config(
-    app: FastAPI, *, host: str, port: int, patience: Patience = PATIENCE, cors: Cors | None = None
+    app: FastAPI,
+    *,
+    host: str,
+    port: int,
+    patience: Patience = PATIENCE,
+    cors: Cors | None = None,
+    connections: Connections | None = None,
 ) -> uvicorn.Config:
     """uvicorn on uvloop and httptools, heads and slow clients bounded, without its own logs. Port 0 picks a free port.
 
     `patience` bounds heads and writes here; its silence inside a body is for `create_app`. With `cors` pages of other origins
-    may call.
+    may call. Without `connections` there may be any number of them.
     """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         loop="auto",
-        http=protocol_with(patience, cors),
+        http=protocol_with(patience, cors, connections or Connections()),
         ws="none",
         lifespan="off",
         access_log=False,

@@ -1,6 +1,7 @@
 """The HTTP facade in a process of its own, in front of a router at the end of a gRPC channel."""
 
 import structlog
+from prometheus_client import REGISTRY
 
 from lexora_cli.draining import DrainingPort
 from lexora_cli.http_server import HttpServer, buffered_bytes
@@ -45,6 +46,7 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         metrics=process_metrics,
     )
     http = HttpServer(app, listener, server)
+    REGISTRY.register(http.facts)
     try:
         await http.start()
         with kept_low(lambda: port.active, lambda: reading.held):

@@ -6,11 +6,12 @@ import socket
 from collections.abc import Iterator
 
 from fastapi import FastAPI
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from lexora_gateway import BufferedBytes, Cors, GatewayServer, Patience, server_config
+from lexora_gateway import BufferedBytes, Connections, Cors, GatewayServer, Patience, bounded, server_config
 from lexora_router.config.models import CorsConfig, ServerConfig
-from lexora_router.listening import address_of
-from lexora_router.machine import usable_memory
+from lexora_router.listening import address_of, backlog
+from lexora_router.machine import usable_descriptors, usable_memory
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
 GRACE_SECONDS = 5
@@ -30,14 +31,39 @@ def _cors(config: CorsConfig) -> Cors | None:
     return Cors(config.allow_origins, headers=config.allow_headers, max_age=config.max_age)
 
 
+class ConnectionFacts:
+    """The metrics of a server's connections."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def collect(self) -> Iterator[Metric]:
+        """Two metrics."""
+        yield GaugeMetricFamily("lexora_http_connections", "Open HTTP connections.", value=self._connections.open)
+        refused = CounterMetricFamily(
+            "lexora_http_connections_refused", "HTTP connections above a bound, none of them idle.", labels=["bound"]
+        )
+        for bound, count in self._connections.refused.items():
+            refused.add_metric([bound], count)
+        yield refused
+
+
 class HttpServer:
     """Serves an application on a socket that is already listening, with the limits and the CORS of the configuration."""
 
     def __init__(self, app: FastAPI, listener: socket.socket, server: ServerConfig) -> None:
         host, port = listener.getsockname()[:2]
+        connections = bounded(usable_descriptors(), server.max_connections, server.max_connections_per_address)
+        self.facts = ConnectionFacts(connections)
         config = server_config(
-            app, host=host, port=port, patience=Patience(write=server.write_timeout), cors=_cors(server.cors)
+            app,
+            host=host,
+            port=port,
+            patience=Patience(write=server.write_timeout),
+            cors=_cors(server.cors),
+            connections=connections,
         )
+        config.backlog = backlog()
         config.timeout_graceful_shutdown = GRACE_SECONDS
         self.url = f"http://{address_of(listener)}"
         self._ready = asyncio.Event()

@@ -60,4 +60,6 @@ def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBy
         trusts=router.trusts,
         metrics=router.metrics,
     )
-    return HttpServer(app, listener, server)
+    http = HttpServer(app, listener, server)
+    router.registry.register(http.facts)
+    return http

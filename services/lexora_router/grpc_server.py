@@ -28,6 +28,7 @@ from lexora.v1 import (
 from lexora_router.errors import ClientStalled
 from lexora_router.grpc_decoding import UndecodableRequests
 from lexora_router.grpc_reading import Parted
+from lexora_router.machine import usable_descriptors
 from lexora_router.policy.rate_limiter import duration
 from lexora_router.server import RouterService
 from lexora_router.status import StatusError, status_of
@@ -38,6 +39,8 @@ MAX_METADATA_BYTES = 2 * 1024 * 1024
 # Clients keep long calls alive with pings, some every second; one that pings faster for long is sent away (GOAWAY
 # "too_many_pings"), as gRPC does by default from 5 minutes down.
 MIN_PING_INTERVAL_MS = 500
+# Of the file descriptors, an eighth may be connections of gRPC clients.
+CONNECTIONS_SHARE = 8
 # A client gives up at its deadline by itself; the router ends a call this much before, so that its status, which says
 # what was waited for, still arrives: a share of the time there is, but no more than so many seconds.
 RETURN_SHARE = 0.1
@@ -246,6 +249,8 @@ class GrpcServer:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.so_reuseport", 0),
+                # One connection carries any number of calls; further ones are closed as they come.
+                ("grpc.max_allowed_incoming_connections", max(usable_descriptors() // CONNECTIONS_SHARE, 1)),
             ],
         )
         router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(service, write_timeout), self._server)

@@ -4,7 +4,12 @@ import errno
 import socket
 from dataclasses import dataclass
 
-BACKLOG = 2048
+from lexora_router.machine import usable_descriptors
+
+MAX_BACKLOG = 2048
+# The event loop accepts all that waits at once, before it closes anything: it must not run out of file descriptors over that.
+BACKLOG_SHARE = 4
+MIN_BACKLOG = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,17 @@ def listen(host: str, port: int, settings: Settings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener.listen(backlog())
     except OSError as error:
         listener.close()
         raise CannotListen(address(host, port), error, settings) from error
     listener.setblocking(False)
     return listener
+
+
+def backlog() -> int:
+    """Connections that may wait to be accepted."""
+    return min(MAX_BACKLOG, max(MIN_BACKLOG, usable_descriptors() // BACKLOG_SHARE))
 
 
 def address(host: str, port: int) -> str:

@@ -1,8 +1,11 @@
-"""How much memory this process may use."""
+"""How much memory and how many file descriptors this process may use."""
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
+
+MAX_DESCRIPTORS = 2**20
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -12,6 +15,19 @@ def usable_memory() -> int:
     """Bytes of the machine's memory, or of the narrowest cgroup around this process where that has fewer."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min((physical, *_limits(_OWN_CGROUPS, _CGROUPS)))
+
+
+def usable_descriptors() -> int:
+    """File descriptors that this process may have, after its soft limit was raised to the hard one.
+
+    The soft limit is low for the sake of programs that use select(2), which this one does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return min(soft, MAX_DESCRIPTORS) if soft != resource.RLIM_INFINITY else MAX_DESCRIPTORS
 
 
 def _limits(own: Path, mounted: Path) -> Iterator[int]:

@@ -26,6 +26,8 @@ RESTART_KEYS = frozenset(
         "server.grpc_host",
         "server.grpc_port",
         "server.metrics_port",
+        "server.max_connections",
+        "server.max_connections_per_address",
         "server.max_body_bytes",
         "server.max_buffered_bytes",
         "server.max_request_timeout",

@@ -50,6 +50,8 @@ class ServerConfig(Section):
     grpc_host: Text | None = None  # default: host
     grpc_port: Port = 50051
     metrics_port: Port | None = 9464  # of a router without HTTP; null: no metrics there
+    max_connections: Positive | None = None  # of HTTP; None: half of the file descriptors
+    max_connections_per_address: Positive | None = None  # None: half of max_connections
     max_body_bytes: Positive = 32 * 2**20
     max_buffered_bytes: Positive | None = None  # of all bodies that are being read; None: a share of the memory
     max_response_bytes: Positive = 256 * 2**20  # of a unary answer

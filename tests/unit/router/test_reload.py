@@ -298,7 +298,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 21
+    assert len(RESTART_KEYS) == 23
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -310,6 +310,8 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "metrics_port": 5,
                     "max_body_bytes": 3,
                     "max_buffered_bytes": 7,
+                    "max_connections": 100,
+                    "max_connections_per_address": 50,
                     "max_request_timeout": 4.0,
                     "write_timeout": 6.0,
                     "stream_keepalive": 8.0,
