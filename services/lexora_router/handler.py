@@ -246,11 +246,12 @@ class Tracing(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """Where a call may go: a backend, and the name that the model has there."""
+    """Where a call may go: a backend, and the name that the model has there; `substitute` when it is another model."""
 
     backend: str
     timeouts: Timeouts
     model: str
+    substitute: bool = False
 
 
 def compose(*layers: Callable[[Handler], Handler], around: Handler) -> Handler:

@@ -56,7 +56,7 @@ class Backend:
     def fallback_target(self, model: str) -> Target:
         """Where a call for another backend's model goes when that one fails; `fallback_models` wins over `model_mapping`."""
         served = self.config.fallback_models.get(model)
-        return Target(self.name, self.timeouts, served) if served else self.target(model)
+        return Target(self.name, self.timeouts, served, substitute=True) if served else self.target(model)
 
     def health(self) -> Health:
         """What the last probes and attempts come to."""
@@ -125,7 +125,7 @@ def _same(known: Backend | None, config: BackendConfig, whole: Config) -> Backen
 
 
 def _built_from(whole: Config) -> tuple[object, ...]:
-    return (whole.health, whole.queue, whole.tenants, whole.server.max_response_bytes)
+    return (whole.routing.answer_model, whole.health, whole.queue, whole.tenants, whole.server.max_response_bytes)
 
 
 def _build(
@@ -156,6 +156,7 @@ def _build(
             send_priority=config.type == "vllm" and config.scheduling_policy == "priority",
             keep_priority=config.type != "vllm",  # what the word means to other engines is theirs to say
             end_mark=config.type == "vllm",  # which always sends it: a stream without is that of an engine that died
+            name_as_asked=whole.routing.answer_model == "asked",
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,
         )

@@ -6,6 +6,7 @@ from yarl import URL
 
 from lexora_contract.operations import operation_of
 from lexora_router.backends.answer import AnswerRelay
+from lexora_router.backends.answer_model import naming
 from lexora_router.backends.auto_limit import AutoLimit
 from lexora_router.backends.condition import Condition
 from lexora_router.backends.protocol import EngineProtocol
@@ -50,6 +51,7 @@ class HttpEndpoint:
         send_priority: bool,
         keep_priority: bool,
         end_mark: bool,
+        name_as_asked: bool,
         max_response_bytes: int,
         clock: Callable[[], float],
         auto: AutoLimit | None = None,
@@ -66,6 +68,7 @@ class HttpEndpoint:
         self._keep_priority = keep_priority
         self._origin = transport.origin(self.base)
         self._stream_usage = stream_usage
+        self._name_as_asked = name_as_asked
         self._answers = AnswerRelay(
             f"Backend `{backend}` at {self.address}", max_bytes=max_response_bytes, end_mark=end_mark, clock=clock
         )
@@ -90,6 +93,9 @@ class HttpEndpoint:
     async def attempt(self, call: Call, emit: Emit) -> None:
         """Try the call here once. Raises UpstreamFailure; leaving early closes the connection, so that the engine aborts."""
         body, hide_usage = self._request_body(call)
+        target = call.target
+        if self._name_as_asked and target and target.model != call.model and call.model and not target.substitute:
+            emit = naming(call.model, emit)
         response = await self._send(call, body)
         try:
             await self._answers.relay(call, emit, response, hide_usage=hide_usage)

@@ -82,6 +82,7 @@ class RoutingConfig(Section):
     default_backend: BackendName | None = None  # where models go that no backend lists
     default_model_for_unknown_task: Text | None = None
     strict_models: Flag = False  # an unlisted model is 404 even with a default_backend
+    answer_model: Literal["asked", "served"] = "asked"  # whose name of a model answers carry
     aliases: dict[Text, Text] = Field(default={}, max_length=MAX_ITEMS)
     classifier: ClassifierConfig = ClassifierConfig()  # what `auto` and classify-task ask
     backends: dict[BackendName, BackendConfig] = Field(default={}, max_length=MAX_ITEMS)
