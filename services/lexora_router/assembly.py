@@ -188,6 +188,7 @@ class Assembly:
                 Backoff(retry.base_delay, retry.exponential_base, retry.max_delay),
                 retry.respect_retry_after,
                 retry.max_retry_after,
+                retry.on_timeout,
             ),
             budgets=self.budgets,
             meter=self.meter,

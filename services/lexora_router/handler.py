@@ -38,6 +38,7 @@ class Receipt:
     fallback: str = ""
     resumed: str = ""
     lost_tokens: int = 0  # made by attempts that failed, and made again
+    late_attempts: int = 0  # whole answers that were not there in time: nobody knows how far their engines were
     rate_limit: "RateLimitState | None" = None
     auto: "Choice | None" = None
     finish_reasons: tuple[str, ...] = ()

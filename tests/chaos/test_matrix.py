@@ -114,6 +114,8 @@ def _spare_attempts(backend: str, row: Row, kind: Kind, variant: Variant) -> lis
 
 def _may_retry(row: Row, kind: Kind, variant: Variant) -> bool:
     settings = variant.retry
+    if kind.silent and row.shape == "unary":
+        return False  # not there in time: its engine may have been near the end
     allowed = settings.get("max_retries", 1) > 0 and settings.get("budget_floor", 1) > 0
     return allowed and kind.name not in _CLIENTS_FAULT and not _commits(row)
 

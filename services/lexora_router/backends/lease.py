@@ -191,6 +191,7 @@ class SlotLease:
         for condition, charge in self._charges:
             if condition is not last:
                 condition.confirm(charge, now)
+        self._pool.note_thin_evidence(condition for condition, _ in self._charges)
         self._charges.clear()
         self._failed_at.clear()
         self._pool.quarantine.absolve(self.source.request, now)

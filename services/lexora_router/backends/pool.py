@@ -1,12 +1,13 @@
 """The slots of one backend: who holds one at which endpoint, and who waits for the next."""
 
 import asyncio
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from math import inf
 
 import structlog
 
+from lexora_router.backends.condition import Condition
 from lexora_router.backends.endpoint import HttpEndpoint
 from lexora_router.backends.lease import Slot, SlotLease, Waiting
 from lexora_router.backends.outlook import Outlook
@@ -255,7 +256,7 @@ class Pool:
     def blame(self, lease: SlotLease, endpoint: HttpEndpoint, began: float, *, fatal: bool) -> None:
         """Put a failed attempt on the record of its request, and look whether a breaker has opened on thin evidence."""
         call, request, condition = lease.call, lease.source.request, endpoint.condition
-        self._out_on_thin_evidence = self._out_on_thin_evidence or condition.out_on_thin_evidence
+        self.note_thin_evidence((condition,))
         held = self.quarantine.failed(
             request,
             len(call.body),
@@ -272,6 +273,10 @@ class Pool:
             self._log_after = now + LOG_SECONDS
             where = {"backend": self.name, "endpoint": endpoint.address}
             _log.warning("request_quarantined", **where, user=call.tenant, model=call.model, path=call.path, request_id=call.id)
+
+    def note_thin_evidence(self, conditions: Iterable[Condition]) -> None:
+        """Look whether one of these breakers has opened on thin evidence: then the next call is asked for its source."""
+        self._out_on_thin_evidence |= any(condition.out_on_thin_evidence for condition in conditions)
 
     def judge(self) -> None:
         """Eject outliers, and take back those whose time is over; at most once a second, and when a breaker opens."""

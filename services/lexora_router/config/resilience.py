@@ -18,6 +18,7 @@ class RetryConfig(Section):
     exponential_base: Number = Field(default=2.0, ge=1, le=100)
     respect_retry_after: Flag = True
     max_retry_after: Delay = 60.0
+    on_timeout: Flag = False  # also whole answers that were not there within first_token_timeout
     budget: Number = Field(default=0.2, ge=0, le=1)  # retries as a share of a backend's live traffic
     budget_floor: Number = Field(default=3.0, ge=0, le=1_000_000)  # retries per second and backend that are always allowed
 

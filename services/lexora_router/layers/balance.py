@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lexora_router.errors import UpstreamFailure
+from lexora_router.errors import UpstreamFailure, UpstreamTimeout
 from lexora_router.handler import Call, Emit, Handler, Outcome
 from lexora_router.policy.failures import verdict_of
 
@@ -33,6 +33,8 @@ class Balance:
         try:
             await self._inner(call, emit)
         except UpstreamFailure as failure:
+            if isinstance(failure, UpstreamTimeout) and not call.stream:
+                receipt.late_attempts += 1
             lease.ended(verdict_of(failure).outcome, failure)
             raise
         except BaseException:

@@ -75,7 +75,15 @@ class RateLimit:
             self._meter.settle(reservation, self._used(call, whole=whole, refused=refused))
 
     def _used(self, call: Call, *, whole: bool, refused: bool) -> int | None:
-        """Tokens that the call has cost; None: nobody knows. What no engine took on costs nothing."""
+        """Tokens that the call has cost, each attempt that was not done in time the estimate; None: nobody knows."""
+        used, late = self._answered(call, whole=whole, refused=refused), call.receipt.late_attempts
+        if not late or self._meter.total_estimate is None:
+            return used
+        each = self._meter.total_estimate(call)
+        return late * each + (each if used is None else used)
+
+    def _answered(self, call: Call, *, whole: bool, refused: bool) -> int | None:
+        """Tokens of the last attempt; None: nobody knows. What no engine took on costs nothing."""
         receipt = call.receipt
         usage = receipt.usage
         if usage is not None:

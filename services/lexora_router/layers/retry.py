@@ -8,7 +8,7 @@ from math import inf
 from lexora_router.errors import UpstreamFailure
 from lexora_router.handler import Call, Commit, Emit, Handler
 from lexora_router.policy.backoff import Backoff
-from lexora_router.policy.failures import RetryScope, hint_of, verdict_of
+from lexora_router.policy.failures import Kind, RetryScope, hint_of, kind_of, verdict_of
 from lexora_router.policy.retry_after import parse
 from lexora_router.policy.retry_budget import RetryBudget
 
@@ -26,6 +26,7 @@ class RetrySettings:
     backoff: Backoff
     respect_retry_after: bool
     max_retry_after: float
+    on_timeout: bool = False  # whole answers that were not there in time are asked for again
 
 
 class Retry:
@@ -69,6 +70,8 @@ class Retry:
                 alike += scope is RetryScope.ELSEWHERE and failure.sent
                 if commit.done or retries == self._settings.max_retries or scope is RetryScope.NEVER or alike == MAX_ALIKE:
                     raise
+                if kind_of(failure) is Kind.NO_FIRST_TOKEN and not (call.stream or self._settings.on_timeout):
+                    raise  # a whole answer: its engine may have been near the end, and another one would begin anew
                 if not await self._goes_again(call, failure, retries):
                     raise
 

@@ -122,6 +122,15 @@ async def test_a_client_that_leaves_before_the_slot_comes() -> None:
     assert (inner.calls, lease.outcomes) == ([], [])
 
 
+@pytest.mark.parametrize(("stream", "late"), [(False, 1), (True, 0)])
+@jumping
+async def test_a_whole_answer_that_is_not_there_in_time_is_written_down(stream: bool, late: int) -> None:
+    call = make_call(lease=FakeLease(FakeEndpoint()), stream=stream)
+    with pytest.raises(UpstreamTimeout):
+        await Balance(Scripted(UpstreamTimeout("late", "total")), clock=now)(call, Client())
+    assert call.receipt.late_attempts == late
+
+
 @jumping
 async def test_a_bug_says_nothing_of_the_endpoint() -> None:
     lease = FakeLease(FakeEndpoint())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
 
-from lexora_router.errors import RateLimited, UpstreamBroken
+from lexora_router.errors import RateLimited, UpstreamBroken, UpstreamTimeout
 from lexora_router.handler import BucketState, Call, Emit, Frames, Usage
 from lexora_router.layers.rate_limit import Meter, RateLimit
 from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
@@ -246,3 +246,25 @@ def test_an_interrupted_stream_costs_what_was_surely_spent_and_never_more_than_i
         assert before - await tokens_left(layer) == spent
 
     play()
+
+
+@pytest.mark.parametrize(("late", "left"), [(1, 500), (3, 300)])
+@jumping
+async def test_each_attempt_at_a_whole_answer_that_was_not_there_in_time_costs_the_estimate(late: int, left: int) -> None:
+    layer, inner = limited(UpstreamTimeout("late", "first token"), **TOKENS)
+    call = make_call(stream=False)
+    call.receipt.late_attempts = late
+    with pytest.raises(UpstreamTimeout):
+        await layer(call, Client())
+    inner.steps = []
+    assert await tokens_left(layer) == left
+
+
+@jumping
+async def test_an_answer_after_an_attempt_that_was_late_costs_both() -> None:
+    layer, inner = limited(*STREAMING, usage=Usage(30, 20), **TOKENS)
+    call = make_call(stream=False)
+    call.receipt.late_attempts = 1
+    await layer(call, Client())
+    inner.steps, inner.usage = [], None
+    assert await tokens_left(layer) == 450

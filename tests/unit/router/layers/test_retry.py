@@ -60,11 +60,12 @@ def retry(
     budget: RetryBudget | None = None,
     budgets: dict[str, RetryBudget] | None = None,
     jitter: float = 1.0,
+    on_timeout: bool = False,
 ) -> Retry:
     """By default the wait is the longest that the jitter may give: 1, 2, 4 ... seconds."""
     return Retry(
         inner,
-        settings=RetrySettings(max_retries, Backoff(base, 2.0, max_delay), respect, max_retry_after),
+        settings=RetrySettings(max_retries, Backoff(base, 2.0, max_delay), respect, max_retry_after, on_timeout),
         budgets=budgets or {"main": budget or RetryBudget(share=1.0, floor=1000.0)},
         clock=now,
         wall_clock=wall_clock,
@@ -111,6 +112,21 @@ NEVER: list[RouterError] = [
     NoHealthyEndpoint("all down"),
     DeadlineExceeded("late"),
 ]
+
+
+@pytest.mark.parametrize(("stream", "on_timeout", "attempts"), [(True, False, 2), (False, False, 1), (False, True, 2)])
+@jumping
+async def test_a_whole_answer_that_was_not_there_in_time_is_asked_for_again_only_on_demand(
+    stream: bool, on_timeout: bool, attempts: int
+) -> None:
+    inner, client = Attempts([UpstreamTimeout("silent", "first token")], STREAMING), Client()
+    call = make_call(lease=FakeLease(*[FakeEndpoint()] * 2), target=make_target(), stream=stream)
+    if attempts == 1:
+        with pytest.raises(UpstreamTimeout):
+            await retry(inner, on_timeout=on_timeout)(call, client)
+    else:
+        await retry(inner, on_timeout=on_timeout)(call, client)
+    assert len(inner.at) == attempts
 
 
 @jumping
