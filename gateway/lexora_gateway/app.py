@@ -23,7 +23,7 @@ from lexora_gateway.magickit import Chat, Generate
 from lexora_gateway.openai.docs import path_items
 from lexora_gateway.paths import unknown_path
 from lexora_gateway.patience import PATIENCE, Patience
-from lexora_gateway.request import Limits, nobody, request_id_of
+from lexora_gateway.request import Limits, nearest, nobody, request_id_of
 from lexora_gateway.router_port import RouterPort, RouterStatusError
 from lexora_gateway.swagger import Documentation
 from lexora_gateway.ui import Page
@@ -108,16 +108,18 @@ def create_app(
     reading: BufferedBytes | None = None,
     stream_keepalive: float | None = None,
     trusts: Callable[[str], bool] = nobody,
+    client_of: Callable[[str], str] = nearest,
 ) -> FastAPI:
     """Build the facade over `router`.
 
     `max_body_bytes` bounds every request's body, `reading` all that are being read at a time; `max_request_timeout` (seconds)
     caps x-request-timeout; `metrics` serves /metrics (`scrape.Metrics`); `default_model` serves /generate and /chat when
     they name none; of `patience` the silence inside a body counts here, the rest in `server_config`; `stream_keepalive` is the
-    longest silence of a stream, in seconds, None for any; `trusts` tells the addresses of proxies whose x-lexora-user counts.
+    longest silence of a stream, in seconds, None for any; `trusts` tells the addresses of proxies whose x-lexora-user counts,
+    `client_of` the client's address behind them, from an X-Forwarded-For that ends with the nearest one.
     """
     buffered = reading or BufferedBytes(MAX_BYTES, max_body_bytes)
-    limits = Limits(max_body_bytes, max_request_timeout, patience.body, buffered, stream_keepalive, trusts)
+    limits = Limits(max_body_bytes, max_request_timeout, patience.body, buffered, stream_keepalive, trusts, client_of)
     endpoints = relays(router, limits)
     endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
     endpoints["/generate"] = Generate(router, limits, default_model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lexora_contract.content_coding import STEP_BYTES
 from lexora_gateway.content_coding import decoder_of
 from lexora_gateway.errors import Refused, request_timeout, too_large
+from lexora_gateway.request import hops_of, user_of
 from lexora_gateway.watch import ClientGone
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ async def read_body(receive: Receive, scope: Scope, headers: Headers, limits: Li
     wait = _Wait(limits.body_silence, end)
     try:
         if declared > _SMALL_BYTES:
-            limits.buffered.check(declared, _owners(scope))
+            limits.buffered.check(declared, _owners(scope, headers, limits))
         message = await receive()
         if decoder is None and message["type"] == "http.request" and not message.get("more_body", False):
             body: bytes = message.get("body", b"")
             if len(body) > limits.max_body_bytes:
                 raise Refused(too_large(limits.max_body_bytes))
             return body
-        return await _Incoming(limits, _owners(scope), decoder).read(message, receive, wait)
+        return await _Incoming(limits, _owners(scope, headers, limits), decoder).read(message, receive, wait)
     except asyncio.CancelledError:
         # An outer cancellation at the same time leaves a count above 0 and must go on as one.
         if wait.over and wait.task.uncancel() == 0:
@@ -122,10 +123,13 @@ def _codings(scope: Scope) -> list[bytes]:
     return [value for name, value in scope["headers"] if name == b"content-encoding"]
 
 
-def _owners(scope: Scope) -> tuple[str, ...]:
-    """The address that a body comes from; nothing where there is none, as on a unix socket."""
-    client = scope.get("client")
-    return (f"address:{client[0]}",) if client else ()
+def _owners(scope: Scope, headers: Headers, limits: Limits) -> tuple[str, ...]:
+    """Whose share a body takes: that of the user whom a trusted proxy names, else of the client's address, if it has one."""
+    if user := user_of(headers):
+        return (f"user:{user}",)
+    hops = hops_of(scope, headers)
+    address = limits.client_of(hops[0][1]) if hops else ""
+    return (f"address:{address}",) if address else ()
 
 
 class _Wait:

@@ -132,7 +132,7 @@ def unsupported_coding(given: str) -> Failure:
 
 def too_many_bytes(owner: str, most: int) -> Failure:
     """429 for a body whose owner has too many bytes of requests under way to this server."""
-    name = owner.replace(":", " ", 1)
+    name = owner.replace(":", " ", 1)[:200]
     message = f"Request bodies of more than {most} bytes are on their way from {name}; send fewer at a time."
     return _unread(Failure(429, message, "rate_limit_error", code="too_many_buffered_bytes"))
 

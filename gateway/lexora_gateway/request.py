@@ -34,12 +34,17 @@ def nobody(_: str) -> bool:
     return False
 
 
+def nearest(hops: str) -> str:
+    """The last of the addresses that a request came by, which is the client's own where no proxy is trusted."""
+    return hops.rpartition(",")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body; and of all bodies.
 
     After `stream_keepalive` seconds of silence a stream gets a sign of life; None: never. `trusts` tells by its address whether
-    a client is a proxy whose x-lexora-user counts.
+    a client is a proxy whose x-lexora-user counts; `client_of` tells the client behind such proxies, from a list of hops.
     """
 
     max_body_bytes: int
@@ -48,6 +53,7 @@ class Limits:
     buffered: BufferedBytes
     stream_keepalive: float | None = None
     trusts: Callable[[str], bool] = nobody
+    client_of: Callable[[str], str] = nearest
 
 
 def request_id_of(headers: Headers) -> str:

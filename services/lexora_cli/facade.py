@@ -35,6 +35,7 @@ async def serve(target: str, config: Config, _source: Source) -> None:
     )
     port = DrainingPort(router)
     reading = buffered_bytes(server)
+    proxies = TrustedProxies(server.trusted_proxies)
     app = create_app(
         port,
         version=__version__,
@@ -42,7 +43,8 @@ async def serve(target: str, config: Config, _source: Source) -> None:
         reading=reading,
         max_request_timeout=server.max_request_timeout,
         stream_keepalive=server.stream_keepalive,
-        trusts=TrustedProxies(server.trusted_proxies).trusts,
+        trusts=proxies.trusts,
+        client_of=proxies.network,
         metrics=process_metrics,
     )
     http = HttpServer(app, listener, server)

@@ -58,6 +58,7 @@ def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBy
         max_request_timeout=server.max_request_timeout,
         stream_keepalive=server.stream_keepalive,
         trusts=router.trusts,
+        client_of=router.client_of,
         metrics=router.metrics,
     )
     http = HttpServer(app, listener, server)

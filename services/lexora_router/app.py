@@ -79,6 +79,10 @@ class RouterApp:
         """Whether the one at this address is a proxy that is believed, by the configuration in force."""
         return self.service.proxies.trusts(peer)
 
+    def client_of(self, hops: str) -> str:
+        """The network of the client behind such proxies; `hops` as X-Forwarded-For, with the nearest one at the end."""
+        return self.service.proxies.network(hops)
+
     @property
     def active(self) -> int:
         """Calls under way."""

@@ -79,9 +79,9 @@ def in_chunks(size: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def unfinished(base: str, count: int, size: int, sent: int) -> AsyncIterator[list[socket.socket]]:
-    """So many requests that announce a body of `size` bytes, and stop after `sent` of them."""
-    head = wire.request(CHAT, headers={"content-length": str(size)})
+async def unfinished(base: str, count: int, size: int, sent: int, user: str) -> AsyncIterator[list[socket.socket]]:
+    """So many requests that announce a body of `size` bytes, and stop after `sent` of them. `user`: as a proxy names it."""
+    head = wire.request(CHAT, headers={"content-length": str(size), "x-lexora-user": user})
     connections: list[socket.socket] = []
 
     def begin() -> None:
@@ -109,24 +109,33 @@ def answered(connections: list[socket.socket]) -> list[int]:
     return statuses
 
 
-@pytest.mark.parametrize("way", ["serve", "gateway"])
-async def test_unfinished_bodies_of_one_client(sim: Simulator, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize(("way", "user"), [("serve", ""), ("serve", "alice"), ("gateway", "")])
+async def test_unfinished_bodies_of_one_client(sim: Simulator, tmp_path: Path, way: str, user: str) -> None:
     size, share = 8 * MIB, 64 * MIB
     limits = {"max_body_bytes": size, "max_buffered_bytes": 4 * share}
     config = base_config(main={"url": sim.url, "models": [MODEL]})
     config["server"] |= limits
+    config["rate_limit"] = {"users": {"spent": {"rate": 0.001, "burst": 1}}}
     with contextlib.ExitStack() as stack:
         serving = stack.enter_context(Gateway(config, tmp_path))
         facade: Any = stack.enter_context(Facade(serving)) if way == "gateway" else serving
         before = resident(facade.pid)
-        async with unfinished(facade.http, 30, size, size - MIB) as connections:
+        async with unfinished(facade.http, 30, size, size - MIB, user) as connections:
             statuses = await asyncio.to_thread(answered, connections)
             assert set(statuses) == {429}
             assert len(statuses) >= 30 - share // (size - MIB) - 1
             assert resident(facade.pid) - before < share + FEW
+            if user:  # another user behind the same proxy has a share of its own
+                async with unfinished(facade.http, 2, size, size - MIB, "bob") as others:
+                    assert await asyncio.to_thread(answered, others) == []
             # Small bodies of the same client, and calls of all others, are none the worse.
-            assert (await asyncio.to_thread(wire.post, facade.http, CHAT, json.dumps(chat(MODEL, 1)).encode())).status == 200
+            small = json.dumps(chat(MODEL, 1, user="spent")).encode()
+            assert (await asyncio.to_thread(wire.post, facade.http, CHAT, small)).status == 200
         await asyncio.to_thread(back, facade, before)
+        # Limits of a user who is known are asked before the body is read, where the router is in the same process.
+        if user:
+            async with unfinished(facade.http, 2, size, 0, "spent") as connections:
+                assert sorted(await asyncio.to_thread(answered, connections)) == [429, 429]
         # There is room again: the engine's own word for so much text.
         whole = json.dumps(long_chat(size - 1000)).encode()
         answer = await asyncio.to_thread(wire.post, facade.http, CHAT, whole)

@@ -97,6 +97,7 @@ class HttpEndpoint:
         if self._name_as_asked and target and target.model != call.model and call.model and not target.substitute:
             emit = naming(call.model, emit)
         response = await self._send(call, body)
+        del body  # a rewritten one is not held while the answer comes
         try:
             await self._answers.relay(call, emit, response, hide_usage=hide_usage)
         except TransportError as error:

@@ -42,6 +42,10 @@ class TrustedProxies:
             client = str(address)
         return client
 
+    def network(self, hops: str) -> str:
+        """The network of the client that is known by its hops alone, of which the nearest, at the right end, is one as well."""
+        return network_of(self.client("", hops))
+
 
 @lru_cache(_CACHED)
 def network_of(address: str) -> str:

@@ -69,6 +69,29 @@ async def test_a_client_that_leaves_in_its_body_is_gone(pieces: tuple[bytes, ...
         await read(Pieces(*pieces, more=True))
 
 
+@pytest.mark.parametrize(
+    ("headers", "owners"),
+    [
+        ({}, ("address:10.0.0.1",)),
+        ({b"x-forwarded-for": b"1.2.3.4"}, ("address:10.0.0.1",)),
+        ({b"x-lexora-user": b"alice"}, ("user:alice",)),
+    ],
+)
+async def test_bytes_count_for_their_owner_while_they_come(headers: dict[bytes, bytes], owners: tuple[str, ...]) -> None:
+    buffered, seen = BufferedBytes(LIMIT, LIMIT), []
+    pieces = Pieces(b"abc", b"def", b"", b"")
+
+    async def receive() -> dict[str, Any]:
+        seen.append((buffered.held, set(buffered._by_owner)))
+        return await pieces()
+
+    scope: dict[str, Any] = {"headers": list(headers.items()), "client": ("10.0.0.1", 4711)}
+    limits = Limits(LIMIT, 3600.0, 60.0, buffered)
+    assert await read_body(receive, scope, headers, limits, asyncio.get_running_loop().time() + 60) == b"abcdef"
+    assert seen == [(0, set()), (3, {*owners}), (6, {*owners}), (6, {*owners})]
+    assert (buffered.held, buffered._by_owner) == (0, {})
+
+
 class Slow:
     """A receive() whose pieces come so many seconds apart; `last` ends the body, else it falls silent."""
 

@@ -64,3 +64,11 @@ def test_what_tells_one_client_from_another(address: str, network: str) -> None:
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(ValueError, match="proxy"):
         TrustedProxies(["proxy"])
+
+
+def test_the_network_behind_all_hops() -> None:
+    proxies = TrustedProxies(["10.0.0.0/8"])
+    assert proxies.network("1.2.3.4, 10.0.0.1") == "1.2.3.4"
+    assert proxies.network("1.2.3.4, 5.6.7.8") == "5.6.7.8"
+    assert proxies.network("2001:db8::1") == "2001:db8::/64"
+    assert proxies.network("") == ""
