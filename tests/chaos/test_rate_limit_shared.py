@@ -105,15 +105,20 @@ async def test_a_claim_beyond_reason_locks_nobody_out(sim: Simulator, gateway: G
         assert int(after.headers["x-ratelimit-remaining-tokens"]) > TOKENS_PER_MINUTE / 2, "what was not used is back"
 
 
-async def test_a_reload_bounds_calls_that_are_under_way(sim: Simulator, tmp_path: Path) -> None:
+async def test_a_reload_bounds_calls_that_are_under_way_and_changes_who_is_believed(sim: Simulator, tmp_path: Path) -> None:
     config = config_of(sim) | {"reload": {"watch": False}}
     with await asyncio.to_thread(Gateway, config, tmp_path) as gateway:
         async with load.client(gateway.http) as one, hanging(one, sim, 2, user="busy"):
-            write_config(config_of(sim, max_concurrent=2) | {"reload": {"watch": False}}, tmp_path)
+            asked = partial(one.post, CHAT, chat(MODEL, 1), x_forwarded_for="10.0.0.7", x_lexora_explain="1")
+            assert (await asked()).json["tenant"]["user"] == "anonymous@10.0.0.7"
+            other = config_of(sim, max_concurrent=2) | {"reload": {"watch": False}}
+            other["server"]["trusted_proxies"] = []
+            write_config(other, tmp_path)
             await asyncio.to_thread(gateway.signal, 1)
             await asyncio.to_thread(gateway.wait_for, "configuration_applied")
             assert (await one.post(CHAT, chat(MODEL, 1, user="busy"))).status == 429
             assert (await one.post(CHAT, chat(MODEL, 1, user="other"))).status == 200
+            assert (await asked()).json["tenant"]["user"] == "anonymous@127.0.0.1"
 
 
 async def test_by_default_one_client_alone_fills_no_queue(sim: Simulator, tmp_path: Path) -> None:
