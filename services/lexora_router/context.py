@@ -12,6 +12,7 @@ MAX_TOLD_LENGTH = 400
 # What fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest.
 DEFAULT_ERROR_BYTES = 3072
 USER = "x-lexora-user"
+MAX_FORWARDED = 1024  # characters from the right, where the nearest proxies are
 
 
 class Context(Protocol):
@@ -46,7 +47,7 @@ def identity(context: Context, proxies: TrustedProxies) -> tuple[str, str]:
             hops = f"{hops},{value}" if hops else value
         elif name == USER:
             user = value.strip()
-    return user, network_of(proxies.client(context.peer, hops))
+    return user, network_of(proxies.client(context.peer, hops[-MAX_FORWARDED:]))
 
 
 def check_identity(context: Context) -> None:

@@ -121,6 +121,7 @@ async def test_over_grpc_it_is_the_peer_that_is_trusted(front: dict[str, str]) -
 
         assert await user(NAMED, user="in the options") == "alice@example.com"
         assert await user(SPOOFED) == "anonymous@9.9.9.9"
+        assert await user(("x-forwarded-for", "6.6.6.6, " * 500 + "9.9.9.9")) == "anonymous@9.9.9.9"
         assert await user() == f"anonymous@{GATE}"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await user(NAMED, ("x-lexora-user", "mallory"))
