@@ -61,11 +61,11 @@ async def test_the_clients_deadline(link: Link, engine: LoopEngine, rpc: str, fo
 
 
 TIMEOUTS = {"first_token_timeout": 0.1, "idle_timeout": 0.15}
-SAID = {
+WORDS = {
     "in mid-answer": "fell silent for 0.15 s in mid-answer (idle_timeout)",
     "after a comment": "sent 1 comment, but no token within 0.1 s (first_token_timeout)",
 }
-SILENT = "sent nothing for 0.1 s (first_token_timeout)"
+NOTHING = "sent nothing for 0.1 s (first_token_timeout)"
 
 
 @pytest.mark.parametrize("backend", [TIMEOUTS], ids=["timeouts"])
@@ -74,7 +74,7 @@ async def test_a_silent_engine(link: Link, engine: LoopEngine, rpc: str, form: s
     outcome = await call(link, engine, rpc, form, phase)
     await engine.wait_left()
     assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "UPSTREAM_TIMEOUT")
-    assert outcome.failure.message == f"backend `main` {SAID.get(phase, SILENT)}."
+    assert outcome.failure.message == f"backend `main` {WORDS.get(phase, NOTHING)}."
     assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
 
 
