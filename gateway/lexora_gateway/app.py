@@ -18,9 +18,9 @@ from lexora_gateway.classify import ClassifyTask
 from lexora_gateway.control import Control
 from lexora_gateway.errors import Failure, Refused, bug, from_status, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
-from lexora_gateway.hot import relays
+from lexora_gateway.hot import relays, stored_routes
 from lexora_gateway.magickit import Chat, Generate
-from lexora_gateway.openai.docs import path_items
+from lexora_gateway.openai.docs import path_items, stored_items
 from lexora_gateway.paths import unknown_path
 from lexora_gateway.patience import PATIENCE, Patience
 from lexora_gateway.request import Limits, nearest, nobody, request_id_of
@@ -76,7 +76,7 @@ class GatewayApp(FastAPI):
         """FastAPI's document with the plain ASGI endpoints added."""
         if self.openapi_schema is None:
             schema = super().openapi()
-            schema["paths"] = {**path_items(self._endpoints), **schema["paths"]}
+            schema["paths"] = {**path_items(self._endpoints), **stored_items(), **schema["paths"]}
         assert self.openapi_schema is not None
         return self.openapi_schema
 
@@ -125,6 +125,7 @@ def create_app(
     endpoints["/generate"] = Generate(router, limits, default_model)
     endpoints["/chat"] = Chat(router, limits, default_model)
     app = GatewayApp(endpoints, version)
+    app.router.routes += stored_routes(router, limits)
     Control(router, version, metrics).add_to(app)
     Documentation().add_to(app)
     app.paths = {route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path}

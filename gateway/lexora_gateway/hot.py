@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.routing import Route
+
 from lexora.v1.common_pb2 import CallOptions, Receipt
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
-from lexora_contract.operations import OPERATIONS, dialect_of
+from lexora_contract.operations import OPERATIONS, STORED, dialect_of
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.keepalive import ANNOUNCE
@@ -17,7 +19,7 @@ from lexora_gateway.watch import until_gone
 
 if TYPE_CHECKING:
     from lexora_gateway.answer import Answer
-    from lexora_gateway.asgi import Headers, Receive
+    from lexora_gateway.asgi import Headers, Receive, Scope, Send
     from lexora_gateway.asked import Asked
     from lexora_gateway.request import Limits
     from lexora_gateway.router_port import RouterPort
@@ -60,6 +62,25 @@ class AudioRelay(Relay):
             raise Refused(invalid("Unsupported media type: only 'multipart/form-data' is allowed.", "content-type"))
         if not body:
             raise Refused(invalid("The request body is empty; a form is needed.", "body"))
+
+
+class StoredRelay(Relay):
+    """One request for a stored response, which has a method, perhaps a query, and no body that counts."""
+
+    def __init__(self, scope: Scope, router: RouterPort, limits: Limits) -> None:
+        super().__init__(scope["path"], router, limits)
+        self._asked = OpenAiCall(path=scope["path"], method=scope["method"], query=scope["query_string"].decode("latin-1"))
+
+    def check(self, headers: Headers, body: bytes) -> None:
+        """Refuse nothing."""
+
+    def explained(self, asked: Asked) -> ExplainRequest:
+        """Refuse: there is nothing to choose."""
+        return Endpoint.explained(self, asked)
+
+    def _call(self, asked: Asked) -> tuple[CallOptions, OpenAiCall]:
+        asked.body = b""
+        return call_options(asked.headers, asked.request_id), self._asked
 
 
 class _Sink:
@@ -105,3 +126,13 @@ def _text(headers: Headers) -> str:
 def relays(router: RouterPort, limits: Limits) -> dict[str, Endpoint]:
     """Every relayed endpoint by path."""
     return {path: (AudioRelay if row.form else Relay)(path, router, limits) for path, row in OPERATIONS.items()}
+
+
+def stored_routes(router: RouterPort, limits: Limits) -> list[Route]:
+    """The routes of stored responses, whose paths have an id in them."""
+
+    class Stored:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await StoredRelay(scope, router, limits)(scope, receive, send)
+
+    return [Route(path, Stored(), methods=list(row.methods)) for path, row in STORED.items()]

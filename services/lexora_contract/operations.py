@@ -3,6 +3,7 @@
 vLLM's endpoints: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -32,7 +33,7 @@ class Operation:
     in `required` a request must have one. `form`: the body is a multipart form, and the answer may be plain text.
     `streams`: a request may ask for events. `stream_usage`: it may ask for usage in them (`stream_options.include_usage`).
     `queued`: it waits in an engine's own queue, so its body may have a `priority`. `auto`: it has a text that tells which
-    model fits.
+    model fits. Of a query string the parameters in `query` reach the engine.
     """
 
     path: str
@@ -44,6 +45,8 @@ class Operation:
     stream_usage: bool = False
     queued: bool = False
     auto: bool = False
+    methods: tuple[str, ...] = ("POST",)
+    query: tuple[str, ...] = ()
 
 
 _ROWS = (
@@ -104,12 +107,46 @@ _ROWS = (
 )
 OPERATIONS: dict[str, Operation] = {row.path: row for row in _ROWS}
 
+# What is asked of a response that an engine has stored, by what follows the response's id. The engine that made it is asked.
+_RESPONSE = RESPONSES + "/{response_id}"
+_STORED = {
+    "": Operation(
+        path=_RESPONSE,
+        name="response",
+        dialect=Dialect.RESPONSES,
+        streams=True,
+        methods=("GET", "DELETE"),
+        query=("include", "include_obfuscation", "starting_after", "stream"),
+    ),
+    "cancel": Operation(path=_RESPONSE + "/cancel", name="cancel", dialect=Dialect.RESPONSES),
+    "input_items": Operation(
+        path=_RESPONSE + "/input_items",
+        name="input_items",
+        dialect=Dialect.RESPONSES,
+        methods=("GET",),
+        query=("after", "before", "include", "limit", "order"),
+    ),
+}
+STORED: dict[str, Operation] = {row.path: row for row in _STORED.values()}
+_RESPONSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}")
+
+
+def stored_operation(method: str, path: str) -> tuple[Operation, str] | None:
+    """The row of a path with a response's id in it, and the id; None where there is no such path, or not by this method."""
+    if not path.startswith(RESPONSES + "/"):
+        return None
+    response_id, _, below = path[len(RESPONSES) + 1 :].partition("/")
+    row = _STORED.get(below)
+    return (row, response_id) if row and method in row.methods and _RESPONSE_ID.fullmatch(response_id) else None
+
 
 def dialect_of(path: str) -> Dialect:
     """The dialect of a path; errors of paths below /v1/messages go to Anthropic's clients, served or not."""
+    if path.startswith(RESPONSES + "/"):
+        return Dialect.RESPONSES
     return Dialect.ANTHROPIC if path.startswith(MESSAGES + "/") else operation_of(path).dialect
 
 
 def operation_of(path: str) -> Operation:
     """The row of a path; of one that is not relayed a row that allows nothing, named after its last part."""
-    return OPERATIONS.get(path) or Operation(path=path, name=path.rpartition("/")[2])
+    return OPERATIONS.get(path) or STORED.get(path) or Operation(path=path, name=path.rpartition("/")[2])

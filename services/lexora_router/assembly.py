@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lexora_router.backends.backend import Backend, Conditions, Health, TlsContexts, build_backends, combine
 from lexora_router.backends.background import survived
@@ -15,14 +15,15 @@ from lexora_router.backends.transport import Transport
 from lexora_router.chooser.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
 from lexora_router.errors import QueueFull
-from lexora_router.handler import Call, Choice, Emit, Event
+from lexora_router.handler import Call, Choice, Emit, Endpoint, Event, Handler, Target
 from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.layers.timeouts import Gaps, untold
-from lexora_router.pipeline import Parts, around, build
+from lexora_router.pipeline import Parts, around, build, stored
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.response_homes import Home, ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.request import Source
 
@@ -37,6 +38,7 @@ class Lasting:
     recorders: tuple[Recorder, ...]
     clock: Callable[[], float]
     gaps: Gaps = untold
+    homes: ResponseHomes = field(default_factory=ResponseHomes)
 
 
 class Assembly:
@@ -88,7 +90,8 @@ class Assembly:
         own = replace(parts, meter=None, resumable=None, routes=PinnedRoutes(self.routes, pinned(config)))
         self.known: Known = recall(config, previous.known if previous else None)
         self.chooser = build_chooser(config, self.routes, self.known, build(own), clock)
-        self.pipeline = build(replace(parts, auto=self.chooser.resolve_auto))
+        routed, held = build(replace(parts, auto=self.chooser.resolve_auto)), stored(parts, self._places)
+        self.pipeline: Handler = lambda call, emit: (held if call.response_id else routed)(call, emit)
         self._around = around(parts)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -182,6 +185,7 @@ class Assembly:
             routes=self.routes,
             recorders=lasting.recorders,
             gaps=lasting.gaps,
+            homes=lasting.homes,
             pools={name: backend.pool for name, backend in self.backends.items()},
             retry=RetrySettings(
                 retry.max_retries,
@@ -197,6 +201,15 @@ class Assembly:
             resumable=self._resumable(),
             traced=config.telemetry.otlp_endpoint is not None,
         )
+
+    def _places(self, home: Home | None) -> list[tuple[Target, Endpoint]]:
+        """The endpoint of a home, every one when there is none."""
+        return [
+            (Target(backend.name, backend.timeouts, home.served if home is not None else ""), endpoint)
+            for backend in self.backends.values()
+            for endpoint in backend.endpoints
+            if home is None or (home.backend, home.address) == (backend.name, endpoint.address)
+        ]
 
     def _resumable(self) -> dict[str, Source]:
         """Pools whose streams another endpoint may continue. Only vLLM is asked for token ids: others may refuse that."""

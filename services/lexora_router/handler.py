@@ -119,6 +119,10 @@ class Call:
     own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
     max_tokens: int | None = None
     input_estimate: int = 0  # tokens, before an engine has counted them; 0: not estimated yet
+    method: str = "POST"
+    response_id: str = ""  # of a stored response; then `resource` is its path at the engine, with the id, and `query` is for it
+    resource: str = ""
+    query: tuple[tuple[str, str], ...] = ()
     choices: int = 1  # answers that are asked for, each of up to max_tokens
     fallback_allowed: bool = True
     resume_allowed: bool = True

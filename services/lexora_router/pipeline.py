@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from lexora_router.handler import Call, Handler, compose
@@ -17,8 +17,10 @@ from lexora_router.layers.resend import Resend
 from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
+from lexora_router.layers.stored_responses import AskHome, NoteHome, Places
 from lexora_router.layers.timeouts import EngineTimeouts, Gaps, untold
 from lexora_router.layers.trace import TraceAttempt, TraceQueue
+from lexora_router.policy.response_homes import ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.request import Source
 
@@ -35,6 +37,7 @@ class Parts:
     meter: Meter | None
     fallback_on_rate_limit: bool | None
     clock: Callable[[], float]
+    homes: ResponseHomes = field(default_factory=ResponseHomes)
     resumable: Mapping[str, Source] | None = None  # by pool
     gaps: Gaps = untold
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
@@ -58,6 +61,7 @@ def build(parts: Parts) -> Handler:
         Resend,  # below retry: a connection that closes as it is used costs no retry
         TraceAttempt if parts.traced else None,  # one span per attempt
         partial(Balance, clock=clock),  # picks an endpoint, and tells it how the attempt went
+        partial(NoteHome, homes=parts.homes, clock=clock),  # below balance: where the attempt is
         partial(EngineTimeouts, clock=clock, gaps=parts.gaps),  # below retry: silence costs one attempt, not the call
     )
     return compose(*(layer for layer in layers if layer is not None), around=attempt)
@@ -72,3 +76,9 @@ def around(parts: Parts) -> Callable[[Handler], Handler]:
         None if meter is None else partial(RateLimit, meter=meter),
     )
     return lambda inner: compose(*(layer for layer in layers if layer is not None), around=inner)
+
+
+def stored(parts: Parts, places: Places) -> Handler:
+    """The handler of calls for stored responses: no queue and no choice, since one endpoint has what is asked."""
+    ask = AskHome(EngineTimeouts(attempt, clock=parts.clock), homes=parts.homes, places=places, clock=parts.clock)
+    return around(parts)(ask)

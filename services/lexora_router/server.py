@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qsl
 
 import structlog
 from google.rpc import status_pb2
@@ -23,7 +24,7 @@ from lexora.v1 import (
     router_pb2,
     stats_pb2,
 )
-from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, operation_of
+from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
 from lexora_router.asker import Request, user_of
 from lexora_router.classification import Classifier, classify
 from lexora_router.context import Context, announces_streams, check_identity, error_bytes, identity, refuse_empty, trace_of
@@ -62,6 +63,7 @@ from lexora_router.translate import (
 )
 
 MAX_CONTENT_TYPE_LENGTH = 1024
+MAX_QUERY_LENGTH = 4096
 # How many recent calls are told to who does not say how many.
 DEFAULT_RECENT = 50
 DRAINING = "The router is shutting down; try another one."
@@ -221,6 +223,8 @@ class RouterService:
             call.model = await self._model(call, request.model) or ""
             return request.model
         await self._fill(kind, request, call, stream=kind == "openai")
+        if call.response_id:
+            raise InvalidRequest("A stored response is not routed: the endpoint that made it is asked.", "openai.path")
         return call.model if kind == "openai" else str(getattr(request, kind).model)
 
     async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: Context) -> calls_pb2.RecentCallsResponse:
@@ -381,7 +385,10 @@ class RouterService:
         return named or await _within(call, self._overview.default_model()) or None
 
     def _fill_openai(self, openai: openai_pb2.OpenAiCall, call: Call, *, stream: bool) -> None:
-        if openai.path not in OPERATIONS:
+        if stored := stored_operation(openai.method or "POST", openai.path):
+            self._fill_stored(openai, call, *stored)
+            return
+        if openai.path not in OPERATIONS or openai.method not in ("", "POST"):
             raise NotFound(f"{openai.path[:200]} is not an endpoint that is relayed.")
         if len(openai.content_type) > MAX_CONTENT_TYPE_LENGTH:
             raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "openai.content_type")
@@ -389,6 +396,16 @@ class RouterService:
         self._set_body(call, openai.path, call.body or openai.body)
         if call.stream and not stream:
             raise InvalidRequest("The body asks for a stream: call Stream, not Generate.", "stream")
+
+    def _fill_stored(self, openai: openai_pb2.OpenAiCall, call: Call, operation: Operation, response_id: str) -> None:
+        if len(openai.query) > MAX_QUERY_LENGTH:
+            raise InvalidRequest(f"The query takes at most {MAX_QUERY_LENGTH} characters.", "openai.query")
+        call.path, call.body, call.method = operation.path, b"", openai.method or "POST"
+        call.response_id, call.resource = response_id, openai.path
+        given = parse_qsl(openai.query, keep_blank_values=True)
+        call.query = tuple((name, value) for name, value in given if name.removesuffix("[]") in operation.query)
+        call.stream = operation.streams and dict(call.query).get("stream", "").lower() in ("true", "1")
+        call.max_tokens = 0  # it has no output that its client would pay for
 
     def _set_body(self, call: Call, path: str, body: bytes) -> None:
         if len(body) > self._max_body_bytes:

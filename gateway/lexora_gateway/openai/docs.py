@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lexora_contract.operations import operation_of
-from lexora_gateway.openai.examples import ERROR, POST
+from lexora_contract.operations import STORED, operation_of
+from lexora_gateway.openai.examples import ERROR, POST, STORED_SUMMARIES
 from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
 
 if TYPE_CHECKING:
@@ -26,6 +26,27 @@ _FORM = {
 def path_items(paths: Iterable[str]) -> dict[str, Any]:
     """`{path: {"post": operation}}` with summaries and examples."""
     return {path: {"post": _operation(path)} for path in paths}
+
+
+def stored_items() -> dict[str, Any]:
+    """`{path: {method: operation}}` of stored responses."""
+    return {path: {method.lower(): _stored(path, method) for method in row.methods} for path, row in STORED.items()}
+
+
+def _stored(path: str, method: str) -> dict[str, Any]:
+    row = operation_of(path)
+    named = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    query = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in row.query]
+    return {
+        "tags": ["generation"],
+        "summary": STORED_SUMMARIES[method, path],
+        "operationId": method.lower() + path.replace("/", "_").replace("{", "").replace("}", ""),
+        "parameters": [named, *query],
+        "responses": {
+            "200": {"description": "The answer of the engine that made the response.", "headers": ANSWER},
+            "default": {"description": "An error.", "headers": REFUSAL},
+        },
+    }
 
 
 def _operation(path: str) -> dict[str, Any]:

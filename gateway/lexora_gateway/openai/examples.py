@@ -140,6 +140,14 @@ _RERANKED = {"id": "rerank-1", "model": "bge-reranker", "results": [{"index": 0,
 _SCORE = {"model": "bge-reranker", "text_1": "What is vLLM?", "text_2": ["An engine.", "A fruit."]}
 _SCORED = {"object": "list", "model": "bge-reranker", "data": [{"index": 0, "object": "score", "score": 0.98}]}
 
+# Method and path -> summary.
+STORED_SUMMARIES: dict[tuple[str, str], str] = {
+    ("GET", "/v1/responses/{response_id}"): "A stored response; `stream=true` gives its events",
+    ("DELETE", "/v1/responses/{response_id}"): "Delete a stored response",
+    ("POST", "/v1/responses/{response_id}/cancel"): "Cancel a response that is made in the background",
+    ("GET", "/v1/responses/{response_id}/input_items"): "What a stored response was made from",
+}
+
 # path -> summary, tag, request, response.
 POST: dict[str, tuple[str, str, Any, Any]] = {
     "/v1/chat/completions": (

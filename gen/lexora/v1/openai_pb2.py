@@ -15,17 +15,17 @@ _sym_db = _symbol_database.Default()
 from lexora.v1 import common_pb2 as lexora_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/openai.proto\x12\tlexora.v1\x1a\x16lexora/v1/common.proto\"W\n\nOpenAiCall\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\x12!\n\x0c\x63ontent_type\x18\x03 \x01(\tR\x0b\x63ontentType\"L\n\x0bOpenAiReply\x12)\n\x04head\x18\x01 \x01(\x0b\x32\x15.lexora.v1.OpenAiHeadR\x04head\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\"t\n\nOpenAiHead\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12+\n\x07headers\x18\x03 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headersb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/openai.proto\x12\tlexora.v1\x1a\x16lexora/v1/common.proto\"\x85\x01\n\nOpenAiCall\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\x12!\n\x0c\x63ontent_type\x18\x03 \x01(\tR\x0b\x63ontentType\x12\x16\n\x06method\x18\x04 \x01(\tR\x06method\x12\x14\n\x05query\x18\x05 \x01(\tR\x05query\"L\n\x0bOpenAiReply\x12)\n\x04head\x18\x01 \x01(\x0b\x32\x15.lexora.v1.OpenAiHeadR\x04head\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\"t\n\nOpenAiHead\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12+\n\x07headers\x18\x03 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headersb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.openai_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPENAICALL']._serialized_start=61
-  _globals['_OPENAICALL']._serialized_end=148
-  _globals['_OPENAIREPLY']._serialized_start=150
-  _globals['_OPENAIREPLY']._serialized_end=226
-  _globals['_OPENAIHEAD']._serialized_start=228
-  _globals['_OPENAIHEAD']._serialized_end=344
+  _globals['_OPENAICALL']._serialized_start=62
+  _globals['_OPENAICALL']._serialized_end=195
+  _globals['_OPENAIREPLY']._serialized_start=197
+  _globals['_OPENAIREPLY']._serialized_end=273
+  _globals['_OPENAIHEAD']._serialized_start=275
+  _globals['_OPENAIHEAD']._serialized_end=391
 # @@protoc_insertion_point(module_scope)

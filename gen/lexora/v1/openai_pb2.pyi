@@ -30,22 +30,30 @@ class OpenAiCall(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path of the endpoint, for example "/v1/chat/completions". Only the relayed endpoints are allowed."""
     body: _builtins.bytes
     """Body as the client wrote it."""
     content_type: _builtins.str
     """Content type of the body; "application/json" when empty."""
+    method: _builtins.str
+    """HTTP method; "POST" when empty. Others are for stored responses: "/v1/responses/{response_id}" and what is below it."""
+    query: _builtins.str
+    """Query string without its "?", for stored responses; of its parameters those that the endpoint has reach the engine."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         body: _builtins.bytes = ...,
         content_type: _builtins.str = ...,
+        method: _builtins.str = ...,
+        query: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_type", b"content_type", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_type", b"content_type", "method", b"method", "path", b"path", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

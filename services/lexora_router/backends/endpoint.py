@@ -120,12 +120,18 @@ class HttpEndpoint:
 
     def _head(self, call: Call, length: int) -> bytes:
         assert call.target is not None
+        if call.response_id:
+            url = self.protocol.url(self.base, call.resource, call.target.model).extend_query(call.query)
+            return self._with_lines(head(call.method, url, self._own_headers), call, length)
         key = (call.path, call.target.model)
         fixed = self._heads.get(key)
         if fixed is None:
             fixed = head("POST", self.protocol.url(self.base, *key), self._own_headers)
             if len(self._heads) < MAX_CACHED_HEADS:
                 self._heads[key] = fixed
+        return self._with_lines(fixed, call, length)
+
+    def _with_lines(self, fixed: bytes, call: Call, length: int) -> bytes:
         lines = [f"content-type: {call.content_type}", f"x-request-id: {call.id}", f"content-length: {length}"]
         lines += [f"{name}: {value}" for name, value in call.trace]
         text = "\r\n".join(lines)
@@ -136,6 +142,8 @@ class HttpEndpoint:
     def _request_body(self, call: Call) -> tuple[bytes, bool]:
         """The body for this engine, the client's own bytes where possible, and whether to hide the usage chunk."""
         assert call.target is not None
+        if call.response_id:
+            return b"", False
         body, model, operation = call.body, call.target.model, operation_of(call.path)
         if model and model != call.model:
             if is_form(call.content_type):

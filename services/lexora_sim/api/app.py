@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, render, responses, tokenizer
+from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, render, responses, stored, tokenizer
 from lexora_sim.api.errors import ApiError, bad_request, bug, detail, unknown_model
 from lexora_sim.api.fields import Fields
 from lexora_sim.api.generation import new_hex
@@ -83,6 +84,7 @@ class App:
         self.scheduler = Scheduler(settings)
         self.stats = Stats(settings)
         self.faults = FaultRegistry(settings.seed)
+        self.responses: OrderedDict[str, stored.Stored] = OrderedDict()
         self.fingerprint = f"vllm-{settings.version}-5e5e5e5e"
         self.stopping = False
         self.refuse: Callable[[Fault], None] = lambda _fault: None
@@ -168,6 +170,8 @@ class App:
                 if apply_early(exchange, exchange.fault):
                     return
         methods = self._routes.get(request.path)
+        if methods is None and request.path.startswith("/v1/responses/"):
+            methods = stored.methods_of(request.path)
         if methods is None:
             raise detail(404)
         endpoint = methods.get(request.method)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,7 @@ from lexora_sim.api.errors import bad_request
 from lexora_sim.api.fields import read_fields
 from lexora_sim.api.generation import Choice, Generation, Piece, new_hex
 from lexora_sim.api.sampling import check_characters, check_length, read_sampling
+from lexora_sim.api.stored import store
 from lexora_sim.api.structured import forced_text
 from lexora_sim.api.tools import ToolCall, choose_call
 from lexora_sim.text.template import chat_ids
@@ -43,7 +45,7 @@ def serve_responses(app: App, exchange: Exchange) -> None:
     text = call.arguments if call else forced_text(_forcing(fields.body, messages), prompt, sampling.seed)
     choices = make_choices(prompt, text, sampling, app.settings, app.settings.default_tokens)
     app.accept(exchange, fields, model, sampling.priority)
-    face = ResponsesFace(fields.body, model, choices[0], call)
+    face = ResponsesFace(fields.body, model, choices[0], call, partial(store, app, fields.body))
     Generation(app.scheduler, exchange, model, sampling=sampling, choices=choices, face=face).start()
 
 
@@ -66,7 +68,15 @@ def _forcing(body: dict[str, Any], messages: list[Any]) -> dict[str, Any]:
 class ResponsesFace:
     """One response object and the events that build it."""
 
-    def __init__(self, body: dict[str, Any], model: str, choice: Choice, call: ToolCall | None) -> None:
+    def __init__(
+        self,
+        body: dict[str, Any],
+        model: str,
+        choice: Choice,
+        call: ToolCall | None,
+        keep: Callable[[dict[str, Any], int], None],
+    ) -> None:
+        self._keep = keep
         self._body = body
         self._model = model
         self._choice = choice
@@ -111,7 +121,9 @@ class ResponsesFace:
             yield self._event("response.function_call_arguments.done", where)
         item = self._output("completed", text)
         yield self._event("response.output_item.done", {"item": item, "output_index": 0})
-        yield self._event("response.completed", {"response": self._response(None, text)})
+        response = self._response(None, text)
+        self._keep(response, self._number + 1)
+        yield self._event("response.completed", {"response": response})
 
     def failure(self) -> Iterable[bytes]:
         """Say that the engine died."""
@@ -119,7 +131,9 @@ class ResponsesFace:
 
     def whole(self) -> dict[str, Any]:
         """Return the unary answer."""
-        return self._response(None, self._choice.text)
+        response = self._response(None, self._choice.text)
+        self._keep(response, 0)
+        return response
 
     def _place(self, more: dict[str, Any]) -> dict[str, Any]:
         return {"content_index": 0, "item_id": self._item, "output_index": 0, **more}
