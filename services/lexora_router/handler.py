@@ -251,12 +251,16 @@ class Tracing(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """Where a call may go: a backend, and the name that the model has there; `substitute` when it is another model."""
+    """Where a call may go: a backend, and the name that the model has there; `substitute` when it is another model.
+
+    `name` is what clients call it.
+    """
 
     backend: str
     timeouts: Timeouts
     model: str
     substitute: bool = False
+    name: str = ""
 
 
 def compose(*layers: Callable[[Handler], Handler], around: Handler) -> Handler:

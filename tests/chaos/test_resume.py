@@ -235,3 +235,22 @@ async def test_by_text_where_engines_give_no_ids(stack: ExitStack, tmp_path: Pat
         assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
         assert text[:40] == expected(alone, number)[0][:40]
     assert fleet.gateway.metric("lexora_streams_resumed_total") >= 1
+
+
+@pytest.mark.parametrize(("mode", "kind"), [(True, "vllm"), ("text", "openai_compatible")])
+async def test_all_engines_of_a_stream_name_the_model_that_was_asked(
+    stack: ExitStack, tmp_path: Path, mode: bool | str, kind: str
+) -> None:
+    """Also those that go on, with another id, shape and name of their own."""
+    asked, mapping = 'the "fast" 犬', {'the "fast" 犬': MODEL}
+    fleet = Fleet(stack, tmp_path, resume=mode, type=kind, models=[asked], model_mapping=mapping)
+    for engine in fleet.engines[:2]:
+        engine.fault("die_after=17;how=rst", count=1)
+    async with httpx.AsyncClient(verify=False, timeout=30) as client:
+        calls = [(path, ask | {"model": asked}) for path, ask in map(body, range(6))]
+        answers = await asyncio.gather(*(client.post(fleet.gateway.http + path, json=ask) for path, ask in calls))
+    for answer in answers:
+        chunks = [json.loads(event[6:]) for event in answer.content.split(b"\n\n") if event.startswith(b"data: {")]
+        assert {chunk["model"] for chunk in chunks} == {asked}
+        assert answer.content.endswith(DONE)
+    assert fleet.gateway.metric("lexora_streams_resumed_total") >= 1

@@ -1,13 +1,16 @@
 """The model that an answer names: as it was asked, or as the engine says; every other byte is the engine's."""
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from lexora.v1 import chat_pb2, completion_pb2, embed_pb2, openai_pb2, router_pb2, router_pb2_grpc
 from tests.support import wire
 from tests.support.engine import ScriptedEngine
-from tests.support.raw_server import chunk, reply, stream_head
+from tests.support.raw_server import chunk, reply, stream, stream_head
 from tests.support.servers import Gateway, calm_config
 
 TEXT = rb"it says \"model\":\"%b\" here" % b"engine-m"
@@ -57,7 +60,8 @@ def engine() -> Iterator[ScriptedEngine]:
 def config(engine: ScriptedEngine, **routing: str) -> dict[str, object]:
     main = {"url": engine.url, "models": ["m", "plain"], "model_mapping": {"m": "engine-m"}, "stream_usage": False}
     made = calm_config(main=main)
-    made["routing"] |= {"aliases": {"alias": "m", "other": "plain"}} | routing
+    aliases = {"alias": "m", "other": "plain"}
+    made["routing"] |= {"aliases": aliases, "default_model_for_unknown_task": "m"} | routing
     return made
 
 
@@ -90,6 +94,71 @@ def test_so_does_every_event_of_a_stream(gateway: Gateway, engine: ScriptedEngin
         engine.answer = stream_head().removesuffix(b"\r\n\r\n") + b"\r\n\r\n" + b"".join(map(chunk, pieces)) + b"0\r\n\r\n"
         answer = wire.post(gateway.http, path, b'{"model":"alias","stream":true,%b}' % asked)
         assert answer.body == named(b"".join(events), b"alias")
+
+
+@pytest.mark.parametrize("setting", ["asked", "served"])
+def test_so_do_answers_over_grpc(engine: ScriptedEngine, gateway: Gateway, tmp_path: Path, setting: str) -> None:
+    if setting == "asked":
+        assert over_grpc(gateway, engine) == {form: {"alias"} for form in GRPC_FORMS}
+        return
+    with Gateway(config(engine, answer_model=setting), tmp_path) as served:
+        assert over_grpc(served, engine) == {form: {"engine-m"} for form in GRPC_FORMS}
+
+
+GRPC_FORMS = ("chat", "completion", "openai", "embed", "chat stream", "completion stream", "openai stream")
+
+
+def over_grpc(gateway: Gateway, engine: ScriptedEngine) -> dict[str, set[str]]:
+    """The models that the answers name, by the form of the call."""
+    path = "/v1/chat/completions"
+    asked, answer, events = DIALECTS[path]
+    told: dict[str, set[str]] = {}
+    chat = chat_pb2.ChatRequest(model="alias", messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Hi")])
+    completion = completion_pb2.CompletionRequest(model="alias", text="Hi")
+    body = b'{"model":"alias",%b' % asked
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        router = router_pb2_grpc.RouterServiceStub(channel)
+        engine.answer = reply(named(answer, b"engine-m"))
+        told["chat"] = {router.Generate(router_pb2.GenerateRequest(chat=chat), timeout=10).chat.model}
+        relayed = openai_pb2.OpenAiCall(path=path, body=body + b"}")
+        whole = router.Generate(router_pb2.GenerateRequest(openai=relayed), timeout=10)
+        told["openai"] = {model for model in ("alias", "engine-m") if whole.openai.body == named(answer, model.encode())}
+        assert whole.receipt.model == "engine-m"
+        engine.answer = reply(b'{"model":"engine-m","choices":[{"text":"x"}]}')
+        told["completion"] = {router.Generate(router_pb2.GenerateRequest(completion=completion), timeout=10).completion.model}
+        engine.answer = reply(b'{"model":"engine-m","data":[{"index":0,"embedding":[0.5]}]}')
+        told["embed"] = {router.Embed(embed_pb2.EmbedRequest(model="alias", texts=["x"]), timeout=10).model}
+
+        engine.answer = stream(*(named(event, b"engine-m") for event in events))
+        chunks = list(router.Stream(router_pb2.StreamRequest(chat=chat), timeout=10))
+        told["chat stream"] = {chunk.chat.model for chunk in chunks if chunk.HasField("chat")}
+        relayed = openai_pb2.OpenAiCall(path=path, body=body + b',"stream":true}')
+        frames = b"".join(chunk.frames for chunk in router.Stream(router_pb2.StreamRequest(openai=relayed), timeout=10))
+        told["openai stream"] = {model for model in ("alias", "engine-m") if frames == named(b"".join(events), model.encode())}
+        engine.answer = stream(b'data: {"model":"engine-m","choices":[{"text":"x","finish_reason":"stop"}]}\n\n', events[-1])
+        chunks = list(router.Stream(router_pb2.StreamRequest(completion=completion), timeout=10))
+        told["completion stream"] = {chunk.completion.model for chunk in chunks if chunk.HasField("completion")}
+    return told
+
+
+def test_a_compressed_stream_is_named_and_a_transcript_is_not(gateway: Gateway, engine: ScriptedEngine) -> None:
+    asked, _, events = DIALECTS["/v1/chat/completions"]
+    sent = named(b"".join(events), b"engine-m")
+    engine.answer = stream(gzip.compress(sent), headers="content-encoding: gzip\r\n")
+    answer = wire.post(gateway.http, "/v1/chat/completions", b'{"model":"m","stream":true,%b}' % asked)
+    assert answer.body == named(b"".join(events), b"m")
+    form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x--\r\n'
+    said = b'He said: {"model":"engine-m"}'
+    engine.answer = reply(said, content_type="text/plain")
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    assert wire.post(gateway.http, "/v1/audio/transcriptions", form, headers).body == said
+    assert b"\r\n\r\nengine-m\r\n" in engine.last.body
+
+
+def test_a_call_that_names_no_model_asks_for_the_default_one(gateway: Gateway, engine: ScriptedEngine) -> None:
+    engine.answer = reply(b'{"id":"score-1","model":"engine-m","results":[]}')
+    answer = wire.post(gateway.http, "/v1/rerank", b'{"query":"q","documents":["d"]}')
+    assert answer.body == b'{"id":"score-1","model":"m","results":[]}'
 
 
 def test_without_another_name_the_engine_s_word_stays(gateway: Gateway, engine: ScriptedEngine) -> None:

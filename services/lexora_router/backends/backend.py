@@ -51,7 +51,7 @@ class Backend:
 
     def target(self, model: str) -> Target:
         """Where a call for this model goes; the name is the engine's after `model_mapping`."""
-        return Target(self.name, self.timeouts, self.config.model_mapping.get(model, model))
+        return Target(self.name, self.timeouts, self.config.model_mapping.get(model, model), name=model)
 
     def fallback_target(self, model: str) -> Target:
         """Where a call for another backend's model goes when that one fails; `fallback_models` wins over `model_mapping`."""

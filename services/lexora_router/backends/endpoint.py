@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from yarl import URL
 
-from lexora_contract.operations import operation_of
+from lexora_contract.operations import dialect_of, operation_of
 from lexora_router.backends.answer import AnswerRelay
 from lexora_router.backends.answer_model import naming
 from lexora_router.backends.auto_limit import AutoLimit
@@ -93,9 +93,9 @@ class HttpEndpoint:
     async def attempt(self, call: Call, emit: Emit) -> None:
         """Try the call here once. Raises UpstreamFailure; leaving early closes the connection, so that the engine aborts."""
         body, hide_usage = self._request_body(call)
-        target = call.target
-        if self._name_as_asked and target and target.model != call.model and call.model and not target.substitute:
-            emit = naming(call.model, emit)
+        asked = self._name_for(call) if self._name_as_asked else ""
+        if asked:
+            emit = naming(asked, dialect_of(call.path), emit)
         response = await self._send(call, body)
         del body  # a rewritten one is not held while the answer comes
         try:
@@ -107,6 +107,13 @@ class HttpEndpoint:
             raise failure_of(error, self.backend, self.address) from error
         finally:
             response.close()
+
+    def _name_for(self, call: Call) -> str:
+        """The client's name for the model, where the engine has another one; empty where the engine's word stays."""
+        target = call.target
+        assert target is not None
+        asked = call.model or target.name
+        return "" if target.substitute or target.model == asked else asked
 
     async def _send(self, call: Call, body: bytes) -> Response:
         try:
