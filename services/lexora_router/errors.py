@@ -250,7 +250,10 @@ class UpstreamBroken(UpstreamFailure):
 
 
 class UpstreamTimeout(UpstreamFailure):
-    """The engine was silent for longer than the `seconds` allowed; `phase` is "first token", "idle" or "total"."""
+    """The engine was silent for longer than the `seconds` allowed; `phase` is "first token", "silent", "idle" or "total".
+
+    "silent": sooner than the first token had to come, for several calls wait there for too long and nothing is heard.
+    """
 
     status = 504
     reason = "UPSTREAM_TIMEOUT"

@@ -217,6 +217,13 @@ class Lease(Protocol):
     def rest(self, seconds: float) -> None:
         """Let the next attempt go to an endpoint that was tried only after so many seconds; inf: never."""
 
+    @property
+    def bound(self) -> float:
+        """Seconds after which a unary attempt is overdue; inf when that is not known."""
+
+    def gone_silent(self) -> bool:
+        """Whether the attempt is overdue at an endpoint that has gone silent, and another endpoint is left."""
+
     def answered(self) -> None:
         """The attempt's first token is here."""
 

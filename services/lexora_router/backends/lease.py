@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from lexora_router.backends.condition import Condition
@@ -35,11 +36,18 @@ class Slot:
 Waiting = asyncio.Future[Slot]
 
 
+def kind_of_call(call: Call) -> tuple[str, str, int]:
+    """What unary calls that take about as long have in common."""
+    most = -1 if call.max_tokens is None else call.max_tokens.bit_length()
+    return call.path, call.target.model if call.target is not None else call.model, most
+
+
 class SlotLease:
     """One call's place in a pool; `close` it in any case."""
 
     __slots__ = (
         "_began",
+        "_bound",
         "_charges",
         "_company",
         "_failed_at",
@@ -60,6 +68,7 @@ class SlotLease:
         self._pool = pool
         self._slot: Slot | None = None
         self._began: float | None = None  # when the attempt in this slot began
+        self._bound = inf  # seconds after which a unary attempt is overdue
         self._company = 0  # attempts under way then at its endpoint, itself included
         self._told = False  # the attempt's first token is here
         self._heard = 0  # events at the last look
@@ -80,8 +89,32 @@ class SlotLease:
 
     @property
     def waiting_since(self) -> float | None:
-        """When the attempt began, if it is a stream that has had no token yet."""
-        return self._began if self.call.stream and not self._told else None
+        """When the attempt began, if it is a stream that has had no token yet, or a unary call that is overdue."""
+        return self._began if not self._told and (self.call.stream or self.overdue) else None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a unary answer takes several times as long as those of its kind, and longer than a silence may."""
+        if self._began is None or self._told or self._bound == inf:
+            return False
+        return self._pool.now() - self._began > self._bound
+
+    @property
+    def bound(self) -> float:
+        """Seconds after which the attempt is overdue; inf for a stream, and where too little is known."""
+        return self._bound
+
+    def gone_silent(self) -> bool:
+        """Whether the attempt's endpoint has gone silent, while another one, which was not tried, has answered since it began.
+
+        Where all are silent, calls have become slower. Never for a second attempt: a call loses one to a false alarm at most.
+        """
+        slot, began = self._slot, self._began
+        if slot is None or began is None or slot.endpoint.address not in self._pool.gone_silent:
+            return False
+        if not self.overdue or self.call.receipt.attempts > 1:
+            return False
+        return any(other.condition.heard_at > began for other in self._pool.untried(self.tried))
 
     def hears(self) -> bool:
         """Whether something has come since this was asked last."""
@@ -107,6 +140,7 @@ class SlotLease:
             self._slot = await self._pool.again(self, rest)
         self._began = self._pool.now()
         self._told = False
+        self._bound = inf if self.call.stream else self._pool.overdue_after(self.call)
         endpoint = self._slot.endpoint
         self._company = endpoint.in_flight
         self.tried.add(endpoint.address)
@@ -142,6 +176,8 @@ class SlotLease:
             return
         now, auto = self._pool.now(), slot.endpoint.auto
         self._told = True
+        if began is not None and not self.call.stream:
+            self._pool.usual.add(kind_of_call(self.call), now - began)
         slot.endpoint.condition.answered(slot.permit, now)
         self.tried = {slot.endpoint.address}  # those that failed before may be back when this one fails in its turn
         if self._failed_at:

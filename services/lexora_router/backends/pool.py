@@ -9,9 +9,9 @@ import structlog
 
 from lexora_router.backends.condition import Condition
 from lexora_router.backends.endpoint import HttpEndpoint
-from lexora_router.backends.lease import Slot, SlotLease, Waiting
+from lexora_router.backends.lease import Slot, SlotLease, Waiting, kind_of_call
 from lexora_router.backends.outlook import Outlook
-from lexora_router.backends.silence import silences
+from lexora_router.backends.silence import MIN_OVERDUE, overdue_at, silences
 from lexora_router.backends.tally import Tally
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RequestQuarantined
 from lexora_router.handler import Call, Outcome
@@ -23,6 +23,7 @@ from lexora_router.policy.fair_queue import FairQueue, Ticket
 from lexora_router.policy.input_ratio import InputRatios
 from lexora_router.policy.picker import pick
 from lexora_router.policy.quarantine import Quarantine, fingerprint
+from lexora_router.policy.usual_time import UsualTimes
 
 _log = structlog.get_logger("lexora.pool")
 
@@ -118,6 +119,9 @@ class Pool:
         self._ratios = InputRatios()
         self._out_on_thin_evidence = any(endpoint.condition.out_on_thin_evidence for endpoint in self.endpoints)
         self._log_after = float("-inf")
+        self._max_silence = ejection.max_silence
+        self.usual = UsualTimes()  # of unary answers
+        self.gone_silent: frozenset[str] = frozenset()  # addresses where several calls are overdue, as of the last judgement
         self._silent: dict[str, float] = {}  # by address: since when, as of the last judgement
         self._look: asyncio.TimerHandle | None = None
 
@@ -140,6 +144,7 @@ class Pool:
         self._queue.max_size, self._queue.aging = limits.max_size, limits.aging
         self._standing = standing
         self._ejector.follow(ejection)
+        self._max_silence = ejection.max_silence
 
     def now(self) -> float:
         """The clock's reading, in seconds."""
@@ -290,6 +295,11 @@ class Pool:
             for key, seconds in silences(self._leases, now).items()
             if key in by_address
         }
+        self.gone_silent = frozenset(
+            key
+            for key, calls in overdue_at(self._leases).items()
+            if calls >= MIN_OVERDUE and now - self._silent.get(key, now) >= self._max_silence
+        )
         signals = {key: each.condition.signals(now, now - self._silent.get(key, now)) for key, each in by_address.items()}
         verdict = self._ejector.judge(signals, now)
         for ejection in verdict.ejected:
@@ -298,6 +308,10 @@ class Pool:
             by_address[key].condition.returned(now)
         if verdict.ejected or verdict.returned:
             self.dispatch()
+
+    def overdue_after(self, call: Call) -> float:
+        """Seconds after which a unary answer of this kind is overdue: never sooner than a silence is one."""
+        return max(self._max_silence, self.usual.bound(kind_of_call(call)))
 
     def untried(self, tried: Set[str]) -> list[HttpEndpoint]:
         """Endpoints that may get the next attempt and whose addresses are not among the tried ones."""

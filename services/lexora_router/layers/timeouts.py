@@ -5,11 +5,14 @@ Here a clock is read for every piece of a stream, so here its gaps are told as w
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from types import TracebackType
 
 from lexora_router.errors import UpstreamTimeout
 from lexora_router.handler import Call, Emit, Event, Frames, Handler, Timeouts
 
+# How often an overdue unary call asks whether its endpoint has gone silent: as often as that is judged.
+LOOK_SECONDS = 1.0
 # Somebody who is told the time between two pieces of a stream, and when that was, in seconds.
 Gaps = Callable[[float, float], None]
 
@@ -114,6 +117,11 @@ class _Watch:
     def _check(self) -> None:
         now = self._clock()
         due = min(self._silent_until(now), self._total_at)
+        lease = self._call.lease
+        if self._phase == "first token" and now < due and lease is not None and lease.gone_silent():
+            self._exceeded = "silent"
+            self._timeout.reschedule(now)
+            return
         if now < due:
             self._fire_at(due)
             return
@@ -129,13 +137,22 @@ class _Watch:
         if self._phase == "idle":
             return now + limits.idle if self._emitting else self._last + limits.idle
         until = self._last + limits.first_token
-        return until if self._call.stream else min(until, now + limits.idle)
+        return until if self._call.stream else min(until, now + limits.idle, self._overdue_at(now))
+
+    def _overdue_at(self, now: float) -> float:
+        """When to ask next whether a unary answer is overdue at an endpoint that has gone silent."""
+        lease = self._call.lease
+        return inf if lease is None else max(self._last + lease.bound, now + LOOK_SECONDS)
 
     def _error(self) -> UpstreamTimeout:
         receipt, limits = self._call.receipt, self._limits
         where = f"backend `{receipt.backend}`"
         if self._exceeded == "total":
             return UpstreamTimeout(f"{where} was not done within {limits.total:g} s (total_timeout).", "total", limits.total)
+        if self._exceeded == "silent":
+            seconds = self._clock() - receipt.attempted_at
+            message = f"{where} has gone silent at {receipt.endpoint}: nothing came from there for {seconds:.1f} s."
+            return UpstreamTimeout(message, "silent", seconds)
         if self._exceeded == "first token":
             sent = _counted(receipt.comments, "comment")
             what = f"sent {sent}, but no token within" if receipt.comments else "sent nothing for"

@@ -32,6 +32,7 @@ class Kind(Enum):
     STALE_CONNECTION = auto()
     CONNECTION_LOST = auto()
     NO_FIRST_TOKEN = auto()
+    GONE_SILENT = auto()
     SILENCE = auto()
     OVERTIME = auto()
     BROKEN = auto()
@@ -100,6 +101,7 @@ VERDICTS = {  # what, outcome, retry, fallback, resume, hint
     Kind.STALE_CONNECTION:   Verdict("a kept connection that closes as it is used", _NEUTRAL, _FREELY, _HOP, _YES, _NO),
     Kind.CONNECTION_LOST:    Verdict("a lost connection", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
     Kind.NO_FIRST_TOKEN:     Verdict("no first token in time", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
+    Kind.GONE_SILENT:        Verdict("an endpoint that has gone silent", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
     Kind.SILENCE:            Verdict("silence in mid-answer", _FAULT, _NEVER, _HOP, _YES, _NO),
     Kind.OVERTIME:           Verdict("no end in time", _FAULT, _NEVER, _HOP, _NO, _NO),
     Kind.BROKEN:             Verdict("a broken answer", _FAULT, _ANYWHERE, _HOP, _YES, _NO),
@@ -123,7 +125,7 @@ _CONNECTIONS = {
     "stale": Kind.STALE_CONNECTION,
     "lost": Kind.CONNECTION_LOST,
 }
-_PHASES = {"first token": Kind.NO_FIRST_TOKEN, "idle": Kind.SILENCE, "total": Kind.OVERTIME}
+_PHASES = {"first token": Kind.NO_FIRST_TOKEN, "silent": Kind.GONE_SILENT, "idle": Kind.SILENCE, "total": Kind.OVERTIME}
 _STATUSES = {
     408: Kind.REQUEST_TIMEOUT,
     429: Kind.RATE_LIMITED,

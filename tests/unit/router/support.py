@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from math import inf
 from random import Random
 from typing import Any, cast
 
@@ -195,6 +196,11 @@ class FakeLease:
 
     def rest(self, seconds: float) -> None:
         self.rests.append(seconds)
+
+    bound = inf
+
+    def gone_silent(self) -> bool:
+        return False
 
     def stay(self) -> None:
         self.stays += 1

@@ -15,6 +15,7 @@ class Listener:
     endpoint: FakeEndpoint | None
     waiting_since: float | None = None
     heard: bool = False
+    overdue: bool = False
 
     def hears(self) -> bool:
         return self.heard
@@ -39,6 +40,13 @@ def test_silence_is_as_long_as_the_oldest_wait() -> None:
 
 def test_a_few_waits_say_nothing() -> None:
     assert silences([*waits(ONE, 10.0, 20.0), Listener(ONE)], 100.0) == {}
+
+
+def test_two_overdue_unary_calls_say_something() -> None:
+    late = [Listener(ONE, 60.0, overdue=True), Listener(ONE, 70.0, overdue=True)]
+    assert silences(late[:1], 100.0) == {}
+    assert silences(late, 100.0) == {ONE.address: 40.0}
+    assert silences([*late, Listener(ONE, heard=True)], 100.0) == {ONE.address: 0.0}
 
 
 def test_where_no_stream_waits_there_is_no_silence() -> None:

@@ -33,6 +33,7 @@ ROWS: list[tuple[RouterError, Kind]] = [
     (RequestQuarantined("fails everywhere", 5.0), Kind.NO_ROOM),
     (UpstreamUnreachable("reset"), Kind.CONNECTION_LOST),
     (UpstreamTimeout("late", "first token"), Kind.NO_FIRST_TOKEN),
+    (UpstreamTimeout("silent", "silent"), Kind.GONE_SILENT),
     (UpstreamTimeout("silent", "idle"), Kind.SILENCE),
     (UpstreamTimeout("long", "total"), Kind.OVERTIME),
     (UpstreamBroken("died"), Kind.BROKEN),
