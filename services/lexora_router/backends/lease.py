@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # How long a call that nobody told to rest waits for an endpoint that has not failed it, before one that has will do.
 REST_SECONDS = 1.0
-# So many endpoints may fail at a call between two of its tokens: what breaks engines must not be given to each in turn.
+# So many endpoints may fail at a call before its first token there: what breaks engines must not be given to each in turn.
+# An endpoint that has given tokens and breaks then was well with the call; others may die at the same moment.
 MAX_FAILED = 2
 
 
@@ -51,6 +52,7 @@ class SlotLease:
         "_charges",
         "_company",
         "_failed_at",
+        "_failed_early",
         "_heard",
         "_pool",
         "_rest",
@@ -75,6 +77,7 @@ class SlotLease:
         self._rest = REST_SECONDS
         self._source: Source | None = None  # a fingerprint costs time, and is taken when it is needed
         self._failed_at: list[Condition] = []  # endpoints that failed since the last token
+        self._failed_early: list[Condition] = []  # those of them that had given no token
         self._charges: list[tuple[Condition, Charge]] = []
         self.call = call
         self.permit = 0  # of the request's own breaker, where it has one
@@ -156,10 +159,10 @@ class SlotLease:
         return any(endpoint.condition.sound(now) for endpoint in self._pool.untried(self.tried))
 
     def may_go_on(self) -> bool:
-        """Whether the call may be tried again: one that two endpoints have failed at is not given to a third."""
+        """Whether the call may be tried again: one that two endpoints have failed at, without a token, gets no third."""
         if not self._failed_at:
             return True
-        return len(self._failed_at) < MAX_FAILED and not self._pool.quarantine.suspects(self.source.request)
+        return len(self._failed_early) < MAX_FAILED and not self._pool.quarantine.suspects(self.source.request)
 
     def rest(self, seconds: float) -> None:
         """Let the next attempt go to an endpoint that was tried only after so many seconds; inf: never."""
@@ -215,11 +218,14 @@ class SlotLease:
             self._charges.append((condition, charge))
         if condition not in others:
             others.append(condition)
+        if not self._told and condition not in self._failed_early:
+            self._failed_early.append(condition)
         if condition.vouched:
             for other, earlier in self._charges:
                 if other is not condition:
                     other.excuse(earlier, now)
-        pool.blame(self, slot.endpoint, now if self._began is None else self._began, fatal=is_fatal(failure))
+        began = now if self._began is None else self._began
+        pool.blame(self, slot.endpoint, began, fatal=is_fatal(failure), heard=self._told)
 
     def _confirm(self, now: float) -> None:
         """Another endpoint has answered: those that failed were to blame."""
@@ -230,6 +236,7 @@ class SlotLease:
         self._pool.note_thin_evidence(condition for condition, _ in self._charges)
         self._charges.clear()
         self._failed_at.clear()
+        self._failed_early.clear()
         self._pool.quarantine.absolve(self.source.request, now)
 
     def _succeeded(self, now: float) -> None:

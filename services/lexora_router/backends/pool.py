@@ -258,7 +258,7 @@ class Pool:
         self._learn(lease.call)
         self._leases.discard(lease)
 
-    def blame(self, lease: SlotLease, endpoint: HttpEndpoint, began: float, *, fatal: bool) -> None:
+    def blame(self, lease: SlotLease, endpoint: HttpEndpoint, began: float, *, fatal: bool, heard: bool) -> None:
         """Put a failed attempt on the record of its request, and look whether a breaker has opened on thin evidence."""
         call, request, condition = lease.call, lease.source.request, endpoint.condition
         self.note_thin_evidence((condition,))
@@ -272,6 +272,7 @@ class Pool:
             vouched=condition.vouched,
             answered_at=condition.answered_at,
             fatal=fatal,
+            heard=heard,
         )
         now = self._clock()
         if held and now >= self._log_after:  # a client may send ever new ones

@@ -105,11 +105,13 @@ class Quarantine:
         vouched: bool,
         answered_at: float,
         fatal: bool,
+        heard: bool = False,
     ) -> bool:
         """An attempt that `began` then has failed; whether the request is refused from now on, and was not before.
 
         `vouched`: the endpoint passes its probes; `answered_at`: when it answered any request well, last. One that is `fatal`
-        (the engine broke under it) is closed out by the second endpoint, before it has broken them all.
+        (the engine broke under it) is closed out by the second endpoint, before it has broken them all. An endpoint that was
+        `heard` (it had given tokens) was well with the request, and is not one where it fails.
         """
         if not self._most:
             return False
@@ -119,7 +121,8 @@ class Quarantine:
         elif began < record.last:
             return False
         record.failures += 1
-        record.endpoints.add(endpoint)
+        if not heard:
+            record.endpoints.add(endpoint)
         record.last = now
         everywhere = len(record.endpoints) > 1
         if not vouched or not (everywhere or answered_at > record.first):

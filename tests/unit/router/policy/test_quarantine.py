@@ -31,6 +31,13 @@ def test_one_that_breaks_engines_is_refused_after_the_second() -> None:
     assert [fails(quarantine, f"e{number}", 10.0, fatal=True) for number in range(2)] == [False, True]
 
 
+def test_one_that_had_tokens_of_its_engines_is_not_the_one_that_breaks_them() -> None:
+    """Two engines die one after the other with a stream that each had begun to answer."""
+    quarantine = Quarantine(RULES)
+    assert not any(fails(quarantine, f"e{number}", 10.0 + number, fatal=True, heard=True) for number in range(3))
+    assert not quarantine.suspects(REQUEST)
+
+
 def test_what_fails_at_one_moment_is_one_failure() -> None:
     """An engine dies with all that it had in work; the same load goes to each engine."""
     quarantine = Quarantine(RULES)
