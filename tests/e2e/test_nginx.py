@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
+from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.router_pb2 import StreamRequest
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.config import Config
@@ -96,6 +97,15 @@ def test_grpc_goes_through_as_well(nginx: Nginx, engine: ScriptedEngine) -> None
             text += "".join(choice.text for choice in message.chat.choices)
             answer.seen.set()
     assert text == "onetwo"
+
+
+def test_a_client_behind_it_cannot_name_itself_as_a_proxy_would(nginx: Nginx, https: httpx.Client) -> None:
+    told = https.post("/v1/chat/completions", json=ASK, headers={"x-lexora-user": "mallory", "x-lexora-explain": "1"}).json()
+    trusted = grpc.ssl_channel_credentials(nginx.certificate.read_bytes())
+    with grpc.secure_channel(f"127.0.0.1:{nginx.port}", trusted, [("grpc.ssl_target_name_override", HOST)]) as channel:
+        router: Any = RouterServiceStub(channel)
+        answer = router.Explain(ExplainRequest(model="m"), metadata=[("x-lexora-user", "mallory")], timeout=WAIT_SECONDS)
+    assert [told["tenant"]["user"], answer.tenant.user] == ["anonymous@127.0.0.1"] * 2
 
 
 def test_bodies_and_silences_of_the_defaults_pass() -> None:
