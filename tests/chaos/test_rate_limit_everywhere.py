@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import grpc
+import httpx
 import pytest
 from google.rpc import error_details_pb2
 
@@ -53,6 +54,12 @@ BODIES: dict[str, dict[str, Any]] = {
 STREAMS = {path: BODIES[path] | {"stream": True} for path in (CHAT, "/v1/completions", "/generate", "/chat")}
 AUDIO = ("/v1/audio/transcriptions", "/v1/audio/translations")
 CLASSIFY = "/v1/classify-task"
+STORED_RESPONSES = [
+    ("GET", "/v1/responses/{response_id}"),
+    ("GET", "/v1/responses/{response_id}/input_items"),
+    ("DELETE", "/v1/responses/{response_id}"),
+    ("POST", "/v1/responses/{response_id}/cancel"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +143,35 @@ async def test_every_form_is_limited(sim: Simulator, gateway: Gateway, path: str
         await check_limited(sim, one, path, form)
 
 
+@pytest.mark.parametrize(("method", "path"), STORED_RESPONSES)
+def test_every_question_about_a_stored_response_is_limited(sim: Simulator, gateway: Gateway, method: str, path: str) -> None:
+    def ask() -> httpx.Response:
+        url = f"{gateway.http}{path.format(response_id='resp_unknown')}"
+        return httpx.request(method, url, headers={"x-lexora-user": f"{method} {path}"})
+
+    def asked_of_the_engine() -> dict[str, int]:
+        return {each: count for each, count in sim.stats()["by_path"].items() if each.startswith("/v1/responses/")}
+
+    for turn in range(BURST):
+        answer = ask()
+        assert answer.status_code == 404
+        check_headers(answer.headers, left=BURST - turn - 1)
+    before = asked_of_the_engine()
+    assert sum(before.values()) == BURST
+    answer = ask()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limited")
+    check_headers(answer.headers, left=0)
+    assert asked_of_the_engine() == before
+
+
 def test_no_endpoint_is_missing_here() -> None:
     rows = page("docs/api.md").table("method", "path", "what")
-    posts = [path for method, paths, _ in rows if method == "POST" for path in code(paths)]
-    assert sorted(posts) == sorted((*BODIES, *AUDIO, CLASSIFY))
+    served = [(method, path) for method, paths, _ in rows for path in code(paths)]
+    posts = [path for method, path in served if method == "POST"]
+    stored = [(method, path) for method, path in served if path.startswith("/v1/responses/")]
+    cancel = "/v1/responses/{response_id}/cancel"
+    assert sorted(posts) == sorted((*BODIES, *AUDIO, CLASSIFY, cancel))
+    assert sorted(stored) == sorted(STORED_RESPONSES)
 
 
 @pytest.mark.parametrize("path", [*BODIES, *AUDIO, CLASSIFY])
