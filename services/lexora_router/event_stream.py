@@ -10,6 +10,7 @@ from itertools import pairwise
 from lexora_router.errors import UpstreamInvalid
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+SHORT_BYTES = 512  # the marks that end streams are shorter
 DONE = b"[DONE]"  # the data of the event that ends OpenAI's streams
 BOM = b"\xef\xbb\xbf"  # may precede the first event
 _EMPTY_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -27,6 +28,11 @@ class Splitter:
     def pending(self) -> bytes:
         """The part of an event that waits for its end."""
         return bytes(self._held.strip())
+
+    @property
+    def short(self) -> bytes:
+        """The same where it is a short one, else empty: cheap to ask after every piece of a long event."""
+        return bytes(self._held.strip()) if 0 < len(self._held) <= SHORT_BYTES else b""
 
     def feed(self, data: bytes) -> bytes:
         """All events that are complete now, as one piece; raises UpstreamInvalid beyond MAX_EVENT_BYTES."""

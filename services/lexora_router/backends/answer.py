@@ -130,7 +130,7 @@ class AnswerRelay:
             receipt.usage = inspector.usage
             if not data or inspector.done or inspector.failure is not None:
                 break
-            data = await read()
+            data = await (_last(read) if inspector.lacks_line else read())
         receipt.finish_reasons = inspector.finish_reasons
         self._check_end(inspector, began=began)
 
@@ -204,6 +204,15 @@ class AnswerRelay:
 
     def _too_large(self) -> UpstreamInvalid:
         return UpstreamInvalid(f"{self._name} answered more than {self._max_bytes} bytes.", too_large=True)
+
+
+async def _last(read: Read) -> bytes:
+    """What comes behind an end mark without its empty line; silence is the end, as some engines keep the connection open."""
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            return await read()
+    except (TimeoutError, TransportError):
+        return b""  # the answer is whole, whatever becomes of its connection
 
 
 async def _linger(read: Read) -> None:

@@ -65,6 +65,14 @@ class Inspector:
         self.done = False
         self.failure: UpstreamFailure | None = None
 
+    @property
+    def lacks_line(self) -> bool:
+        """Whether all that the stream lacks is the empty line behind its end mark."""
+        if not (last := self._splitter.short):
+            return False
+        data = data_of(last)
+        return data == DONE or (b'"message_stop"' in data and is_json(data))
+
     def feed(self, data: bytes) -> bytes:
         """Events to forward. After a failure only what came before it is given, and nothing more."""
         block = self._splitter.feed(data)

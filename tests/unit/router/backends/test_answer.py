@@ -282,6 +282,31 @@ async def test_an_end_that_lags_behind_done_costs_the_connection_only(monkeypatc
         await server.wait_lost()
 
 
+@pytest.mark.parametrize("end", [Do.HANG, Do.RESET, Do.CLOSE])
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("lacking", [1, 2])
+async def test_done_without_its_empty_line_ends_a_stream_whose_connection_does_not(
+    monkeypatch: pytest.MonkeyPatch, end: Do, size: int, lacking: int
+) -> None:
+    monkeypatch.setattr(answer, "LINGER_SECONDS", 0.02)
+    sent = (A + DONE)[:-lacking]
+    pieces = [chunk(sent[at : at + size]) for at in range(0, len(sent), size)]
+    async with RawServer([stream_head(), *pieces, end]) as server, engine(server.url) as main:
+        assert (await main.stream())[2] == A + DONE
+
+
+async def test_a_long_pause_in_an_event_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "LINGER_SECONDS", 0.02)
+    gate = asyncio.Event()
+    said = content("data: [DONE]")
+    script: list[Step] = [stream_head(), chunk(A + said[:-1]), gate, chunk(said[-1:] + DONE), LAST_CHUNK]
+    async with RawServer(script) as server, engine(server.url) as main:
+        task = asyncio.create_task(main.stream())
+        await asyncio.sleep(0.1)
+        gate.set()
+        assert (await task)[2] == A + said + DONE
+
+
 @pytest.mark.parametrize("end", [Do.RESET, Do.CLOSE])
 async def test_a_connection_that_breaks_after_done_costs_nothing(end: Do) -> None:
     async with RawServer([stream_head() + chunk(A + DONE), end]) as server, engine(server.url) as main:
