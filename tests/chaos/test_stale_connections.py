@@ -16,9 +16,9 @@ AT_ONCE = 8
 
 
 class Restless(LoopEngine):
-    """Answers, and ends the connection without a word when its second request comes: every kept connection is a stale one."""
+    """Answers, and ends the connection when its second request comes: every kept connection is a stale one."""
 
-    def __init__(self, end: Do) -> None:
+    def __init__(self, end: Step) -> None:
         super().__init__()
         self.end = end
         self.ended = 0
@@ -28,11 +28,14 @@ class Restless(LoopEngine):
             return self.script_of(request)
         self.requests.append(request)
         self.ended += 1
-        return (self.end,)
+        return (self.end, Do.CLOSE)
 
 
-@pytest.mark.parametrize("end", [Do.RESET, Do.CLOSE])
-async def test_no_call_fails_and_none_costs_a_retry(end: Do, tmp_path: Path) -> None:
+IDLE_TOO_LONG = reply(b"", status="408 Request Timeout", headers="connection: close\r\n")
+
+
+@pytest.mark.parametrize("end", [Do.RESET, Do.CLOSE, IDLE_TOO_LONG])
+async def test_no_call_fails_and_none_costs_a_retry(end: Step, tmp_path: Path) -> None:
     async with Restless(end) as engine:
         engine.answer(WHOLE)
         config = base_config(main={"url": engine.url, "models": ["m"], "max_concurrency": AT_ONCE})

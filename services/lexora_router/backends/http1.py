@@ -29,6 +29,8 @@ OVERHEAD_BYTES = 32
 # A kept connection that ends so soon after a request, and without a byte, was closing already (RFC 9112, section 9.5): servers
 # close idle ones at any time, and answer what comes then with RST. One that ends later may have had the request in work.
 CROSSING_SECONDS = 1.0
+# What some proxies say as they close an idle connection. A request that crosses it may be repeated (RFC 9110, section 15.5.9).
+REQUEST_TIMEOUT = 408
 
 
 class TransportError(Exception):
@@ -316,12 +318,17 @@ class Origin:
             return await _answer(await self._connect(), head, body)
         sent_at = self._clock()
         try:
-            return await _answer(kept, head, body)
+            response = await _answer(kept, head, body)
         except TransportError as error:
             if kept.heard or self._clock() - sent_at > CROSSING_SECONDS:
                 raise
             self._drop_idle()
             raise StaleConnection("a kept connection was closed as the request was sent") from error
+        if response.status == REQUEST_TIMEOUT and self._clock() - sent_at <= CROSSING_SECONDS:
+            response.close()
+            self._drop_idle()
+            raise StaleConnection("a kept connection ended for its idle time (408) as the request was sent")
+        return response
 
     async def reach(self) -> None:
         """Return when the host has taken a connection, which is closed at once. Raises TransportError."""

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from tests.support.raw_server import LAST_CHUNK, Do, RawServer, chunk, closed_port, reply, stream_head
+from tests.support.raw_server import LAST_CHUNK, Do, RawServer, Step, chunk, closed_port, reply, stream_head
 
 from lexora_router.backends import http1
 from lexora_router.backends.http1 import ConnectError, Origin, StaleConnection, TransportError
@@ -271,10 +271,13 @@ async def test_an_answer_left_unread_does_not_stop_the_next_one() -> None:
         assert socket.reading
 
 
-@pytest.mark.parametrize("ending", [Do.CLOSE, Do.RESET])
-async def test_a_kept_connection_that_ends_as_it_is_used_is_stale_and_the_next_one_is_fresh(ending: Do) -> None:
+IDLE_TOO_LONG = reply(b"", status="408 Request Timeout", headers="connection: close\r\n")
+
+
+@pytest.mark.parametrize("ending", [[Do.CLOSE], [Do.RESET], [IDLE_TOO_LONG, Do.CLOSE]])
+async def test_a_kept_connection_that_ends_as_it_is_used_is_stale_and_the_next_one_is_fresh(ending: list[Step]) -> None:
     """Connections that were idle meanwhile are dropped with it: they were kept for as long or longer."""
-    async with RawServer([reply(b"one")], [reply(b"two")], [ending], [reply(b"three")]) as server, origin(server.port) as made:
+    async with RawServer([reply(b"one")], [reply(b"two")], ending, [reply(b"three")]) as server, origin(server.port) as made:
         await asyncio.gather(whole(made), whole(made))
         assert server.connections == 2
         with pytest.raises(StaleConnection):
@@ -293,6 +296,16 @@ async def test_a_request_that_the_engine_had_in_work_when_it_died_is_not_sent_ag
             await whole(made)
         assert raised.value.how == "lost"
         assert len(server.requests) == 2
+
+
+async def test_the_engines_own_408_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "CROSSING_SECONDS", 0.01)
+    gate = asyncio.Event()
+    async with RawServer([IDLE_TOO_LONG], [reply(b"one")], [gate, IDLE_TOO_LONG]) as server, origin(server.port) as made:
+        assert await whole(made) == (408, b""), "on a fresh connection"
+        assert await whole(made) == (200, b"one")
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        assert await whole(made) == (408, b""), "after the request was in work"
 
 
 async def test_a_fresh_connection_that_is_closed_without_an_answer_is_not_asked_again() -> None:
