@@ -354,9 +354,14 @@ def _too_large() -> Failure:
     return plain(431, f"The request's head, trailers or chunk extensions are larger than {MAX_HEAD_BYTES} bytes.")
 
 
+_PREFACE_SEEN = "Pause on PRI/Upgrade"  # the parser's words for the first line of HTTP/2
+
+
 def _failure_of(error: HttpParserError) -> Failure:
     """What a callback refused, else 400 with what the parser says."""
     if not isinstance(error, HttpParserCallbackError):
+        if str(error) == _PREFACE_SEEN:
+            return plain(505, "HTTP/2 is not spoken here; use HTTP/1.1. gRPC has a port of its own.")
         return invalid(f"Invalid HTTP request received: {error}.")
     cause = error.__context__
     return cause.failure if isinstance(cause, Refused) else invalid("Invalid HTTP request received.")

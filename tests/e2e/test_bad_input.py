@@ -123,7 +123,6 @@ MISSING = {
     "/v1/completions": ("prompt", b'{"model":"m"}'),
     "/v1/embeddings": ("input", b'{"model":"m"}'),
     "/v1/responses": ("input", b'{"model":"m"}'),
-    "/v1/messages": ("messages", b'{"model":"m"}'),
     "/generate": ("prompt", b"{}"),
     "/chat": ("messages", b"{}"),
 }
@@ -134,6 +133,13 @@ def test_a_missing_field_is_named(gateway: Gateway, path: str) -> None:
     param, body = MISSING[path]
     answer = wire.post(gateway.http, path, body)
     assert (answer.status, error_of(answer)["param"]) == (400, param)
+
+
+def test_a_missing_field_is_named_in_the_shape_of_its_api(gateway: Gateway) -> None:
+    answer = wire.post(gateway.http, "/v1/messages", b'{"model":"m"}')
+    body = json.loads(answer.body)
+    assert (answer.status, body["type"]) == (400, "error")
+    assert body["error"] == {"type": "invalid_request_error", "message": "messages is missing"}
 
 
 @pytest.mark.parametrize("path", ["/generate", "/chat", "/v1/classify-task"])

@@ -164,7 +164,7 @@ UNCERTAIN: dict[str, tuple[int, bytes]] = {
     "a length among the trailers": (400, post("", BODY, chunked=True)[:-2] + b"content-length: 5\r\n\r\n"),
     "HTTP/2.0": (505, post("", BODY, version="2.0")),
     "HTTP/1.2": (400, post("", BODY, version="1.2")),
-    "the HTTP/2 preface": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "the HTTP/2 preface": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "CONNECT": (405, b"CONNECT gateway:443 HTTP/1.1\r\nhost: gateway:443\r\n\r\n" + LIVE),
     "a target that is none": (400, post("", BODY).replace(CHAT.encode(), b"\xff\xfe")),
     "TLS": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
