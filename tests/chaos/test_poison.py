@@ -123,6 +123,32 @@ async def test_a_request_that_goes_well_again_is_let_in(engines: list[Simulator]
             assert codes(await caller.many(20, MODEL)) == {"200": 20}
 
 
+@pytest.mark.parametrize("kind", ["500", "reset"])
+async def test_a_monitor_that_asks_the_same_again_and_again_sees_a_dead_pool_come_back(
+    engines: list[Simulator], tmp_path: Path, kind: str
+) -> None:
+    with gateway(tmp_path, engines, open_time=30.0) as process:
+        async with Caller(process.http) as caller:
+
+            async def both(number: int) -> list[Answer]:
+                monitor = caller.call(MODEL, user="monitor", messages=said("ping"))
+                other = caller.call(MODEL, user="other", messages=said(f"hello {number}"))
+                return list(await asyncio.gather(other, monitor))
+
+            for number in range(3):
+                assert codes(await both(number)) == {"200": 2}
+            for engine in engines:
+                engine.fault(KINDS[kind])
+            dead = [answer for number in range(8) for answer in await both(100 + number)]
+            assert all(answer.status >= 500 for answer in dead)
+            for engine in engines:
+                engine.clear()
+            other = None
+            while other is None or other.status != 200:
+                other = await caller.call(MODEL, user="other", messages=said("hello again"))
+            assert codes(await both(200)) == {"200": 2}
+
+
 @pytest.mark.parametrize(
     ("kind", "tenants", "bodies"),
     [("500", 1, 1), ("500", 1, 1000), ("reset", 1, 1), ("reset", 5, 1000), ("timeout", 1, 1), ("timeout", 5, 1000)],

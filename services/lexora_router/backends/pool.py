@@ -156,7 +156,7 @@ class Pool:
         came = self._clock()
         if self.quarantine.knows_size(len(call.body)):
             self._refuse_if_quarantined(call, came)
-            lease.permit = self.quarantine.begin(lease.source.request, came)
+            lease.permit = self.quarantine.begin(lease.source.request, came, self._answered_at())
         if self._out_on_thin_evidence:
             self._give_way(lease.source, came)
         try:
@@ -271,6 +271,7 @@ class Pool:
             permit=lease.permit,
             vouched=condition.vouched,
             answered_at=condition.answered_at,
+            pool_answered_at=self._answered_at(),
             fatal=fatal,
             heard=heard,
         )
@@ -449,14 +450,18 @@ class Pool:
             endpoint.condition.give_way(source, now)
         self._out_on_thin_evidence = any(endpoint.condition.out_on_thin_evidence for endpoint in self.endpoints)
 
+    def _answered_at(self) -> float:
+        """When a call ended well at any endpoint, last."""
+        return max(endpoint.condition.answered_at for endpoint in self.endpoints)
+
     def _refuse_if_quarantined(self, call: Call, now: float) -> None:
         if not self.quarantine.knows_size(len(call.body)):
             return
-        wait = self.quarantine.wait(fingerprint(call.path, call.body), now)
+        wait = self.quarantine.wait(fingerprint(call.path, call.body), now, self._answered_at())
         if wait:
             message = (
-                f"This very request has failed again and again at backend `{self.name}`, wherever it was tried, while others "
-                f"were answered; it may be tried again in {wait:.1f} s. Change it, or see the first errors that it got."
+                f"This very request has failed again and again at backend `{self.name}`, wherever it was tried; it may "
+                f"be tried again in {wait:.1f} s. Change it, or see the first errors that it got."
             )
             raise RequestQuarantined(message, wait)
 

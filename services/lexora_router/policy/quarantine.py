@@ -4,7 +4,8 @@ A request is known by a fingerprint of its path and body, which is taken only of
 length of one that did. Each has a breaker of its own: failures in a row open it, a trial after a while decides, and each failed
 trial keeps it open for longer. Failures count against a request where the endpoint passes its probes, and the request has
 failed at another endpoint as well or this endpoint has answered others since. What fails at one moment, as all calls of an
-engine that dies, is one failure.
+engine that dies, is one failure. While no endpoint answers anything, a dead pool looks like requests at fault, as that of a
+monitor, which is ever the same: one that was closed out then has its trial as soon as others are answered.
 """
 
 from collections import Counter, OrderedDict
@@ -35,12 +36,18 @@ class _Record:
     endpoints: set[str] = field(default_factory=set)
     failures: int = 0  # one after the other
     good: bool = False  # it has succeeded since it is known
+    alone: bool = False  # it was closed out while nothing at all was answered
 
     def start_over(self, now: float) -> None:
         """The failures in a row end here."""
         self.first = now
         self.failures = 0
         self.endpoints.clear()
+        self.alone = False
+
+    def revived(self, pool_answered_at: float) -> bool:
+        """Whether others are answered again since it failed in a pool that answered nothing."""
+        return self.alone and pool_answered_at > self.last
 
 
 class Quarantine:
@@ -68,17 +75,22 @@ class Quarantine:
         """Whether a request of so many bytes may be a known one: the cheap question before the fingerprint."""
         return size in self._sizes
 
-    def wait(self, request: int, now: float) -> float:
-        """Seconds for which the request is refused; 0 when it may go."""
+    def wait(self, request: int, now: float, pool_answered_at: float) -> float:
+        """Seconds for which the request is refused; 0 when it may go. `pool_answered_at`: when any endpoint answered, last."""
         record = self._records.get(request)
-        if record is None or record.breaker.ready(now):
+        if record is None or record.breaker.ready(now) or record.revived(pool_answered_at):
             return 0.0
         return record.breaker.retry_after(now) or self._rules.open_time  # 0 while another one is its trial
 
-    def begin(self, request: int, now: float) -> int:
+    def begin(self, request: int, now: float, pool_answered_at: float) -> int:
         """The request is let in: a permit for `succeeded`, `failed` or `left`, 0 when it is not known."""
         record = self._records.get(request)
-        return 0 if record is None else record.breaker.allow(now)
+        if record is None:
+            return 0
+        if record.revived(pool_answered_at):
+            record.alone = False
+            record.breaker.back(now)
+        return record.breaker.allow(now)
 
     def suspects(self, request: int) -> bool:
         """Whether it has failed in more places, or more often, than an endpoint could be blamed for."""
@@ -104,12 +116,14 @@ class Quarantine:
         permit: int = 0,
         vouched: bool,
         answered_at: float,
+        pool_answered_at: float,
         fatal: bool,
         heard: bool = False,
     ) -> bool:
         """An attempt that `began` then has failed; whether the request is refused from now on, and was not before.
 
-        `vouched`: the endpoint passes its probes; `answered_at`: when it answered any request well, last. One that is `fatal`
+        `vouched`: the endpoint passes its probes; `answered_at`: when it answered any request well, last, and
+        `pool_answered_at` when any endpoint did. One that is `fatal`
         (the engine broke under it) is closed out by the second endpoint, before it has broken them all. An endpoint that was
         `heard` (it had given tokens) was well with the request, and is not one where it fails.
         """
@@ -132,6 +146,7 @@ class Quarantine:
             breaker.on_failure(now, permit)
         elif record.failures >= self._rules.consecutive_failures or (fatal and everywhere and not record.good):
             breaker.trip(now)
+            record.alone = pool_answered_at <= record.first
         return breaker.opened > before == 0
 
     def succeeded(self, request: int, now: float, permit: int) -> None:

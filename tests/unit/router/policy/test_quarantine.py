@@ -13,6 +13,7 @@ REQUEST = fingerprint("/v1/chat/completions", BODY)
 
 def fails(quarantine: Quarantine, endpoint: str, now: float, request: int = REQUEST, **changes: Any) -> bool:
     fields: dict[str, Any] = {"began": now, "permit": 0, "vouched": True, "answered_at": 0.0, "fatal": False} | changes
+    fields.setdefault("pool_answered_at", fields["answered_at"])
     return quarantine.failed(request, len(BODY), endpoint, now, **fields)
 
 
@@ -21,9 +22,9 @@ def test_one_that_fails_everywhere_is_refused_after_as_many_failures_as_open_a_b
     assert not quarantine.knows_size(len(BODY))
     assert [fails(quarantine, f"e{number % 2}", 10.0) for number in range(5)] == [False] * 4 + [True]
     assert quarantine.knows_size(len(BODY))
-    assert (quarantine.wait(REQUEST, 11.0), quarantine.wait(REQUEST, 15.0)) == (4.0, 0.0)
+    assert (quarantine.wait(REQUEST, 11.0, 0.0), quarantine.wait(REQUEST, 15.0, 0.0)) == (4.0, 0.0)
     assert (quarantine.held(11.0), quarantine.held(15.0)) == (1, 0)
-    assert quarantine.wait(REQUEST + 1, 11.0) == 0.0
+    assert quarantine.wait(REQUEST + 1, 11.0, 0.0) == 0.0
 
 
 def test_one_that_breaks_engines_is_refused_after_the_second() -> None:
@@ -51,7 +52,7 @@ def test_one_that_another_endpoint_begins_to_answer_is_absolved() -> None:
     for number in range(100):
         fails(quarantine, f"e{number % 3}", 10.0 + number, fatal=True)
         quarantine.absolve(REQUEST, 10.5 + number)
-    assert quarantine.wait(REQUEST, 110.0) == 0.0
+    assert quarantine.wait(REQUEST, 110.0, 0.0) == 0.0
 
 
 def test_one_that_has_been_answered_needs_more_to_be_refused() -> None:
@@ -65,16 +66,16 @@ def test_each_trial_that_fails_makes_the_next_one_wait_longer_and_a_good_one_end
     quarantine = Quarantine(RULES)
     for number in range(5):
         fails(quarantine, f"e{number % 2}", 10.0)
-    trial = quarantine.begin(REQUEST, 15.0)
-    assert quarantine.wait(REQUEST, 15.0) == RULES.open_time, "one trial at a time"
+    trial = quarantine.begin(REQUEST, 15.0, 0.0)
+    assert quarantine.wait(REQUEST, 15.0, 0.0) == RULES.open_time, "one trial at a time"
     assert not fails(quarantine, "e0", 15.0, permit=trial), "it is refused already"
-    assert quarantine.wait(REQUEST, 15.0) == 10.0
-    trial = quarantine.begin(REQUEST, 25.0)
+    assert quarantine.wait(REQUEST, 15.0, 0.0) == 10.0
+    trial = quarantine.begin(REQUEST, 25.0, 0.0)
     quarantine.left(REQUEST, 25.0, trial)
-    assert quarantine.wait(REQUEST, 25.0) == 0.0, "a client that left says nothing"
-    trial = quarantine.begin(REQUEST, 25.0)
+    assert quarantine.wait(REQUEST, 25.0, 0.0) == 0.0, "a client that left says nothing"
+    trial = quarantine.begin(REQUEST, 25.0, 0.0)
     quarantine.succeeded(REQUEST, 26.0, trial)
-    assert quarantine.wait(REQUEST, 26.0) == 0.0
+    assert quarantine.wait(REQUEST, 26.0, 0.0) == 0.0
     assert not quarantine.suspects(REQUEST)
 
 
@@ -100,6 +101,19 @@ def test_failures_where_the_probes_fail_as_well_are_the_endpoint_s() -> None:
     assert not any(fails(quarantine, f"e{number % 2}", 10.0, vouched=False) for number in range(100))
 
 
+def test_one_closed_out_while_nothing_was_answered_has_one_trial_as_soon_as_others_are() -> None:
+    """A monitor asks the same every second while all engines are dead, and wants to see them come back."""
+    quarantine = Quarantine(RULES)
+    for number in range(2):
+        fails(quarantine, f"e{number}", 10.0, fatal=True, answered_at=9.0)
+    assert quarantine.wait(REQUEST, 11.0, 9.0) == 4.0
+    assert quarantine.wait(REQUEST, 11.0, 10.5) == 0.0
+    trial = quarantine.begin(REQUEST, 11.0, 10.5)
+    assert quarantine.wait(REQUEST, 11.0, 10.5) > 0.0, "one trial at a time"
+    fails(quarantine, "e0", 12.0, permit=trial, fatal=True, answered_at=10.5)
+    assert quarantine.wait(REQUEST, 13.0, 12.5) > 5.0, "others are answered, and it fails"
+
+
 def test_memory_is_bounded_and_what_is_old_is_forgotten() -> None:
     quarantine = Quarantine(RULES, most=10)
     for number in range(100):
@@ -120,7 +134,8 @@ def test_the_sizes_are_those_of_the_known_requests(script: list[tuple[int, int, 
         if good:
             quarantine.succeeded(request, now, 0)
         else:
-            quarantine.failed(request, size, "e0", now, began=now, vouched=True, answered_at=now, fatal=False)
+            times = {"began": now, "answered_at": now, "pool_answered_at": now}
+            quarantine.failed(request, size, "e0", now, **times, vouched=True, fatal=False)
         known = [record.size for record in quarantine._records.values()]
         assert sorted(quarantine._sizes.elements()) == sorted(known)
         assert all(quarantine.knows_size(one) for one in known)
