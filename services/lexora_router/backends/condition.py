@@ -33,6 +33,7 @@ class Condition:
         self._rules = rules
         self._breaker = Breaker(rules.breaker)
         self._refusals = SlidingPair(rules.breaker.window)  # busy
+        self._faults = SlidingPair(rules.breaker.window)  # all of them, also those that are blamed on their requests
         self._recovered_at: float | None = None
         self._ejected_until = 0.0
         self._back = False  # since the last ejection it was gone, and came again
@@ -47,6 +48,7 @@ class Condition:
         """Go on under other rules."""
         if rules.breaker.window != self._rules.breaker.window:
             self._refusals = SlidingPair(rules.breaker.window)
+            self._faults = SlidingPair(rules.breaker.window)
         self._rules = rules
         self._breaker.follow(rules.breaker)
 
@@ -81,7 +83,7 @@ class Condition:
     def sound(self, now: float) -> bool:
         """Whether a call that has failed elsewhere may count on it: nearly all that ended here lately was good, if anything."""
         good, fault = self._breaker.ends(now)
-        bad = fault + self._refusals.totals(now)[0]
+        bad = max(fault, self._faults.totals(now)[0]) + self._refusals.totals(now)[0]
         return not self.doubtful and bad <= SOUND_SHARE * (good + bad)
 
     def weight(self, now: float) -> float:
@@ -112,6 +114,7 @@ class Condition:
 
     def failed(self, permit: int, now: float, source: Source, *, excused: bool) -> Charge | None:
         """The attempt had a fault that may be its request's; excused: it is known to be. What is given back waits for that."""
+        self._faults.add(now, 1, 0)
         return self._breaker.on_failure(now, permit, source, excused=excused)
 
     def confirm(self, charge: Charge, now: float) -> None:
@@ -179,6 +182,7 @@ class Condition:
         """Back from an ejection, and not judged again by what it was ejected for."""
         self._ejected_until = 0.0
         self._breaker.forget()
+        self._faults.clear()
         self._recovered_at = now
         self.reason = self.reason if self.healthy is False else ""
 
