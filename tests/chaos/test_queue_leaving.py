@@ -18,7 +18,7 @@ from lexora.v1.models_pb2 import HealthRequest
 from tests.support import load, wire
 from tests.support.load import Client, chat
 from tests.support.queueing import CHAT, MODEL, by_grpc, chats, gateway_for, grpc_stub, name_of, queued, slots_held
-from tests.support.servers import Gateway, Simulator
+from tests.support.servers import Gateway, Simulator, base_config
 
 # One half comes by HTTP, each call on a connection of its own, the other by gRPC on one channel.
 WITH_DEADLINE = 500
@@ -29,6 +29,9 @@ CALLS = WITH_DEADLINE + LEAVE_WAITING + LEAVE_RACING + STAYING
 AT_ONCE = 500
 SLOTS = 128
 FILES = 2 * CALLS
+# The crowd comes from one address; by default that has a quarter of the open files.
+ROOM = CALLS + 1000
+SERVER = base_config()["server"] | {"max_connections": ROOM, "max_connections_per_address": ROOM}
 DEADLINE_SECONDS = (5.0, 15.0)
 LEAVE_SECONDS = 2.0
 # Until the gateway has seen that a client is gone: so long, and as long as it needs at the time for any call.
@@ -162,7 +165,7 @@ async def test_10000_queued_calls_that_leave(
     sim: Simulator, files: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(*ALLOCATOR)
-    with gateway_for(sim, tmp_path, SLOTS, queue={"max_size": CALLS}) as gateway:
+    with gateway_for(sim, tmp_path, SLOTS, queue={"max_size": CALLS}, server=SERVER) as gateway:
         await check_slots(sim, gateway)
         start, began = memory(gateway), time.monotonic()
         async with load.client(gateway.http) as one, grpc_stub(gateway) as stub, asyncio.TaskGroup() as group:
