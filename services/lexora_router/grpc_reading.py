@@ -47,7 +47,9 @@ def parted(message: _Request) -> Parted[_Request]:
         return Parted(message)
     call = message.openai
     rest = type(message)(options=message.options)
-    rest.openai.path, rest.openai.content_type = call.path, call.content_type
+    for field, value in call.ListFields():
+        if field.name != "body":
+            setattr(rest.openai, field.name, value)
     return Parted(rest, call.body)
 
 

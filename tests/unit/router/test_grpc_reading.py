@@ -7,7 +7,8 @@ from lexora.v1.openai_pb2 import OpenAiCall
 from lexora_router.grpc_reading import parted
 
 OPTIONS = CallOptions(request_id="id-1", user="alice", priority=7)
-CALL = OpenAiCall(path="/v1/audio/translations", content_type="multipart/form-data; boundary=x", body=b"body")
+# Every field that the contract has, those of tomorrow included.
+CALL = OpenAiCall(**{field.name: "x" for field in OpenAiCall.DESCRIPTOR.fields if field.name != "body"}, body=b"body")
 
 
 @pytest.mark.parametrize("kind", [router_pb2.GenerateRequest, router_pb2.StreamRequest, explain_pb2.ExplainRequest])
