@@ -2,10 +2,10 @@
 
 from lexora_gateway.app import create_app
 from lexora_gateway.buffered import BufferedBytes
+from lexora_gateway.client_timeouts import Patience
 from lexora_gateway.connections import Connections, bounded
 from lexora_gateway.cors import Cors
 from lexora_gateway.grpc_router import GrpcRouter
-from lexora_gateway.patience import Patience
 from lexora_gateway.protocol import BoundedHttpProtocol
 from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
 from lexora_gateway.scrape import process_metrics

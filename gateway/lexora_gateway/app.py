@@ -11,27 +11,27 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from lexora_contract.operations import CLASSIFY_TASK, dialect_of
-from lexora_gateway.answer import Answer
-from lexora_gateway.asgi import headers_of
+from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
-from lexora_gateway.control import Control
+from lexora_gateway.client_timeouts import PATIENCE, Patience
 from lexora_gateway.errors import Failure, Refused, bug, from_status, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
-from lexora_gateway.hot import relays, stored_routes
-from lexora_gateway.magickit import Chat, Generate
 from lexora_gateway.openai.docs import path_items, stored_items
 from lexora_gateway.paths import unknown_path
-from lexora_gateway.patience import PATIENCE, Patience
+from lexora_gateway.read_routes import Control
+from lexora_gateway.relay import relays, stored_routes
 from lexora_gateway.request import Limits, nearest, nobody, request_id_of
+from lexora_gateway.response import Answer
 from lexora_gateway.router_port import RouterPort, RouterStatusError
+from lexora_gateway.short_forms import Chat, Generate
 from lexora_gateway.swagger import Documentation
 from lexora_gateway.ui import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from lexora_gateway.asgi import Receive, Scope, Send
+    from lexora_gateway.asgi_types import Receive, Scope, Send
     from lexora_gateway.endpoint import Endpoint
     from lexora_gateway.scrape import Metrics
 

@@ -7,15 +7,15 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from lexora_contract.content_coding import STEP_BYTES
+from lexora_gateway.cancel_on_disconnect import ClientGone
 from lexora_gateway.content_coding import decoder_of
 from lexora_gateway.errors import Refused, request_timeout, too_large
 from lexora_gateway.request import hops_of, user_of
-from lexora_gateway.watch import ClientGone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lexora_gateway.asgi import Headers, Message, Receive, Scope
+    from lexora_gateway.asgi_types import Headers, Message, Receive, Scope
     from lexora_gateway.content_coding import RequestDecoder
     from lexora_gateway.request import Limits
 

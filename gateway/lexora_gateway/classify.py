@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lexora.v1.models_pb2 import ClassifyRequest, ClassifyResponse
+from lexora_gateway.call_headers import call_options
+from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.json_body import parse_object
-from lexora_gateway.options import call_options
-from lexora_gateway.watch import until_gone
 
 if TYPE_CHECKING:
-    from lexora_gateway.answer import Answer
-    from lexora_gateway.asgi import Receive
-    from lexora_gateway.asked import Asked
+    from lexora_gateway.asgi_types import Receive
+    from lexora_gateway.request_context import Asked
+    from lexora_gateway.response import Answer
 
 _MAX_CHARACTERS = 10_000
 

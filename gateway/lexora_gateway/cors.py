@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from lexora_gateway.answer import Answer
 from lexora_gateway.errors import origin_not_allowed
 from lexora_gateway.openai.header_docs import REFUSAL
 from lexora_gateway.request import request_id_of
+from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from lexora_gateway.asgi import HeaderList, Headers, Receive, Scope, Send
+    from lexora_gateway.asgi_types import HeaderList, Headers, Receive, Scope, Send
 
 ANY = "*"
 _METHODS = b"DELETE, GET, HEAD, POST"

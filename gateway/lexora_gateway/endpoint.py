@@ -10,24 +10,24 @@ import msgspec
 import structlog
 
 from lexora_contract.operations import Dialect
-from lexora_gateway.answer import Answer
-from lexora_gateway.asgi import headers_of
-from lexora_gateway.asked import Asked
+from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.body import announced, read_body
-from lexora_gateway.counted import counted
+from lexora_gateway.call_headers import EXPLAIN, check_explain
+from lexora_gateway.cancel_on_disconnect import ClientGone, until_gone
 from lexora_gateway.errors import Refused, bug, from_status, invalid
 from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.message_json import as_json
-from lexora_gateway.options import EXPLAIN, check_explain
+from lexora_gateway.report_refusal import counted
 from lexora_gateway.request import Clock, check_user, context_of, hops_of, request_id_of, user_of
+from lexora_gateway.request_context import Asked
+from lexora_gateway.response import Answer
 from lexora_gateway.router_port import RouterStatusError
-from lexora_gateway.watch import ClientGone, until_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lexora.v1.explain_pb2 import ExplainRequest
-    from lexora_gateway.asgi import Headers, Receive, Scope, Send
+    from lexora_gateway.asgi_types import Headers, Receive, Scope, Send
     from lexora_gateway.request import Limits
     from lexora_gateway.router_port import RouterPort
 

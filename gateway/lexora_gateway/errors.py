@@ -11,13 +11,13 @@ from google.rpc import code_pb2
 
 from lexora_contract.operations import Dialect
 from lexora_gateway import anthropic_errors
-from lexora_gateway.details import Details, details_of
 from lexora_gateway.headers import further, media_type, receipt_headers
+from lexora_gateway.status_details import Details, details_of
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
 
-    from lexora_gateway.asgi import HeaderList
+    from lexora_gateway.asgi_types import HeaderList
 
 JSON = b"application/json"
 # Content codings of request bodies, as they are named to clients.

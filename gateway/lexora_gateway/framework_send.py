@@ -9,7 +9,7 @@ from lexora_gateway.errors import plain
 from lexora_gateway.headers import number
 
 if TYPE_CHECKING:
-    from lexora_gateway.asgi import HeaderList, Headers, Message, Send
+    from lexora_gateway.asgi_types import HeaderList, Headers, Message, Send
 
 # A longer body that nobody reads is not worth keeping the connection for.
 _UNREAD_BODY_BYTES = 64 * 1024

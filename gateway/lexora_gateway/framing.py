@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lexora_gateway.errors import Refused, invalid, plain
 
 if TYPE_CHECKING:
-    from lexora_gateway.asgi import HeaderList
+    from lexora_gateway.asgi_types import HeaderList
 
 VERSIONS = frozenset(("1.0", "1.1"))
 # reg-name, IPv4 address or bracketed IPv6 address, and a port (RFC 3986); may be empty.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lexora.v1.common_pb2 import AutoChoice, Header, Receipt
-    from lexora_gateway.asgi import HeaderList
+    from lexora_gateway.asgi_types import HeaderList
 
 # What the connection or the facade itself decides.
 _RESERVED = frozenset(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from lexora_gateway.asgi import Message, Receive, Scope, Send
+    from lexora_gateway.asgi_types import Message, Receive, Scope, Send
 
 
 def without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from lexora.v1.common_pb2 import Receipt
 from lexora_contract.operations import Dialect
-from lexora_gateway.answer import Answer
 from lexora_gateway.errors import stream_expected
+from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
     from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
-    from lexora_gateway.asgi import Send
+    from lexora_gateway.asgi_types import Send
     from lexora_gateway.errors import Failure
 
 # A comment (https://html.spec.whatwg.org/multipage/server-sent-events.html) is no event; Anthropic's API has one for it.

@@ -9,11 +9,11 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lexora_contract.operations import dialect_of
+from lexora_gateway.client_timeouts import PATIENCE, Patience, StallWatch
 from lexora_gateway.connections import MAX_LINGERING, Connections
 from lexora_gateway.errors import Failure, Refused, in_dialect, invalid, plain, too_many_connections
 from lexora_gateway.framing import check_head, without_upgrade
 from lexora_gateway.http10 import without_chunks
-from lexora_gateway.patience import PATIENCE, Patience, StallWatch
 from lexora_gateway.request import request_id_of
 
 if TYPE_CHECKING:

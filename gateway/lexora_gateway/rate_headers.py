@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
     from lexora.v1.common_pb2 import RateLimitBucket, RateLimitState
-    from lexora_gateway.asgi import HeaderList
+    from lexora_gateway.asgi_types import HeaderList
 
 PREFIX = "x-ratelimit-"
 _NANOS_PER_MS = 1_000_000

@@ -15,7 +15,7 @@ from lexora_gateway.router_port import CallContext
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lexora_gateway.asgi import Headers, Scope
+    from lexora_gateway.asgi_types import Headers, Scope
     from lexora_gateway.buffered import BufferedBytes
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from lexora_gateway.client_timeouts import PATIENCE, Patience
 from lexora_gateway.connections import Connections
-from lexora_gateway.patience import PATIENCE, Patience
 from lexora_gateway.protocol import protocol_with
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from lexora_cli.client import RouterClient, RouterFailure
 from lexora_cli.conversation import Conversation
-from lexora_router.escape import escaped, escaped_lines
+from lexora_contract.escape import escaped, escaped_lines
 
 HELP = """/model         list the models, the chosen one marked
 /model NAME    ask this model from now on

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from rich.markup import escape
 
 from lexora_cli.probe import Finding
-from lexora_router.escape import escaped
+from lexora_contract.escape import escaped
 
 _SHOWN_MODELS = 10
 

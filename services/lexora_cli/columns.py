@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
-from lexora_router.escape import escaped
+from lexora_contract.escape import escaped
 
 Cell = str | Text
 GAP = 2

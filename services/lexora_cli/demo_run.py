@@ -15,11 +15,11 @@ from typing import TypeVar
 import httpx
 import yaml
 
-from lexora_cli.child import Child, ChildEnded
+from lexora_cli.child_process import Child, ChildEnded
 from lexora_cli.demo_text import lines_to_try
 from lexora_cli.screen import complain, out, plain, plain_lines
-from lexora_router.escape import escaped
-from lexora_router.launch import stop_event
+from lexora_contract.escape import escaped
+from lexora_router.process.launch import stop_event
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0

@@ -7,8 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 from lexora.v1 import calls_pb2, explain_pb2, models_pb2, router_pb2, stats_pb2
 from lexora.v1.common_pb2 import Receipt
 from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
+from lexora_router.edge.status import status_of
 from lexora_router.errors import Draining
-from lexora_router.status import status_of
 
 _Answer = TypeVar("_Answer")
 _Given = ParamSpec("_Given")

@@ -7,7 +7,7 @@ from rich.text import Text
 from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation
 from lexora_cli.columns import columns
 from lexora_cli.plain_message import word
-from lexora_router.escape import escaped
+from lexora_contract.escape import escaped
 
 _COLOURS = {"dispatch": "green", "queue": "yellow", "reject": "red", "likely": "green", "no": "red"}
 _BREAKER = EndpointExplanation.DESCRIPTOR.fields_by_name["breaker"]

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from lexora_gateway import BufferedBytes, Connections, Cors, GatewayServer, Patience, bounded, server_config
 from lexora_router.config.models import CorsConfig, ServerConfig
-from lexora_router.listening import address_of, backlog
 from lexora_router.machine import usable_descriptors, usable_memory
+from lexora_router.process.listening import address_of, backlog
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
 GRACE_SECONDS = 5

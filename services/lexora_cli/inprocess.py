@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from lexora.v1 import calls_pb2, explain_pb2, models_pb2, router_pb2, stats_pb2
 from lexora_gateway.router_port import CallContext, Emit, RouterStatusError
-from lexora_router.server import RouterService
-from lexora_router.status import StatusError
+from lexora_router.edge.service import RouterService
+from lexora_router.edge.status import StatusError
 
 # In process nothing has to fit into metadata: an engine's error arrives whole.
 _WHOLE_ERRORS = (("x-lexora-error-bytes", str(1024 * 1024)),)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from yarl import URL
 
-from lexora_cli.advice import Trouble, of_failure, of_status
-from lexora_router.backends.protocol import EngineProtocol, protocol_of
-from lexora_router.backends.transport import Transport, TransportError
+from lexora_cli.diagnosis import Trouble, of_failure, of_status
 from lexora_router.config import BackendConfig, Config
+from lexora_router.engines.addressing import EngineProtocol, protocol_of
+from lexora_router.engines.transport import Transport, TransportError
 
 _HEALTH_BYTES = 4096
 _LISTING_BYTES = 8 * 2**20

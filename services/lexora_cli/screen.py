@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from lexora_router.escape import escaped, escaped_json, escaped_lines
+from lexora_contract.escape import escaped, escaped_json, escaped_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ from lexora.v1.stats_pb2 import Distribution, GetStatsResponse
 from lexora_cli.columns import columns
 from lexora_cli.plain_message import word
 from lexora_cli.reload_text import summary
-from lexora_router.escape import escaped
+from lexora_contract.escape import escaped
 
 _COLOURS = {
     "healthy": "green",

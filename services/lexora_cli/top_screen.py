@@ -11,7 +11,7 @@ from lexora.v1.models_pb2 import BackendHealth, EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval
 from lexora_cli.columns import columns
 from lexora_cli.status_text import LATENCIES, coloured, duration, headline
-from lexora_router.escape import escaped
+from lexora_contract.escape import escaped
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 10  # of a bar, in characters

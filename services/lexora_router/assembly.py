@@ -4,18 +4,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from lexora_router.backends.backend import Backend, Conditions, Health, TlsContexts, build_backends, combine
-from lexora_router.backends.background import survived
-from lexora_router.backends.catalogue import Catalogue
-from lexora_router.backends.probe import Prober
-from lexora_router.backends.routes import ModelRoutes, PinnedRoutes
-from lexora_router.backends.scrape import Scraper
-from lexora_router.backends.tenancy import Tenancy, input_estimate, total_estimate
-from lexora_router.backends.transport import Transport
-from lexora_router.chooser.build import Known, build_chooser, pinned, recall
+from lexora_router.call import Call, Choice, Emit, Endpoint, Event, Handler, Target
+from lexora_router.choosing.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
+from lexora_router.engines.transport import Transport
 from lexora_router.errors import QueueFull
-from lexora_router.handler import Call, Choice, Emit, Endpoint, Event, Handler, Target
+from lexora_router.fleet.backend import Backend, Conditions, Health, TlsContexts, build_backends, combine
+from lexora_router.fleet.background import survived
+from lexora_router.fleet.catalogue import Catalogue
+from lexora_router.fleet.probe import Prober
+from lexora_router.fleet.routes import ModelRoutes, PinnedRoutes
+from lexora_router.fleet.scrape import Scraper
+from lexora_router.fleet.tenants import Tenancy, input_estimate, total_estimate
 from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
@@ -25,7 +25,7 @@ from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.response_homes import Home, ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
-from lexora_router.resume.request import Source
+from lexora_router.resume.eligibility import Source
 
 JUDGE_SECONDS = 1.0
 

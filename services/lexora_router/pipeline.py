@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from lexora_router.handler import Call, Handler, compose
+from lexora_router.call import Call, Handler, compose
 from lexora_router.layers.admission import Admission, Slots
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
@@ -22,7 +22,7 @@ from lexora_router.layers.timeouts import EngineTimeouts, Gaps, untold
 from lexora_router.layers.trace import TraceAttempt, TraceQueue
 from lexora_router.policy.response_homes import ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
-from lexora_router.resume.request import Source
+from lexora_router.resume.eligibility import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ import yaml
 
 from lexora.v1.models_pb2 import ClassifyRequest
 from lexora_gateway import CallContext
-from lexora_router.app import RouterApp
 from lexora_router.config import Config
+from lexora_router.process.app import RouterApp
 from lexora_sim import SimSettings, Simulator
 
 DATA = Path(__file__).parents[1] / "data"

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from lexora_router.backends.dial import ATTEMPT_DELAY_SECONDS
+from lexora_router.engines.dial import ATTEMPT_DELAY_SECONDS
 from tests.support.black_hole import no_connection
 from tests.support.calls import Caller
 from tests.support.loop_engine import LoopEngine
@@ -14,7 +14,7 @@ from tests.support.servers import Gateway, base_config
 LEXORA = """
 import sys
 from aiohappyeyeballs import addr_to_addr_infos
-from lexora_router.backends import dial
+from lexora_router.engines import dial
 
 async def resolve(host, port):
     assert host == "engines.test"

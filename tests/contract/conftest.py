@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lexora_router.app import RouterApp
 from lexora_router.config import Config
+from lexora_router.process.app import RouterApp
 from tests.support.links import WAYS, Link, linked, running
 from tests.support.loop_engine import LoopEngine
 

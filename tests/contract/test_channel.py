@@ -8,7 +8,7 @@ import pytest
 
 from lexora.v1 import chat_pb2, common_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_router.app import RouterApp
+from lexora_router.process.app import RouterApp
 from tests.contract.conftest import BODY_LIMIT
 from tests.contract.messages import COUNTED, DONE, STREAM, answer, delta, openai, streamed, unary
 from tests.support.links import MIB, Outcome, channel, settle, status_in

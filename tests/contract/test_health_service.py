@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from lexora_router.app import RouterApp
+from lexora_router.process.app import RouterApp
 from tests.contract.conftest import config_of
 from tests.support.links import channel, running
 from tests.support.loop_engine import LoopEngine

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from lexora_router.app import RouterApp
-from lexora_router.grpc_server import MIN_PING_INTERVAL_MS, SERVICE
+from lexora_router.edge.grpc_server import MIN_PING_INTERVAL_MS, SERVICE
+from lexora_router.process.app import RouterApp
 from tests.contract.messages import STREAM_FORMS, delta, streamed
 from tests.support.http2 import ACK, DATA, GOAWAY, PING, Http2Client
 from tests.support.loop_engine import LoopEngine

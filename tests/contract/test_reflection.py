@@ -9,7 +9,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, models_pb2, openai_pb2, router_pb2, stats_pb2
-from lexora_router.app import RouterApp
+from lexora_router.process.app import RouterApp
 from tests.support.links import channel
 
 MODULES = (chat_pb2, common_pb2, completion_pb2, embed_pb2, models_pb2, openai_pb2, router_pb2, stats_pb2)

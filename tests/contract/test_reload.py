@@ -10,9 +10,9 @@ from google.rpc.error_details_pb2 import ErrorInfo
 
 from lexora.v1 import reload_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_router.app import RouterApp
-from lexora_router.reload import Reloader
-from lexora_router.source import Source
+from lexora_router.process.app import RouterApp
+from lexora_router.process.reload import Reloader
+from lexora_router.process.source import Source
 from tests.support.links import channel, status_in
 from tests.support.loop_engine import LoopEngine
 

@@ -9,9 +9,9 @@ from google.rpc import error_details_pb2
 
 from lexora.v1 import common_pb2, embed_pb2, models_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_router.app import RouterApp
+from lexora_router.call import Call, Emit, Frames, Head
 from lexora_router.config import Config
-from lexora_router.handler import Call, Emit, Frames, Head
+from lexora_router.process.app import RouterApp
 from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, openai, streamed, unary
 from tests.support.links import Outcome, channel, running, status_in, trailers
 from tests.support.loop_engine import LoopEngine

@@ -11,9 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from lexora.v1 import router_pb2, stats_pb2
 from lexora_gateway import CallContext
-from lexora_router.app import RouterApp
-from lexora_router.grpc_reading import Parted
-from lexora_router.grpc_server import SERVICE, RouterServicer
+from lexora_router.edge.grpc_reading import Parted
+from lexora_router.edge.grpc_server import SERVICE, RouterServicer
+from lexora_router.process.app import RouterApp
 from tests.contract.conftest import config_of
 from tests.contract.test_vanished_client import VanishedContext
 from tests.support.links import Outcome, channel, running, status_in

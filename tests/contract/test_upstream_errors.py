@@ -11,7 +11,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
 from lexora.v1 import common_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_router.app import RouterApp
+from lexora_router.process.app import RouterApp
 from tests.contract.messages import FORMS, ID, STREAM_FORMS, failing, openai, receipt, streamed, unary
 from tests.support.links import Link, Outcome, channel, status_in
 from tests.support.loop_engine import LoopEngine

@@ -12,9 +12,9 @@ import pytest
 from lexora.v1 import models_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_gateway import CallContext
-from lexora_router.app import RouterApp
-from lexora_router.grpc_reading import Parted
-from lexora_router.grpc_server import RouterServicer
+from lexora_router.edge.grpc_reading import Parted
+from lexora_router.edge.grpc_server import RouterServicer
+from lexora_router.process.app import RouterApp
 from tests.contract.messages import STREAM_FORMS, delta, streamed, unary
 from tests.contract.messages import openai as openai_call
 from tests.support.links import channel, gauges, settle

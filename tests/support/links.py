@@ -20,9 +20,9 @@ from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_cli.inprocess import InProcessRouter
 from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
 from lexora_gateway.router_port import RouterPort
-from lexora_router.app import RouterApp
 from lexora_router.config import Config
-from lexora_router.status import StatusError
+from lexora_router.edge.status import StatusError
+from lexora_router.process.app import RouterApp
 
 WAYS = ("in process", "tcp", "unix")
 MIB = 1024 * 1024

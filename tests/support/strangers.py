@@ -17,8 +17,8 @@ from lexora.v1.router_pb2 import GenerateRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
 from lexora_cli.inprocess import InProcessRouter
 from lexora_gateway import CallContext, RouterStatusError
-from lexora_router.app import RouterApp
 from lexora_router.config import BackendConfig, Config, RateLimitConfig, RoutingConfig
+from lexora_router.process.app import RouterApp
 from lexora_router.telemetry.logs import configure_logs
 from tests.support.raw_server import closed_port
 

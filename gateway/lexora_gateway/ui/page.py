@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 from lexora.v1.calls_pb2 import RecentCallsRequest
 from lexora.v1.models_pb2 import HealthRequest, ListModelsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
-from lexora_gateway.asgi import headers_of
+from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.message_json import as_json
 from lexora_gateway.openai.models import capabilities
 from lexora_gateway.request import context_of

@@ -71,7 +71,7 @@ def _ask_once(conversation: "Conversation", prompt: str) -> None:
 
     from lexora_cli.chat_loop import TerminalShow
     from lexora_cli.client import RouterFailure
-    from lexora_router.escape import escaped
+    from lexora_contract.escape import escaped
 
     show = TerminalShow(out())
     try:

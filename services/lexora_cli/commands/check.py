@@ -61,7 +61,7 @@ def check(
 def _refuse(error: "ConfigError", as_json: bool) -> None:
     import sys
 
-    from lexora_router.launch import complaint
+    from lexora_router.process.launch import complaint
 
     if as_json:
         print_json({"ok": False, "problems": [str(problem) for problem in error.problems]})
@@ -81,7 +81,7 @@ def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
     from rich.markup import escape
 
     from lexora_cli.screen import err
-    from lexora_router.escape import escaped
+    from lexora_contract.escape import escaped
 
     plain(f"configuration: {loaded.path or 'no file'}{hint}")
     for warning in loaded.warnings:

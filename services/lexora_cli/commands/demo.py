@@ -23,7 +23,7 @@ def demo(
       lexora demo --model mistral-7b
     """
     from lexora_cli.demo_run import Demo, Ports
-    from lexora_router.launch import run
+    from lexora_router.process.launch import run
 
     started = Demo(model, Ports(engine_port, port, grpc_port))
     run(started.run())

@@ -22,7 +22,7 @@ def gateway(
     """
     from functools import partial
 
-    from lexora_cli.facade import serve
-    from lexora_router.launch import launch
+    from lexora_cli.gateway_process import serve
+    from lexora_router.process.launch import launch
 
     raise typer.Exit(launch(config, {"server.host": host, "server.port": port}, partial(serve, router)))

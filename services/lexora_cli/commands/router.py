@@ -15,7 +15,7 @@ def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = N
       lexora router
       lexora router --config lexora_config.yaml --grpc-port 50051
     """
-    from lexora_router.launch import launch
-    from lexora_router.serve import router_options, serve
+    from lexora_router.process.launch import launch
+    from lexora_router.process.serve import router_options, serve
 
     raise typer.Exit(launch(config, router_options(host, grpc_port, metrics_port), serve))

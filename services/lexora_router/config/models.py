@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from lexora_router.call import settings_name
 from lexora_router.config.admission import QueueConfig, RateLimitConfig, TenantConfig
 from lexora_router.config.check import config_faults, routing_faults
 from lexora_router.config.classifier import ClassifierConfig
@@ -28,7 +29,6 @@ from lexora_router.config.values import (
     Seconds,
     Text,
 )
-from lexora_router.handler import settings_name
 
 SINGLE = "vllm"  # the backend's name in single-backend mode
 _UNLISTED = TenantConfig()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from lexora_router.handler import Call, Emit, Handler, Lease
+from lexora_router.call import Call, Emit, Handler, Lease
 
 
 class Place(Lease, Protocol):

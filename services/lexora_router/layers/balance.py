@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from lexora_router.call import Call, Emit, Handler, Outcome
 from lexora_router.errors import UpstreamFailure, UpstreamTimeout
-from lexora_router.handler import Call, Emit, Handler, Outcome
 from lexora_router.policy.failures import verdict_of
 
 

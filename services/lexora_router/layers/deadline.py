@@ -2,8 +2,8 @@
 
 import asyncio
 
+from lexora_router.call import Call, Emit, Handler
 from lexora_router.errors import DeadlineExceeded
-from lexora_router.handler import Call, Emit, Handler
 
 
 class Deadline:

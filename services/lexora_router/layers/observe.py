@@ -4,8 +4,8 @@ from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Protocol
 
+from lexora_router.call import Call, Emit, Handler
 from lexora_router.errors import Draining, RouterError, http_status
-from lexora_router.handler import Call, Emit, Handler
 
 CLIENT_GONE = 499
 NOT_DONE = "The router is shutting down, and the call was not done in time."

@@ -1,7 +1,7 @@
 """A kept connection that its engine closes just as it is used costs a call nothing."""
 
+from lexora_router.call import Call, Emit, Handler
 from lexora_router.errors import UpstreamUnreachable
-from lexora_router.handler import Call, Emit, Handler
 from lexora_router.policy.failures import RetryScope, verdict_of
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from lexora_router.handler import AUTO, Call, Emit, Handler, Target
+from lexora_router.call import AUTO, Call, Emit, Handler, Target
 
 
 class Routes(Protocol):

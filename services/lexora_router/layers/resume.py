@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lexora_contract.operations import CHAT, COMPLETIONS
+from lexora_router.call import Call, Emit, Event, Frames, Handler, Head, Receipt, Usage
 from lexora_router.errors import RouterError, UpstreamInvalid
-from lexora_router.handler import Call, Emit, Event, Frames, Handler, Head, Receipt, Usage
 from lexora_router.policy.failures import verdict_of
 from lexora_router.resume.continuation import by_ids, by_text, with_ids
+from lexora_router.resume.eligibility import Source, Wish, wish
 from lexora_router.resume.progress import Progress
 from lexora_router.resume.recorder import Recorder
-from lexora_router.resume.request import Source, Wish, wish
 from lexora_router.resume.reshape import Reshaper, ending
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
+from lexora_router.call import Call, Commit, Emit, Handler
 from lexora_router.errors import UpstreamFailure
-from lexora_router.handler import Call, Commit, Emit, Handler
+from lexora_router.payload.retry_after import parse
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.failures import Kind, RetryScope, hint_of, kind_of, verdict_of
-from lexora_router.policy.retry_after import parse
 from lexora_router.policy.retry_budget import RetryBudget
 
 # A call that two endpoints answer with an error of their own making is the likelier cause.

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from lexora_contract.operations import RESPONSES
+from lexora_router.call import Call, Commit, Emit, Endpoint, Event, Frames, Handler, Reply, Target
 from lexora_router.errors import NotFound, UpstreamFailure, UpstreamRefused
-from lexora_router.handler import Call, Commit, Emit, Endpoint, Event, Frames, Handler, Reply, Target
 from lexora_router.policy.response_homes import Home, ResponseHomes
 
 # Of a response whose home is not known so many endpoints are asked, one after the other.

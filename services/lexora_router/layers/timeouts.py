@@ -8,8 +8,8 @@ from collections.abc import Callable
 from math import inf
 from types import TracebackType
 
+from lexora_router.call import Call, Emit, Event, Frames, Handler, Timeouts
 from lexora_router.errors import UpstreamTimeout
-from lexora_router.handler import Call, Emit, Event, Frames, Handler, Timeouts
 
 # How often an overdue unary call asks whether its endpoint has gone silent: as often as that is judged.
 LOOK_SECONDS = 1.0

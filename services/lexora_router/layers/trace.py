@@ -1,6 +1,6 @@
 """Where a traced call's time goes: its waits for slots, and its attempts."""
 
-from lexora_router.handler import Call, Emit, Handler
+from lexora_router.call import Call, Emit, Handler
 
 
 class TraceQueue:

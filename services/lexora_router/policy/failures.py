@@ -7,6 +7,7 @@ table. Statuses are those of RFC 9110, section 15; an engine's error page counts
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
+from lexora_router.call import Outcome
 from lexora_router.errors import (
     NoHealthyEndpoint,
     OutOfResources,
@@ -19,7 +20,6 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.handler import Outcome
 
 
 class Kind(Enum):

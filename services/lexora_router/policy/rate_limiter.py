@@ -8,7 +8,7 @@ from itertools import islice
 from math import ceil, floor
 from typing import Literal, NamedTuple
 
-from lexora_router.handler import settings_name
+from lexora_router.call import settings_name
 from lexora_router.policy.token_bucket import TokenBucket
 
 MAX_TOKENS = 1_000_000_000  # of one call; a client may claim any integer

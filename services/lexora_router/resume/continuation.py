@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from lexora_contract.operations import CHAT, COMPLETIONS
+from lexora_router.resume.eligibility import Wish
 from lexora_router.resume.progress import Progress
-from lexora_router.resume.request import Wish
 
 # What completions do not know, and what is in the token ids already or would be wrong with more of them.
 _CHAT_ONLY = (

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import msgspec
 
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.event_stream import data_of
-from lexora_router.lenient_json import lenient
+from lexora_router.payload.event_stream import data_of
+from lexora_router.payload.lenient_json import lenient
 
 DONE = b"data: [DONE]\n\n"
 

@@ -1,9 +1,9 @@
 """The first engine's stream: written down as it passes, and freed of what only the router asked for."""
 
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.event_stream import data_of, events
+from lexora_router.payload.event_stream import data_of, events
+from lexora_router.resume.fast_chunk import Glance
 from lexora_router.resume.frames import Choice, read_chunk, said, without_ids
-from lexora_router.resume.glance import Glance
 from lexora_router.resume.progress import Progress
 
 

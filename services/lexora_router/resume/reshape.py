@@ -3,9 +3,9 @@
 from typing import Any
 
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.event_stream import data_of, events
+from lexora_router.payload.event_stream import data_of, events
+from lexora_router.resume.fast_chunk import Glance
 from lexora_router.resume.frames import DONE, Choice, read_chunk, read_object, said, write
-from lexora_router.resume.glance import Glance
 from lexora_router.resume.progress import Progress
 
 _IDENTITY = ("id", "object", "created", "model")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from lexora_router.backends.backend import Backend, Health
-from lexora_router.backends.endpoint import HttpEndpoint
-from lexora_router.backends.shortage import LOCAL, shortages
+from lexora_router.engines.local_shortage import LOCAL, shortages
+from lexora_router.fleet.backend import Backend, Health
+from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.policy.breaker import State
 from lexora_router.telemetry.writer import LineWriter
 from lexora_router.version import __version__

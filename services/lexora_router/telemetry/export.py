@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, Metric
 
 if TYPE_CHECKING:
-    from lexora_router.backends.backend import Backend
     from lexora_router.config import TelemetryConfig
+    from lexora_router.fleet.backend import Backend
     from lexora_router.telemetry.otel.telemetry import Telemetry
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from lexora_router.call import Call, Usage
 from lexora_router.errors import RateLimited
-from lexora_router.handler import Call, Usage
 from lexora_router.layers.observe import CLIENT_GONE
 from lexora_router.telemetry.account import (
     MAX_MODELS,

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
-from lexora_router.handler import Call, Receipt
+from lexora_router.call import Call, Receipt
 from lexora_router.telemetry.account import path_of, reason
 
 KEPT = 200

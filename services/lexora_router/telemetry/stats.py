@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from lexora_router.handler import Call
+from lexora_router.call import Call
 from lexora_router.layers.observe import CLIENT_GONE
 from lexora_router.telemetry.account import MAX_MODELS, endpoint_of, hops, path_of, reason, rejection, retries, straight, wasted
 from lexora_router.telemetry.counts import Counts, CountsByName

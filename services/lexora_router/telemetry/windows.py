@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from lexora_router.handler import Call
-from lexora_router.policy.quantile_sketch import QuantileSketch
+from lexora_router.call import Call
+from lexora_router.telemetry.quantile_sketch import QuantileSketch
 
 SLICE_SECONDS = 10
 SLICES = 30

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lexora_cli import probe
-from lexora_cli.advice import Trouble
+from lexora_cli.diagnosis import Trouble
 from lexora_cli.main import app
 from lexora_cli.probe import Finding
 from lexora_router.config import Config

@@ -12,8 +12,8 @@ from lexora.v1.models_pb2 import HealthRequest, HealthResponse
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora_cli.client import RouterClient, RouterFailure
+from lexora_router.edge.status import status_of
 from lexora_router.errors import ModelNotFound
-from lexora_router.status import status_of
 
 
 class Servicer(RouterServiceServicer):

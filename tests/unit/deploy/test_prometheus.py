@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.process import REPOSITORY
 from tests.support.promtool import PROMTOOL, needs_promtool
 
-from lexora_router.app import RouterApp
 from lexora_router.config import Config
+from lexora_router.process.app import RouterApp
 
 FOLDER = REPOSITORY / "deploy" / "prometheus"
 GRAFANA = REPOSITORY / "deploy" / "grafana"

@@ -13,13 +13,13 @@ from lexora.v1.calls_pb2 import RecentCall
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.operations import OPERATIONS
 from lexora_gateway import RouterPort, create_app
+from lexora_gateway.call_headers import call_options
 from lexora_gateway.errors import from_status
 from lexora_gateway.headers import receipt_headers
 from lexora_gateway.openai.examples import RECENT, STATS
 from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
-from lexora_gateway.options import call_options
+from lexora_router.edge.status import DOMAIN, code_of
 from lexora_router.errors import RouterError
-from lexora_router.status import DOMAIN, code_of
 from lexora_router.version import __version__
 
 # Served, and not part of the document about itself.

@@ -7,11 +7,11 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.docs.pages import ROOT, code, page
 
-from lexora_router.app import RouterApp
+from lexora_router.call import Call, Choice, Outcome, Usage
 from lexora_router.config import Config
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined
-from lexora_router.handler import Call, Choice, Outcome, Usage
 from lexora_router.layers.observe import CLIENT_GONE
+from lexora_router.process.app import RouterApp
 from lexora_router.telemetry.account import rejection
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics

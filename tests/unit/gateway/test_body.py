@@ -8,9 +8,9 @@ import pytest
 
 from lexora_gateway.body import read_body
 from lexora_gateway.buffered import BufferedBytes
+from lexora_gateway.cancel_on_disconnect import ClientGone
 from lexora_gateway.errors import Refused
 from lexora_gateway.request import Limits
-from lexora_gateway.watch import ClientGone
 
 SOON = 0.05
 LIMIT = 6

@@ -17,7 +17,7 @@ from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamReques
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
-from lexora_gateway.details import details_of
+from lexora_gateway.status_details import details_of
 
 MIB = 1024 * 1024
 CONTEXT = CallContext()

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from tests.support.clock import now
 
-from lexora_router.backends.condition import Condition, Rules
-from lexora_router.backends.endpoint import HttpEndpoint
-from lexora_router.backends.pool import Pool, QueueLimits, Standing
+from lexora_router.call import Call, Emit, Event, Frames, Head, Outcome, Target, Timeouts
 from lexora_router.errors import UpstreamFailure
-from lexora_router.handler import Call, Emit, Event, Frames, Head, Outcome, Target, Timeouts
+from lexora_router.fleet.endpoint import HttpEndpoint
+from lexora_router.fleet.endpoint_health import Condition, Rules
+from lexora_router.fleet.pool import Pool, QueueLimits, Standing
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules
 from lexora_router.policy.priority import NORMAL

@@ -14,12 +14,12 @@ from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply
 from tests.unit.router.support import Client, make_call
 
-from lexora_router.app import RouterApp
 from lexora_router.assembly import Assembly, Lasting
+from lexora_router.call import Call, Outcome, Reply
 from lexora_router.config import Config
-from lexora_router.handler import Call, Outcome, Reply
 from lexora_router.policy.breaker import State
 from lexora_router.policy.rate_limiter import RateLimiter, Rules
+from lexora_router.process.app import RouterApp
 
 LASTING = Lasting(RateLimiter(Rules(), 0.0), (), time.monotonic)
 BODY = b'{"model":"m","messages":[]}'

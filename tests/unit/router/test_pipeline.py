@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 from tests.support.clock import jumping, now
 from tests.support.raw_server import Do, RawServer, chunk, stream, stream_head
-from tests.unit.router.backends.engine import make_backend
+from tests.unit.router.engines.engine import make_backend
 from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Step, make_call, make_pool, make_target
 
+from lexora_router.call import Call, Emit, Frames, Handler, Head, Target
 from lexora_router.errors import (
     DeadlineExceeded,
     ModelNotFound,
@@ -17,14 +18,13 @@ from lexora_router.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
-from lexora_router.handler import Call, Emit, Frames, Handler, Head, Target
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.pipeline import Parts, build
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
 from lexora_router.policy.retry_budget import RetryBudget
-from lexora_router.resume.request import Source
+from lexora_router.resume.eligibility import Source
 
 A = Frames(b"a")
 

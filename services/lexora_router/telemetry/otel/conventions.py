@@ -4,7 +4,7 @@ https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai: spans
 """
 
 from lexora_contract.operations import operation_of
-from lexora_router.handler import Call
+from lexora_router.call import Call
 from lexora_router.telemetry.account import reason, rejection
 
 Value = str | bool | int | float | tuple[str, ...]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from opentelemetry.metrics import Histogram, Meter
 
-from lexora_router.handler import Call
+from lexora_router.call import Call
 from lexora_router.telemetry.export import Names
 from lexora_router.telemetry.metrics import DURATION_BUCKETS, TTFT_BUCKETS
 from lexora_router.telemetry.otel.conventions import error_type, operation

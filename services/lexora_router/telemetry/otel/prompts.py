@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from lexora_router.handler import Call
+from lexora_router.call import Call
 from lexora_router.telemetry.otel.conventions import Value
 
 MAX_CHARS = 16 * 1024

@@ -14,7 +14,7 @@ from lexora_router.config.load import dump, load
 from lexora_router.config.shape import ROOT as ROOT_SHAPE
 from lexora_router.config.shape import at, leaves, shape
 from lexora_router.config.warn import NOT_YET_IN_FORCE
-from lexora_router.reload import RESTART_KEYS
+from lexora_router.process.reload import RESTART_KEYS
 
 ROOT = Path(__file__).parents[4]
 EXAMPLE = ROOT / "config" / "lexora_config.yaml"

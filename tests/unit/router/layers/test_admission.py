@@ -15,8 +15,8 @@ from tests.unit.router.support import (
     make_target,
 )
 
+from lexora_router.call import Call, Frames
 from lexora_router.errors import DeadlineExceeded, NoHealthyEndpoint, QueueFull, RouterError, UpstreamBroken
-from lexora_router.handler import Call, Frames
 from lexora_router.layers.admission import Admission
 from lexora_router.layers.deadline import Deadline
 

@@ -4,6 +4,7 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call
 
+from lexora_router.call import Frames, Outcome, Usage
 from lexora_router.errors import (
     NoHealthyEndpoint,
     UpstreamBroken,
@@ -13,7 +14,6 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.handler import Frames, Outcome, Usage
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.policy.failures import verdict_of
 

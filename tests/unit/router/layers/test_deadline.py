@@ -4,8 +4,8 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
 
+from lexora_router.call import Frames
 from lexora_router.errors import DeadlineExceeded, UpstreamBroken
-from lexora_router.handler import Frames
 from lexora_router.layers.deadline import Deadline
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]

@@ -4,6 +4,7 @@ import pytest
 from tests.support.clock import jumping
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
+from lexora_router.call import Call, Emit, Frames, Usage
 from lexora_router.errors import (
     ClassifierDisabled,
     ClientStalled,
@@ -26,7 +27,6 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.handler import Call, Emit, Frames, Usage
 from lexora_router.layers.fallback import Fallback
 
 A = Frames(b"a")

@@ -7,8 +7,8 @@ from tests.support.clock import jumping, now
 from tests.support.links import settle
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
 
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.errors import Draining, RouterError, UpstreamBroken, UpstreamRefused
-from lexora_router.handler import Call, Emit, Frames
 from lexora_router.layers.observe import CLIENT_GONE, Observe
 
 

@@ -2,8 +2,8 @@ import pytest
 from tests.support.clock import jumping
 from tests.unit.router.support import HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call
 
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.errors import RouterError, UpstreamUnreachable
-from lexora_router.handler import Call, Emit, Frames
 from lexora_router.layers.resend import Resend
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]

@@ -4,8 +4,8 @@ import pytest
 from tests.support.clock import jumping
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
+from lexora_router.call import Call, Frames, Target
 from lexora_router.errors import ModelNotFound, UpstreamBroken
-from lexora_router.handler import Call, Frames, Target
 from lexora_router.layers.resolve import Resolve
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]

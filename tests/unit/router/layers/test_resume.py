@@ -20,6 +20,7 @@ from tests.unit.router.resume.engine import (
 )
 from tests.unit.router.support import Client, make_call, make_target
 
+from lexora_router.call import Call, Frames, Reply
 from lexora_router.errors import (
     DeadlineExceeded,
     NoHealthyEndpoint,
@@ -30,9 +31,8 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.handler import Call, Frames, Reply
 from lexora_router.layers.resume import Resume
-from lexora_router.resume.request import Source
+from lexora_router.resume.eligibility import Source
 
 IDS = Source(ids=True, text=False, endpoints=3)
 TEXT = Source(ids=True, text=True, endpoints=3)

@@ -7,6 +7,7 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call, make_target
 
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.errors import (
     DeadlineExceeded,
     NoHealthyEndpoint,
@@ -19,7 +20,6 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.handler import Call, Emit, Frames
 from lexora_router.layers.deadline import Deadline
 from lexora_router.layers.retry import SHORT_SECONDS, Retry, RetrySettings
 from lexora_router.policy.backoff import Backoff

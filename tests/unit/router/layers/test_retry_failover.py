@@ -7,10 +7,10 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HEAD, Client, FakeEndpoint, Step, make_call, make_pool, make_target
 
-from lexora_router.backends.condition import Rules
-from lexora_router.backends.pool import Pool
+from lexora_router.call import Frames, Handler, compose
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamRefused, UpstreamTimeout
-from lexora_router.handler import Frames, Handler, compose
+from lexora_router.fleet.endpoint_health import Rules
+from lexora_router.fleet.pool import Pool
 from lexora_router.layers.admission import Admission
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.retry import Retry, RetrySettings

@@ -2,8 +2,8 @@ import pytest
 from tests.unit.router.support import HEAD, Client, make_call
 
 from lexora_contract.operations import RESPONSES
+from lexora_router.call import Call, Emit, Frames, Reply, Target, Timeouts
 from lexora_router.errors import NotFound, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
-from lexora_router.handler import Call, Emit, Frames, Reply, Target, Timeouts
 from lexora_router.layers.stored_responses import MAX_ASKED, AskHome, NoteHome
 from lexora_router.policy.response_homes import Home, ResponseHomes
 

@@ -4,8 +4,8 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
+from lexora_router.call import Call, Frames, Reply, Timeouts
 from lexora_router.errors import UpstreamBroken, UpstreamTimeout
-from lexora_router.handler import Call, Frames, Reply, Timeouts
 from lexora_router.layers.timeouts import EngineTimeouts
 
 A = Frames(b"a")

@@ -5,8 +5,8 @@ import pytest
 from tests.support.clock import jumping
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
+from lexora_router.call import Call, Frames, Handler
 from lexora_router.errors import UpstreamBroken
-from lexora_router.handler import Call, Frames, Handler
 from lexora_router.layers.trace import TraceAttempt, TraceQueue
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]

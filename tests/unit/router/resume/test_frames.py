@@ -3,9 +3,9 @@ import json
 import pytest
 
 from lexora_router.errors import UpstreamInvalid
-from lexora_router.event_stream import data_of
+from lexora_router.payload.event_stream import data_of
+from lexora_router.resume.fast_chunk import Glance
 from lexora_router.resume.frames import read_chunk, read_object, without_ids
-from lexora_router.resume.glance import Glance
 
 CHAT = (
     b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"%b"},'

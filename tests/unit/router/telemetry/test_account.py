@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from tests.unit.router.support import make_call, make_target
 
+from lexora_router.call import Receipt, Usage
 from lexora_router.errors import (
     DeadlineExceeded,
     Draining,
@@ -14,7 +15,6 @@ from lexora_router.errors import (
     UpstreamBroken,
     UpstreamRefused,
 )
-from lexora_router.handler import Receipt, Usage
 from lexora_router.layers.fallback import Fallback
 from lexora_router.telemetry.account import Hop, endpoint_of, hops, path_of, reason, rejection, retries, straight, wasted
 

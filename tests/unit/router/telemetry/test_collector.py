@@ -7,9 +7,9 @@ from tests.support.clock import jumping, now
 from tests.support.servers import metric
 from tests.unit.router.support import make_call
 
-from lexora_router.backends.backend import Backend, build_backends
+from lexora_router.call import Outcome
 from lexora_router.config import Config
-from lexora_router.handler import Outcome
+from lexora_router.fleet.backend import Backend, build_backends
 from lexora_router.telemetry.collector import BackendCollector
 
 FIRST, SECOND = "http://e:1", "http://e:2"

@@ -4,8 +4,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from tests.support.servers import metric
 from tests.unit.router.support import CHAT, make_call
 
+from lexora_router.call import Call, Usage
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RateLimited, UpstreamBroken
-from lexora_router.handler import Call, Usage
 from lexora_router.telemetry.account import MAX_MODELS
 from lexora_router.telemetry.metrics import Metrics
 

@@ -2,8 +2,8 @@ import asyncio
 
 from tests.unit.router.support import CHAT, make_call
 
+from lexora_router.call import Call, Usage
 from lexora_router.errors import Draining, InvalidRequest, ModelNotFound, QueueFull, RateLimited, UpstreamBroken
-from lexora_router.handler import Call, Usage
 from lexora_router.telemetry.account import MAX_MODELS
 from lexora_router.telemetry.counts import CountsByName
 from lexora_router.telemetry.stats import MAX_NAMES, MAX_TENANTS, Stats

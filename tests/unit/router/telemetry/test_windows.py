@@ -3,7 +3,7 @@ from random import Random
 import pytest
 from tests.unit.router.support import make_call
 
-from lexora_router.handler import Call, Usage
+from lexora_router.call import Call, Usage
 from lexora_router.telemetry.windows import LAST_MINUTE, SLICES, Windows
 
 START = 1000.0

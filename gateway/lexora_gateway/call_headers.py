@@ -1,0 +1,61 @@
+"""The headers with which a client says how its call is to be treated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions
+from lexora_gateway.errors import Refused, invalid
+from lexora_gateway.request import user_of
+
+if TYPE_CHECKING:
+    from lexora_gateway.asgi_types import Headers
+
+_PRIORITY = b"x-lexora-priority"
+_FALLBACK = b"x-lexora-fallback"
+_RESUME = b"x-lexora-resume"
+EXPLAIN = b"x-lexora-explain"
+# The contract's scale: 0 is last, 50 is normal, 100 is first.
+_PRIORITIES = {b"low": 0, b"normal": 50, b"high": 100} | {b"%d" % number: number for number in range(101)}
+
+
+def call_options(headers: Headers, request_id: str, user: str = "") -> CallOptions:
+    """Options of a call: x-lexora-user, -priority, -fallback, -resume; `user` is the body's. Raises Refused (400)."""
+    options = CallOptions(request_id=request_id, user=user_of(headers) or user)
+    priority = headers.get(_PRIORITY)
+    if priority is not None:
+        options.priority = _priority(priority)
+    if _forbids(headers, _FALLBACK):
+        options.fallback = FALLBACK_POLICY_NEVER
+    if _forbids(headers, _RESUME):
+        options.resume = RESUME_POLICY_NEVER
+    return options
+
+
+def check_explain(headers: Headers) -> None:
+    """Raise Refused (400) for an x-lexora-explain that is not 1; there must be one."""
+    if headers[EXPLAIN].strip() != b"1":
+        # Whoever wanted an explanation must not be charged for an answer, nor the other way round.
+        raise _refused(EXPLAIN, "1, or be left out")
+
+
+def _priority(value: bytes) -> int:
+    priority = _PRIORITIES.get(value.strip().lower())
+    if priority is None:
+        raise _refused(_PRIORITY, "high, normal, low or a whole number from 0 to 100")
+    return priority
+
+
+def _forbids(headers: Headers, name: bytes) -> bool:
+    value = headers.get(name)
+    if value is None:
+        return False
+    if value.strip().lower() != b"never":
+        # A client that means to forbid something must not be told nothing when it misspells it.
+        raise _refused(name, "never, or be left out")
+    return True
+
+
+def _refused(name: bytes, needed: str) -> Refused:
+    header = name.decode()
+    return Refused(invalid(f"{header} must be {needed}.", header))

@@ -1,0 +1,164 @@
+"""The GET routes: models, health, statistics, metrics. FastAPI routes, off the hot path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from lexora.v1 import models_pb2
+from lexora.v1.calls_pb2 import RecentCallsRequest
+from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
+from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora_gateway.asgi_types import headers_of
+from lexora_gateway.errors import Refused, invalid, model_not_found
+from lexora_gateway.message_json import as_json
+from lexora_gateway.openai import examples
+from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
+from lexora_gateway.request import context_of, timeout_of
+from lexora_gateway.router_port import CallContext, RouterPort, RouterStatusError
+from lexora_gateway.scrape import Metrics, scrape
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# These calls answer from memory or from bounded probes; a router that is silent for longer is in trouble.
+CONTROL_TIMEOUT = 10.0
+# Of a number in a query; more would not fit into the contract's int32.
+MAX_DIGITS = 9
+
+_PLACES = {
+    "name": "Spirrow-Lexora",
+    "version": "",
+    "description": "A gateway to LLM engines with OpenAI's API.",
+    "api": "/v1",
+    "models": "/v1/models",
+    "documentation": "/docs",
+    "openapi": "/openapi.json",
+    "page": "/ui/",
+    "health": "/health",
+    "stats": "/stats",
+    "metrics": "/metrics",
+}
+
+
+class Control:
+    """The handlers, over one router."""
+
+    def __init__(self, router: RouterPort, version: str, metrics: Metrics) -> None:
+        self._router = router
+        self._version = version
+        self._metrics = metrics
+
+    def add_to(self, app: FastAPI) -> None:
+        """Register the routes; capabilities before {model_id}, which would swallow it."""
+
+        def get(path: str, endpoint: Callable[..., Any], summary: str, tag: str, example: Any) -> None:
+            content = {"application/json": {"example": example}} if example is not None else {"text/plain": {}}
+            app.add_api_route(
+                path,
+                endpoint,
+                methods=["GET"],
+                summary=summary,
+                tags=[tag],
+                response_model=None,
+                responses={200: {"description": "OK", "content": content}},
+            )
+
+        get("/", self.home, "What this is, and where to look", "service", _PLACES)
+        get("/v1/models", self.models, "The models that can be asked", "models", examples.MODELS)
+        get("/v1/models/capabilities", self.capabilities, "What each is good at", "models", examples.CAPABILITIES)
+        get("/v1/models/{model_id:path}", self.model, "One model", "models", examples.MODEL)
+        get("/health", self.health, "State of every backend; 503 when none answers", "service", examples.HEALTH)
+        get("/health/live", self.live, "The process serves", "service", {"status": "alive"})
+        get("/health/ready", self.ready, "Some backend answers", "service", {"status": "ready"})
+        get("/stats", self.stats, "Counters since the start", "service", examples.STATS)
+        get("/stats/recent", self.recent, "The calls that finished last; `limit` says how many", "service", examples.RECENT)
+        get("/metrics", self.metrics, "Metrics for Prometheus", "service", None)
+
+    async def home(self, request: Request) -> Response:
+        """A browser is sent to the page for operators; anybody else gets the places as JSON."""
+        vary = {"vary": "accept"}
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("ui/", headers=vary)
+        return JSONResponse(_PLACES | {"version": self._version}, headers=vary)
+
+    async def models(self, request: Request) -> Response:
+        """Exactly the models that can be asked; the backend's own entry where it has one, and `backend`."""
+        return JSONResponse(models_list(await self._listed(request)))
+
+    async def capabilities(self, request: Request) -> Response:
+        """Backend, capabilities and state of each model."""
+        return JSONResponse(capabilities(await self._listed(request)))
+
+    async def model(self, request: Request, model_id: str) -> Response:
+        """The entry of one model; 404 `model_not_found`."""
+        entry = find_model(await self._listed(request), model_id)
+        if entry is None:
+            raise Refused(model_not_found(model_id))
+        return JSONResponse(entry)
+
+    async def health(self, request: Request) -> Response:
+        """healthy, degraded or unhealthy, over all and by backend."""
+        overall, backends = await self._health(request)
+        body = {"status": overall, "backends": backends, "version": self._version}
+        return JSONResponse(body, 503 if overall == "unhealthy" else 200)
+
+    async def live(self) -> Response:
+        """200 as long as the process answers."""
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        """200 unless no backend answers."""
+        overall, _ = await self._health(request)
+        if overall == "unhealthy":
+            return JSONResponse({"status": "not ready"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def stats(self, request: Request) -> Response:
+        """The router's counters and gauges."""
+        return JSONResponse(stats_json(await self._router.get_stats(GetStatsRequest(), self._context(request))))
+
+    async def recent(self, request: Request) -> Response:
+        """The calls that finished last, the latest first; at most `limit` (50, when absent or 0)."""
+        asked = RecentCallsRequest(limit=_limit(request.query_params.get("limit", "0")))
+        return JSONResponse(as_json(await self._router.recent_calls(asked, self._context(request))))
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text format, or OpenMetrics for scrapers that accept it; with gzip, where that is accepted."""
+        return await scrape(self._metrics, request)
+
+    async def _listed(self, request: Request) -> ListModelsResponse:
+        return await self._router.list_models(ListModelsRequest(), self._context(request))
+
+    async def _health(self, request: Request) -> tuple[str, dict[str, str]]:
+        try:
+            response = await self._router.health(HealthRequest(), self._context(request))
+        except RouterStatusError:
+            # Without its router the facade can serve nobody.
+            return "unhealthy", {}
+        return _overall(response), {name: status_name(each.status) for name, each in sorted(response.backends.items())}
+
+    def _context(self, request: Request) -> CallContext:
+        headers = headers_of(request.scope)
+        return context_of(headers, timeout_of(headers, CONTROL_TIMEOUT) or CONTROL_TIMEOUT)
+
+
+def _limit(text: str) -> int:
+    """How many calls are asked for; 0: as many as the router likes."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+        raise Refused(invalid("limit must be a whole number, 0 or more.", "limit"))
+    return int(text)
+
+
+def stats_json(response: GetStatsResponse) -> dict[str, Any]:
+    """Every field by its proto name, numbers as numbers, maps as objects with sorted keys; `last_reload` may be None."""
+    return as_json(response)
+
+
+def _overall(response: HealthResponse) -> str:
+    # Before the first probe nothing is known to be broken.
+    unprobed = response.status == models_pb2.BACKEND_STATUS_UNSPECIFIED
+    return "degraded" if unprobed else status_name(response.status)

@@ -1,0 +1,66 @@
+"""What the facade refuses by itself is a request all the same: the router counts it, and says where its user stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lexora.v1.common_pb2 import CallOptions
+from lexora.v1.router_pb2 import GenerateRequest
+from lexora_gateway.errors import Failure, from_status
+from lexora_gateway.headers import receipt_headers
+from lexora_gateway.request import context_of, user_of
+from lexora_gateway.router_port import RouterPort, RouterStatusError
+from lexora_gateway.status_details import details_of
+
+if TYPE_CHECKING:
+    from lexora_gateway.request_context import Asked
+
+_MAX_USER = 4096
+_MAX_TOLD = 400
+_SECONDS = 5.0
+
+
+class _Named(msgspec.Struct, gc=False):
+    user: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Named).decode
+
+
+async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure:
+    """The failure with its trace and the user's limits, or, when these are used up, the refusal that takes its place.
+
+    A call without an input is one that the router refuses, and counts.
+    """
+    options = CallOptions(request_id=asked.request_id, user=user_of(asked.headers) or _user_in(asked.body))
+    context = context_of(asked.headers, _SECONDS, asked.hops)
+    context.metadata += (("x-lexora-refused", _told(failure)),)
+    try:
+        await router.generate(GenerateRequest(options=options), context)
+    except RouterStatusError as error:
+        details = details_of(error.status)
+        if details.reason == "RATE_LIMITED":
+            limited = from_status(error.status, asked.request_id)
+            # What is left of a body that was not read to its end must not be taken for the next request.
+            limited.headers += [header for header in failure.headers if header[0] == b"connection"]
+            return limited
+        failure.trace_id = details.trace_id
+        if details.receipt is not None:
+            failure.headers += receipt_headers(details.receipt)
+    return failure
+
+
+def _told(failure: Failure) -> str:
+    """What the client was told, as far as a header can hold it: the router writes it into its log."""
+    text = f"The facade answered {failure.status}: {failure.message}"[:_MAX_TOLD]
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+
+
+def _user_in(body: bytes) -> str:
+    """The user that a JSON body names, whatever else is wrong with it; empty when none can be read."""
+    try:
+        return (_decode(body).user or "")[:_MAX_USER]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""

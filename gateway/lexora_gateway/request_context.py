@@ -1,0 +1,32 @@
+"""A request as its endpoint sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lexora_gateway.router_port import CallContext
+
+if TYPE_CHECKING:
+    from lexora_gateway.asgi_types import Headers
+    from lexora_gateway.request import Metadata
+
+
+class Asked:
+    """A request: headers, identity, how it came here, the body as far as it is there, and the context of its call.
+
+    A large body is a large part of what a waiting call takes, so whoever passes it on takes it out of here.
+    """
+
+    __slots__ = ("body", "context", "headers", "hops", "request_id")
+
+    def __init__(self, headers: Headers, request_id: str, hops: Metadata = ()) -> None:
+        self.headers = headers
+        self.hops = hops
+        self.request_id = request_id
+        self.body = b""
+        self.context = CallContext()
+
+    def context_with_body(self) -> CallContext:
+        """The context, to which the body goes."""
+        self.context.body, self.body = self.body, b""
+        return self.context

@@ -1,0 +1,205 @@
+"""POST /generate and POST /chat: the short forms, over the typed calls of the contract."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
+from lexora.v1.common_pb2 import CallOptions, Receipt, SamplingParams
+from lexora.v1.completion_pb2 import CompletionRequest, TokenIds
+from lexora.v1.explain_pb2 import ExplainRequest
+from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
+from lexora_gateway.call_headers import call_options
+from lexora_gateway.cancel_on_disconnect import until_gone
+from lexora_gateway.endpoint import Endpoint
+from lexora_gateway.json_body import Fields, is_integer, parse_object
+from lexora_gateway.openai.messages import chat_messages
+from lexora_gateway.openai.sampling import take_sampling
+from lexora_gateway.sse import data_event
+
+if TYPE_CHECKING:
+    from lexora_gateway.asgi_types import Receive
+    from lexora_gateway.request import Limits
+    from lexora_gateway.request_context import Asked
+    from lexora_gateway.response import Answer
+    from lexora_gateway.router_port import RouterPort
+
+MAX_TOKENS = 1000
+TEMPERATURE = 0.7
+
+
+class ShortForm(Endpoint):
+    """A short form: flat JSON in, one field out, whole or as events that end with `[DONE]`."""
+
+    field: str
+
+    def __init__(self, router: RouterPort, limits: Limits, default_model: str | None) -> None:
+        super().__init__(router, limits)
+        self._default_model = default_model or ""
+
+    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+        """Call the router in typed form, whole or streamed."""
+        fields, options, stream = _read(asked)
+        if stream:
+            request = self.streamed(options, fields)
+            asked.body = b""  # the request has it
+            answer.streams()
+            sink = _Events(answer, self)
+            await until_gone(receive, self._router.stream(request, asked.context, sink.emit))
+            await sink.end()
+        else:
+            whole = self.whole(options, fields)
+            asked.body = b""
+            response = await until_gone(receive, self._router.generate(whole, asked.context))
+            await answer.json(msgspec.json.encode({self.field: self.text_of(response)}), response.receipt)
+
+    def explained(self, asked: Asked) -> ExplainRequest:
+        """The same call, to be explained."""
+        fields, options, _ = _read(asked)
+        request = self.whole(options, fields)
+        asked.body = b""
+        if request.HasField("chat"):
+            return ExplainRequest(options=options, chat=request.chat)
+        return ExplainRequest(options=options, completion=request.completion)
+
+    @abstractmethod
+    def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
+        """The unary request. Raises Refused (400)."""
+
+    @abstractmethod
+    def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
+        """The streamed request. Raises Refused (400)."""
+
+    @abstractmethod
+    def text_of(self, response: GenerateResponse) -> str | None:
+        """The answer's text."""
+
+    @abstractmethod
+    def delta_of(self, message: StreamResponse) -> str:
+        """The text of one piece; empty when it has none."""
+
+    def model(self, fields: Fields) -> str:
+        """The model asked for, else the default one; empty leaves the choice to the router."""
+        return fields.text("model") or self._default_model
+
+
+class Generate(ShortForm):
+    """`{"prompt": ...}` -> `{"text": ...}`."""
+
+    field = "text"
+
+    def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
+        """The unary request."""
+        return GenerateRequest(options=options, completion=self._completion(fields))
+
+    def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
+        """The streamed request."""
+        return StreamRequest(options=options, completion=self._completion(fields))
+
+    def text_of(self, response: GenerateResponse) -> str | None:
+        """The first choice's text."""
+        choices = response.completion.choices
+        return choices[0].text if choices else None
+
+    def delta_of(self, message: StreamResponse) -> str:
+        """The first choice's new text."""
+        return "".join(choice.text for choice in message.completion.choices if choice.index == 0)
+
+    def _completion(self, fields: Fields) -> CompletionRequest:
+        request = CompletionRequest(model=self.model(fields), sampling=_sampling(fields))
+        prompt = fields.take("prompt")
+        if isinstance(prompt, str):
+            request.text = prompt
+        elif isinstance(prompt, list) and prompt and all(is_integer(token, 32) for token in prompt):
+            request.token_ids.CopyFrom(TokenIds(ids=prompt))
+        else:
+            fields.refuse("prompt", "a string or a list of token ids")
+        request.extra_json = _extra(fields)
+        return request
+
+
+class Chat(ShortForm):
+    """`{"messages": [...]}`, or one user message in `prompt` or `message` -> `{"response": ...}`."""
+
+    field = "response"
+
+    def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
+        """The unary request."""
+        return GenerateRequest(options=options, chat=self._chat(fields))
+
+    def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
+        """The streamed request."""
+        return StreamRequest(options=options, chat=self._chat(fields))
+
+    def text_of(self, response: GenerateResponse) -> str | None:
+        """The first choice's text; null stays null."""
+        choices = response.chat.choices
+        return choices[0].message.text if choices and choices[0].message.HasField("text") else None
+
+    def delta_of(self, message: StreamResponse) -> str:
+        """The first choice's new text."""
+        return "".join(choice.text for choice in message.chat.choices if choice.index == 0)
+
+    def _chat(self, fields: Fields) -> ChatRequest:
+        request = ChatRequest(model=self.model(fields), sampling=_sampling(fields))
+        request.messages.extend(_messages(fields))
+        request.extra_json = _extra(fields)
+        return request
+
+
+class _Events:
+    """Passes typed pieces on as events; the head goes out with the router's first message."""
+
+    __slots__ = ("_answer", "_form")
+
+    def __init__(self, answer: Answer, form: ShortForm) -> None:
+        self._answer = answer
+        self._form = form
+
+    async def emit(self, message: StreamResponse) -> None:
+        if not self._answer.started:
+            await self._answer.begin(None, message.receipt)
+        delta = self._form.delta_of(message)
+        if delta:
+            await self._answer.piece(data_event({self._form.field: delta}))
+
+    async def end(self) -> None:
+        if not self._answer.started:
+            await self._answer.begin(None, Receipt())
+        await self._answer.piece(b"data: [DONE]\n\n")
+        await self._answer.end()
+
+
+def _read(asked: Asked) -> tuple[Fields, CallOptions, bool]:
+    """The fields of a body, the call's options, and whether it is to be streamed."""
+    fields = parse_object(asked.body)
+    options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
+    stream = bool(fields.truth("stream"))
+    if stream:
+        # The terminal events are this form's own; usage has no place among them.
+        fields.take("stream_options")
+    return fields, options, stream
+
+
+def _sampling(fields: Fields) -> SamplingParams:
+    return take_sampling(fields, MAX_TOKENS, TEMPERATURE)
+
+
+def _messages(fields: Fields) -> list[ChatMessage]:
+    items = fields.items("messages", "a list of messages")
+    prompt, message = fields.text("prompt"), fields.text("message")
+    if items:
+        return chat_messages(items, "messages")
+    text = prompt if prompt is not None else message
+    if text is None:
+        fields.refuse("messages", "a list of messages (or send one text as prompt or message)")
+    return [ChatMessage(role=ROLE_USER, text=text)]
+
+
+def _extra(fields: Fields) -> str:
+    rest = fields.rest()
+    return json.dumps(rest, ensure_ascii=False, separators=(",", ":")) if rest else ""

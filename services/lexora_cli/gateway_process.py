@@ -1,0 +1,65 @@
+"""The HTTP facade in a process of its own, in front of a router at the end of a gRPC channel."""
+
+import structlog
+from prometheus_client import REGISTRY
+
+from lexora_cli.draining import DrainingPort
+from lexora_cli.http_server import HttpServer, buffered_bytes
+from lexora_gateway import GrpcRouter, create_app, process_metrics
+from lexora_router.config import Config
+from lexora_router.policy.callers import TrustedProxies
+from lexora_router.process.launch import stop_event
+from lexora_router.process.listening import HTTP, listen
+from lexora_router.process.process_memory import kept_low
+from lexora_router.process.source import Source
+from lexora_router.version import __version__
+
+# What surrounds a body in its message.
+_ENVELOPE_BYTES = 2**20
+
+_log = structlog.get_logger("lexora")
+
+
+async def serve(target: str, config: Config, _source: Source) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile.
+
+    All that matters here of the configuration is read at the start only: nothing is loaded again.
+    """
+    stop = stop_event()
+    server = config.server
+    listener = listen(server.host, server.port, HTTP)
+    router = GrpcRouter(
+        target,
+        max_send_bytes=server.max_body_bytes + _ENVELOPE_BYTES,
+        max_receive_bytes=server.max_response_bytes + _ENVELOPE_BYTES,
+    )
+    port = DrainingPort(router)
+    reading = buffered_bytes(server)
+    proxies = TrustedProxies(server.trusted_proxies)
+    app = create_app(
+        port,
+        version=__version__,
+        max_body_bytes=server.max_body_bytes,
+        reading=reading,
+        max_request_timeout=server.max_request_timeout,
+        stream_keepalive=server.stream_keepalive,
+        trusts=proxies.trusts,
+        client_of=proxies.network,
+        metrics=process_metrics,
+    )
+    http = HttpServer(app, listener, server)
+    REGISTRY.register(http.facts)
+    try:
+        await http.start()
+        with kept_low(lambda: port.active, lambda: reading.held):
+            _log.info("serving", http=http.url, router=target, version=__version__)
+            await http.serve_until(stop)
+            if port.active:
+                _log.info("draining", active=port.active, timeout=server.drain_timeout)
+            await port.drain(server.drain_timeout)
+        port.abort()
+    finally:
+        await http.stop()
+        await router.close()
+        listener.close()
+    _log.info("stopped")

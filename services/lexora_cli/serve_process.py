@@ -1,0 +1,66 @@
+"""HTTP and gRPC in one process, on one event loop."""
+
+import socket
+
+import structlog
+
+from lexora_cli.http_server import HttpServer, buffered_bytes
+from lexora_cli.inprocess import InProcessRouter
+from lexora_gateway import BufferedBytes, create_app
+from lexora_router.config import Config
+from lexora_router.process.app import RouterApp
+from lexora_router.process.launch import hangup_event, stop_event
+from lexora_router.process.listening import HTTP, listen
+from lexora_router.process.process_memory import kept_low
+from lexora_router.process.reload import Reloader
+from lexora_router.process.serve import end, start_grpc
+from lexora_router.process.source import Source
+from lexora_router.version import __version__
+
+_log = structlog.get_logger("lexora")
+
+
+async def serve(config: Config, source: Source) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads the configuration again.
+
+    Raises CannotListen when an address cannot be had.
+    """
+    stop, hangup = stop_event(), hangup_event()
+    listener = listen(config.server.host, config.server.port, HTTP)
+    router = RouterApp(config)
+    reading = buffered_bytes(config.server)
+    http = _http_server(router, listener, reading)
+    reloader = Reloader(router, source, hangup)
+    try:
+        grpc = await start_grpc(router)
+        await http.start()
+        reloader.start()
+        with kept_low(lambda: router.active, lambda: router.held + reading.held):
+            _log.info("serving", http=http.url, grpc=grpc, version=__version__)
+            await http.serve_until(stop)
+            # Until the drain is over HTTP stays up: load balancers and clients are told 503, and answers run to their ends.
+            await router.drain()
+    finally:
+        await reloader.close()
+        await http.stop()
+        await end(router)
+        listener.close()
+    _log.info("stopped")
+
+
+def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBytes) -> HttpServer:
+    server = router.config.server
+    app = create_app(
+        InProcessRouter(router.service),
+        version=__version__,
+        max_body_bytes=server.max_body_bytes,
+        reading=reading,
+        max_request_timeout=server.max_request_timeout,
+        stream_keepalive=server.stream_keepalive,
+        trusts=router.trusts,
+        client_of=router.client_of,
+        metrics=router.metrics,
+    )
+    http = HttpServer(app, listener, server)
+    router.registry.register(http.facts)
+    return http

@@ -1,0 +1,56 @@
+"""Calls that the router makes itself, through its own pipeline: with slots, retries and deadlines, seen by log and metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lexora_router.call import Call, Event, Handler, Headers, Reply
+from lexora_router.errors import UpstreamInvalid
+from lexora_router.policy.priority import HIGH
+
+# Whose calls they are: an account of its own in the queues, which may be given a weight and a priority under `tenants`.
+TENANT = "lexora-classifier"
+_MAX_ID = 118
+_JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The client's call behind a question, for logs and traces; `deadline` (monotonic seconds) is the question's own."""
+
+    id: str
+    trace: Headers
+    deadline: float
+
+
+class Ask:
+    """Asks an engine. `handler` is a pipeline without rate limits: the client's own limit has let its call in already."""
+
+    def __init__(self, handler: Handler, clock: Callable[[], float]) -> None:
+        self._handler = handler
+        self._clock = clock
+
+    async def __call__(self, path: str, model: str, body: bytes, origin: Origin) -> bytes:
+        """The body of a whole answer; raises RouterError."""
+        call = Call(
+            id=f"{origin.id[:_MAX_ID]}-classify",
+            path=path,
+            body=body,
+            content_type=_JSON,
+            model=model,
+            stream=False,
+            started=self._clock(),
+            user=TENANT,
+            priority=HIGH,  # a client waits for it before its own call begins
+            max_tokens=0,
+            deadline=origin.deadline,
+            trace=origin.trace,
+        )
+        answers: list[bytes] = []
+
+        async def keep(event: Event) -> None:
+            if not isinstance(event, Reply):
+                raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
+            answers.append(event.body)
+
+        await self._handler(call, keep)
+        return answers[0]

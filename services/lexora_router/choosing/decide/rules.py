@@ -1,0 +1,57 @@
+"""The cheap classifier: words and patterns from the configuration."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lexora_router.choosing.decide.label import Label
+from lexora_router.choosing.decide.text import excerpt
+from lexora_router.config import RuleConfig
+from lexora_router.config.patterns import FLAGS, MAX_TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Tasks in which one of the patterns occurs have this capability."""
+
+    patterns: tuple[re.Pattern[str], ...]
+    capability: str
+    confidence: float
+
+
+def compile_rules(configured: Iterable[RuleConfig], capabilities: frozenset[str]) -> tuple[Rule, ...]:
+    """The rules in their order, without those for capabilities that no model has."""
+    return tuple(
+        Rule(
+            (*_words(rule.words), *(re.compile(pattern, FLAGS) for pattern in rule.patterns)), rule.capability, rule.confidence
+        )
+        for rule in configured
+        if rule.capability in capabilities
+    )
+
+
+def match(rules: Sequence[Rule], text: str) -> Label | None:
+    """The label of the first rule that fits the beginning or the end of a task; None when none does."""
+    shown = excerpt(text, MAX_TEXT)
+    for rule in rules:
+        found = next((hit for pattern in rule.patterns if (hit := pattern.search(shown))), None)
+        if found is not None:
+            return Label(rule.capability, rule.confidence, f"A rule for it found {found.group()[:80]!r}.", "rules")
+    return None
+
+
+def _words(words: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    if not words:
+        return ()
+    return (re.compile("|".join(map(_word, sorted(words, key=len, reverse=True))), FLAGS),)
+
+
+def _word(word: str) -> str:
+    """The word as a pattern: not inside a longer one, except where words are not separated (Japanese)."""
+    before = r"(?<![A-Za-z0-9_])" if _is_latin(word[0]) else ""
+    after = r"(?![A-Za-z0-9_])" if _is_latin(word[-1]) else ""
+    return before + re.escape(word) + after
+
+
+def _is_latin(character: str) -> bool:
+    return character.isascii() and (character.isalnum() or character == "_")

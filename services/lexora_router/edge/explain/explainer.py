@@ -1,0 +1,126 @@
+"""From a call that is not served to the explanation of what would become of it. Changes nothing."""
+
+from collections.abc import Callable
+
+from lexora.v1 import explain_pb2
+from lexora_router.assembly import Assembly
+from lexora_router.call import AUTO, Call, Choice, settings_name
+from lexora_router.config import Config
+from lexora_router.edge.explain.targets import REJECT, Prospect, prospects
+from lexora_router.edge.explain.words import rule_in_words, summary, tenant_in_words
+from lexora_router.edge.messages import auto_message, fill_bucket
+from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
+from lexora_router.fleet.routes import Rule, Ruling
+from lexora_router.fleet.tenants import Tenancy
+from lexora_router.policy.priority import parse
+from lexora_router.policy.rate_limiter import Decision, RateLimiter
+
+
+class Explainer:
+    """Asks each part that decides about calls what it would decide now. `clock` is monotonic, in seconds."""
+
+    def __init__(self, assembly: Callable[[], Assembly], limiter: RateLimiter, *, clock: Callable[[], float]) -> None:
+        self._assembly = assembly
+        self._limiter = limiter
+        self._clock = clock
+
+    async def explain(self, call: Call, asked: str, *, draining: bool) -> explain_pb2.ExplainResponse:
+        """What would become of the call; `asked` is the model as the client named it, empty for the default one.
+
+        For a model that nobody knows the backends are asked for their lists again, as by any call for one. Raises
+        InvalidRequest when no model is named and there is no default.
+        """
+        assembly = self._assembly()
+        choice, disabled = _choice(assembly, call)
+        ruling = await _ruling(assembly, call, asked) if disabled is None else Ruling(Rule.NONE, asked, Rule.NONE, ())
+        if choice is not None:
+            ruling = Ruling(Rule.AUTO, ruling.model, ruling.by, ruling.targets)
+        estimate = assembly.total_estimate(call)
+        decision = self._decision(call, assembly.config, estimate)
+        tenant = _tenant(call, assembly.config, decision, estimate)
+        targets = prospects(assembly, ruling.targets, call, self._clock())
+        missing = ModelNotFound.reason if disabled is None else disabled.reason
+        verdict, error = _verdict(targets, decision, missing, draining=draining)
+        answer = explain_pb2.ExplainResponse(
+            route=explain_pb2.RouteExplanation(
+                asked=asked,
+                model=ruling.model,
+                rule=ruling.rule.value,
+                reason=rule_in_words(ruling, asked, choice) if disabled is None else disabled.message,
+                auto=None if choice is None else auto_message(choice),
+            ),
+            tenant=tenant,
+            targets=[target.message for target in targets],
+            verdict=verdict,
+            error=error,
+            prompt_cache_key=call.prompt_cache_key,
+        )
+        answer.summary.extend(summary(answer))
+        return answer
+
+    def _decision(self, call: Call, config: Config, estimate: int) -> Decision | None:
+        """What the rate limits would say; None when they are off."""
+        if not config.rate_limit.enabled:
+            return None
+        tier = Tenancy(config).tier(call.tenant)
+        return self._limiter.peek(call.tenant, estimate, self._clock(), tier=tier)
+
+
+def _choice(assembly: Assembly, call: Call) -> tuple[Choice | None, ClassifierDisabled | None]:
+    """What would be chosen for a call for `auto`, whose model this sets; or why nothing is."""
+    if call.model != AUTO:
+        return None, None
+    try:
+        choice = assembly.chooser.foretell(call)
+    except ClassifierDisabled as disabled:
+        return None, disabled
+    if choice is not None:
+        call.model = choice.model
+    return choice, None
+
+
+async def _ruling(assembly: Assembly, call: Call, asked: str) -> Ruling:
+    routes = assembly.routes
+    found = routes.rule(call.model)
+    if not found.targets:
+        try:
+            await routes.discover(call.model)
+        except ModelNotFound:
+            return found
+        found = routes.rule(call.model)
+    if call.model and not asked:
+        return Ruling(Rule.DEFAULT_MODEL, found.model, found.by, found.targets)
+    return found
+
+
+def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *, draining: bool) -> tuple[str, str]:
+    """The verdict on the whole call, and the reason of its error: who could refuse it, in the order in which it meets them."""
+    if draining:
+        return REJECT, Draining.reason
+    if decision is not None and not decision.allowed:
+        return REJECT, RateLimited.reason
+    if not targets:
+        return REJECT, missing
+    taker = next((target for target in targets if not target.refusal), targets[-1])
+    return taker.message.verdict, taker.refusal
+
+
+def _tenant(call: Call, config: Config, decision: Decision | None, estimate: int) -> explain_pb2.TenantExplanation:
+    name, tenancy = call.tenant, Tenancy(config)
+    own, wish = config.rate_limit.users.get(settings_name(name)), call.priority
+    standing = tenancy.standing(call)
+    tenant = explain_pb2.TenantExplanation(
+        user=name,
+        tier=own.tier if own is not None and own.tier else tenancy.tier(name),
+        priority=standing.priority,
+        max_priority=parse(str(config.tenant(name).max_priority)),
+        weight=standing.weight,
+        estimated_tokens=estimate if decision is None or decision.tokens is None else min(estimate, decision.tokens.limit),
+        allowed=decision is None or decision.allowed,
+    )
+    if decision is not None:
+        fill_bucket(tenant.rate_limit.requests, decision.requests)
+        fill_bucket(tenant.rate_limit.tokens, decision.tokens)
+        fill_bucket(tenant.rate_limit.concurrent, decision.concurrent)
+    tenant.reason = tenant_in_words(tenant, decision, wish)
+    return tenant

@@ -1,0 +1,302 @@
+"""The service on the gRPC wire: contexts, trailing metadata, health, reflection and channelz."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote, unquote
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from lexora.v1 import (
+    calls_pb2,
+    common_pb2,
+    embed_pb2,
+    explain_pb2,
+    models_pb2,
+    reload_pb2,
+    router_pb2,
+    router_pb2_grpc,
+    stats_pb2,
+)
+from lexora_router.edge.grpc_decoding import UndecodableRequests
+from lexora_router.edge.grpc_reading import Parted
+from lexora_router.edge.service import RouterService
+from lexora_router.edge.status import StatusError, status_of
+from lexora_router.edge.write_limit import WriteLimit
+from lexora_router.errors import ClientStalled
+from lexora_router.machine import usable_descriptors
+from lexora_router.policy.rate_limiter import duration
+
+SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
+MAX_METADATA_BYTES = 2 * 1024 * 1024
+# Clients keep long calls alive with pings, some every second; one that pings faster for long is sent away (GOAWAY
+# "too_many_pings"), as gRPC does by default from 5 minutes down.
+MIN_PING_INTERVAL_MS = 500
+# Of the file descriptors, an eighth may be connections of gRPC clients.
+CONNECTIONS_SHARE = 8
+# A client gives up at its deadline by itself; the router ends a call this much before, so that its status, which says
+# what was waited for, still arrives: a share of the time there is, but no more than so many seconds.
+RETURN_SHARE = 0.1
+RETURN_SECONDS = 0.05
+# The status for a client that takes nothing waits behind what was not taken; it arrives once that is read.
+STALLED_SECONDS = 0.1
+
+_Answer = TypeVar("_Answer")
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(slots=True)
+class WireContext:
+    """What the wire says of a call: metadata, seconds left until its deadline, the address at its other end, and a body.
+
+    The body is one that came beside its message.
+    """
+
+    metadata: tuple[tuple[str, str], ...]
+    timeout: float | None
+    peer: str
+    body: bytes = b""
+
+    def take_body(self) -> bytes:
+        """The body, which is given away."""
+        body, self.body = self.body, b""
+        return body
+
+
+class RouterServicer(router_pb2_grpc.RouterServiceServicer):
+    """Adapts RouterService to grpc.aio."""
+
+    def __init__(self, service: RouterService, write_timeout: float) -> None:
+        self._service = service
+        self._write_timeout = write_timeout
+
+    async def Generate(  # type: ignore[override]  # noqa: D102
+        self, request: Parted[router_pb2.GenerateRequest], context: _Context
+    ) -> router_pb2.GenerateResponse:
+        response = await _served(context, self._service.generate(request.message, _wire(context, request)))
+        context.set_trailing_metadata(_trailing(response.receipt))
+        return response
+
+    async def Stream(self, request: Parted[router_pb2.StreamRequest], context: _Context) -> None:  # type: ignore[override]  # noqa: D102
+        last = common_pb2.Receipt()
+        limit = WriteLimit(self._write_timeout)
+
+        async def send(message: router_pb2.StreamResponse) -> None:
+            if message.HasField("receipt"):
+                last.CopyFrom(message.receipt)
+            try:
+                with limit:
+                    await context.write(message)
+            except grpc.aio.InternalError:
+                # The client is gone, and this task is about to be cancelled; nobody may take it for a broken engine.
+                raise asyncio.CancelledError from None
+
+        try:
+            await _served(context, self._service.stream(request.message, _wire(context, request), send))
+        except asyncio.CancelledError:
+            # A client that left at the same moment has cancelled the task once more.
+            if not limit.over or limit.task.uncancel() > 0:
+                raise
+        finally:
+            limit.stop()
+        if limit.over:
+            await self._stalled(context, last)
+        context.set_trailing_metadata(_trailing(last))
+
+    async def _stalled(self, context: _Context, receipt: common_pb2.Receipt) -> None:
+        error = ClientStalled(f"The client took nothing of the answer for {self._write_timeout:g} s (server.write_timeout).")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STALLED_SECONDS):
+                await _refused(context, status_of(error, receipt, max_body=0))
+
+    async def Embed(self, request: embed_pb2.EmbedRequest, context: _Context) -> embed_pb2.EmbedResponse:  # noqa: D102
+        response = await _served(context, self._service.embed(request, _wire(context)))
+        context.set_trailing_metadata(_trailing(response.receipt))
+        return response
+
+    async def Classify(  # noqa: D102
+        self, request: models_pb2.ClassifyRequest, context: _Context
+    ) -> models_pb2.ClassifyResponse:
+        response = await _served(context, self._service.classify(request, _wire(context)))
+        context.set_trailing_metadata(_trailing(response.receipt))
+        return response
+
+    async def ListModels(  # noqa: D102
+        self, request: models_pb2.ListModelsRequest, context: _Context
+    ) -> models_pb2.ListModelsResponse:
+        return await _served(context, self._service.list_models(request, _wire(context)))
+
+    async def Health(self, request: models_pb2.HealthRequest, context: _Context) -> models_pb2.HealthResponse:  # noqa: D102
+        return await _served(context, self._service.health(request, _wire(context)))
+
+    async def GetStats(self, request: stats_pb2.GetStatsRequest, context: _Context) -> stats_pb2.GetStatsResponse:  # noqa: D102
+        return await _served(context, self._service.get_stats(request, _wire(context)))
+
+    async def Explain(  # type: ignore[override]  # noqa: D102
+        self, request: Parted[explain_pb2.ExplainRequest], context: _Context
+    ) -> explain_pb2.ExplainResponse:
+        return await _served(context, self._service.explain(request.message, _wire(context, request)))
+
+    async def RecentCalls(  # noqa: D102
+        self, request: calls_pb2.RecentCallsRequest, context: _Context
+    ) -> calls_pb2.RecentCallsResponse:
+        return await _served(context, self._service.recent_calls(request, _wire(context)))
+
+    async def Reload(self, request: reload_pb2.ReloadRequest, context: _Context) -> reload_pb2.ReloadResponse:  # noqa: D102
+        return await _served(context, self._service.reload(request, _wire(context)))
+
+
+async def _served(context: _Context, answer: Awaitable[_Answer]) -> _Answer:
+    try:
+        return await answer
+    except StatusError as error:
+        status = error.status
+    # Not inside the handler: grpc keeps the exception that `abort` raises, and with it the one it was raised in.
+    return await _refused(context, status)
+
+
+async def _refused(context: _Context, status: status_pb2.Status) -> NoReturn:
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(status)))
+    try:
+        await context.abort(_CODES[status.code], status.message)
+    except grpc.aio.InternalError:
+        pass  # the client left while it was refused
+    else:
+        raise AssertionError("abort raises")
+    raise asyncio.CancelledError
+
+
+async def _refuse_undecodable(service: RouterService, method: str, context: _Context) -> None:
+    await _served(context, service.refuse_undecodable(method, _wire(context)))
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _wire(context: _Context, request: Parted[Any] | None = None) -> WireContext:
+    pairs = context.invocation_metadata() or ()
+    remaining = context.time_remaining()
+    if remaining is not None:
+        remaining -= min(remaining * RETURN_SHARE, RETURN_SECONDS)
+    metadata = tuple((key, value) for key, value in pairs if isinstance(value, str))
+    return WireContext(metadata, remaining, _address(context.peer()), b"" if request is None else request.take_body())
+
+
+@lru_cache(4096)
+def _address(peer: str) -> str:
+    """The address in gRPC's `ipv4:10.0.0.1:5000` or `ipv6:%5B::1%5D:5000`; empty of a unix socket."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
+def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:
+    pairs = (
+        ("x-request-id", receipt.request_id),
+        ("x-lexora-backend", receipt.backend),
+        ("x-lexora-attempts", str(receipt.attempts)),
+    )
+    auto = _auto(receipt.auto) if receipt.HasField("auto") else ""
+    unusual = (("x-lexora-fallback", receipt.fallback), ("x-lexora-resumed", receipt.resumed), ("x-lexora-model", auto))
+    return (*pairs, *(pair for pair in unusual if pair[1]), *_limits(receipt.rate_limit))
+
+
+def _limits(state: common_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
+    """Where the client stands, in the words of OpenAI's headers."""
+    for kind, bucket in (("requests", state.requests), ("tokens", state.tokens)):
+        if bucket.limit:
+            yield f"x-ratelimit-limit-{kind}", str(bucket.limit)
+            yield f"x-ratelimit-remaining-{kind}", str(bucket.remaining)
+            yield f"x-ratelimit-reset-{kind}", duration(bucket.reset.seconds + bucket.reset.nanos / 1e9)
+
+
+def _auto(auto: common_pb2.AutoChoice) -> str:
+    """The model that was chosen for `auto`, as the HTTP header of the same name has it: percent-encoded where need be."""
+    task = f";task={quote(auto.task_type)}" if auto.task_type else ""
+    return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.classifier}"
+
+
+def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:
+    """Trailing metadata of a failed call: what stock clients read, and the receipt."""
+    hints: tuple[tuple[str, str], ...] = ()
+    retry, receipt = error_details_pb2.RetryInfo(), common_pb2.Receipt()
+    for detail in status.details:
+        if detail.Unpack(retry):
+            milliseconds = retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos // 1_000_000
+            hints += (("grpc-retry-pushback-ms", str(milliseconds)),)
+        elif detail.Unpack(receipt):
+            hints += _trailing(receipt)
+    return hints
+
+
+class GrpcServer:
+    """The gRPC server: the router, health (Check and Watch), reflection (v1 and v1alpha) and channelz."""
+
+    def __init__(self, service: RouterService, *, max_body_bytes: int, write_timeout: float) -> None:
+        self.health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[UndecodableRequests(partial(_refuse_undecodable, service))],
+            options=[
+                ("grpc.max_receive_message_length", max_body_bytes + 1024 * 1024),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+                ("grpc.so_reuseport", 0),
+                # One connection carries any number of calls; further ones are closed as they come.
+                ("grpc.max_allowed_incoming_connections", max(usable_descriptors() // CONNECTIONS_SHARE, 1)),
+            ],
+        )
+        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(service, write_timeout), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        channelz.add_channelz_servicer(self._server)
+        enable_reflection(self._server)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, which port 0 lets the system choose. Raises OSError when the address is taken."""
+        address = host if host.startswith("unix:") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
+        await self._server.start()
+        await self.set_serving(serving=True)
+        return bound
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell grpc.health.v1, overall and for the service."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            await self.health.set(name, state)
+
+    async def drain(self) -> None:
+        """Tell grpc.health.v1 for good that nothing is served; what `set_serving` says from now on is not heard."""
+        await self.health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, let the ones under way finish for `grace` seconds, then cancel them."""
+        await self._server.stop(grace)
+
+
+def enable_reflection(server: grpc.aio.Server) -> None:
+    """Serve descriptors under both names: newer tools ask v1, older ones v1alpha. The messages are the same on the wire."""
+    names = (
+        SERVICE,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
+        reflection.SERVICE_NAME,
+    )
+    reflection.enable_server_reflection(names, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    v1 = grpc.method_handlers_generic_handler("grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler})
+    server.add_generic_rpc_handlers((v1,))

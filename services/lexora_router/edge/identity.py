@@ -1,0 +1,28 @@
+"""Who asks, of requests that may be too broken to become a call."""
+
+import msgspec
+
+from lexora.v1 import embed_pb2, models_pb2, router_pb2
+from lexora_router.payload.user_names import Names
+
+Request = router_pb2.GenerateRequest | router_pb2.StreamRequest | embed_pb2.EmbedRequest | models_pb2.ClassifyRequest
+
+
+_decode = msgspec.json.Decoder(Names).decode
+
+
+def user_of(request: Request, body: bytes) -> str:
+    """The user that a request's JSON names, also in a `body` beside it, whatever else is wrong; empty if unreadable."""
+    try:
+        return _decode(body or _json_of(request)).named()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def _json_of(request: Request) -> bytes | str:
+    match request:
+        case models_pb2.ClassifyRequest():
+            return b""
+        case embed_pb2.EmbedRequest():
+            return request.extra_json
+    return request.openai.body or request.chat.extra_json or request.completion.extra_json

@@ -1,0 +1,468 @@
+"""The service behind the contract: proto to domain and back, errors to statuses. Knows messages, but no transport.
+
+`grpc_server` puts it on the wire; the facade may call it in process, with the same messages, deadlines and errors.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qsl
+
+import structlog
+from google.rpc import status_pb2
+
+from lexora.v1 import (
+    calls_pb2,
+    common_pb2,
+    embed_pb2,
+    explain_pb2,
+    models_pb2,
+    openai_pb2,
+    reload_pb2,
+    router_pb2,
+    stats_pb2,
+)
+from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
+from lexora_router.call import ANONYMOUS, Call, Event, Handler, Reply
+from lexora_router.edge.call_context import (
+    Context,
+    announces_streams,
+    check_identity,
+    error_bytes,
+    identity,
+    refuse_empty,
+    trace_of,
+)
+from lexora_router.edge.classify import Classifier, classify
+from lexora_router.edge.explain import Explainer
+from lexora_router.edge.identity import Request, user_of
+from lexora_router.edge.introspection import Overview
+from lexora_router.edge.messages import receipt_message, reply_message
+from lexora_router.edge.options import check_options, is_id
+from lexora_router.edge.status import StatusError, internal_status, status_of
+from lexora_router.edge.stream_sink import Send, StreamSink
+from lexora_router.edge.translate import (
+    chat_body,
+    chat_response,
+    completion_body,
+    completion_response,
+    embed_body,
+    embed_response,
+)
+from lexora_router.errors import (
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    RouterError,
+    TooLarge,
+    Unimplemented,
+    UpstreamInvalid,
+    http_status,
+)
+from lexora_router.layers.observe import NOT_DONE, Recorder
+from lexora_router.layers.rate_limit import Meter
+from lexora_router.payload.inspect import check_model, inspect_json, inspect_multipart, is_form, without_bom
+from lexora_router.payload.user_names import bounded
+from lexora_router.policy.callers import TrustedProxies
+from lexora_router.telemetry.trace_context import trace_id_of
+
+MAX_CONTENT_TYPE_LENGTH = 1024
+MAX_QUERY_LENGTH = 4096
+# How many recent calls are told to who does not say how many.
+DEFAULT_RECENT = 50
+DRAINING = "The router is shutting down; try another one."
+JSON = "application/json"
+
+
+# The rpcs whose requests count, also against their user's limit; the others are questions about the router.
+COUNTED_RPCS = frozenset(f"/lexora.v1.RouterService/{rpc}" for rpc in ("Generate", "Stream", "Embed", "Classify"))
+
+_Input = router_pb2.GenerateRequest | router_pb2.StreamRequest | explain_pb2.ExplainRequest
+_NO_OPTIONS = common_pb2.CallOptions()
+
+_log = structlog.get_logger("lexora.server")
+_Answer = TypeVar("_Answer")
+
+
+class RouterService:
+    """Serves the rpcs of RouterService. Every method raises StatusError, and nothing else, for a failed call."""
+
+    def __init__(
+        self,
+        pipeline: Handler,
+        overview: Overview,
+        *,
+        recorders: tuple[Recorder, ...],
+        max_body_bytes: int,
+        clock: Callable[[], float],
+        meter: Meter | None = None,
+    ) -> None:
+        self.pipeline = pipeline  # a reload puts another one here
+        self.meter = meter  # and here; None where nobody is limited
+        self.classifier: Classifier | None = None  # and here
+        self.proxies = TrustedProxies(())  # and here
+        self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
+        self.foreseer: Callable[[str, int], None] | None = None  # and here
+        self.explainer: Explainer | None = None  # set by who knows what the layers are made of
+        self._calls: dict[asyncio.Task[Any], Call] = {}
+        self._idle: asyncio.Event | None = None
+        self._overview = overview
+        self._recorders = recorders
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+        self.draining = False
+
+    # -- generation
+
+    async def generate(self, request: router_pb2.GenerateRequest, context: Context) -> router_pb2.GenerateResponse:
+        """One request, one whole answer."""
+        kind = request.WhichOneof("input")
+        serve = partial(self._generate, kind, request) if kind else refuse_empty(context)
+        return await self._guarded(request.options, context, serve, limited=request)
+
+    async def _generate(self, kind: str | None, request: router_pb2.GenerateRequest, call: Call) -> router_pb2.GenerateResponse:
+        await self._fill(kind, request, call, stream=False)
+        response = await self._whole(call, _GENERATED[kind])
+        response.receipt.CopyFrom(self._receipt(call))
+        return response
+
+    async def stream(self, request: router_pb2.StreamRequest, context: Context, send: Send) -> None:
+        """One request, the answer as it is made."""
+        kind = request.WhichOneof("input")
+        announced = announces_streams(context)
+        serve = partial(self._stream, kind, request, send, announced)
+        await self._guarded(request.options, context, serve, limited=request)
+
+    async def _stream(
+        self, kind: str | None, request: router_pb2.StreamRequest, send: Send, announced: bool, call: Call
+    ) -> None:
+        await self._fill(kind, request, call, stream=True)
+        if announced and call.stream:
+            await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
+        sink = StreamSink(kind, send, lambda: self._receipt(call))
+        await self.pipeline(call, sink)
+        await sink.end()
+
+    async def embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
+        """Vectors for texts or token ids."""
+        return await self._guarded(request.options, context, lambda call: self._embed(request, call), limited=request)
+
+    async def _embed(self, request: embed_pb2.EmbedRequest, call: Call) -> embed_pb2.EmbedResponse:
+        model = await self._model(call, request.model)
+        self._set_body(call, EMBEDDINGS, embed_body(request, model))
+        response = await self._whole(call, lambda reply: embed_response(reply.body))
+        response.receipt.CopyFrom(self._receipt(call))
+        return response
+
+    async def refuse_undecodable(self, method: str, context: Context) -> None:
+        """A request whose bytes are no message of `method`, /service/rpc: refused, and counted as any malformed request.
+
+        Questions about the router, and what belongs to other services, are refused without being counted.
+        """
+
+        def refuse(_: Call) -> NoReturn:
+            raise InvalidRequest(f"The request does not decode: its bytes are no message that {method} takes.")
+
+        counted = method in COUNTED_RPCS
+        await self._guarded(
+            _NO_OPTIONS, context, refuse, always=not counted, limited=router_pb2.GenerateRequest() if counted else None
+        )
+
+    def foresee(self, tenant: str, size: int) -> None:
+        """Raise StatusError for a call that would be refused whatever its body of `size` bytes says.
+
+        `tenant` is empty while nobody is named. Nothing is charged or counted: that is for the call that then comes without a
+        body.
+        """
+        try:
+            if self.draining:
+                raise Draining(DRAINING)
+            if self.foreseer is not None:
+                self.foreseer(bounded(tenant), size)
+        except RouterError as error:
+            raise StatusError(status_of(error, common_pb2.Receipt(), max_body=0)) from None
+
+    # -- overview
+
+    async def classify(self, request: models_pb2.ClassifyRequest, context: Context) -> models_pb2.ClassifyResponse:
+        """Which model fits a task."""
+        return await self._guarded(
+            request.options, context, lambda call: classify(request, call, self.classifier), limited=request
+        )
+
+    async def list_models(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
+        """Exactly the routable models."""
+        return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._overview.models()), always=True)
+
+    async def health(self, request: models_pb2.HealthRequest, context: Context) -> models_pb2.HealthResponse:
+        """State of the router and of each backend."""
+        health = self._overview.health
+        return await self._guarded(
+            _NO_OPTIONS, context, lambda call: _within(call, health(draining=self.draining)), always=True
+        )
+
+    async def get_stats(self, request: stats_pb2.GetStatsRequest, context: Context) -> stats_pb2.GetStatsResponse:
+        """Counters since the start."""
+        return await self._guarded(_NO_OPTIONS, context, self._get_stats, always=True)
+
+    async def _get_stats(self, call: Call) -> stats_pb2.GetStatsResponse:
+        return self._overview.stats()
+
+    async def explain(self, request: explain_pb2.ExplainRequest, context: Context) -> explain_pb2.ExplainResponse:
+        """Where a call would go and why."""
+        return await self._guarded(request.options, context, lambda call: self._explain(request, call), always=True)
+
+    async def _explain(self, request: explain_pb2.ExplainRequest, call: Call) -> explain_pb2.ExplainResponse:
+        if self.explainer is None:
+            raise Unimplemented("This router explains nothing.")
+        asked = await self._asked(request, call)
+        return await _within(call, self.explainer.explain(call, asked, draining=self.draining))
+
+    async def _asked(self, request: explain_pb2.ExplainRequest, call: Call) -> str:
+        """Make the call that is to be explained, with the errors that it would get; the model as its client named it."""
+        kind = request.WhichOneof("input")
+        if kind is None:
+            check_model(request.model)
+            call.path = CHAT
+            call.model = await self._model(call, request.model) or ""
+            return request.model
+        await self._fill(kind, request, call, stream=kind == "openai")
+        if call.response_id:
+            raise InvalidRequest("A stored response is not routed: the endpoint that made it is asked.", "openai.path")
+        return call.model if kind == "openai" else str(getattr(request, kind).model)
+
+    async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: Context) -> calls_pb2.RecentCallsResponse:
+        """The calls that finished last."""
+        return await self._guarded(_NO_OPTIONS, context, lambda _: self._recent_calls(request.limit), always=True)
+
+    async def _recent_calls(self, limit: int) -> calls_pb2.RecentCallsResponse:
+        if limit < 0:
+            raise InvalidRequest("limit must not be negative.", "limit")
+        return self._overview.recent_calls(limit or DEFAULT_RECENT)
+
+    async def reload(self, request: reload_pb2.ReloadRequest, context: Context) -> reload_pb2.ReloadResponse:
+        """Load the configuration again."""
+        return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._reload()))
+
+    async def _reload(self) -> reload_pb2.ReloadResponse:
+        if self.reloader is None:
+            raise Unimplemented("This router has its configuration from nowhere that it could be loaded from again.")
+        await self.reloader()
+        return reload_pb2.ReloadResponse(report=self._overview.last_reload())
+
+    # -- the call
+
+    async def _guarded(
+        self,
+        options: common_pb2.CallOptions,
+        context: Context,
+        serve: Callable[[Call], Awaitable[_Answer]],
+        *,
+        always: bool = False,
+        limited: Request | None = None,
+    ) -> _Answer:
+        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError.
+
+        `limited` is a request that counts, also against its user's limit, even when it never becomes a call; questions about
+        the router do not.
+        """
+        call = self._call(options, context)
+        task = asyncio.current_task()
+        assert task is not None
+        if not always:
+            self._calls[task] = call
+        try:
+            if self.draining and not always:
+                raise Draining(DRAINING)
+            check_options(options)
+            check_identity(context)
+            return await serve(call)
+        except RouterError as error:
+            raise StatusError(self._status(call, error, limited, error_bytes(context))) from error
+        except asyncio.CancelledError:
+            # A client that left at the same moment has cancelled the task once more: then nobody needs an answer.
+            if call.aborted and task.uncancel() == 0:
+                late, trace_id = Draining(NOT_DONE), trace_id_of(call.trace)
+                raise StatusError(status_of(late, self._receipt(call), max_body=0, trace_id=trace_id)) from None
+            raise
+        except Exception as bug:  # the boundary: a client gets an identity, the log gets the rest
+            _log.exception("bug", request_id=call.id)
+            raise StatusError(internal_status(self._receipt(call), trace_id_of(call.trace))) from bug
+        finally:
+            self._calls.pop(task, None)
+            if not self._calls and self._idle is not None:
+                self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """Calls under way that a drain waits for: all but questions about the router."""
+        return len(self._calls)
+
+    @property
+    def held(self) -> int:
+        """Bytes of their bodies. O(calls)."""
+        return sum(len(call.body) for call in self._calls.values())
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no call is under way, for at most so many seconds; whether that came."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._calls:
+                    self._idle = asyncio.Event()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def abort(self) -> None:
+        """End the calls under way with an error that says why, so that their clients get an end of their answers."""
+        for task, call in self._calls.items():
+            if not call.aborted:
+                call.aborted = True
+                task.cancel()
+
+    def _status(self, call: Call, error: RouterError, limited: Request | None, max_body: int) -> status_pb2.Status:
+        if limited is not None and not call.receipt.finished_at:
+            error = self._end_unseen(call, error, limited)
+        return status_of(error, self._receipt(call), max_body=max_body, trace_id=trace_id_of(call.trace))
+
+    def _end_unseen(self, call: Call, error: RouterError, request: Request) -> RouterError:
+        """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
+        call.user = call.user or user_of(request, call.body)
+        error = self._metered(call, error)
+        call.receipt.finished_at = self._clock()
+        for recorder in self._recorders:
+            recorder.begin(call)
+            recorder.end(call, http_status(error), error)
+        return error
+
+    def _metered(self, call: Call, error: RouterError) -> RouterError:
+        """A malformed request is a request; one that comes while draining is for another router to charge."""
+        if self.meter is None:
+            return error
+        try:
+            if isinstance(error, Draining):
+                self.meter.show(call)
+            else:
+                self.meter.count(call)
+        except RateLimited as limited:
+            return limited
+        return error
+
+    def _call(self, options: common_pb2.CallOptions, context: Context) -> Call:
+        now = self._clock()
+        user, address = identity(context, self.proxies)
+        return Call(
+            id=options.request_id if options.request_id and is_id(options.request_id) else secrets.token_hex(16),
+            path="",
+            body=context.take_body(),
+            content_type=JSON,
+            model="",
+            stream=False,
+            started=now,
+            user=bounded(user or options.user),
+            unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
+            prompt_cache_key=bounded(options.prompt_cache_key),
+            priority=options.priority if options.HasField("priority") else None,
+            fallback_allowed=options.fallback != common_pb2.FALLBACK_POLICY_NEVER,
+            resume_allowed=options.resume != common_pb2.RESUME_POLICY_NEVER,
+            deadline=None if context.timeout is None else now + context.timeout,
+            trace=trace_of(context),
+        )
+
+    async def _fill(self, kind: str | None, request: _Input, call: Call, *, stream: bool) -> None:
+        match kind:
+            case "openai":
+                self._fill_openai(request.openai, call, stream=stream)
+            case "chat":
+                default = await self._model(call, request.chat.model)
+                self._set_body(call, CHAT, chat_body(request.chat, stream=stream, default_model=default))
+            case "completion":
+                default = await self._model(call, request.completion.model)
+                body = completion_body(request.completion, stream=stream, default_model=default)
+                self._set_body(call, COMPLETIONS, body)
+            case _:
+                raise InvalidRequest("One of chat, completion and openai must be set.", "input")
+
+    async def _model(self, call: Call, named: str) -> str | None:
+        """The model that is named, else the default one, for which the backends may have to be asked."""
+        return named or await _within(call, self._overview.default_model()) or None
+
+    def _fill_openai(self, openai: openai_pb2.OpenAiCall, call: Call, *, stream: bool) -> None:
+        if stored := stored_operation(openai.method or "POST", openai.path):
+            self._fill_stored(openai, call, *stored)
+            return
+        if openai.path not in OPERATIONS or openai.method not in ("", "POST"):
+            raise NotFound(f"{openai.path[:200]} is not an endpoint that is relayed.")
+        if len(openai.content_type) > MAX_CONTENT_TYPE_LENGTH:
+            raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "openai.content_type")
+        call.content_type = openai.content_type or JSON
+        self._set_body(call, openai.path, call.body or openai.body)
+        if call.stream and not stream:
+            raise InvalidRequest("The body asks for a stream: call Stream, not Generate.", "stream")
+
+    def _fill_stored(self, openai: openai_pb2.OpenAiCall, call: Call, operation: Operation, response_id: str) -> None:
+        if len(openai.query) > MAX_QUERY_LENGTH:
+            raise InvalidRequest(f"The query takes at most {MAX_QUERY_LENGTH} characters.", "openai.query")
+        call.path, call.body, call.method = operation.path, b"", openai.method or "POST"
+        call.response_id, call.resource = response_id, openai.path
+        given = parse_qsl(openai.query, keep_blank_values=True)
+        call.query = tuple((name, value) for name, value in given if name.removesuffix("[]") in operation.query)
+        call.stream = operation.streams and dict(call.query).get("stream", "").lower() in ("true", "1")
+        call.max_tokens = 0  # it has no output that its client would pay for
+
+    def _set_body(self, call: Call, path: str, body: bytes) -> None:
+        if len(body) > self._max_body_bytes:
+            raise TooLarge(f"The body has {len(body)} bytes; at most {self._max_body_bytes} are taken.")
+        call.path, call.body = path, body
+        operation = operation_of(path)
+        if operation.form and is_form(call.content_type):
+            fields = inspect_multipart(call.content_type, body)
+        else:
+            call.body = body = without_bom(body)
+            fields = inspect_json(path, body)
+        call.model = fields.model or ""
+        call.stream = fields.stream and operation.streams
+        call.include_usage = fields.include_usage
+        call.user = call.user or fields.user or ""
+        call.prompt_cache_key = call.prompt_cache_key or fields.prompt_cache_key
+        call.own_priority = fields.priority is not None
+        call.max_tokens = fields.max_tokens
+        call.choices = max(fields.n or 1, 1)
+
+    async def _whole(self, call: Call, read: Callable[[Reply], _Answer]) -> _Answer:
+        """Serve the call; its answer is read inside the pipeline, so that one that cannot be read counts as a failure."""
+        answers: list[_Answer] = []
+
+        async def keep(event: Event) -> None:
+            if not isinstance(event, Reply):
+                raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
+            answers.append(read(event))
+
+        await self.pipeline(call, keep)
+        return answers[0]
+
+    def _receipt(self, call: Call) -> common_pb2.Receipt:
+        return receipt_message(call.id, call.started, call.receipt)
+
+
+async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
+    """Await an answer that does not pass the pipeline; raises DeadlineExceeded as the pipeline does."""
+    try:
+        async with asyncio.timeout_at(call.deadline):
+            return await answer
+    except TimeoutError:
+        assert call.deadline is not None
+        allowed = call.deadline - call.started
+        raise DeadlineExceeded(f"The call was not done within its deadline of {allowed:.3g} s.") from None
+
+
+_GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {
+    "openai": lambda reply: router_pb2.GenerateResponse(openai=reply_message(reply)),
+    "chat": lambda reply: router_pb2.GenerateResponse(chat=chat_response(reply.body)),
+    "completion": lambda reply: router_pb2.GenerateResponse(completion=completion_response(reply.body)),
+}

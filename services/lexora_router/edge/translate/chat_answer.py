@@ -1,0 +1,210 @@
+"""Answers of /v1/chat/completions, whole and in pieces, to ChatResponse and ChatChunk."""
+
+from typing import Any
+
+import msgspec
+
+from lexora.v1 import chat_pb2
+from lexora_router.edge.translate.shared_answer import (
+    Index,
+    Instant,
+    TokenJson,
+    decoded,
+    finish,
+    refuse_error,
+    token_logprob,
+    usage,
+)
+from lexora_router.payload.event_stream import payloads
+from lexora_router.payload.lenient_json import lenient
+from lexora_router.payload.usage import UsageJson
+
+_ROLES = {
+    "system": chat_pb2.ROLE_SYSTEM,
+    "developer": chat_pb2.ROLE_DEVELOPER,
+    "user": chat_pb2.ROLE_USER,
+    "assistant": chat_pb2.ROLE_ASSISTANT,
+    "tool": chat_pb2.ROLE_TOOL,
+}
+
+
+class _Image(msgspec.Struct, gc=False):
+    url: str | None = None
+    detail: str | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    text: str | None = None
+    image_url: _Image | str | None = None
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Call(msgspec.Struct, gc=False):
+    id: str | None = None
+    index: Index = None
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: str | None = None
+    content: str | list[_Part | None] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[_Call | None] | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    content: list[TokenJson] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: Index = None
+    message: _Message | None = None
+    delta: _Message | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    created: Instant = None
+    choices: list[_Choice | None] | None = None
+    usage: UsageJson | None = None
+    system_fingerprint: str | None = None
+    error: msgspec.Raw | None = None
+
+
+_decode = lenient(msgspec.json.Decoder(_Answer).decode)
+
+
+def chat_response(body: bytes) -> chat_pb2.ChatResponse:
+    """Read a whole answer. A null content stays unset. Raises UpstreamInvalid when it is no answer of this API."""
+    answer = decoded(_decode, body)
+    refuse_error(answer.error)
+    return chat_pb2.ChatResponse(
+        id=answer.id or "",
+        model=answer.model or "",
+        created_unix=int(answer.created or 0),
+        choices=[_choice(i, choice) for i, choice in enumerate(answer.choices or ()) if choice],
+        usage=usage(answer.usage),
+        system_fingerprint=answer.system_fingerprint or "",
+    )
+
+
+class ChunkReader:
+    """Reads the stream of a chat."""
+
+    def feed(self, frames: bytes) -> list[chat_pb2.ChatChunk]:
+        """Read whole events: one chunk per event that has choices, so none for usage alone.
+
+        Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
+        """
+        chunks = []
+        for payload in payloads(frames):
+            event = decoded(_decode, payload)
+            if event.choices:
+                chunks.append(_chunk(event))
+            elif event.error:
+                refuse_error(event.error)
+        return chunks
+
+
+def _choice(place: int, choice: _Choice) -> chat_pb2.ChatChoice:
+    return chat_pb2.ChatChoice(
+        index=place if choice.index is None else choice.index,
+        message=_message(choice.message or _Message()),
+        finish_reason=finish(choice.finish_reason),
+        finish_reason_raw=choice.finish_reason or "",
+        logprobs=_logprobs(choice),
+    )
+
+
+def _message(found: _Message) -> chat_pb2.ChatMessage:
+    content = found.content
+    return chat_pb2.ChatMessage(
+        role=_ROLES.get(found.role or "", chat_pb2.ROLE_UNSPECIFIED),
+        text=content if isinstance(content, str) else None,
+        parts=[part for item in content if item and (part := _part(item))] if isinstance(content, list) else None,
+        name=found.name or "",
+        tool_calls=_tool_calls(found),
+        tool_call_id=found.tool_call_id or "",
+        reasoning=found.reasoning_content if found.reasoning is None else found.reasoning,
+        refusal=found.refusal,
+    )
+
+
+def _part(part: _Part) -> chat_pb2.ContentPart | None:
+    if part.text is not None:
+        return chat_pb2.ContentPart(text=part.text)
+    image = _Image(part.image_url) if isinstance(part.image_url, str) else part.image_url
+    if image is None:
+        return None
+    return chat_pb2.ContentPart(image=chat_pb2.ImagePart(url=image.url or "", detail=image.detail or ""))
+
+
+def _chunk(event: _Answer) -> chat_pb2.ChatChunk:
+    return chat_pb2.ChatChunk(
+        id=event.id or "",
+        model=event.model or "",
+        created_unix=int(event.created or 0),
+        choices=[_delta(i, choice) for i, choice in enumerate(event.choices or ()) if choice],
+    )
+
+
+def _delta(place: int, choice: _Choice) -> chat_pb2.ChatDelta:
+    found = choice.delta or _EMPTY
+    return chat_pb2.ChatDelta(
+        index=place if choice.index is None else choice.index,
+        role=_ROLES.get(found.role or "", chat_pb2.ROLE_UNSPECIFIED),
+        text=_text(found.content),
+        reasoning=found.reasoning or found.reasoning_content or "",
+        tool_calls=_tool_calls(found) if found.tool_calls else None,
+        refusal=found.refusal or "",
+        finish_reason=finish(choice.finish_reason),
+        finish_reason_raw=choice.finish_reason or "",
+        logprobs=_logprobs(choice) if choice.logprobs else None,
+    )
+
+
+def _text(content: str | list[_Part | None] | None) -> str:
+    if isinstance(content, list):
+        return "".join(part.text for part in content if part and part.text)
+    return content or ""
+
+
+def _tool_calls(found: _Message) -> list[chat_pb2.ToolCall]:
+    return [
+        chat_pb2.ToolCall(
+            id=call.id or "",
+            name=(call.function and call.function.name) or "",
+            arguments_json=_arguments(call.function),
+            index=place if call.index is None else call.index,
+        )
+        for place, call in enumerate(found.tool_calls or ())
+        if call
+    ]
+
+
+def _arguments(function: _Function | None) -> str:
+    if function is None or function.arguments is None:
+        return ""
+    if isinstance(function.arguments, str):
+        return function.arguments
+    # Some engines send the arguments as an object instead of a string.
+    return msgspec.json.encode(function.arguments).decode()
+
+
+def _logprobs(choice: _Choice) -> list[chat_pb2.TokenLogprob]:
+    items = choice.logprobs.content if choice.logprobs else None
+    return [token_logprob(item) for item in items or ()]
+
+
+_EMPTY = _Message()

@@ -1,0 +1,143 @@
+"""CompletionRequest to the body of /v1/completions, and its answers back."""
+
+import msgspec
+
+from lexora.v1 import chat_pb2, completion_pb2
+from lexora_router.edge.translate.shared import encode, new_body, put_model, put_sampling
+from lexora_router.edge.translate.shared_answer import (
+    Index,
+    Instant,
+    TokenJson,
+    decoded,
+    finish,
+    logprob,
+    refuse_error,
+    token_logprob,
+    usage,
+)
+from lexora_router.errors import InvalidRequest
+from lexora_router.payload.event_stream import payloads
+from lexora_router.payload.lenient_json import lenient
+from lexora_router.payload.usage import UsageJson
+
+
+def completion_body(request: completion_pb2.CompletionRequest, *, stream: bool, default_model: str | None) -> bytes:
+    """OpenAI's JSON of this completion.
+
+    Unset fields are left out, fields of `extra_json` come first, typed ones win over them. Raises InvalidRequest, whose
+    `param` names the field: "model", "prompt" or a path such as "completion.extra_json".
+    """
+    body = new_body(request.extra_json, "completion.extra_json")
+    put_model(body, request.model, default_model)
+    match request.WhichOneof("prompt"):
+        case "text":
+            body["prompt"] = request.text
+        case "token_ids":
+            body["prompt"] = list(request.token_ids.ids)
+        case _:
+            raise InvalidRequest("prompt is missing: set text or token_ids", "prompt")
+    put_sampling(body, request.sampling, "completion.sampling")
+    if request.echo:
+        body["echo"] = True
+    if request.HasField("logprobs"):
+        body["logprobs"] = request.logprobs
+    if request.suffix:
+        body["suffix"] = request.suffix
+    return encode(body, stream=stream)
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    tokens: list[str | None] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
+    content: list[TokenJson] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: Index = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    created: Instant = None
+    choices: list[_Choice | None] | None = None
+    usage: UsageJson | None = None
+    system_fingerprint: str | None = None
+    error: msgspec.Raw | None = None
+
+
+_decode = lenient(msgspec.json.Decoder(_Answer).decode)
+
+
+def completion_response(body: bytes) -> completion_pb2.CompletionResponse:
+    """Read a whole answer; raises UpstreamInvalid when it is no answer of this API."""
+    answer = decoded(_decode, body)
+    refuse_error(answer.error)
+    return completion_pb2.CompletionResponse(
+        id=answer.id or "",
+        model=answer.model or "",
+        created_unix=int(answer.created or 0),
+        choices=_choices(answer),
+        usage=usage(answer.usage),
+        system_fingerprint=answer.system_fingerprint or "",
+    )
+
+
+class CompletionChunkReader:
+    """Reads the stream of a completion."""
+
+    def feed(self, frames: bytes) -> list[completion_pb2.CompletionChunk]:
+        """Read whole events: one chunk per event that has choices, so none for usage alone.
+
+        Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
+        """
+        chunks = []
+        for payload in payloads(frames):
+            event = decoded(_decode, payload)
+            if event.choices:
+                chunks.append(_chunk(event))
+            elif event.error:
+                refuse_error(event.error)
+        return chunks
+
+
+def _chunk(event: _Answer) -> completion_pb2.CompletionChunk:
+    return completion_pb2.CompletionChunk(
+        id=event.id or "",
+        model=event.model or "",
+        created_unix=int(event.created or 0),
+        choices=_choices(event),
+    )
+
+
+def _choices(answer: _Answer) -> list[completion_pb2.CompletionChoice]:
+    return [
+        completion_pb2.CompletionChoice(
+            index=place if choice.index is None else choice.index,
+            text=choice.text or "",
+            finish_reason=finish(choice.finish_reason),
+            finish_reason_raw=choice.finish_reason or "",
+            logprobs=_logprobs(choice.logprobs) if choice.logprobs else None,
+        )
+        for place, choice in enumerate(answer.choices or ())
+        if choice
+    ]
+
+
+def _logprobs(found: _Logprobs) -> list[chat_pb2.TokenLogprob]:
+    if found.content:  # llama.cpp answers completions in the chat form
+        return [token_logprob(item) for item in found.content]
+    values = found.token_logprobs or ()
+    tops = found.top_logprobs or ()
+    return [
+        logprob(
+            token,
+            values[place] if place < len(values) else None,
+            [logprob(*item) for item in ((tops[place] if place < len(tops) else None) or {}).items()],
+        )
+        for place, token in enumerate(found.tokens or ())
+    ]

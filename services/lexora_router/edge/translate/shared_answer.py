@@ -1,0 +1,77 @@
+"""What the answers of chat and completion share: decoding, finish reasons, log probabilities."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from lexora.v1 import chat_pb2, common_pb2
+from lexora_router.edge.translate.shared import usage_message
+from lexora_router.errors import UpstreamInvalid
+from lexora_router.payload.usage import UsageJson
+
+T = TypeVar("T")
+
+Index = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)] | None
+Instant = Annotated[float, msgspec.Meta(ge=-(2**53), le=2**53)] | None
+Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+_FINISH = {
+    "stop": common_pb2.FINISH_REASON_STOP,
+    "length": common_pb2.FINISH_REASON_LENGTH,
+    "tool_calls": common_pb2.FINISH_REASON_TOOL_CALLS,
+    "function_call": common_pb2.FINISH_REASON_TOOL_CALLS,
+    "content_filter": common_pb2.FINISH_REASON_CONTENT_FILTER,
+}
+
+
+class TokenJson(msgspec.Struct, gc=False):
+    """One token with its log probability, in the chat form."""
+
+    token: str | None = None
+    logprob: float | None = None
+    bytes: list[Byte] | None = None
+    top_logprobs: "list[TokenJson] | None" = None
+
+
+def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Decode what an engine sent; raises UpstreamInvalid saying what is wrong with it."""
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UpstreamInvalid(f"the engine's answer is not what its API promises: {error}") from None
+    except RecursionError:
+        raise UpstreamInvalid("the engine's answer is nested too deeply") from None
+
+
+def refuse_error(error: msgspec.Raw | None) -> None:
+    """Raise UpstreamInvalid when an answer carries an `error`; it must never pass for an empty answer."""
+    if error and (text := bytes(error)) != b"null":
+        raise UpstreamInvalid(f"the engine answered with an error: {text[:500].decode(errors='replace')}")
+
+
+def finish(reason: str | None) -> common_pb2.FinishReason.ValueType:
+    """Name of the reason, OTHER for words this version does not know, UNSPECIFIED while there is none."""
+    if not reason:
+        return common_pb2.FINISH_REASON_UNSPECIFIED
+    return _FINISH.get(reason, common_pb2.FINISH_REASON_OTHER)
+
+
+def usage(found: UsageJson | None) -> common_pb2.Usage | None:
+    """Usage of a whole answer; stays unset when the engine gave none."""
+    return usage_message(found.counted()) if found is not None else None
+
+
+def logprob(token: str | None, value: float | None, top: Iterable[chat_pb2.TokenLogprob] = ()) -> chat_pb2.TokenLogprob:
+    """One token; NaN stands for a probability that the engine does not know, as of a prompt's first token."""
+    return chat_pb2.TokenLogprob(token=token or "", logprob=math.nan if value is None else value, top=top)
+
+
+def token_logprob(item: TokenJson) -> chat_pb2.TokenLogprob:
+    """One token of the chat form, with its alternatives."""
+    top = [token_logprob(other) for other in item.top_logprobs or ()]
+    message = logprob(item.token, item.logprob, top)
+    if item.bytes:
+        message.token_bytes = bytes(item.bytes)
+    return message

@@ -1,0 +1,1 @@
+"""One attempt at one address: connections, requests and answers of an engine."""

@@ -1,0 +1,133 @@
+"""How a backend is reached: its origins, its TLS, and what failures mean for a call."""
+
+import ssl
+from collections.abc import Callable, Mapping
+
+from yarl import URL
+
+from lexora_contract.content_coding import Undecodable, UnknownCoding
+from lexora_router.engines.content_decoding import coding_of, decoded
+from lexora_router.engines.http1 import (
+    ConnectError,
+    InvalidAnswer,
+    LocalShortage,
+    Origin,
+    Response,
+    StaleConnection,
+    TransportError,
+)
+from lexora_router.errors import OutOfResources, UpstreamFailure, UpstreamUnreachable
+
+
+class Transport:
+    """The connections of one backend, apart from every other's, so that none can starve another."""
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        clock: Callable[[], float],
+        ca_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self._clock = clock
+        self._ca_file = ca_file
+        self.tls = tls
+        self._origins: dict[tuple[str, str, int], Origin] = {}
+
+    def origin(self, base: URL) -> Origin:
+        """The connections to the origin of a URL."""
+        key = (base.scheme, base.host or "", base.port or 80)
+        if key not in self._origins:
+            self._origins[key] = Origin(
+                key[1],
+                key[2],
+                tls=self._context() if base.scheme == "https" else None,
+                connect_timeout=self._connect_timeout,
+                clock=self._clock,
+            )
+        return self._origins[key]
+
+    async def get(self, url: URL, headers: Mapping[str, str], *, limit: int) -> tuple[int, bytes]:
+        """Status and body of a small answer; raises TransportError, also when it is larger than `limit` bytes."""
+        origin, request = self.origin(url), head("GET", url, headers) + b"\r\n"
+        try:
+            response = await origin.exchange(request, b"")
+        except StaleConnection:
+            response = await origin.exchange(request, b"")
+        body = b""
+        try:
+            decoder = coding_of(response)
+            read = response.read if decoder is None else decoded(response.read, decoder, _undecodable)
+            while data := await read():
+                body += data
+                if len(body) > limit:
+                    raise TransportError(f"the answer has more than {limit} bytes")
+        except UnknownCoding as error:
+            raise TransportError(f"the answer is in the content coding `{error}`") from None
+        finally:
+            response.close()
+        return response.status, body
+
+    def retire(self) -> None:
+        """Drop idle connections now, and each other one when its answer has ended."""
+        for origin in self._origins.values():
+            origin.retire()
+
+    @property
+    def open(self) -> int:
+        """Connections there are."""
+        return sum(origin.open for origin in self._origins.values())
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for origin in self._origins.values():
+            origin.close()
+
+    def _context(self) -> ssl.SSLContext:
+        if self.tls is None:
+            self.tls = tls_context(self._ca_file)
+        return self.tls
+
+
+def _undecodable(error: Undecodable) -> TransportError:
+    return TransportError(f"the answer {error} (its content coding)")
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """TLS settings that trust the authorities in a PEM file, or else the system's. Raises OSError.
+
+    Reading the system's takes some 50 ms: not for an event loop that serves calls.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
+    """Request line and headers, each line ended, without the empty line that ends the head."""
+    host = url.raw_authority.rpartition("@")[2]
+    lines = [f"{method} {url.raw_path_qs} HTTP/1.1", f"host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n").encode("latin-1")
+
+
+def failure_of(error: TransportError, backend: str, address: str) -> UpstreamFailure:
+    """What it means for a call that its endpoint gave no answer."""
+    if isinstance(error, LocalShortage):
+        return OutOfResources(f"The gateway cannot connect to backend `{backend}` now: {error}. Try again in a second.")
+    what = f"cannot connect: {error}" if isinstance(error, ConnectError) else str(error)
+    return UpstreamUnreachable(f"Backend `{backend}` at {address}: {what}.", error.how)
+
+
+__all__ = [
+    "ConnectError",
+    "InvalidAnswer",
+    "Origin",
+    "Response",
+    "Transport",
+    "TransportError",
+    "failure_of",
+    "head",
+    "tls_context",
+]

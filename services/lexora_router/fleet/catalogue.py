@@ -1,0 +1,116 @@
+"""Which models the backends list: asked in parallel, each with its own time limit, and remembered."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+
+from lexora_router.engines.transport import TransportError
+from lexora_router.fleet.backend import Backend
+from lexora_router.fleet.background import survived
+
+MAX_LISTING_BYTES = 8 * 1024 * 1024
+MAX_LISTED_MODELS = 10_000
+
+_log = structlog.get_logger("lexora.catalogue")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as its backend lists it; `entry` is the backend's own JSON."""
+
+    id: str
+    entry: bytes
+    max_model_len: int | None
+
+
+@dataclass(slots=True)
+class _Listing:
+    models: dict[str, ListedModel] = field(default_factory=dict)
+
+
+class _Entry(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
+class Catalogue:
+    """What every backend last listed. A backend that does not answer keeps its last listing."""
+
+    def __init__(self, backends: Mapping[str, Backend], *, ttl: float, timeout: float, clock: Callable[[], float]) -> None:
+        self._backends = backends
+        self._ttl = ttl
+        self._timeout = timeout
+        self._clock = clock
+        self._listings = {name: _Listing() for name in backends}
+        self._refreshed_at = float("-inf")
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def adopt(self, other: "Catalogue") -> None:
+        """Begin with what another one knows of backends with the same name, until they are asked again."""
+        for name in self._listings.keys() & other._listings.keys():
+            self._listings[name] = other._listings[name]
+
+    def listed(self, backend: str) -> Mapping[str, ListedModel]:
+        """Models of a backend by id, as last seen."""
+        return self._listings[backend].models
+
+    async def fresh(self, max_age: float | None = None) -> None:
+        """Return when no listing is older than `max_age` seconds (the ttl, if None), or its backend did not answer in time."""
+        if self._clock() - self._refreshed_at <= (self._ttl if max_age is None else max_age):
+            return
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh())
+        await asyncio.shield(self._refreshing)
+
+    async def keep_fresh(self) -> None:
+        """Ask again before the listings have grown old, so that no caller waits for one that hangs; until cancelled."""
+        while True:
+            with survived("catalogue"):
+                await self.fresh(self._ttl / 4)
+            await asyncio.sleep(max(self._ttl / 2, 1.0))
+
+    @property
+    def refreshing(self) -> bool:
+        """Whether a round is under way."""
+        return self._refreshing is not None and not self._refreshing.done()
+
+    async def close(self) -> None:
+        """End a round that is under way."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
+
+    async def _refresh(self) -> None:
+        await asyncio.gather(*(self._ask(backend) for backend in self._backends.values()))
+        self._refreshed_at = self._clock()
+
+    async def _ask(self, backend: Backend) -> None:
+        endpoint = next((e for e in backend.endpoints if e.condition.healthy is not False), backend.endpoints[0])
+        try:
+            async with asyncio.timeout(self._timeout):
+                status, body = await backend.transport.get(
+                    endpoint.protocol.models_url(endpoint.base), endpoint.protocol.auth(), limit=MAX_LISTING_BYTES
+                )
+            if status != 200:
+                raise ValueError(f"status {status}")
+            self._listings[backend.name] = _Listing(_parse(body))
+        except (TransportError, TimeoutError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            _log.debug("models_not_listed", backend=backend.name, error=f"{type(error).__name__}: {error}"[:200])
+
+
+def _parse(body: bytes) -> dict[str, ListedModel]:
+    models: dict[str, ListedModel] = {}
+    for raw in msgspec.json.decode(body, type=_Models).data[:MAX_LISTED_MODELS]:
+        try:
+            entry = msgspec.json.decode(raw, type=_Entry)
+        except msgspec.ValidationError:
+            continue
+        models.setdefault(entry.id, ListedModel(entry.id, bytes(raw), entry.max_model_len))
+    return models

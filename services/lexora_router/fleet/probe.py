@@ -1,0 +1,106 @@
+"""Asks every endpoint how it is, on connections and timers of its own, so that load delays no probe."""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from lexora_router.engines.http1 import LocalShortage
+from lexora_router.engines.transport import Transport, TransportError
+from lexora_router.fleet.backend import Backend
+from lexora_router.fleet.background import survived
+from lexora_router.fleet.endpoint import HttpEndpoint
+
+MAX_ANSWER_BYTES = 4096
+
+_log = structlog.get_logger("lexora.probe")
+
+
+class Prober:
+    """Probes each endpoint every `interval` seconds, and gives it `timeout` seconds to answer.
+
+    One that was well and fails a probe is asked again after `doubt` seconds, until it is clear what it is.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        *,
+        interval: float,
+        doubt: float,
+        timeout: float,
+        changed: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._backends = backends
+        self._interval = interval
+        self._doubt = doubt
+        self._timeout = timeout
+        self._changed = changed
+        self._clock = clock
+        self._first = asyncio.Event()
+        self._note_first()
+
+    async def first_round(self) -> None:
+        """Return when something is known of every endpoint, by a probe under this configuration or an earlier one."""
+        await self._first.wait()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends.values():
+                for endpoint in backend.endpoints:
+                    group.create_task(self._watch(endpoint, backend))
+
+    async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
+        transport = Transport(connect_timeout=self._timeout, clock=self._clock, tls=backend.transport.tls)
+        try:
+            while True:
+                with survived("probe", backend=endpoint.backend, endpoint=endpoint.address):
+                    await self._probe(endpoint, transport)
+                    self._note_first()
+                pause = self._doubt if endpoint.condition.doubtful else self._interval
+                await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - not all at the same time
+        finally:
+            transport.close()
+
+    def _note_first(self) -> None:
+        backends = self._backends.values()
+        if all(endpoint.condition.healthy is not None for backend in backends for endpoint in backend.endpoints):
+            self._first.set()
+
+    async def _probe(self, endpoint: HttpEndpoint, transport: Transport) -> None:
+        refused = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                reason = await _ask(endpoint, transport)
+        except TimeoutError:
+            reason = f"no answer to the probe within {self._timeout:g} s"
+        except LocalShortage:
+            return  # it says nothing of the endpoint
+        except (TransportError, OSError, UnicodeError) as error:
+            reason = f"the probe failed: {error}"
+            refused = isinstance(error.__cause__ or error, ConnectionRefusedError)
+        # Nobody listens: no call could connect either. All else may pass, such as a probe that a busy engine answers late.
+        condition = endpoint.condition
+        condition.probed(reason, self._clock(), sure=refused)
+        healthy = condition.healthy is True
+        if healthy is not condition.logged:
+            condition.logged = healthy
+            where = {"backend": endpoint.backend, "endpoint": endpoint.address}
+            if healthy:
+                _log.info("endpoint_up", **where)
+            else:
+                _log.warning("endpoint_down", **where, reason=reason)
+        self._changed()
+
+
+async def _ask(endpoint: HttpEndpoint, transport: Transport) -> str:
+    """Empty when the endpoint is well, else what is wrong with it."""
+    url = endpoint.protocol.health_url(endpoint.base)
+    if url is not None:
+        status, _ = await transport.get(url, endpoint.protocol.auth(), limit=MAX_ANSWER_BYTES)
+        return "" if status < 300 else f"the probe was answered {status}"
+    await transport.origin(endpoint.base).reach()
+    return ""

@@ -1,0 +1,114 @@
+"""Reads the load of engines from their /metrics, for `concurrency: auto`. An engine without them is judged by its answers."""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+
+from lexora_router.engines.transport import Transport, TransportError
+from lexora_router.fleet.auto_limit import AutoLimit
+from lexora_router.fleet.backend import Backend
+from lexora_router.fleet.background import survived
+from lexora_router.fleet.endpoint import HttpEndpoint
+from lexora_router.policy.concurrency import EngineLoad
+
+MAX_METRICS_BYTES = 4 * 1024 * 1024
+# More requests than that nobody has; the contract tells them in 32 bits.
+MAX_REQUESTS = 1e9
+
+# https://docs.vllm.ai/en/latest/usage/metrics.html; the cache's name changed with the engine's second version.
+_WAITING = b"vllm:num_requests_waiting"
+_RUNNING = b"vllm:num_requests_running"
+_CACHE = (b"vllm:kv_cache_usage_perc", b"vllm:gpu_cache_usage_perc")
+
+_log = structlog.get_logger("lexora.scrape")
+
+
+class Scraper:
+    """Asks each endpoint with `concurrency: auto` every `scrape_interval` seconds, on connections of its own."""
+
+    def __init__(self, backends: Iterable[Backend], *, timeout: float, clock: Callable[[], float]) -> None:
+        self._backends = tuple(backends)
+        self._timeout = timeout
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Scrape until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends:
+                for endpoint in backend.endpoints:
+                    if endpoint.auto is not None:
+                        group.create_task(self._watch(endpoint, endpoint.auto, backend))
+
+    async def _watch(self, endpoint: HttpEndpoint, auto: AutoLimit, backend: Backend) -> None:
+        transport = Transport(connect_timeout=self._timeout, clock=self._clock, ca_file=backend.config.ca_file)
+        told: str | None = None
+        try:
+            while True:
+                where = {"backend": endpoint.backend, "endpoint": endpoint.address}
+                with survived("scrape", **where):
+                    problem = await self._scrape(endpoint, auto, transport)
+                    if problem != told:
+                        _log.info("engine_metrics", **where, read=not problem, reason=problem)
+                        told = problem
+                await asyncio.sleep(backend.config.scrape_interval * random.uniform(0.9, 1.1))  # noqa: S311 - spread out
+        finally:
+            transport.close()
+
+    async def _scrape(self, endpoint: HttpEndpoint, auto: AutoLimit, transport: Transport) -> str:
+        """Hand the numbers on; what is wrong otherwise, in words that stay the same as long as it is."""
+        asked = self._clock()  # the numbers are at least as new
+        headers = endpoint.protocol.auth()
+        try:
+            async with asyncio.timeout(self._timeout):
+                url = endpoint.protocol.url(endpoint.base, "/metrics", "")
+                status, body = await transport.get(url, headers, limit=MAX_METRICS_BYTES)
+        except TimeoutError:
+            return f"no answer within {self._timeout:g} s"
+        except (TransportError, OSError) as error:
+            return str(error)
+        if status != 200:
+            return f"/metrics was answered {status}"
+        load = parse(body, asked)
+        if load is None:
+            return "/metrics does not tell vllm:num_requests_waiting"
+        auto.scraped(load)
+        return ""
+
+
+def parse(text: bytes, at: float) -> EngineLoad | None:
+    """The load in an exposition taken at an instant; None when it does not tell how many requests wait.
+
+    Requests are summed over engines and models; of caches the fullest counts.
+    """
+    waiting = list(_values(text, _WAITING))
+    if not waiting:
+        return None
+    cache = [value for name in _CACHE for value in _values(text, name)]
+    running = min(sum(_values(text, _RUNNING)), MAX_REQUESTS)
+    return EngineLoad(min(sum(waiting), MAX_REQUESTS), max(cache, default=0.0), at, running)
+
+
+def _values(text: bytes, name: bytes) -> Iterator[float]:
+    """Finite values of a metric's samples. Searched for, not taken apart: an exposition has thousands of lines."""
+    at = text.find(name)
+    while at >= 0:
+        end = text.find(b"\n", at)
+        line = text[at : end if end >= 0 else len(text)]
+        sample = line[len(name) :]
+        if text[at - 1 : at] in (b"", b"\n") and sample[:1] in (b"{", b" "):
+            value = _number(sample.rpartition(b"}")[2].split())
+            if value is not None:
+                yield value
+        at = text.find(name, at + len(name))
+
+
+def _number(words: list[bytes]) -> float | None:
+    """The first word, a timestamp may follow; None when it is no finite number."""
+    try:
+        value = float(words[0])
+    except (ValueError, IndexError):
+        return None
+    return max(value, 0.0) if math.isfinite(value) else None

@@ -1,0 +1,79 @@
+"""What the configuration says of tenants: their place in queues, their rate limits, and what a call will about cost."""
+
+from typing import TypeVar
+
+from lexora_router.call import Call
+from lexora_router.config import Config, RateLimitConfig
+from lexora_router.config.admission import RateTier
+from lexora_router.fleet.pool import Standing
+from lexora_router.policy.input_size import input_tokens
+from lexora_router.policy.priority import capped, parse
+from lexora_router.policy.rate_limiter import Limits, Rules
+
+T = TypeVar("T")
+
+# Input that is assumed of a form, most of which is sound.
+FORM_TOKENS = 256
+# Output that is assumed of a call that names no limit.
+ASSUMED_OUTPUT_TOKENS = 256
+
+
+def input_estimate(call: Call) -> int:
+    """Input tokens of a call, before any engine has counted them; at least 1. The files of a form are no text."""
+    if not call.input_estimate:
+        form = call.content_type.startswith("multipart/")
+        call.input_estimate = FORM_TOKENS if form else input_tokens(call.body)
+    return call.input_estimate
+
+
+def total_estimate(call: Call, context: int | None = None) -> int:
+    """Tokens that a call may use in all; each answer has at most the model's `context`, whatever the client claims."""
+    output = ASSUMED_OUTPUT_TOKENS if call.max_tokens is None else max(call.max_tokens, 0)
+    return input_estimate(call) + (output if context is None else min(output, context)) * call.choices
+
+
+class Tenancy:
+    """Looks tenants up in the configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def standing(self, call: Call) -> Standing:
+        """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
+        tenant = self._config.tenant(call.tenant)
+        asked = parse(str(tenant.priority)) if call.priority is None else call.priority
+        call.priority = capped(asked, parse(str(tenant.max_priority)))
+        return Standing(call.priority, tenant.weight)
+
+    def tier(self, name: str) -> str:
+        """Rate-limit tier of a tenant, empty for none."""
+        return self._config.tenant(name).tier or ""
+
+    def limits_tokens(self) -> bool:
+        """Whether anybody's tokens per minute are limited."""
+        rules = self.rules()
+        return any(limits.tokens_per_minute for limits in (rules.default, *rules.users.values(), *rules.tiers.values()))
+
+    def rules(self) -> Rules:
+        """Whose rate limits are whose."""
+        config = self._config.rate_limit
+        tiers = {name: _limits(config, tier) for name, tier in config.tiers.items()}
+        users = {
+            name: _limits(config, user, config.tiers.get(user.tier or self.tier(name))) for name, user in config.users.items()
+        }
+        return Rules(_limits(config), users, tiers)
+
+
+def _limits(config: RateLimitConfig, *layers: RateTier | None) -> Limits:
+    """The first layer that says something wins, else the defaults."""
+
+    def first(name: str, default: T) -> T:
+        values = (getattr(layer, name) for layer in layers if layer is not None)
+        return next((value for value in values if value is not None), default)
+
+    return Limits(
+        first("rate", config.default_rate),
+        first("burst", config.default_burst),
+        first("tokens_per_minute", config.tokens_per_minute),
+        first("max_concurrent", config.max_concurrent),
+    )

@@ -1,0 +1,1 @@
+"""The router as a process: start, listen, reload, drain, memory, metrics port."""

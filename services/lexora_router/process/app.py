@@ -1,0 +1,171 @@
+"""The router as one object: built from a configuration, started, reloaded and stopped inside an event loop."""
+
+import asyncio
+import time
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from lexora_router.assembly import Assembly, Lasting
+from lexora_router.config import Config
+from lexora_router.edge.explain import Explainer
+from lexora_router.edge.grpc_server import GrpcServer
+from lexora_router.edge.introspection import Overview
+from lexora_router.edge.service import RouterService
+from lexora_router.fleet.backend import Health, TlsContexts
+from lexora_router.fleet.tenants import Tenancy
+from lexora_router.policy.callers import TrustedProxies
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
+from lexora_router.telemetry.export import Names, SpanCollector, telemetry_of
+from lexora_router.telemetry.lag import LoopLag
+from lexora_router.telemetry.logs import AccessLog
+from lexora_router.telemetry.metrics import Metrics
+from lexora_router.telemetry.recent import RecentCalls
+from lexora_router.telemetry.reloads import ReloadCollector, ReloadLog
+from lexora_router.telemetry.stats import Stats
+
+# What calls that are ended after the drain may take to say so; then they are cancelled.
+ABORT_SECONDS = 5.0
+
+_log = structlog.get_logger("lexora.router")
+
+
+class RouterApp:
+    """Everything that runs in a router process. Make it inside the event loop; `start`, then `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        clock = time.monotonic  # finer than uvloop's own clock, and the same origin
+        self.registry = _registry()
+        self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
+        self._stats, recent = Stats(self._label, clock()), RecentCalls()
+        self._telemetry = telemetry_of(config.telemetry, Names(self._label, lambda: self._assembly.backends), clock)
+        traces = self._telemetry.recorders if self._telemetry else ()  # first: the log tells a call's trace
+        recorders = (*traces, self._stats, recent, Metrics(self.registry, self._label), AccessLog())
+        self._lasting = Lasting(self._limiter, recorders, clock, self._stats.windows.gap)
+        self._assembly = Assembly(config, self._lasting, None, self._on_probe)
+        self._retired: list[Assembly] = []
+        self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
+        self.reloads = ReloadLog()
+        self.registry.register(ReloadCollector(self.reloads))
+        self.registry.register(ProcessFacts())
+        self._lag = LoopLag(self.registry, clock)
+        self.registry.register(SpanCollector(self._telemetry))
+        self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
+        self.service = RouterService(
+            self._assembly.pipeline,
+            self._overview,
+            meter=self._assembly.meter,
+            recorders=recorders,
+            max_body_bytes=config.server.max_body_bytes,
+            clock=clock,
+        )
+        self.service.foreseer = self._assembly.foresee
+        self.service.classifier = self._assembly.classify
+        self.service.proxies = TrustedProxies(config.server.trusted_proxies)
+        self.service.explainer = Explainer(lambda: self._assembly, self._limiter, clock=clock)
+        server = config.server
+        self.grpc = GrpcServer(self.service, max_body_bytes=server.max_body_bytes, write_timeout=server.write_timeout)
+        self._serving = True
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._assembly.config
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the one at this address is a proxy that is believed, by the configuration in force."""
+        return self.service.proxies.trusts(peer)
+
+    def client_of(self, hops: str) -> str:
+        """The network of the client behind such proxies; `hops` as X-Forwarded-For, with the nearest one at the end."""
+        return self.service.proxies.network(hops)
+
+    @property
+    def active(self) -> int:
+        """Calls under way."""
+        return self._stats.active
+
+    @property
+    def held(self) -> int:
+        """Bytes of the bodies of calls under way."""
+        return self.service.held
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type: Prometheus' text form, or OpenMetrics where an Accept header has it."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    async def start(self, host: str, port: int) -> int:
+        """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
+        bound = await self.grpc.start(host, port)
+        self._assembly.start()
+        self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
+        return bound
+
+    async def reload(self, config: Config, tls: TlsContexts | None = None) -> None:
+        """Put another configuration in force. Calls under way finish under the old one; new ones find the new one.
+
+        `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used; then nothing has changed.
+        """
+        old = self._assembly
+        new = Assembly(config, self._lasting, old, self._on_probe, tls)
+        rules = Tenancy(config).rules()
+        # From here to the end of the swap nothing awaits: no call sees half of it.
+        self._assembly = new
+        self._limiter.configure(rules, max_users=config.rate_limit.max_users)
+        self.service.pipeline, self.service.meter = new.pipeline, new.meter
+        self.service.foreseer = new.foresee
+        self.service.classifier = new.classify
+        self.service.proxies = TrustedProxies(config.server.trusted_proxies)
+        new.start()
+        new.dispatch()  # there may be more slots than before
+        self._retired = [assembly for assembly in self._retired if assembly.busy]
+        self._retired.append(old)
+        await old.retire(new)
+
+    async def drain(self) -> None:
+        """Take no new calls, return when those under way are done, and end what is left after `server.drain_timeout`."""
+        service, seconds = self.service, self.config.server.drain_timeout
+        service.draining = True
+        await self.grpc.drain()
+        if service.active:
+            _log.info("draining", active=service.active, timeout=seconds)
+        if await service.idle(seconds):
+            return
+        _log.warning("drain_timeout", active=service.active)
+        service.abort()
+        await service.idle(ABORT_SECONDS)
+
+    async def stop(self) -> None:
+        """Cancel what is left and close every connection."""
+        await self.grpc.stop(grace=0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for assembly in (self._assembly, *self._retired):
+            await assembly.stop()
+        if self._telemetry is not None:
+            await asyncio.to_thread(self._telemetry.close)
+
+    def _label(self, model: str) -> str:
+        return self._assembly.routes.label(model)
+
+    def _on_probe(self) -> None:
+        """Those who wait for an endpoint that is back go on. Load balancers are told when the last backend goes, or is back."""
+        self._assembly.dispatch()
+        serving = self._assembly.health() is not Health.UNHEALTHY
+        if serving != self._serving and not self.service.draining:
+            self._serving = serving
+            task = asyncio.create_task(self.grpc.set_serving(serving=serving))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
+def _registry() -> CollectorRegistry:
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # as the library has it
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry

@@ -1,0 +1,92 @@
+"""From a command line to a serving process: configuration, logs, event loop, signals, exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+import uvloop
+
+from lexora_contract.escape import escaped
+from lexora_router.config import Config
+from lexora_router.config.load import ConfigError
+from lexora_router.process.source import Source
+from lexora_router.telemetry.logs import configure_logs
+
+FAILED = 1
+
+_log = structlog.get_logger("lexora")
+
+
+def launch(
+    file: str | None,
+    options: Mapping[str, Any],
+    serve: Callable[[Config, Source], Coroutine[Any, Any, None]],
+    *,
+    search: bool = True,
+) -> int:
+    """Load the configuration, lay `options` (values by key path, None for those that were not given) over it, and serve.
+
+    Without a named `file` one is looked for in the usual places, unless `search` is false.
+
+    `serve` gets the configuration, and where it is from, to load it again. Returns the exit code: 0 after a clean end, 1 when
+    the configuration is wrong or an address cannot be had. What is wrong goes to stderr in plain words.
+    """
+    source = Source(file, options, os.environ, search=search)
+    try:
+        loaded = source.load()
+    except ConfigError as error:
+        sys.stderr.write(f"{complaint(error)}\n")
+        return FAILED
+    config = loaded.config
+    writer = configure_logs(config.logging.level, config.logging.format)
+    try:
+        _log.info("configuration", file=str(loaded.path) if loaded.path else None)
+        for warning in loaded.warnings:
+            _log.warning("configuration", warning=warning)
+        run(serve(config, source))
+    except OSError as error:
+        sys.stderr.write(f"lexora: {escaped(str(error))}\n")
+        return FAILED
+    finally:
+        writer.close()
+    return 0
+
+
+def complaint(error: ConfigError) -> str:
+    """Everything that is wrong with a configuration, one line each, below a headline."""
+    count = len(error.problems)
+    headline = f"lexora: the configuration cannot be used, {count} problem{'' if count == 1 else 's'}:"
+    return "\n".join([headline, *(f"  {escaped(str(problem))}" for problem in error.problems)])
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on uvloop until it ends."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT. A second signal ends the process at once, even when the event loop hangs."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        event.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    return event
+
+
+def hangup_event() -> asyncio.Event:
+    """Set by SIGHUP, which ends the process no more. The event stays set until it is cleared."""
+    event = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, event.set)
+    return event

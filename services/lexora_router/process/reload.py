@@ -1,0 +1,210 @@
+"""Loads the configuration again: on SIGHUP, when the file has changed, and when somebody asks. A bad one changes nothing."""
+
+import asyncio
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel
+
+from lexora_router.config import Config, TelemetryConfig
+from lexora_router.config.load import ConfigError, Loaded
+from lexora_router.config.models import CorsConfig
+from lexora_router.config.problems import Path, Problem, show
+from lexora_router.engines.transport import tls_context
+from lexora_router.process.app import RouterApp
+from lexora_router.process.source import Source
+from lexora_router.telemetry.reloads import Reload, Result
+
+# Read at the start only: where to listen, what has been given to the servers, how to log, and where traces go.
+RESTART_KEYS = frozenset(
+    {
+        "server.host",
+        "server.port",
+        "server.grpc_host",
+        "server.grpc_port",
+        "server.metrics_port",
+        "server.max_connections",
+        "server.max_connections_per_address",
+        "server.max_body_bytes",
+        "server.max_buffered_bytes",
+        "server.max_request_timeout",
+        "server.write_timeout",
+        "server.stream_keepalive",
+        "logging.level",
+        "logging.format",
+        *(f"server.cors.{key}" for key in CorsConfig.model_fields),
+        *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),
+    }
+)
+# A file must have been left alone for this many seconds before it is loaded: it may still be written.
+SETTLE_SECONDS = 0.2
+
+_log = structlog.get_logger("lexora.reload")
+_Section = TypeVar("_Section", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A configuration that can be put in force, and the TLS settings for it by `ca_file`."""
+
+    config: Config
+    warnings: tuple[str, ...]
+    changed: tuple[str, ...]
+    tls: dict[str | None, ssl.SSLContext]
+
+
+class Reloader:
+    """Reloads one at a time; those who ask while one runs share the next. `start` it in the event loop, `close` it at the end.
+
+    `hangup` is set by SIGHUP.
+    """
+
+    def __init__(self, router: RouterApp, source: Source, hangup: asyncio.Event) -> None:
+        self._router = router
+        self._source = source
+        self._hangup = hangup
+        self._lock = asyncio.Lock()
+        self._next: asyncio.Task[Reload] | None = None
+        self._runs: set[asyncio.Task[Reload]] = set()
+        self._applied = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to listen to SIGHUP, the file and the rpc."""
+        self._router.service.reloader = lambda: self.reload("rpc")
+        self._tasks = [
+            asyncio.create_task(self._on_hangup(), name="lexora-hangup"),
+            asyncio.create_task(self._watch(), name="lexora-watch"),
+        ]
+
+    async def close(self) -> None:
+        """Reload no more; a reload under way is waited for."""
+        self._router.service.reloader = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._runs, return_exceptions=True)
+
+    async def reload(self, trigger: str) -> Reload:
+        """Load the configuration and put it in force, if it can be used and is another one; tells what came of it."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._run(trigger))
+            self._runs.add(self._next)
+            self._next.add_done_callback(self._runs.discard)
+        return await asyncio.shield(self._next)
+
+    async def _run(self, trigger: str) -> Reload:
+        async with self._lock:
+            self._next = None  # who asks from here on may know of a newer file
+            reload = await self._once(trigger)
+        _tell(reload)
+        self._applied.set()
+        return reload
+
+    async def _once(self, trigger: str) -> Reload:
+        log = self._router.reloads
+        try:
+            prepared = await asyncio.to_thread(self._prepare)
+            changed, warnings = prepared.changed, prepared.warnings
+            restart = tuple(key for key in changed if key in RESTART_KEYS)
+            if len(restart) == len(changed):
+                return log.add(Result.UNCHANGED, trigger, warnings=warnings, changed=changed, restart=restart)
+            if self._router.service.draining:
+                return log.add(Result.REFUSED, trigger, problems=["the router is shutting down"])
+            await self._router.reload(prepared.config, prepared.tls)
+            return log.add(Result.APPLIED, trigger, warnings=warnings, changed=changed, restart=restart)
+        except ConfigError as error:
+            return log.add(Result.REFUSED, trigger, problems=map(str, error.problems))
+        except Exception:  # the boundary: a bug in one reload must end neither the watching nor the old configuration
+            _log.exception("bug")
+            return log.add(Result.REFUSED, trigger, problems=["internal error; the log has it"])
+
+    def _prepare(self) -> _Prepared:
+        """Runs in a thread: files may be on a slow disk, and certificates take their time."""
+        loaded = self._source.load()
+        running = self._router.config
+        changed = tuple(sorted(set(differences(running, loaded.config))))
+        tls = {} if RESTART_KEYS.issuperset(changed) else _tls(loaded)
+        return _Prepared(with_kept(running, loaded.config), loaded.warnings, changed, tls)
+
+    async def _on_hangup(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            await self.reload("signal")
+
+    async def _watch(self) -> None:
+        while True:
+            await self._pause()
+            if not self._router.config.reload.watch:
+                continue
+            news = await asyncio.to_thread(self._source.news)
+            if news is None:
+                continue
+            await asyncio.sleep(SETTLE_SECONDS)
+            if await asyncio.to_thread(self._source.news) == news:
+                await self.reload("file")
+
+    async def _pause(self) -> None:
+        """Wait for `reload.interval`, or for a reload: it may have changed that."""
+        self._applied.clear()
+        try:
+            async with asyncio.timeout(self._router.config.reload.interval):
+                await self._applied.wait()
+        except TimeoutError:
+            pass  # time for a look
+
+
+def differences(old: Any, new: Any, path: Path = ()) -> Iterator[str]:
+    """Key paths at which two configurations differ: the whole of what is only in one of them, else the single keys."""
+    if isinstance(old, BaseModel) and type(old) is type(new):
+        for name in type(old).model_fields:
+            yield from differences(getattr(old, name), getattr(new, name), (*path, name))
+    elif isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from differences(old.get(name), new.get(name), (*path, name))
+    elif old != new:
+        yield show(path)
+
+
+def with_kept(running: Config, loaded: Config) -> Config:
+    """The loaded configuration, with the running one's values of RESTART_KEYS."""
+    for key in RESTART_KEYS:
+        loaded = _with_value_of(running, loaded, key.split("."))
+    return loaded
+
+
+def _with_value_of(running: _Section, loaded: _Section, path: Sequence[str]) -> _Section:
+    """A copy of `loaded` that has `running`'s value at a path."""
+    name, *below = path
+    value = getattr(running, name)
+    return loaded.model_copy(update={name: _with_value_of(value, getattr(loaded, name), below) if below else value})
+
+
+def _tls(loaded: Loaded) -> dict[str | None, ssl.SSLContext]:
+    """TLS settings for every backend with an https address; raises ConfigError."""
+    config, contexts = loaded.config, dict[str | None, ssl.SSLContext]()
+    problems = []
+    for name, backend in config.backends().items():
+        if backend.ca_file in contexts or not any(url.startswith("https:") for url in backend.endpoints):
+            continue
+        try:
+            contexts[backend.ca_file] = tls_context(backend.ca_file)
+        except OSError as error:
+            path = ("routing", "backends", name, "ca_file")
+            problems.append(Problem(None, path, f"cannot be used: {error.strerror or error}"))
+    if problems:
+        raise ConfigError(problems)
+    return contexts
+
+
+def _tell(reload: Reload) -> None:
+    if reload.result is Result.REFUSED:
+        _log.error("configuration_refused", trigger=reload.trigger, problems=reload.problems)
+        return
+    for warning in reload.warnings:
+        _log.warning("configuration", warning=warning)
+    event = f"configuration_{reload.result}"
+    _log.info(event, trigger=reload.trigger, changed=reload.changed, needs_restart=reload.restart)

@@ -1,0 +1,81 @@
+"""The router alone, over gRPC; and the gRPC side of a process that serves HTTP too."""
+
+import socket
+
+import structlog
+
+from lexora_router.config import Config
+from lexora_router.process.app import RouterApp
+from lexora_router.process.launch import hangup_event, stop_event
+from lexora_router.process.listening import GRPC, METRICS, CannotListen, address, listen
+from lexora_router.process.metrics_server import MetricsServer
+from lexora_router.process.process_memory import kept_low
+from lexora_router.process.reload import Reloader
+from lexora_router.process.source import Source
+from lexora_router.version import __version__
+
+# After the drain: for the last messages of answers that have just ended, and for watchers of the health service.
+GRACE_SECONDS = 1.0
+
+_log = structlog.get_logger("lexora")
+
+
+async def serve(config: Config, source: Source) -> None:
+    """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen. SIGHUP loads the configuration again."""
+    stop, hangup = stop_event(), hangup_event()
+    metrics_listener = _metrics_listener(config)
+    router = RouterApp(config)
+    metrics = None if metrics_listener is None else MetricsServer(router.metrics, metrics_listener)
+    reloader = Reloader(router, source, hangup)
+    try:
+        grpc = await start_grpc(router)
+        if metrics is not None:
+            metrics.start()
+        reloader.start()
+        with kept_low(lambda: router.active, lambda: router.held):
+            _log.info("serving", grpc=grpc, metrics=metrics and metrics.url, version=__version__)
+            await stop.wait()
+            await router.drain()
+    finally:
+        await reloader.close()
+        await end(router)
+        if metrics is not None:
+            await metrics.stop()
+    _log.info("stopped")
+
+
+def router_options(host: str | None, grpc_port: int | None, metrics_port: int | None) -> dict[str, str | int | None]:
+    """The options of a command that serves the router alone, by key path; metrics are at the same host, if it is one."""
+    metrics_host = None if host is None or host.startswith("unix:") else host
+    return {
+        "server.host": metrics_host,
+        "server.grpc_host": host,
+        "server.grpc_port": grpc_port,
+        "server.metrics_port": metrics_port,
+    }
+
+
+def _metrics_listener(config: Config) -> socket.socket | None:
+    server = config.server
+    return None if server.metrics_port is None else listen(server.host, server.metrics_port, METRICS)
+
+
+async def start_grpc(router: RouterApp) -> str:
+    """Start the router and its gRPC server; returns the address. Raises CannotListen."""
+    server = router.config.server
+    host = server.grpc_host or server.host
+    try:
+        return address(host, await router.start(host, server.grpc_port))
+    except OSError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise  # not gRPC's word for an address: a certificate file, for example
+        if not host.startswith("unix:"):
+            # gRPC does not say why: an ordinary socket meets the same trouble, and tells.
+            listen(host, server.grpc_port, GRPC).close()
+        raise CannotListen(address(host, server.grpc_port), error, GRPC) from error
+
+
+async def end(router: RouterApp) -> None:
+    """Let answers that have just ended reach their clients, then close everything."""
+    await router.grpc.stop(GRACE_SECONDS)
+    await router.stop()

@@ -1,0 +1,313 @@
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tests.support.clock import jumping, now
+from tests.unit.router.support import CHAT, make_call
+
+from lexora.v1 import calls_pb2, models_pb2, stats_pb2
+from lexora_router.assembly import Assembly
+from lexora_router.call import Outcome, Usage
+from lexora_router.config import Config, ModelEntry
+from lexora_router.edge.introspection import PROBE_SLACK_SECONDS, Overview
+from lexora_router.errors import QueueFull, UpstreamBroken
+from lexora_router.fleet.backend import Backend, build_backends, combine
+from lexora_router.fleet.endpoint_health import Condition
+from lexora_router.fleet.routes import RoutableModel
+from lexora_router.policy.concurrency import EngineLoad
+from lexora_router.telemetry.recent import RecentCalls
+from lexora_router.telemetry.reloads import ReloadLog
+from lexora_router.telemetry.stats import Stats
+from lexora_router.version import __version__
+
+HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN = (
+    models_pb2.BACKEND_STATUS_HEALTHY,
+    models_pb2.BACKEND_STATUS_DEGRADED,
+    models_pb2.BACKEND_STATUS_UNHEALTHY,
+    models_pb2.BACKEND_STATUS_UNSPECIFIED,
+)
+
+
+PROBE_TIMEOUT = 1.5
+
+
+class FakeProber:
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+
+    async def first_round(self) -> None:
+        await asyncio.sleep(self._delay)
+
+
+class FakeRoutes:
+    def __init__(self, *models: RoutableModel) -> None:
+        self._models = list(models)
+
+    async def default_model(self) -> str:
+        return "m"
+
+    async def models(self) -> list[RoutableModel]:
+        return self._models
+
+
+def make_backend(url: str, **fields: Any) -> Backend:
+    """A backend that lives by the running loop's clock."""
+    config = Config.model_validate({"routing": {"backends": {"main": {"url": url, **fields}}}, "health": {"open_time": 5}})
+    return build_backends(config, now)["main"]
+
+
+def found(backend: Backend, state: bool | None, reason: str = "") -> Condition:
+    condition = backend.endpoints[0].condition
+    if state is not None:
+        condition.found(healthy=state, reason=reason, now=now())
+    return condition
+
+
+def opened(backend: Backend) -> None:
+    """Fail until the breaker opens."""
+    condition = backend.endpoints[0].condition
+    while condition.breaker_state(now()) == "closed":
+        condition.ended(condition.begin(now()), Outcome.FAULT, now())
+
+
+def wall() -> float:
+    """The time of day: the loop's clock, a million seconds on."""
+    return now() + 1e6
+
+
+def overview(
+    *backends: Backend,
+    models: tuple[RoutableModel, ...] = (),
+    delay: float = 0.0,
+    stats: Stats | None = None,
+    recent: RecentCalls | None = None,
+) -> Overview:
+    named = {f"b{number}": backend for number, backend in enumerate(backends)}
+    assembly = SimpleNamespace(
+        backends=named,
+        routes=FakeRoutes(*models),
+        prober=FakeProber(delay),
+        config=Config.model_validate(
+            {"routing": {"default_model_for_unknown_task": "m"}, "health": {"timeout": PROBE_TIMEOUT}}
+        ),
+        health=lambda: combine([backend.health() for backend in named.values()]),
+    )
+    counted = stats or Stats(str, now())
+    known = lambda: cast("Assembly", assembly)  # noqa: E731
+    return Overview(known, counted, recent or RecentCalls(), ReloadLog(), clock=now, wall_clock=wall)
+
+
+@jumping
+async def test_models_are_told_with_what_is_configured_and_what_is_listed() -> None:
+    backend = make_backend("http://e:1", type="openai_compatible")
+    found(backend, True)
+    entry = ModelEntry.model_validate({"name": "m", "capabilities": ["code", "analysis"], "description": "A model."})
+    listed = b'{"id":"l","max_model_len":4096}'
+    models = (RoutableModel("m", backend, entry, 99, b""), RoutableModel("l", backend, None, 4096, listed, alias_of="x"))
+    response = await overview(backend, models=models).models()
+    assert list(response.available_capabilities) == ["analysis", "code"]
+    assert response.default_model_for_unknown_task == "m"
+    first, second = response.models
+    assert first == models_pb2.Model(
+        id="m",
+        backend="main",
+        backend_type="openai_compatible",
+        capabilities=["code", "analysis"],
+        description="A model.",
+        max_model_len=99,
+        status=HEALTHY,
+    )
+    assert (second.alias_of, list(second.capabilities)) == ("x", ["general"])
+    assert json.loads(second.upstream_json) == json.loads(listed)
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [((True, True), HEALTHY), ((True, False), DEGRADED), ((False, False), UNHEALTHY), ((None, None), UNKNOWN)],
+)
+@jumping
+async def test_health_names_every_backend_and_endpoint(states: tuple[bool | None, ...], status: int) -> None:
+    backends = [make_backend("http://e:1"), make_backend("http://e:2")]
+    for backend, state in zip(backends, states, strict=True):
+        found(backend, state, "because")
+    backends[0].endpoints[0].condition.in_flight = 3
+    seen = overview(*backends)
+    await asyncio.sleep(5)
+    health = await seen.health(draining=False)
+    assert health.status == status
+    assert (health.version, health.uptime_seconds) == (__version__, 5.0)
+    assert set(health.backends) == {"b0", "b1"}
+    assert health.backends["b0"].endpoints[0].address == "http://e:1"
+    assert health.backends["b0"].endpoints[0].in_flight == 3
+    assert health.backends["b1"].endpoints[0].reason == ("" if states[1] is None else "because")
+
+
+@jumping
+async def test_health_tells_who_takes_calls_and_how_many() -> None:
+    fixed = make_backend("http://e:1", max_concurrency=1)
+    free = make_backend("http://e:2", type="openai_compatible")
+    moving = make_backend("http://e:3", concurrency="auto")
+    lease = await fixed.pool.admit(make_call())
+    waiting = asyncio.create_task(fixed.pool.admit(make_call()))
+    opened(free)
+    auto = moving.endpoints[0].auto
+    assert auto is not None
+    auto.scraped(EngineLoad(waiting=2.0, kv_cache_usage=0.5, at=now(), running=7.0))
+    await asyncio.sleep(0)
+    seen = overview(fixed, free, moving)
+    backends = (await seen.health(draining=False)).backends
+    first, second, third = (backends[name].endpoints[0] for name in ("b0", "b1", "b2"))
+    assert [backends[name].waiting for name in ("b0", "b1", "b2")] == [1, 0, 0]
+    assert (first.limit, first.in_flight, first.breaker, first.available) == (1, 1, models_pb2.BREAKER_STATE_CLOSED, True)
+    assert (second.HasField("limit"), second.breaker, second.available) == (False, models_pb2.BREAKER_STATE_OPEN, False)
+    assert (third.limit, third.waiting, third.running, third.kv_cache_usage) == (16, 2, 7, 0.5)
+    assert not any(first.HasField(name) for name in ("waiting", "running", "kv_cache_usage"))
+    await asyncio.sleep(6)
+    second = (await seen.health(draining=False)).backends["b1"].endpoints[0]
+    assert (second.breaker, second.available) == (models_pb2.BREAKER_STATE_HALF_OPEN, True)
+    lease.close()
+    (await waiting).close()
+
+
+@jumping
+async def test_a_router_that_drains_is_unhealthy() -> None:
+    backend = make_backend("http://e:1")
+    found(backend, True)
+    assert (await overview(backend).health(draining=True)).status == UNHEALTHY
+
+
+@pytest.mark.parametrize(("delay", "waited"), [(0.5, 0.5), (1e6, PROBE_TIMEOUT + PROBE_SLACK_SECONDS)])
+@jumping
+async def test_health_waits_for_the_first_probes_but_not_for_long(delay: float, waited: float) -> None:
+    start = now()
+    await overview(make_backend("http://e:1"), delay=delay).health(draining=False)
+    assert now() - start == pytest.approx(waited)
+
+
+@jumping
+async def test_stats_are_told() -> None:
+    backend, stats = make_backend("http://e:1"), Stats(str, now())
+    backend.endpoints[0].condition.in_flight = 2
+    call = make_call()
+    call.receipt.backend, call.receipt.attempts, call.receipt.finished_at = "main", 3, 4.0
+    call.receipt.usage, call.receipt.endpoint, call.receipt.lost_tokens = Usage(5, 7, 3), "http://e:1", 2
+    stats.begin(call)
+    stats.begin(make_call())
+    stats.end(call, 200, None)
+    told = overview(backend, stats=stats).stats()
+    assert (told.total_requests, told.successful_requests, told.failed_requests, told.active_requests) == (1, 1, 0, 1)
+    assert (told.success_rate, told.total_retries, told.average_duration_seconds) == (1.0, 2, 4.0)
+    assert (told.total_tokens_input, told.total_tokens_output, told.total_tokens_cached) == (5, 7, 3)
+    assert dict(told.requests_per_endpoint) == {CHAT: 1}
+    assert dict(told.requests_per_model) == {"m": 1}
+    assert dict(told.requests_per_backend) == {"main": 1}
+    assert dict(told.in_flight) == {"http://e:1": 2}
+    assert dict(told.tokens_wasted) == {"failed_attempt": 2}
+    counts = stats_pb2.CallCounts(total=1, successful=1, tokens_input=5, tokens_output=7, tokens_cached=3)
+    by = (told.by_path[CHAT], told.by_model["m"], told.by_backend["main"], told.by_tenant["anonymous"])
+    assert [*by, told.by_endpoint["main/http://e:1"]] == [counts] * 5
+
+
+@jumping
+async def test_stats_tell_the_last_minutes() -> None:
+    stats, start = Stats(str, now()), now()
+    seen = overview(stats=stats)
+    call = make_call(started=now())
+    call.receipt.dispatched_at = now() + 0.5
+    call.receipt.first_event_at = now() + 1.0
+    await asyncio.sleep(2.0)
+    call.receipt.finished_at, call.receipt.usage = now(), Usage(3, 4)
+    stats.windows.gap(0.1, now())
+    stats.begin(call)
+    stats.end(call, 502, UpstreamBroken("x"))
+    told = seen.stats()
+    for within in (told.last_minute, told.last_five_minutes, told.since_start):
+        found = [(each.count, each.mean) for each in (within.ttft, within.itl, within.queue, within.total)]
+        assert found == [(1, pytest.approx(mean)) for mean in (1.0, 0.1, 0.5, 2.0)]
+        assert within.total.p99 == pytest.approx(2.0, rel=0.05)
+    (only,) = told.history
+    assert (only.start_unix, only.seconds, only.total, only.failed) == (start + 1e6, 2.0, 1, 1)
+    assert (only.tokens_input, only.tokens_output) == (3, 4)
+    assert only.latencies == told.last_minute
+    await asyncio.sleep(60)
+    told = seen.stats()
+    counts = [within.total.count for within in (told.last_minute, told.last_five_minutes, told.since_start)]
+    assert counts == [0, 1, 1]
+    assert [each.total for each in told.history] == [1, 0, 0, 0, 0, 0, 0]
+    assert [each.start_unix - only.start_unix for each in told.history] == [0, 10, 20, 30, 40, 50, 60]
+
+
+@jumping
+async def test_recent_calls_are_told() -> None:
+    recent = RecentCalls()
+    seen = overview(recent=recent)
+    call, refused = make_call(started=now(), user="somebody"), make_call(id="call-2", started=now(), path="", stream=False)
+    receipt = call.receipt
+    receipt.backend, receipt.endpoint, receipt.attempts, receipt.usage = "main", "http://e:1", 2, Usage(3, 4)
+    receipt.dispatched_at, receipt.first_event_at, receipt.finished_at = now() + 1, now() + 2, now() + 3
+    receipt.fallback, receipt.resumed = "a->main;reason=X", "text"
+    recent.end(call, 200, None)
+    refused.receipt.finished_at = now() + 4
+    recent.end(refused, 429, QueueFull("x", 1.0))
+    await asyncio.sleep(10)
+    last, before = seen.recent_calls(50).calls
+    assert before == calls_pb2.RecentCall(
+        request_id="call-1",
+        finished_unix_ms=round((wall() - 7) * 1000),
+        path=CHAT,
+        model="m",
+        backend="main",
+        endpoint="http://e:1",
+        status=200,
+        stream=True,
+        queue_seconds=1.0,
+        ttft_seconds=2.0,
+        total_seconds=3.0,
+        tokens_input=3,
+        tokens_output=4,
+        attempts=2,
+        fallback="a->main;reason=X",
+        resumed="text",
+    )
+    assert (last.request_id, last.path, last.status, last.error) == ("call-2", "other", 429, "QUEUE_FULL")
+    assert not any(last.HasField(name) for name in ("queue_seconds", "ttft_seconds", "tokens_input", "tokens_output"))
+    assert [call.request_id for call in seen.recent_calls(1).calls] == ["call-2"]
+
+
+@jumping
+async def test_stats_before_the_first_call() -> None:
+    told = overview(make_backend("http://e:1")).stats()
+    assert (told.total_requests, told.success_rate, told.average_duration_seconds) == (0, 1.0, 0.0)
+    assert (told.since_start.ttft.count, told.since_start.ttft.p99, len(told.history)) == (0, 0.0, 1)
+
+
+@jumping
+async def test_stats_tell_what_did_not_go_straight() -> None:
+    stats, call = Stats(str, 0.0), make_call()
+    call.receipt.fallback, call.receipt.resumed, call.receipt.attempts = "a->b;reason=QUEUE_FULL", "text", 3
+    for ended, error in ((call, None), (make_call(), QueueFull("x", 1.0, "deadline"))):
+        stats.begin(ended)
+        stats.end(ended, 429 if error else 200, error)
+    told = overview(stats=stats).stats()
+    assert (told.total_retries, told.total_fallbacks, told.total_resumed) == (2, 1, 1)
+    assert dict(told.rejected_by_reason) == {"deadline": 1}
+    assert dict(told.errors_by_type) == {"QUEUE_FULL": 1}
+
+
+@jumping
+async def test_stats_tell_queues_limits_and_breakers() -> None:
+    fixed, twin = make_backend("http://e:1", max_concurrency=1), make_backend("http://e:1", max_concurrency=3)
+    free = make_backend("http://e:2", type="openai_compatible")
+    lease = await fixed.pool.admit(make_call())
+    waiting = asyncio.create_task(fixed.pool.admit(make_call()))
+    await asyncio.sleep(0)
+    opened(twin)
+    told = overview(fixed, twin, free).stats()
+    assert dict(told.queue_depth) == {"b0": 1, "b1": 0, "b2": 0}
+    assert dict(told.limits) == {"http://e:1": 4}
+    assert dict(told.in_flight) == {"http://e:1": 1, "http://e:2": 0}
+    assert dict(told.breakers) == {"http://e:1": "open", "http://e:2": "closed"}
+    lease.close()
+    (await waiting).close()

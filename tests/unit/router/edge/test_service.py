@@ -1,0 +1,475 @@
+import asyncio
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import pytest
+import structlog
+from google.protobuf.message import Message
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from tests.support.clock import jumping, now
+from tests.support.links import settle
+from tests.unit.router.support import CHAT, HEAD, Scripted, Step
+
+from lexora.v1.calls_pb2 import RecentCallsRequest
+from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
+from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions, Receipt, UpstreamError
+from lexora.v1.completion_pb2 import CompletionRequest
+from lexora.v1.embed_pb2 import EmbedRequest
+from lexora.v1.explain_pb2 import ExplainRequest
+from lexora.v1.models_pb2 import ClassifyRequest
+from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.reload_pb2 import ReloadRequest
+from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora_contract.operations import OPERATIONS
+from lexora_router.call import BucketState, Call, Choice, Frames, Head, RateLimitState, Reply, Usage
+from lexora_router.call import Receipt as Known
+from lexora_router.edge.explain import Explainer
+from lexora_router.edge.introspection import Overview
+from lexora_router.edge.messages import receipt_message
+from lexora_router.edge.service import RouterService
+from lexora_router.edge.status import StatusError
+from lexora_router.errors import UpstreamBroken, UpstreamRefused
+from lexora_router.payload.user_names import bounded
+
+M = TypeVar("M", bound=Message)
+JSON_HEAD = Head(200, "application/json", (("x-a", "1"),))
+ANSWER = b'{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}'
+EVENT = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+BODY = b'{"model":"m","messages":[],"seed":9007199254740993}'
+STREAM_BODY = b'{"model":"m","messages":[],"stream":true,"stream_options":{"include_usage":true}}'
+MESSAGES = [ChatMessage(role=ROLE_USER, text="hello")]
+
+
+class Seen:
+    """A recorder that remembers calls that never reached the pipeline, and their statuses."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.statuses: list[int] = []
+
+    def begin(self, call: Call) -> None:
+        assert not self.statuses or call.id
+
+    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+        self.calls.append(call)
+        self.statuses.append(status)
+
+
+SEEN = Seen()
+
+
+class FakeOverview:
+    async def default_model(self) -> str:
+        return "default-m"
+
+
+class FakeContext:
+    def __init__(self, *metadata: tuple[str, str], timeout: float | None = None) -> None:
+        self.metadata = metadata
+        self.timeout = timeout
+        self.peer = ""
+
+    def take_body(self) -> bytes:
+        return b""
+
+
+def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[RouterService, Scripted]:
+    pipeline = Scripted(*steps)
+    overview = cast("Overview", FakeOverview())
+    made = RouterService(pipeline, overview, recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now, **more)
+    return made, pipeline
+
+
+def openai(body: bytes = BODY, path: str = CHAT, **options: Any) -> GenerateRequest:
+    return GenerateRequest(options=CallOptions(**options), openai=OpenAiCall(path=path, body=body))
+
+
+async def streamed(made: RouterService, request: StreamRequest, context: FakeContext | None = None) -> list[StreamResponse]:
+    sent: list[StreamResponse] = []
+
+    async def send(message: StreamResponse) -> None:
+        sent.append(message)
+
+    await made.stream(request, context or FakeContext(), send)
+    return sent
+
+
+def detail(error: StatusError, kind: type[M]) -> M:
+    for packed in error.status.details:
+        found = kind()
+        if packed.Unpack(found):
+            return found
+    raise AssertionError(f"no {kind.__name__} in {error.status}")
+
+
+async def refused(request: GenerateRequest, *steps: Step, context: FakeContext | None = None, **limits: int) -> StatusError:
+    made, pipeline = service(*steps, **limits)
+    with pytest.raises(StatusError) as raised:
+        await made.generate(request, context or FakeContext())
+    if not steps:
+        assert pipeline.calls == [], "the pipeline was reached"
+    return raised.value
+
+
+# -- what a call becomes
+
+
+@jumping
+async def test_what_goes_into_the_head_of_the_engine_s_request_is_bounded() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    fits = ("tracestate", "x" * 2048)
+    await made.generate(openai(), FakeContext(("traceparent", "x" * 2049), *[fits] * 100, ("tracestate", "x" * 2049)))
+    assert pipeline.calls[0].trace == (fits,)
+    long = GenerateRequest(openai=OpenAiCall(path=CHAT, body=BODY, content_type="application/json" + ";" * 1024))
+    assert detail(await refused(long), BadRequest).field_violations[0].field == "openai.content_type"
+
+
+@jumping
+async def test_the_client_s_bytes_are_the_call() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    trace = ("traceparent", "00-a-b-01")
+    response = await made.generate(
+        openai(request_id="id-1", user="team"), FakeContext(trace, ("authorization", "Bearer theirs"), timeout=30.0)
+    )
+    [call] = pipeline.calls
+    assert (call.id, call.path, call.body, call.model, call.user) == ("id-1", CHAT, BODY, "m", "team")
+    assert (call.stream, call.include_usage, call.content_type) == (False, False, "application/json")
+    assert call.deadline == call.started + 30.0
+    assert call.trace == (trace,)
+    assert (response.openai.head.status, response.openai.body) == (200, ANSWER)
+    assert [(header.name, header.value) for header in response.openai.head.headers] == [("x-a", "1")]
+    assert response.receipt.request_id == "id-1"
+
+
+@jumping
+async def test_what_the_body_says_is_read() -> None:
+    made, pipeline = service(HEAD, Frames(DONE))
+    await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    [call] = pipeline.calls
+    assert (call.stream, call.include_usage, call.deadline) == (True, True, None)
+    assert len(call.id) == 32
+
+
+@jumping
+async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    await made.generate(openai(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), FakeContext())
+    await made.generate(openai(user="u" * 5000), FakeContext())
+    [user] = {call.user for call in pipeline.calls}
+    assert user == bounded("u" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (None, True, True)),
+        ({"priority": 0}, (0, True, True)),
+        ({"priority": 100}, (100, True, True)),
+        ({"fallback": FALLBACK_POLICY_NEVER}, (None, False, True)),
+        ({"resume": RESUME_POLICY_NEVER}, (None, True, False)),
+        ({"priority": 7, "fallback": FALLBACK_POLICY_NEVER, "resume": RESUME_POLICY_NEVER}, (7, False, False)),
+    ],
+)
+@jumping
+async def test_the_options_of_a_call_are_read(options: dict[str, Any], expected: tuple[int | None, bool, bool]) -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    await made.generate(openai(**options), FakeContext())
+    await made.generate(GenerateRequest(options=CallOptions(**options), chat=ChatRequest(messages=MESSAGES)), FakeContext())
+    await made.embed(EmbedRequest(options=CallOptions(**options), texts=["a"]), FakeContext())
+    read = [(call.priority, call.fallback_allowed, call.resume_allowed) for call in pipeline.calls]
+    assert read == [expected] * 3
+
+
+@jumping
+async def test_how_many_tokens_a_call_may_use_is_read() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    for field in ("max_tokens", "max_completion_tokens"):
+        await made.generate(openai(b'{"model":"m","messages":[],"%s":77}' % field.encode()), FakeContext())
+    await made.generate(openai(), FakeContext())
+    assert [call.max_tokens for call in pipeline.calls] == [77, 77, None]
+
+
+@pytest.mark.parametrize("path", sorted(OPERATIONS.keys() - {CHAT}))
+@jumping
+async def test_every_relayed_path_is_taken(path: str) -> None:
+    made, pipeline = service(Reply(JSON_HEAD, b"{}"))
+    body = b'{"model":"m","messages":[],"prompt":"a","input":"a"}'
+    await made.generate(openai(body, path), FakeContext())
+    assert pipeline.calls[0].path == path
+
+
+@jumping
+async def test_a_typed_chat_is_translated_both_ways() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER))
+    response = await made.generate(GenerateRequest(chat=ChatRequest(messages=MESSAGES)), FakeContext())
+    assert pipeline.calls[0].path == CHAT
+    assert pipeline.calls[0].model == "default-m"
+    assert response.chat.choices[0].message.text == "hi"
+
+
+@jumping
+async def test_a_typed_completion_is_translated_both_ways() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, b'{"choices":[{"index":0,"text":"hi","finish_reason":"stop"}]}'))
+    response = await made.generate(GenerateRequest(completion=CompletionRequest(model="m", text="a")), FakeContext())
+    assert pipeline.calls[0].path == "/v1/completions"
+    assert response.completion.choices[0].text == "hi"
+
+
+@jumping
+async def test_embeddings_are_translated_both_ways() -> None:
+    made, pipeline = service(Reply(JSON_HEAD, b'{"model":"e","data":[{"index":0,"embedding":[0.5,-1.0]}]}'))
+    response = await made.embed(EmbedRequest(options=CallOptions(request_id="id-1"), texts=["a"]), FakeContext())
+    assert (pipeline.calls[0].path, pipeline.calls[0].model) == ("/v1/embeddings", "default-m")
+    assert list(response.embeddings[0].values) == [0.5, -1.0]
+    assert response.receipt.request_id == "id-1"
+
+
+# -- streams
+
+
+@jumping
+async def test_the_head_travels_with_the_first_frames_and_the_receipt_ends_the_stream() -> None:
+    made, _ = service(HEAD, Frames(EVENT), Frames(DONE))
+    first, second, last = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    assert (first.head.status, first.frames, first.HasField("receipt")) == (200, EVENT, True)
+    assert (second.frames, second.HasField("head"), second.HasField("receipt")) == (DONE, False, False)
+    assert last.HasField("receipt")
+    assert last.WhichOneof("output") is None
+
+
+@jumping
+async def test_an_engine_that_answers_a_stream_in_one_piece() -> None:
+    made, _ = service(Reply(JSON_HEAD, ANSWER))
+    [message] = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    assert (message.reply.body, message.HasField("receipt")) == (ANSWER, True)
+    with pytest.raises(StatusError) as raised:
+        await streamed(made, StreamRequest(chat=ChatRequest(messages=MESSAGES)))
+    assert detail(raised.value, ErrorInfo).reason == "UPSTREAM_INVALID"
+
+
+@jumping
+async def test_a_typed_stream_comes_in_chunks() -> None:
+    made, pipeline = service(HEAD, Frames(EVENT + EVENT), Frames(DONE))
+    sent = await streamed(made, StreamRequest(chat=ChatRequest(messages=MESSAGES)))
+    assert [message.chat.choices[0].text for message in sent[:-1]] == ["hi", "hi"]
+    assert [message.HasField("receipt") for message in sent] == [True, False, True]
+    assert pipeline.calls[0].stream
+
+
+@jumping
+async def test_a_stream_that_breaks_has_sent_what_came_before() -> None:
+    made, _ = service(HEAD, Frames(EVENT), UpstreamBroken("died", b'{"error":{}}'))
+    sent: list[StreamResponse] = []
+
+    async def send(message: StreamResponse) -> None:
+        sent.append(message)
+
+    with pytest.raises(StatusError) as raised:
+        await made.stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)), FakeContext(), send)
+    assert [message.frames for message in sent] == [EVENT]
+    assert detail(raised.value, UpstreamError).body == b'{"error":{}}'
+
+
+@jumping
+async def test_a_stream_for_who_asked_for_a_whole_answer() -> None:
+    error = await refused(openai(), HEAD, Frames(EVENT))
+    assert detail(error, ErrorInfo).reason == "UPSTREAM_INVALID"
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "field"),
+    [
+        (GenerateRequest(), code_pb2.INVALID_ARGUMENT, "input"),
+        (openai(b"{"), code_pb2.INVALID_ARGUMENT, None),
+        (openai(b""), code_pb2.INVALID_ARGUMENT, None),
+        (openai(b'{"model":"m"}'), code_pb2.INVALID_ARGUMENT, "messages"),
+        (openai(b'{"model":7,"messages":[]}'), code_pb2.INVALID_ARGUMENT, "model"),
+        (openai(STREAM_BODY), code_pb2.INVALID_ARGUMENT, "stream"),
+        (openai(path="/health"), code_pb2.NOT_FOUND, None),
+        (openai(path="/v1/chat/completions/../../admin"), code_pb2.NOT_FOUND, None),
+        (openai(b'{"messages":"' + b"x" * 10_000 + b'"}'), code_pb2.RESOURCE_EXHAUSTED, None),
+        (openai(request_id="a b"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (openai(request_id="a\r\nx-evil: 1"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (openai(request_id="x" * 129), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (openai(priority=-1), code_pb2.INVALID_ARGUMENT, "options.priority"),
+        (openai(priority=101), code_pb2.INVALID_ARGUMENT, "options.priority"),
+        (openai(fallback=7), code_pb2.INVALID_ARGUMENT, "options.fallback"),
+        (openai(resume=7), code_pb2.INVALID_ARGUMENT, "options.resume"),
+    ],
+)
+@jumping
+async def test_bad_requests_go_no_further(request_: GenerateRequest, code: int, field: str | None) -> None:
+    error = await refused(request_)
+    assert error.status.code == code
+    if field is not None:
+        assert detail(error, BadRequest).field_violations[0].field == field
+
+
+@jumping
+async def test_a_request_id_that_is_refused_is_not_sent_back_whole() -> None:
+    error = await refused(openai(request_id="x" * 100_000))
+    assert error.status.ByteSize() < 4000
+
+
+@jumping
+async def test_a_router_that_drains_takes_nothing() -> None:
+    made, pipeline = service()
+    made.draining = True
+    with pytest.raises(StatusError) as raised:
+        await made.generate(openai(), FakeContext())
+    assert detail(raised.value, ErrorInfo).reason == "DRAINING"
+    assert pipeline.calls == []
+
+
+@jumping
+async def test_a_task_goes_to_the_classifier() -> None:
+    made, _ = service()
+    asked: list[tuple[str, list[str], Call]] = []
+
+    async def classifier(task: str, candidates: Sequence[str], call: Call) -> Choice:
+        asked.append((task, list(candidates), call))
+        return Choice("coder", "code", 0.9, "rules", "why", (("m", 0.3),))
+
+    made.classifier = classifier
+    request = ClassifyRequest(options=CallOptions(user="team"), task_description="Sort", candidate_models=["coder", "m"])
+    answer = await made.classify(request, FakeContext())
+    [(task, candidates, call)] = asked
+    assert (task, candidates, call.path, call.user) == ("Sort", ["coder", "m"], "/v1/classify-task", "team")
+    assert (answer.recommended_model, answer.task_type, answer.confidence) == ("coder", "code", 0.9)
+    assert (answer.classifier, answer.reasoning) == ("rules", "why")
+    assert [(other.model, other.score) for other in answer.alternatives] == [("m", 0.3)]
+
+
+@pytest.mark.parametrize("task", ["", " \n ", "x" * 10_001])
+@jumping
+async def test_a_task_must_have_a_text_of_bounded_length(task: str) -> None:
+    made, _ = service()
+    with pytest.raises(StatusError) as raised:
+        await made.classify(ClassifyRequest(task_description=task), FakeContext())
+    assert detail(raised.value, BadRequest).field_violations[0].field == "task_description"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "carried"),
+    [((), 3072), ((("x-lexora-error-bytes", "5000"),), 5000), ((("x-lexora-error-bytes", "-1"),), 3072)],
+)
+@jumping
+async def test_an_engine_s_error_is_carried_as_far_as_the_caller_can_take_it(metadata: Any, carried: int) -> None:
+    refusal = UpstreamRefused(400, "application/json", b"x" * 9000)
+    error = await refused(openai(), refusal, context=FakeContext(*metadata))
+    found = detail(error, UpstreamError)
+    assert (len(found.body), found.truncated, found.status) == (carried, True, 400)
+
+
+@jumping
+async def test_a_bug_is_logged_and_shows_nothing() -> None:
+    with structlog.testing.capture_logs() as logs:
+        error = await refused(openai(request_id="id-1"), ZeroDivisionError("inner secret"))
+    assert error.status.code == code_pb2.INTERNAL
+    assert "secret" not in str(error.status)
+    [entry] = logs
+    assert (entry["event"], entry["request_id"]) == ("bug", "id-1")
+
+
+@jumping
+async def test_a_cancelled_call_stays_cancelled() -> None:
+    made, _ = service(asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await made.generate(openai(), FakeContext())
+
+
+# -- the receipt
+
+
+@jumping
+async def test_a_receipt_tells_durations_since_the_call_came_in() -> None:
+    known = Known("main", "http://e:1", "m", 2, Usage(1, 2, 3, 4), dispatched_at=10.25, first_event_at=11.5, finished_at=13.0)
+    told = receipt_message("id-1", 10.0, known)
+    assert (told.request_id, told.backend, told.endpoint, told.model, told.attempts) == ("id-1", "main", "http://e:1", "m", 2)
+    usage = told.usage
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) == (1, 2, 3, 4)
+    durations = (told.queue_time, told.time_to_first_token, told.total_time)
+    assert [duration.ToTimedelta().total_seconds() for duration in durations] == [0.25, 1.5, 3.0]
+
+
+def test_a_receipt_tells_of_fallbacks_resumption_and_limits() -> None:
+    limits = RateLimitState(BucketState(20, 19, 0.05), BucketState(1000, 700, 18.0))
+    told = receipt_message("id-1", 0.0, Known(fallback="a->b;reason=X", resumed="text", lost_tokens=3, rate_limit=limits))
+    assert (told.fallback, told.resumed, told.lost_tokens) == ("a->b;reason=X", "text", 3)
+    assert (told.rate_limit.requests.limit, told.rate_limit.requests.remaining) == (20, 19)
+    assert told.rate_limit.requests.reset.ToTimedelta().total_seconds() == 0.05
+    assert (told.rate_limit.tokens.limit, told.rate_limit.tokens.remaining) == (1000, 700)
+    only = receipt_message("id-1", 0.0, Known(rate_limit=RateLimitState(BucketState(20, 19, 0.05), None)))
+    assert not only.rate_limit.HasField("tokens")
+
+
+def test_what_was_not_reached_is_left_out() -> None:
+    assert receipt_message("id-1", 10.0, Known()) == Receipt(request_id="id-1")
+
+
+async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
+    SEEN.statuses.clear()
+    made, pipeline = service()
+    with pytest.raises(StatusError):
+        await made.generate(openai(b"{"), FakeContext())
+    with pytest.raises(StatusError):
+        await made.generate(openai(path="/metrics"), FakeContext())
+    made.draining = True
+    with pytest.raises(StatusError):
+        await made.generate(openai(), FakeContext())
+    assert SEEN.statuses == [400, 404, 503]
+    assert not pipeline.calls
+
+
+async def test_a_question_that_fails_is_no_failed_call() -> None:
+    SEEN.statuses.clear()
+    made, _ = service()
+    made.explainer = cast("Explainer", object())
+    for question in (
+        made.explain(ExplainRequest(openai=OpenAiCall(path=CHAT, body=b"{")), FakeContext()),
+        made.recent_calls(RecentCallsRequest(limit=-1), FakeContext()),
+        made.reload(ReloadRequest(), FakeContext()),
+    ):
+        with pytest.raises(StatusError):
+            await question
+    assert SEEN.statuses == []
+
+
+# -- the end
+
+
+@jumping
+async def test_a_drain_waits_for_calls_and_has_an_end() -> None:
+    made, pipeline = service(5.0, Reply(JSON_HEAD, ANSWER))
+    assert await made.idle(0.0), "nothing is under way"
+    call = asyncio.create_task(made.generate(openai(), FakeContext()))
+    await settle(lambda: bool(pipeline.calls))
+    assert made.active == 1
+    assert not await made.idle(1.0)
+    assert await made.idle(10.0)
+    assert (await call).openai.body == ANSWER
+    assert made.active == 0
+
+
+@jumping
+async def test_what_is_left_at_the_end_is_told_why() -> None:
+    made, pipeline = service(1000.0)
+    calls = [asyncio.create_task(made.generate(openai(), FakeContext())) for _ in range(3)]
+    await settle(lambda: len(pipeline.calls) == 3)
+    left = calls.pop()
+    made.abort()
+    made.abort()
+    left.cancel()
+    for call in calls:
+        with pytest.raises(StatusError) as ended:
+            await call
+        assert detail(ended.value, ErrorInfo).reason == "DRAINING"
+        assert detail(ended.value, RetryInfo).retry_delay.seconds == 1
+    with pytest.raises(asyncio.CancelledError):
+        await left  # its client left at the same moment
+    assert await made.idle(0.0)

@@ -1,0 +1,115 @@
+"""Limits of what never becomes a call: a malformed request is a request, and every answer says where its user stands."""
+
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from tests.support.clock import jumping, now
+from tests.unit.router.edge.test_service import ANSWER, JSON_HEAD, FakeContext, detail, openai, service
+
+from lexora.v1.chat_pb2 import ChatRequest
+from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.completion_pb2 import CompletionRequest
+from lexora.v1.embed_pb2 import EmbedRequest
+from lexora.v1.models_pb2 import ClassifyRequest
+from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora_router.call import BucketState, Call, RateLimitState, Reply
+from lexora_router.edge.service import RouterService
+from lexora_router.edge.status import StatusError
+from lexora_router.layers.rate_limit import Meter
+from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
+
+
+def metered(*, draining: bool = False) -> RouterService:
+    """Two requests and 600 tokens for everybody."""
+    limits = RateLimiter(Rules(Limits(1e-6, 2, 600)), now())
+    made, _ = service(Reply(JSON_HEAD, ANSWER), meter=Meter(limits, lambda _: "", lambda _: 1, lambda _: 1, now))
+    made.draining = draining
+    return made
+
+
+async def stands(answer: Awaitable[Any]) -> tuple[str, int, int]:
+    """Reason of a refusal, and what its receipt says is left."""
+    with pytest.raises(StatusError) as raised:
+        await answer
+    state = detail(raised.value, Receipt).rate_limit
+    return detail(raised.value, ErrorInfo).reason, state.requests.remaining, state.tokens.remaining
+
+
+async def nowhere(_: StreamResponse) -> None:
+    raise AssertionError("nothing is sent")
+
+
+ALICE_S = [
+    openai(b"{", user="alice"),
+    openai(b'{"user":"alice","model":7}'),
+    openai(b'{"user":"alice","model":"m"}'),
+    openai(b'{"model":"m","messages":{},"user":"alice","n":"x"}'),
+    openai(b'{"user":"alice"}', path="/health"),
+    openai(b'{"user":"alice","x":"' + b"x" * 10_000 + b'"}'),
+    openai(priority=101, body=b'{"user":"alice"}'),
+    GenerateRequest(options=CallOptions(user="alice")),
+    GenerateRequest(chat=ChatRequest(model="m", extra_json='{"user":"alice"}'), options=CallOptions(priority=101)),
+    GenerateRequest(completion=CompletionRequest(model="m", extra_json='{"user":"alice","n":"x"}', text="a")),
+]
+
+
+@pytest.mark.parametrize("request_", ALICE_S, ids=range(len(ALICE_S)))
+@jumping
+async def test_a_malformed_request_is_a_request_of_its_user(request_: GenerateRequest) -> None:
+    made = metered()
+    reasons = [await stands(made.generate(request_, FakeContext())) for _ in range(3)]
+    assert [left for _, left, _ in reasons] == [1, 0, 0]
+    assert {tokens for *_, tokens in reasons} == {600}
+    assert reasons[0][0] == reasons[1][0] in ("INVALID_REQUEST", "NOT_FOUND", "REQUEST_TOO_LARGE")
+    assert reasons[2][0] == "RATE_LIMITED"
+    assert await stands(made.generate(openai(b"{"), FakeContext())) == ("INVALID_REQUEST", 1, 600)  # somebody else's
+
+
+@jumping
+async def test_whoever_cannot_be_told_is_anonymous() -> None:
+    made = metered()
+    bodies = [b'{"user":"alice"', b'{"user":"\xff"}', b"[" * 5000]
+    reasons = [await stands(made.generate(openai(body), FakeContext())) for body in bodies]
+    assert reasons == [("INVALID_REQUEST", 1, 600), ("INVALID_REQUEST", 0, 600), ("RATE_LIMITED", 0, 600)]
+    assert await stands(made.generate(openai(b"{", user="alice"), FakeContext())) == ("INVALID_REQUEST", 1, 600)
+
+
+@jumping
+async def test_every_rpc_is_limited_where_it_is_refused() -> None:
+    made = metered()
+    asked = CallOptions(user="alice", priority=101)
+    ways = [
+        made.stream(StreamRequest(options=asked), FakeContext(), nowhere),
+        made.embed(EmbedRequest(options=asked), FakeContext()),
+        made.classify(ClassifyRequest(options=CallOptions(user="alice")), FakeContext()),
+    ]
+    assert [await stands(way) for way in ways] == [
+        ("INVALID_REQUEST", 1, 600),
+        ("INVALID_REQUEST", 0, 600),
+        ("RATE_LIMITED", 0, 600),
+    ]
+
+
+@jumping
+async def test_a_router_that_drains_shows_where_a_user_stands_and_charges_nothing() -> None:
+    made = metered()
+    await stands(made.generate(openai(b"{", user="alice"), FakeContext()))
+    made.draining = True
+    alice = openai(b'{"user":"alice","model":"m","messages":[]}')
+    for _ in range(3):
+        assert await stands(made.generate(alice, FakeContext())) == ("DRAINING", 1, 600)
+        assert await stands(made.generate(openai(), FakeContext())) == ("DRAINING", 2, 600)
+
+
+@jumping
+async def test_a_bug_tells_where_the_user_stands() -> None:
+    made, _ = service()
+
+    async def broken(call: Call, _: Any) -> None:
+        call.receipt.rate_limit = RateLimitState(BucketState(20, 19, 0.05), None)
+        raise ZeroDivisionError
+
+    made.pipeline = broken
+    assert await stands(made.generate(openai(), FakeContext())) == ("INTERNAL", 19, 0)

@@ -1,0 +1,213 @@
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+from google.protobuf.message import Message
+from google.rpc import code_pb2, status_pb2
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+
+from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora_router.edge.status import StatusError, internal_status, retry_delay, status_of
+from lexora_router.errors import (
+    ClassifierDisabled,
+    ClientStalled,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    ModelNotFound,
+    NoHealthyEndpoint,
+    NotFound,
+    OutOfResources,
+    QueueFull,
+    RateLimited,
+    RequestQuarantined,
+    RouterError,
+    TooLarge,
+    Unimplemented,
+    UpstreamBroken,
+    UpstreamInvalid,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+
+RECEIPT = Receipt(request_id="id-1", backend="main", attempts=1)
+M = TypeVar("M", bound=Message)
+
+
+def leaves(root: type[RouterError]) -> Iterator[type[RouterError]]:
+    children = root.__subclasses__()
+    if not children:
+        yield root
+    for child in children:
+        yield from leaves(child)
+
+
+def refusal(status: int = 400, body: bytes = b'{"error":{"message":"no"}}', retry_after: str | None = None) -> UpstreamRefused:
+    return UpstreamRefused(status, "application/json", body, () if retry_after is None else (("retry-after", retry_after),))
+
+
+CODES = [
+    (RouterError("?"), code_pb2.INTERNAL),
+    (InvalidRequest("bad", "messages"), code_pb2.INVALID_ARGUMENT),
+    (ModelNotFound("m"), code_pb2.NOT_FOUND),
+    (ClassifierDisabled("off"), code_pb2.UNAVAILABLE),
+    (NotFound("no such path"), code_pb2.NOT_FOUND),
+    (TooLarge("large"), code_pb2.RESOURCE_EXHAUSTED),
+    (ClientStalled("took nothing"), code_pb2.ABORTED),
+    (RateLimited("too many", 2.5, "user:alice"), code_pb2.RESOURCE_EXHAUSTED),
+    (QueueFull("full", 12), code_pb2.RESOURCE_EXHAUSTED),
+    (Unimplemented("later"), code_pb2.UNIMPLEMENTED),
+    (NoHealthyEndpoint("all down"), code_pb2.UNAVAILABLE),
+    (OutOfResources("files"), code_pb2.UNAVAILABLE),
+    (RequestQuarantined("fails everywhere", 5.0), code_pb2.UNAVAILABLE),
+    (Draining("bye"), code_pb2.UNAVAILABLE),
+    (DeadlineExceeded("late"), code_pb2.DEADLINE_EXCEEDED),
+    (UpstreamUnreachable("gone"), code_pb2.UNAVAILABLE),
+    (UpstreamInvalid("html"), code_pb2.UNAVAILABLE),
+    (UpstreamBroken("stopped"), code_pb2.UNAVAILABLE),
+    (UpstreamTimeout("silent", "idle"), code_pb2.DEADLINE_EXCEEDED),
+    (refusal(400), code_pb2.INVALID_ARGUMENT),
+    (refusal(401), code_pb2.UNAUTHENTICATED),
+    (refusal(403), code_pb2.PERMISSION_DENIED),
+    (refusal(404), code_pb2.NOT_FOUND),
+    (refusal(413), code_pb2.RESOURCE_EXHAUSTED),
+    (refusal(418), code_pb2.FAILED_PRECONDITION),
+    (refusal(422), code_pb2.INVALID_ARGUMENT),
+    (refusal(429), code_pb2.RESOURCE_EXHAUSTED),
+    (refusal(500), code_pb2.UNAVAILABLE),
+    (refusal(503), code_pb2.UNAVAILABLE),
+    (refusal(504), code_pb2.DEADLINE_EXCEEDED),
+]
+
+
+def test_every_error_that_can_be_raised_is_tested_here() -> None:
+    tested = {type(error) for error, _ in CODES}
+    assert {leaf for leaf in leaves(RouterError) if leaf.__module__.startswith("lexora_router")} <= tested
+
+
+@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
+def test_every_error_has_its_code_its_reason_and_the_receipt(error: RouterError, code: int) -> None:
+    status = status_of(error, RECEIPT, max_body=1000)
+    assert status.code == code
+    assert status.message.startswith(error.message)
+    info = detail(status, ErrorInfo)
+    assert info is not None
+    assert (info.reason, info.domain) == (error.reason, "lexora.spirrow")
+    assert dict(info.metadata) == {"request_id": "id-1", "backend": "main"}
+    assert detail(status, Receipt) == RECEIPT
+    assert StatusError(status).status is status
+
+
+@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
+def test_only_what_may_pass_by_itself_has_a_retry_hint(error: RouterError, code: int) -> None:
+    hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
+    hinted = NoHealthyEndpoint | OutOfResources | RequestQuarantined | Draining | RateLimited | QueueFull
+    assert (hint is not None) == isinstance(error, hinted)
+    assert hint is None or hint.retry_delay.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (RateLimited("too many", 2.5, "user:alice"), 2.5),
+        (RateLimited("too many", 1e-9, "user:alice"), 1e-9),
+        (QueueFull("full", 12), 12.0),
+        (refusal(429, retry_after="7"), 7.0),
+        (refusal(503, retry_after="0.5"), 0.5),
+        (refusal(503, retry_after="1e9"), None),
+        (refusal(503, retry_after="9999999999"), 86_400.0),
+        (refusal(503, retry_after="soon"), None),
+        (refusal(503, retry_after="Thu, 01 Jan 1970 00:00:00 GMT"), 0.0),
+        (refusal(400), None),
+        (UpstreamInvalid("html", 503, "9"), 9.0),
+        (UpstreamInvalid("html", 503), None),
+    ],
+)
+def test_the_retry_hint_says_when(error: RouterError, seconds: float | None) -> None:
+    hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
+    assert retry_delay(error) == seconds
+    found = None if hint is None else hint.retry_delay.seconds + hint.retry_delay.nanos / 1e9
+    assert found == seconds
+
+
+def test_a_tenant_over_its_quota_is_told_which() -> None:
+    found = detail(status_of(RateLimited("too many", 2.5, "user:alice"), RECEIPT, max_body=0), QuotaFailure)
+    assert found is not None
+    [violation] = found.violations
+    assert (violation.subject, violation.description) == ("user:alice", "too many")
+
+
+@pytest.mark.parametrize("error", [QueueFull("full", 12), refusal(429), NoHealthyEndpoint("all down")])
+def test_nobody_s_quota_is_to_blame_for_a_busy_engine(error: RouterError) -> None:
+    assert detail(status_of(error, RECEIPT, max_body=0), QuotaFailure) is None
+
+
+def test_a_bad_field_is_named() -> None:
+    found = detail(status_of(InvalidRequest("must be a list", "messages"), RECEIPT, max_body=0), BadRequest)
+    assert found is not None
+    [violation] = found.field_violations
+    assert (violation.field, violation.description) == ("messages", "must be a list")
+    assert detail(status_of(InvalidRequest("malformed"), RECEIPT, max_body=0), BadRequest) is None
+
+
+def test_an_engine_s_answer_is_carried_whole() -> None:
+    status = status_of(refusal(429, retry_after="7"), RECEIPT, max_body=1000)
+    assert detail(status, UpstreamError) == UpstreamError(
+        status=429,
+        content_type="application/json",
+        body=b'{"error":{"message":"no"}}',
+        headers=[Header(name="retry-after", value="7")],
+    )
+    assert status.message == "the engine answered 429: no"
+
+
+def test_an_engine_s_answer_that_is_too_large_is_cut_and_says_so() -> None:
+    status = status_of(refusal(body=b"\xff" + b"x" * 5000), RECEIPT, max_body=100)
+    found = detail(status, UpstreamError)
+    assert found is not None
+    assert (len(found.body), found.truncated) == (100, True)
+    assert len(status.message) < 400
+
+
+def test_an_engine_s_error_event_is_carried() -> None:
+    event = b'{"error":{"message":"died"}}'
+    found = detail(status_of(UpstreamBroken("died", event), RECEIPT, max_body=1000), UpstreamError)
+    assert found == UpstreamError(content_type="application/json", body=event)
+    assert detail(status_of(UpstreamBroken("died"), RECEIPT, max_body=1000), UpstreamError) is None
+
+
+def test_a_bug_shows_its_id_and_nothing_else() -> None:
+    known = Receipt(request_id="id-7", backend="main", endpoint="http://secret:1")
+    known.rate_limit.requests.limit = 20
+    status = internal_status(known)
+    assert status.code == code_pb2.INTERNAL
+    assert "id-7" in status.message
+    info = detail(status, ErrorInfo)
+    assert info is not None
+    assert dict(info.metadata) == {"request_id": "id-7"}
+    told = detail(status, Receipt)
+    assert told is not None
+    assert (told.request_id, told.rate_limit.requests.limit, told.endpoint) == ("id-7", 20, "")
+
+
+def test_a_trace_is_named_when_there_is_one() -> None:
+    for status in (status_of(TooLarge("large"), RECEIPT, max_body=0, trace_id="abc"), internal_status(RECEIPT, "abc")):
+        info = detail(status, ErrorInfo)
+        assert info is not None
+        assert info.metadata["trace_id"] == "abc"
+    info = detail(status_of(TooLarge("large"), RECEIPT, max_body=0), ErrorInfo)
+    assert info is not None
+    assert dict(info.metadata) == {"request_id": "id-1", "backend": "main"}
+
+
+def detail(status: status_pb2.Status, kind: type[M]) -> M | None:
+    for packed in status.details:
+        found = kind()
+        if packed.Unpack(found):
+            return found
+    return None
+
+
+def test_open_breakers_say_when_one_lets_a_call_through() -> None:
+    assert retry_delay(NoHealthyEndpoint("all down", 17.5)) == 17.5
