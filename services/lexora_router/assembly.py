@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from lexora_router.call import Call, Choice, Emit, Endpoint, Event, Handler, Target
+from lexora_contract.answer import Choice
+from lexora_router.call import Call, Emit, Endpoint, Event, Handler, Target
 from lexora_router.choosing.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
 from lexora_router.engines.transport import Transport

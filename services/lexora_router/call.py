@@ -8,87 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from lexora_contract.answer import Head, Headers, Receipt, Reply
 from lexora_router.errors import UpstreamFailure
 
-Headers = tuple[tuple[str, str], ...]
 ANONYMOUS = "anonymous"  # who names nobody; `anonymous@` and an address where the client has one
 AUTO = "auto"  # the name that asks for whatever model fits
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens of one call, as the engine counted them."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-
-
-@dataclass(slots=True)
-class Receipt:
-    """What happened to a call so far: layers write, `Observe` and the client read. Instants in seconds, 0 when not reached."""
-
-    backend: str = ""
-    endpoint: str = ""
-    model: str = ""
-    attempts: int = 0
-    usage: Usage | None = None
-    events: int = 0  # streamed so far: about as many as tokens, before usage is known
-    fallback: str = ""
-    resumed: str = ""
-    lost_tokens: int = 0  # made by attempts that failed, and made again
-    late_attempts: int = 0  # whole answers that were not there in time: nobody knows how far their engines were
-    rate_limit: "RateLimitState | None" = None
-    auto: "Choice | None" = None
-    finish_reasons: tuple[str, ...] = ()
-    dispatched_at: float = 0.0
-    attempted_at: float = 0.0  # the last attempt; dispatched_at is the first
-    first_event_at: float = 0.0
-    finished_at: float = 0.0
-    # Of the attempt under way, for the message when it takes too long:
-    comments: int = 0  # before the first event of a stream
-    body_bytes: int = 0  # of a whole answer
-    heard_at: float = 0.0  # the last of these bytes
-
-    @property
-    def made(self) -> int:
-        """Output tokens of the answer so far, without lost ones: as counted, else about as many as events were streamed."""
-        return self.usage.output_tokens if self.usage is not None else max(self.events - self.lost_tokens, 0)
-
-
-@dataclass(slots=True, frozen=True)
-class Choice:
-    """The model that fits a task best.
-
-    `task_type` is one of the configured capabilities, empty when unknown; `confidence` is 0 to 1; `by` names who chose:
-    "rules", "embedding", "llm", or "default" when none of them was sure; `alternatives` are (model, score), best first.
-    """
-
-    model: str
-    task_type: str
-    confidence: float
-    by: str
-    reasoning: str = ""
-    alternatives: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(slots=True, frozen=True)
-class BucketState:
-    """Where one token bucket stands: what fits, what is left, and seconds until it is full."""
-
-    limit: int
-    remaining: int
-    reset: float
-
-
-@dataclass(slots=True, frozen=True)
-class RateLimitState:
-    """Where a tenant stands; None for what is not limited."""
-
-    requests: BucketState | None
-    tokens: BucketState | None
-    concurrent: BucketState | None = None  # calls under way; `reset` says nothing
 
 
 @dataclass(slots=True, frozen=True)
@@ -145,27 +69,10 @@ class Call:
 
 
 @dataclass(slots=True, frozen=True)
-class Head:
-    """Status and end-to-end headers of the engine's answer; emitted once, just before the first frames."""
-
-    status: int
-    content_type: str
-    headers: Headers = ()
-
-
-@dataclass(slots=True, frozen=True)
 class Frames:
     """Whole server-sent events, as the engine sent them."""
 
     data: bytes
-
-
-@dataclass(slots=True, frozen=True)
-class Reply:
-    """A whole answer at once."""
-
-    head: Head
-    body: bytes
 
 
 Event = Head | Frames | Reply

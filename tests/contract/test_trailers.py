@@ -9,7 +9,8 @@ from google.rpc import error_details_pb2
 
 from lexora.v1 import common_pb2, embed_pb2, models_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_router.call import Call, Emit, Frames, Head
+from lexora_contract.answer import Head
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, openai, streamed, unary

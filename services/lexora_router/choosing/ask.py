@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lexora_router.call import Call, Event, Handler, Headers, Reply
+from lexora_contract.answer import Headers, Reply
+from lexora_router.call import Call, Event, Handler
 from lexora_router.errors import UpstreamInvalid
 from lexora_router.policy.priority import HIGH
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from lexora_contract.answer import Choice
 from lexora_contract.operations import operation_of
-from lexora_router.call import AUTO, Call, Choice
+from lexora_router.call import AUTO, Call
 from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.ranking import Offer, recommend
 from lexora_router.choosing.decide.text import normalised, task_of

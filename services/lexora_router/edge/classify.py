@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from lexora.v1 import models_pb2
+from lexora_contract.answer import Choice
 from lexora_contract.operations import CLASSIFY_TASK
-from lexora_router.call import Call, Choice
+from lexora_router.call import Call
 from lexora_router.edge.messages import receipt_message
 from lexora_router.errors import InvalidRequest, Unimplemented
 

@@ -3,7 +3,7 @@
 from google.protobuf.duration_pb2 import Duration
 
 from lexora.v1 import common_pb2, openai_pb2
-from lexora_router.call import BucketState, Choice, Head, Receipt, Reply
+from lexora_contract.answer import BucketState, Choice, Head, Receipt, Reply
 from lexora_router.edge.translate import usage_message
 from lexora_router.policy.rate_limiter import Quota
 

@@ -24,8 +24,9 @@ from lexora.v1 import (
     router_pb2,
     stats_pb2,
 )
+from lexora_contract.answer import Reply
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
-from lexora_router.call import ANONYMOUS, Call, Event, Handler, Reply
+from lexora_router.call import ANONYMOUS, Call, Event, Handler
 from lexora_router.edge.call_context import (
     Context,
     announces_streams,

@@ -8,9 +8,10 @@ from itertools import islice
 
 import msgspec
 
+from lexora_contract.answer import Head, Headers, Receipt, Reply, Usage
 from lexora_contract.content_coding import Undecodable, UnknownCoding
 from lexora_contract.operations import operation_of
-from lexora_router.call import Call, Emit, Frames, Head, Headers, Receipt, Reply, Usage
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.engines.content_decoding import Read, coding_of, decoded, once
 from lexora_router.engines.http1 import Response, TransportError
 from lexora_router.engines.in_band_error import error_in, in_mid_answer

@@ -9,8 +9,9 @@ from collections.abc import Awaitable
 
 import msgspec
 
+from lexora_contract.answer import Reply
 from lexora_contract.operations import Dialect
-from lexora_router.call import Emit, Event, Frames, Reply
+from lexora_router.call import Emit, Event, Frames
 from lexora_router.payload.event_stream import events
 
 _KEY = b'"model"'  # inside a string the quotes would be escaped

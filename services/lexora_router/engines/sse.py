@@ -2,8 +2,8 @@
 
 import msgspec
 
+from lexora_contract.answer import Usage
 from lexora_contract.operations import Dialect
-from lexora_router.call import Usage
 from lexora_router.engines.in_band_error import ERROR, failure_of
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid
 from lexora_router.payload.event_stream import DONE, Splitter, data_of, events

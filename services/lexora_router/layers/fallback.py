@@ -1,6 +1,7 @@
 """When the model's own target cannot answer, the next one is asked. Never silently."""
 
-from lexora_router.call import Call, Commit, Emit, Handler, Receipt
+from lexora_contract.answer import Receipt
+from lexora_router.call import Call, Commit, Emit, Handler
 from lexora_router.errors import RouterError
 from lexora_router.policy.failures import goes_on
 

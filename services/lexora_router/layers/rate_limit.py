@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lexora_router.call import BucketState, Call, Emit, Handler, RateLimitState
+from lexora_contract.answer import BucketState, RateLimitState
+from lexora_router.call import Call, Emit, Handler
 from lexora_router.errors import RateLimited, RouterError
 from lexora_router.policy.rate_limiter import Decision, Quota, RateLimiter, Reservation
 

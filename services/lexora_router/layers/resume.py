@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from lexora_contract.answer import Head, Receipt, Usage
 from lexora_contract.operations import CHAT, COMPLETIONS
-from lexora_router.call import Call, Emit, Event, Frames, Handler, Head, Receipt, Usage
+from lexora_router.call import Call, Emit, Event, Frames, Handler
 from lexora_router.errors import RouterError, UpstreamInvalid
 from lexora_router.policy.failures import verdict_of
 from lexora_router.resume.continuation import by_ids, by_text, with_ids

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from lexora_contract.answer import Reply
 from lexora_contract.operations import RESPONSES
-from lexora_router.call import Call, Commit, Emit, Endpoint, Event, Frames, Handler, Reply, Target
+from lexora_router.call import Call, Commit, Emit, Endpoint, Event, Frames, Handler, Target
 from lexora_router.errors import NotFound, UpstreamFailure, UpstreamRefused
 from lexora_router.policy.response_homes import Home, ResponseHomes
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from lexora_router.call import Usage
+from lexora_contract.answer import Usage
 
 # Counts come as integers, from some engines as floats; beyond 2**53 they are nonsense.
 Count = Annotated[float, msgspec.Meta(ge=0, le=2**53)] | None

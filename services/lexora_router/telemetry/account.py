@@ -4,7 +4,8 @@ import re
 from asyncio import CancelledError
 from typing import NamedTuple
 
-from lexora_router.call import Call, Receipt
+from lexora_contract.answer import Receipt
+from lexora_router.call import Call
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined, RouterError
 from lexora_router.layers.observe import CLIENT_GONE
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lexora_router.call import Usage
+from lexora_contract.answer import Usage
 from lexora_router.telemetry.account import OTHER
 
 

@@ -9,8 +9,9 @@ from typing import TextIO
 import msgspec
 import structlog
 
+from lexora_contract.answer import Receipt
 from lexora_contract.escape import escaped, escaped_json, escaped_lines
-from lexora_router.call import Call, Receipt
+from lexora_router.call import Call
 from lexora_router.errors import RouterError
 from lexora_router.telemetry.account import path_of, rejection, retries, straight, wasted
 from lexora_router.telemetry.trace_context import trace_id_of

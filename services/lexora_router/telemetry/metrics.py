@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from lexora_router.call import Call, Usage
+from lexora_contract.answer import Usage
+from lexora_router.call import Call
 from lexora_router.errors import RateLimited
 from lexora_router.layers.observe import CLIENT_GONE
 from lexora_router.telemetry.account import (

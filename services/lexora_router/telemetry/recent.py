@@ -4,7 +4,8 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
-from lexora_router.call import Call, Receipt
+from lexora_contract.answer import Receipt
+from lexora_router.call import Call
 from lexora_router.telemetry.account import path_of, reason
 
 KEPT = 200

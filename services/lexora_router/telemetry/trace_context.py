@@ -2,7 +2,7 @@
 
 import re
 
-from lexora_router.call import Headers
+from lexora_contract.answer import Headers
 
 # A later version may have more behind the flags; the first one may not.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")

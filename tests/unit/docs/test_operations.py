@@ -7,7 +7,8 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.docs.pages import ROOT, code, page
 
-from lexora_router.call import Call, Choice, Outcome, Usage
+from lexora_contract.answer import Choice, Usage
+from lexora_router.call import Call, Outcome
 from lexora_router.config import Config
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined
 from lexora_router.layers.observe import CLIENT_GONE

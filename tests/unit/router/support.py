@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from tests.support.clock import now
 
-from lexora_router.call import Call, Emit, Event, Frames, Head, Outcome, Target, Timeouts
+from lexora_contract.answer import Head
+from lexora_router.call import Call, Emit, Event, Frames, Outcome, Target, Timeouts
 from lexora_router.errors import UpstreamFailure
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.endpoint_health import Condition, Rules

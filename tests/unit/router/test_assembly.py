@@ -14,8 +14,9 @@ from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply
 from tests.unit.router.support import Client, make_call
 
+from lexora_contract.answer import Reply
 from lexora_router.assembly import Assembly, Lasting
-from lexora_router.call import Call, Outcome, Reply
+from lexora_router.call import Call, Outcome
 from lexora_router.config import Config
 from lexora_router.policy.breaker import State
 from lexora_router.policy.rate_limiter import RateLimiter, Rules

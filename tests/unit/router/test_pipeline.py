@@ -7,7 +7,8 @@ from tests.support.raw_server import Do, RawServer, chunk, stream, stream_head
 from tests.unit.router.engines.engine import make_backend
 from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Step, make_call, make_pool, make_target
 
-from lexora_router.call import Call, Emit, Frames, Handler, Head, Target
+from lexora_contract.answer import Head
+from lexora_router.call import Call, Emit, Frames, Handler, Target
 from lexora_router.errors import (
     DeadlineExceeded,
     ModelNotFound,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lexora_router.call import Choice
+from lexora_contract.answer import Choice
 from lexora_router.choosing.decide.label import Label
 
 GENERAL = "general"

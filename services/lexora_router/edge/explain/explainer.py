@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from lexora.v1 import explain_pb2
+from lexora_contract.answer import Choice
 from lexora_router.assembly import Assembly
-from lexora_router.call import AUTO, Call, Choice, settings_name
+from lexora_router.call import AUTO, Call, settings_name
 from lexora_router.config import Config
 from lexora_router.edge.explain.targets import REJECT, Prospect, prospects
 from lexora_router.edge.explain.words import rule_in_words, summary, tenant_in_words

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lexora.v1 import explain_pb2
-from lexora_router.call import Choice
+from lexora_contract.answer import Choice
 from lexora_router.errors import RouterError
 from lexora_router.fleet.routes import Rule, Ruling
 from lexora_router.policy.rate_limiter import Decision

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from lexora.v1 import common_pb2
-from lexora_router.call import Usage
+from lexora_contract.answer import Usage
 from lexora_router.errors import InvalidRequest
 
 MAX_EXTRA_BYTES = 1 << 20

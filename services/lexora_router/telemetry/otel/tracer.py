@@ -12,7 +12,8 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from yarl import URL
 
-from lexora_router.call import Call, Headers
+from lexora_contract.answer import Headers
+from lexora_router.call import Call
 from lexora_router.errors import RouterError, UpstreamRefused
 from lexora_router.policy.failures import verdict_of
 from lexora_router.telemetry.account import rejection

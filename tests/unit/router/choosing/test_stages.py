@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from tests.support.clock import jumping, now
 
-from lexora_router.call import Call, Emit, Frames, Head, Reply
+from lexora_contract.answer import Head, Reply
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.choosing.ask import TENANT, Ask, Origin
 from lexora_router.choosing.stages import BATCH, ByExample, ByModel, Learned
 from lexora_router.config import EmbeddingConfig, ExampleConfig

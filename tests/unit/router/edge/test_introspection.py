@@ -8,8 +8,9 @@ from tests.support.clock import jumping, now
 from tests.unit.router.support import CHAT, make_call
 
 from lexora.v1 import calls_pb2, models_pb2, stats_pb2
+from lexora_contract.answer import Usage
 from lexora_router.assembly import Assembly
-from lexora_router.call import Outcome, Usage
+from lexora_router.call import Outcome
 from lexora_router.config import Config, ModelEntry
 from lexora_router.edge.introspection import PROBE_SLACK_SECONDS, Overview
 from lexora_router.errors import QueueFull, UpstreamBroken

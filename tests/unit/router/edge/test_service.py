@@ -21,9 +21,10 @@ from lexora.v1.models_pb2 import ClassifyRequest
 from lexora.v1.openai_pb2 import OpenAiCall
 from lexora.v1.reload_pb2 import ReloadRequest
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
+from lexora_contract.answer import BucketState, Choice, Head, RateLimitState, Reply, Usage
+from lexora_contract.answer import Receipt as Known
 from lexora_contract.operations import OPERATIONS
-from lexora_router.call import BucketState, Call, Choice, Frames, Head, RateLimitState, Reply, Usage
-from lexora_router.call import Receipt as Known
+from lexora_router.call import Call, Frames
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.messages import receipt_message

@@ -14,7 +14,8 @@ from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.embed_pb2 import EmbedRequest
 from lexora.v1.models_pb2 import ClassifyRequest
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
-from lexora_router.call import BucketState, Call, RateLimitState, Reply
+from lexora_contract.answer import BucketState, RateLimitState, Reply
+from lexora_router.call import Call
 from lexora_router.edge.service import RouterService
 from lexora_router.edge.status import StatusError
 from lexora_router.layers.rate_limit import Meter

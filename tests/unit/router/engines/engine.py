@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.unit.router.support import Client, make_call
 
-from lexora_router.call import Call, Emit, Event, Frames, Reply
+from lexora_contract.answer import Reply
+from lexora_router.call import Call, Emit, Event, Frames
 from lexora_router.config import Config
 from lexora_router.fleet.backend import Backend, build_backends
 

@@ -7,7 +7,8 @@ from tests.support.raw_server import LAST_CHUNK, Do, RawServer, Step, chunk, clo
 from tests.unit.router.engines.engine import engine
 from tests.unit.router.support import CHAT, Client, make_call
 
-from lexora_router.call import Frames, Head, Usage
+from lexora_contract.answer import Head, Usage
+from lexora_router.call import Frames
 from lexora_router.engines import answer
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused, UpstreamUnreachable
 

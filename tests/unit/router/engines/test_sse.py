@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexora_contract.answer import Usage
 from lexora_contract.operations import Dialect, operation_of
-from lexora_router.call import Usage
 from lexora_router.engines.sse import Inspector
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
 

@@ -6,7 +6,8 @@ from random import Random
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HEAD, Client, FakeEndpoint, make_call, make_pool, make_target
 
-from lexora_router.call import Call, Emit, Handler, Reply, Timeouts, compose
+from lexora_contract.answer import Reply
+from lexora_router.call import Call, Emit, Handler, Timeouts, compose
 from lexora_router.fleet.pool import Pool
 from lexora_router.layers.admission import Admission
 from lexora_router.layers.balance import Balance, attempt

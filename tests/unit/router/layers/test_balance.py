@@ -4,7 +4,8 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call
 
-from lexora_router.call import Frames, Outcome, Usage
+from lexora_contract.answer import Usage
+from lexora_router.call import Frames, Outcome
 from lexora_router.errors import (
     NoHealthyEndpoint,
     UpstreamBroken,

@@ -4,7 +4,8 @@ import pytest
 from tests.support.clock import jumping
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
-from lexora_router.call import Call, Emit, Frames, Usage
+from lexora_contract.answer import Usage
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.errors import (
     ClassifierDisabled,
     ClientStalled,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
 
-from lexora_router.call import BucketState, Call, Emit, Frames, Usage
+from lexora_contract.answer import BucketState, Usage
+from lexora_router.call import Call, Emit, Frames
 from lexora_router.errors import RateLimited, UpstreamBroken, UpstreamTimeout
 from lexora_router.layers.rate_limit import Meter, RateLimit
 from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules

@@ -20,7 +20,8 @@ from tests.unit.router.resume.engine import (
 )
 from tests.unit.router.support import Client, make_call, make_target
 
-from lexora_router.call import Call, Frames, Reply
+from lexora_contract.answer import Reply
+from lexora_router.call import Call, Frames
 from lexora_router.errors import (
     DeadlineExceeded,
     NoHealthyEndpoint,

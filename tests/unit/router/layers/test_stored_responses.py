@@ -1,8 +1,9 @@
 import pytest
 from tests.unit.router.support import HEAD, Client, make_call
 
+from lexora_contract.answer import Reply
 from lexora_contract.operations import RESPONSES
-from lexora_router.call import Call, Emit, Frames, Reply, Target, Timeouts
+from lexora_router.call import Call, Emit, Frames, Target, Timeouts
 from lexora_router.errors import NotFound, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
 from lexora_router.layers.stored_responses import MAX_ASKED, AskHome, NoteHome
 from lexora_router.policy.response_homes import Home, ResponseHomes

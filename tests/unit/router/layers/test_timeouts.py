@@ -4,7 +4,8 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
 
-from lexora_router.call import Call, Frames, Reply, Timeouts
+from lexora_contract.answer import Reply
+from lexora_router.call import Call, Frames, Timeouts
 from lexora_router.errors import UpstreamBroken, UpstreamTimeout
 from lexora_router.layers.timeouts import EngineTimeouts
 

@@ -4,7 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lexora_router.call import Usage
+from lexora_contract.answer import Usage
 from lexora_router.payload.usage import UsageJson, merge_usage
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lexora_router.call import Call, Emit, Endpoint, Frames, Head, Outcome, Usage
+from lexora_contract.answer import Head, Usage
+from lexora_router.call import Call, Emit, Endpoint, Frames, Outcome
 from lexora_router.errors import RouterError, UpstreamBroken
 from lexora_sim.api.chat_face import ChatFace, ChatOptions
 from lexora_sim.api.completion_face import CompletionFace, CompletionOptions

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from tests.unit.router.support import make_call, make_target
 
-from lexora_router.call import Receipt, Usage
+from lexora_contract.answer import Receipt, Usage
 from lexora_router.errors import (
     DeadlineExceeded,
     Draining,

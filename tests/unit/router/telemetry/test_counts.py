@@ -1,4 +1,4 @@
-from lexora_router.call import Usage
+from lexora_contract.answer import Usage
 from lexora_router.telemetry.counts import Counts, CountsByName
 
 

@@ -9,7 +9,8 @@ import pytest
 import structlog
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_router.call import Call, Usage
+from lexora_contract.answer import Usage
+from lexora_router.call import Call
 from lexora_router.errors import InvalidRequest, ModelNotFound, QueueFull
 from lexora_router.telemetry.logs import AccessLog, configure_logs
 

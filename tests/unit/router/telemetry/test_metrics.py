@@ -4,7 +4,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from tests.support.servers import metric
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_router.call import Call, Usage
+from lexora_contract.answer import Usage
+from lexora_router.call import Call
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.telemetry.account import MAX_MODELS
 from lexora_router.telemetry.metrics import Metrics

@@ -2,7 +2,8 @@ import asyncio
 
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_router.call import Call, Usage
+from lexora_contract.answer import Usage
+from lexora_router.call import Call
 from lexora_router.errors import Draining, InvalidRequest, ModelNotFound, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.telemetry.account import MAX_MODELS
 from lexora_router.telemetry.counts import CountsByName

@@ -3,7 +3,8 @@ from random import Random
 import pytest
 from tests.unit.router.support import make_call
 
-from lexora_router.call import Call, Usage
+from lexora_contract.answer import Usage
+from lexora_router.call import Call
 from lexora_router.telemetry.windows import LAST_MINUTE, SLICES, Windows
 
 START = 1000.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lexora.v1 import chat_pb2, common_pb2
-from lexora_router.call import Usage
+from lexora_contract.answer import Usage
 from lexora_router.edge.translate import (
     ChunkReader,
     CompletionChunkReader,
