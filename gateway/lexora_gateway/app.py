@@ -14,9 +14,9 @@ from lexora_contract.operations import CLASSIFY_TASK, dialect_of
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
-from lexora_gateway.client_timeouts import PATIENCE, Patience
 from lexora_gateway.errors import Failure, Refused, bug, from_status, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
+from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.openai.docs import path_items, stored_items
 from lexora_gateway.paths import unknown_path
 from lexora_gateway.read_routes import Control

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from lexora_gateway.client_timeouts import PATIENCE, Patience
-from lexora_gateway.connections import Connections
-from lexora_gateway.protocol import protocol_with
+from lexora_gateway.http.client_timeouts import PATIENCE, Patience
+from lexora_gateway.http.connections import Connections
+from lexora_gateway.http.protocol import protocol_with
 
 if TYPE_CHECKING:
     import socket
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from lexora_gateway.cors import Cors
+    from lexora_gateway.http.cors import Cors
 
 # Longer than the idle time after which the usual clients drop a pooled connection by themselves.
 KEEP_ALIVE_SECONDS = 75

@@ -13,8 +13,9 @@ import uvicorn
 from tests.support.process import REPOSITORY
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from lexora_gateway import http10, protocol, serve
-from lexora_gateway.protocol import BoundedHttpProtocol
+from lexora_gateway import http10, serve
+from lexora_gateway.http import protocol
+from lexora_gateway.http.protocol import BoundedHttpProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

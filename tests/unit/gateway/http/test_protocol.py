@@ -16,8 +16,9 @@ from tests.unit.gateway.support import (
     whole,
 )
 
-from lexora_gateway import Emit, protocol
-from lexora_gateway.protocol import MAX_HEAD_BYTES
+from lexora_gateway import Emit
+from lexora_gateway.http import protocol
+from lexora_gateway.http.protocol import MAX_HEAD_BYTES
 
 
 async def answer_to(*pieces: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from lexora_gateway.client_timeouts import BODY_SILENCE_SECONDS, HEAD_SECONDS, WRITE_STALL_SECONDS, Patience, StallWatch
+from lexora_gateway.http.client_timeouts import BODY_SILENCE_SECONDS, HEAD_SECONDS, WRITE_STALL_SECONDS, Patience, StallWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,7 @@
 import pytest
 
 from lexora_gateway.errors import Refused
-from lexora_gateway.framing import check_head, without_upgrade
+from lexora_gateway.http.framing import check_head, without_upgrade
 
 HOST = (b"host", b"gateway:8001")
 

@@ -4,8 +4,8 @@ import pytest
 
 from lexora.v1.common_pb2 import Header
 from lexora_gateway import headers
-from lexora_gateway.cors import EXPOSED, Cors
 from lexora_gateway.headers import further
+from lexora_gateway.http.cors import EXPOSED, Cors
 
 PAGE = b"https://chat.example.com"
 EXPOSE = (b"access-control-expose-headers", EXPOSED.encode())

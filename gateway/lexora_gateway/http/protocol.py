@@ -9,10 +9,10 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lexora_contract.operations import dialect_of
-from lexora_gateway.client_timeouts import PATIENCE, Patience, StallWatch
-from lexora_gateway.connections import MAX_LINGERING, Connections
 from lexora_gateway.errors import Failure, Refused, in_dialect, invalid, plain, too_many_connections
-from lexora_gateway.framing import check_head, without_upgrade
+from lexora_gateway.http.client_timeouts import PATIENCE, Patience, StallWatch
+from lexora_gateway.http.connections import MAX_LINGERING, Connections
+from lexora_gateway.http.framing import check_head, without_upgrade
 from lexora_gateway.http10 import without_chunks
 from lexora_gateway.request import request_id_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
-    from lexora_gateway.cors import Cors
+    from lexora_gateway.http.cors import Cors
 
 _log = structlog.get_logger("lexora_gateway")
 

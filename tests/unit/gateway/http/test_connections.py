@@ -1,6 +1,6 @@
 import pytest
 
-from lexora_gateway.connections import LOG_SECONDS, Connections, bounded
+from lexora_gateway.http.connections import LOG_SECONDS, Connections, bounded
 
 
 class Open:
