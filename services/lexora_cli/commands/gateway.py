@@ -2,6 +2,7 @@
 
 import typer
 
+from lexora_cli.fast_imports import fast_imports
 from lexora_cli.options import ConfigFile, Host, Port, Router
 
 
@@ -22,7 +23,8 @@ def gateway(
     """
     from functools import partial
 
-    from lexora_cli.gateway_process import serve
-    from lexora_router.process.launch import launch
+    with fast_imports():
+        from lexora_cli.gateway_process import serve
+        from lexora_router.process.launch import launch
 
     raise typer.Exit(launch(config, {"server.host": host, "server.port": port}, partial(serve, router)))

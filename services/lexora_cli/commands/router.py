@@ -2,6 +2,7 @@
 
 import typer
 
+from lexora_cli.fast_imports import fast_imports
 from lexora_cli.options import ConfigFile, GrpcPort, Host, MetricsPort
 
 
@@ -15,7 +16,8 @@ def router(config: ConfigFile = None, host: Host = None, grpc_port: GrpcPort = N
       lexora router
       lexora router --config lexora_config.yaml --grpc-port 50051
     """
-    from lexora_router.process.launch import launch
-    from lexora_router.process.serve import router_options, serve
+    with fast_imports():
+        from lexora_router.process.launch import launch
+        from lexora_router.process.serve import router_options, serve
 
     raise typer.Exit(launch(config, router_options(host, grpc_port, metrics_port), serve))

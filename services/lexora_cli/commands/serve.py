@@ -2,6 +2,7 @@
 
 import typer
 
+from lexora_cli.fast_imports import fast_imports
 from lexora_cli.options import ConfigFile, GrpcPort, Host, Model, Port, Url, engine_options
 
 
@@ -26,8 +27,9 @@ def serve(
       lexora serve --url http://gpu1:8000 --host 0.0.0.0
       lexora serve --config lexora_config.yaml --port 8080
     """
-    from lexora_cli.serve_process import serve as serve_both
-    from lexora_router.process.launch import launch
+    with fast_imports():
+        from lexora_cli.serve_process import serve as serve_both
+        from lexora_router.process.launch import launch
 
     addresses = {"server.host": host, "server.grpc_host": host, "server.port": port, "server.grpc_port": grpc_port}
     raise typer.Exit(launch(config, addresses | engine_options(url, model), serve_both, search=not url))

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from lexora_cli.fast_imports import fast_imports
 from lexora_cli.screen import fail
 from lexora_cli.sim_options import OPTIONS
 
@@ -19,7 +20,8 @@ def sim(**values: Any) -> None:
       lexora sim --port 8000 --model qwen3-32b
       lexora sim --model qwen3-32b --embedding-model bge-m3 --ttft-ms 200
     """
-    from lexora_sim import SimSettings, run
+    with fast_imports():
+        from lexora_sim import SimSettings, run
 
     # Typer hands lists over, and an empty one for an option that was not given.
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
