@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --quiet --dist loadfile
+# Test processes at a time.
+WORKERS ?= 2
 # What has been installed: Lexora alone, which is all that the demo needs (Python compiles what it imports, half of the time is saved),
 # and the development tools.
 RUN := $(VENV)/.installed
@@ -13,7 +16,7 @@ GEN := .venv-gen
 GEN_STAMP := $(GEN)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real soak lint gen bench bench-classify clean
+.PHONY: help setup demo test test-fast test-long test-real soak lint gen bench bench-classify clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,15 +40,22 @@ setup: $(DEV) ## Make .venv with Lexora and the development tools in it.
 demo: $(RUN) ## Start a simulated engine and the gateway; print the lines to try.
 	@$(BIN)/lexora demo
 
-test: $(DEV) ## Run the tests.
-	@$(BIN)/python -m pytest
+test: $(DEV) ## Run all tests, as CI does.
+	@$(PYTEST) -n $(WORKERS) tests/unit tests/contract
+	@$(PYTEST) tests/e2e tests/chaos
+
+test-fast: $(DEV) ## Run the unit and contract tests.
+	@$(PYTEST) -n $(WORKERS) tests/unit tests/contract
+
+test-long: $(DEV) ## Run the property tests with many random examples.
+	@$(PYTEST) -n $(WORKERS) --hypothesis-profile long --timeout 1800 -m hypothesis tests/unit
 
 test-real: $(DEV) ## Run the end-to-end tests against a real engine: make test-real ENGINE_URL=http://host:8000
 	@test -n "$(ENGINE_URL)" || { echo "usage: make test-real ENGINE_URL=http://host:8000 [ENGINE_MODEL=name]"; exit 2; }
-	@ENGINE_URL="$(ENGINE_URL)" ENGINE_MODEL="$(ENGINE_MODEL)" $(BIN)/python -m pytest -m real tests/e2e
+	@ENGINE_URL="$(ENGINE_URL)" ENGINE_MODEL="$(ENGINE_MODEL)" $(PYTEST) -m real tests/e2e
 
 soak: $(DEV) ## A minute of random faults at half load: nothing may leak.
-	@$(BIN)/python -m pytest -m soak tests/chaos
+	@$(PYTEST) -m soak tests/chaos
 
 lint: $(DEV) ## Lint, types, import rules, dependencies, the contract.
 	@$(BIN)/ruff check .

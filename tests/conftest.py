@@ -2,6 +2,8 @@
 
 from hypothesis import HealthCheck, settings
 
-# A loaded machine is no fault of the code: neither one slow example nor slow generation fails a property.
-settings.register_profile("lexora", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A loaded machine is no fault of the code: neither one slow example nor slow generation fails a property. The examples are the
+# same in each run, so that a change that fails is at fault; `make test-long` looks for new ones.
+settings.register_profile("lexora", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lexora")

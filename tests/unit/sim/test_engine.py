@@ -22,7 +22,7 @@ async def test_sequences_beyond_the_limit_wait_in_order() -> None:
         order: list[int] = []
 
         async def one(number: int) -> None:
-            await complete(sim, f"p{number}", max_tokens=20)
+            await complete(sim, f"p{number}", max_tokens=20 if number > 1 else 300)  # the first two last until all have come
             order.append(number)
 
         tasks = []
@@ -43,7 +43,9 @@ async def test_priority_overtakes() -> None:
         order: list[int] = []
 
         async def one(priority: int) -> None:
-            await complete(sim, "p", max_tokens=20, priority=priority)
+            await complete(
+                sim, "p", max_tokens=5 if priority else 300, priority=priority
+            )  # the first lasts until all have come
             order.append(priority)
 
         tasks = []
@@ -59,7 +61,7 @@ async def test_a_full_queue_refuses() -> None:
     async with start(max_num_seqs=1, max_queued=1) as sim:
         tasks = []
         for number in range(2):
-            tasks.append(asyncio.create_task(chat(sim, max_tokens=30)))
+            tasks.append(asyncio.create_task(chat(sim, max_tokens=200)))
             await until(lambda n=number: sim.app.scheduler.running + sim.app.scheduler.waiting == n + 1)
         answer = await chat(sim)
         assert (answer.status, answer.json()["error"]["code"]) == (503, 503)

@@ -66,7 +66,7 @@ FIELDS = ("messages", "prompt", "input", "tools", "tool_choice", "response_forma
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/rerank", "/score")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(PATHS), fields=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))
 @example(path="/v1/embeddings", fields={"messages": [None]})
 async def test_random_bodies(sim: Simulator, path: str, fields: dict[str, Any]) -> None:

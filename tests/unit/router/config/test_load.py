@@ -401,7 +401,7 @@ def loaded_or_explained(text: str) -> Config | None:
         return None
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=SECTIONS, backends=BACKENDS)
 def test_whatever_the_file_says_it_loads_or_is_explained(data: dict[str, Any], backends: dict[str, Any]) -> None:
     config = loaded_or_explained(yaml.safe_dump({"routing": {"backends": backends}, **data}))
@@ -410,7 +410,7 @@ def test_whatever_the_file_says_it_loads_or_is_explained(data: dict[str, Any], b
         assert yaml.safe_load(dump(config))
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="ab:-[]{}&*!<>?|\"'#,%@`~ \n\t0.\\", max_size=60))
 def test_whatever_the_text_is_it_loads_or_is_explained(text: str) -> None:
     loaded_or_explained(text)

@@ -3,7 +3,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.router.resume.engine import (
     BROKEN,
@@ -147,7 +147,6 @@ async def test_the_text_of_the_test_is_hard(path: str) -> None:
     assert not text_of(client.data).isascii()
 
 
-@settings(max_examples=150)
 @given(data=st.data())
 async def test_random_cuts_of_random_streams(data: st.DataObject) -> None:
     path = data.draw(st.sampled_from([CHAT, COMPLETIONS]))

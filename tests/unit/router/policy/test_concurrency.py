@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import mean
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lexora_router.policy.concurrency import AdaptiveLimit, EngineLoad
@@ -281,7 +281,6 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=200)
 @given(st.lists(steps, max_size=300), st.integers(1, 20), st.integers(0, 100), st.integers(0, 200))
 def test_the_limit_and_the_memory_stay_within_bounds(
     events: list[tuple[str, float, int]], least: int, room: int, initial: int

@@ -140,5 +140,5 @@ class AgainstTheModel(RuleBasedStateMachine):
         assert not any(one in self.queue for one, _ in self.served)
 
 
-AgainstTheModel.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+AgainstTheModel.TestCase.settings = settings(stateful_step_count=60)
 TestAgainstTheModel = AgainstTheModel.TestCase
