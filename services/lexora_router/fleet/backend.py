@@ -14,8 +14,9 @@ from lexora_router.engines.transport import Transport
 from lexora_router.fleet.auto_limit import START, AutoLimit
 from lexora_router.fleet.endpoint import HttpEndpoint, address_of
 from lexora_router.fleet.endpoint_health import Condition, Rules
-from lexora_router.fleet.pool import Pool, QueueLimits
+from lexora_router.fleet.pool import Pool
 from lexora_router.fleet.tenants import Tenancy, input_estimate
+from lexora_router.fleet.waiting import QueueLimits
 from lexora_router.machine import usable_memory
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules, most_ejected

@@ -2,10 +2,10 @@
 
 from typing import TypeVar
 
-from lexora_router.call import Call
+from lexora_router.call import Call, settings_name
 from lexora_router.config import Config, RateLimitConfig
-from lexora_router.config.admission import RateTier
-from lexora_router.fleet.pool import Standing
+from lexora_router.config.admission import RateTier, TenantConfig
+from lexora_router.fleet.shares import Standing
 from lexora_router.policy.input_size import input_tokens
 from lexora_router.policy.priority import capped, parse
 from lexora_router.policy.rate_limiter import Limits, Rules
@@ -37,13 +37,13 @@ class Tenancy:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._standings = {name: _allowed(tenant) for name, tenant in config.tenants.items()}
+        self._unlisted = _allowed(TenantConfig())
 
     def standing(self, call: Call) -> Standing:
         """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
-        tenant = self._config.tenant(call.tenant)
-        asked = parse(str(tenant.priority)) if call.priority is None else call.priority
-        call.priority = capped(asked, parse(str(tenant.max_priority)))
-        return Standing(call.priority, tenant.weight)
+        usual, most, weight = self._standings.get(settings_name(call.tenant), self._unlisted)
+        return Standing(capped(usual if call.priority is None else call.priority, most), weight)
 
     def tier(self, name: str) -> str:
         """Rate-limit tier of a tenant, empty for none."""
@@ -62,6 +62,11 @@ class Tenancy:
             name: _limits(config, user, config.tiers.get(user.tier or self.tier(name))) for name, user in config.users.items()
         }
         return Rules(_limits(config), users, tiers)
+
+
+def _allowed(tenant: TenantConfig) -> tuple[int, int, float]:
+    """The priority of calls that ask for none, the highest that they may ask for, and the tenant's weight."""
+    return parse(str(tenant.priority)), parse(str(tenant.max_priority)), tenant.weight
 
 
 def _limits(config: RateLimitConfig, *layers: RateTier | None) -> Limits:

@@ -12,8 +12,6 @@ from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.failures import Kind, RetryScope, hint_of, kind_of, verdict_of
 from lexora_router.policy.retry_budget import RetryBudget
 
-# A call that two endpoints answer with an error of their own making is the likelier cause.
-MAX_ALIKE = 2
 # An address that takes no connection is gone for longer than backoffs are. One short wait covers a listener that is replaced.
 SHORT_SECONDS = 0.1
 
@@ -60,15 +58,13 @@ class Retry:
         assert call.target is not None
         commit = Commit(emit)
         self._budgets[call.target.backend].deposit(self._clock())
-        alike = 0  # endpoints that answered with an error of their own making
         for retries in range(self._settings.max_retries + 1):
             try:
                 await self._inner(call, commit)
                 return
             except UpstreamFailure as failure:
                 scope = verdict_of(failure).retry
-                alike += scope is RetryScope.ELSEWHERE and failure.sent
-                if commit.done or retries == self._settings.max_retries or scope is RetryScope.NEVER or alike == MAX_ALIKE:
+                if commit.done or retries == self._settings.max_retries or scope is RetryScope.NEVER:
                     raise
                 if kind_of(failure) is Kind.NO_FIRST_TOKEN and not (call.stream or self._settings.on_timeout):
                     raise  # a whole answer: its engine may have been near the end, and another one would begin anew

@@ -21,6 +21,11 @@ from lexora_router.errors import (
     UpstreamUnreachable,
 )
 
+# So many endpoints may fail at a call before its first token there: what breaks engines must not be given to each in turn, and
+# a call that two of them answer with an error of their own making is the likelier cause. An endpoint that has given tokens and
+# breaks then was well with the call; others may die at the same moment.
+MAX_FAILED = 2
+
 
 class Kind(Enum):
     """What happened."""

@@ -13,7 +13,9 @@ from lexora_router.call import Call, Emit, Event, Frames, Outcome, Target, Timeo
 from lexora_router.errors import UpstreamFailure
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.endpoint_health import Condition, Rules
-from lexora_router.fleet.pool import Pool, QueueLimits, Standing
+from lexora_router.fleet.pool import Pool
+from lexora_router.fleet.shares import Standing
+from lexora_router.fleet.waiting import QueueLimits
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules
 from lexora_router.policy.priority import NORMAL

@@ -11,7 +11,7 @@ from tests.unit.router.snapshot import snapshot
 from tests.unit.router.support import FakeEndpoint, make_call, make_pool
 
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RouterError
-from lexora_router.fleet import pool as pool_module
+from lexora_router.fleet import waiting
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.forecast import Outlook
 from lexora_router.fleet.pool import Pool
@@ -126,7 +126,7 @@ async def test_an_endpoint_that_is_down_is_a_guess_when_no_other_is_well() -> No
 
 @jumping
 async def test_places_in_a_long_queue_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_TRIED_OUT", 2)
+    monkeypatch.setattr(waiting, "MAX_TRIED_OUT", 2)
     work = Work(make_pool(FakeEndpoint(limit=1)))
     for number in range(5):
         await work.add(str(number), 1.0)

@@ -9,8 +9,8 @@ from tests.unit.router.fleet.work import Work
 from tests.unit.router.support import FakeEndpoint, make_call, make_pool
 
 from lexora_router.errors import QueueFull
-from lexora_router.fleet.lease import SlotLease
-from lexora_router.fleet.pool import Pool, Standing
+from lexora_router.fleet.pool import Pool
+from lexora_router.fleet.shares import Charged, FairShares, Standing
 from lexora_router.policy.priority import HIGH, LOW, NORMAL
 
 # -- slots
@@ -152,20 +152,30 @@ async def test_tokens_are_charged_while_they_come() -> None:
 
 @jumping
 async def test_not_all_running_calls_are_looked_at_for_each_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    charged: list[SlotLease] = []
-    charge = Pool._charge
+    charged: list[Charged] = []
+    charge = FairShares.charge
 
-    def counted(pool: Pool, lease: SlotLease) -> None:
+    def counted(shares: FairShares, lease: Charged) -> None:
         charged.append(lease)
-        charge(pool, lease)
+        charge(shares, lease)
 
-    monkeypatch.setattr(Pool, "_charge", counted)
+    monkeypatch.setattr(FairShares, "charge", counted)
     work = Work(make_pool(FakeEndpoint(limit=50)))
     for number in range(100):  # fifty run and end together, before the next look
         await work.add(str(number), 0.04)
     await work.done()
     assert len(work.served) == 100
     assert 100 <= len(charged) <= 100 + 2 * 50
+
+
+@jumping
+async def test_an_admitted_call_has_the_priority_that_its_tenant_may_have() -> None:
+    """It is what an engine that schedules by priority gets."""
+    pool = make_pool(FakeEndpoint(), standing=lambda _: Standing(30, 1.0))
+    call = make_call(priority=HIGH)
+    assert (pool.outlook(call).position, call.priority) == (0, HIGH)
+    (await pool.admit(call)).close()
+    assert call.priority == 30
 
 
 @jumping

@@ -9,7 +9,8 @@ from tests.unit.router.support import FakeEndpoint, make_call, make_pool, standi
 from lexora_router.call import Outcome
 from lexora_router.errors import QueueFull
 from lexora_router.fleet.lease import REST_SECONDS, SlotLease
-from lexora_router.fleet.pool import LOOK_SECONDS, Pool
+from lexora_router.fleet.pool import Pool
+from lexora_router.fleet.waiting import LOOK_SECONDS
 from lexora_router.policy.ejection import EjectionRules
 from lexora_router.policy.priority import HIGH
 

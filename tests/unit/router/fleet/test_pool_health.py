@@ -9,7 +9,7 @@ from tests.unit.router.support import RULES, FakeEndpoint, make_call, make_pool
 
 from lexora_router.call import Outcome
 from lexora_router.errors import NoHealthyEndpoint
-from lexora_router.fleet.pool import LOOK_SECONDS
+from lexora_router.fleet.waiting import LOOK_SECONDS
 from lexora_router.policy.breaker import BreakerRules, State
 from lexora_router.policy.ejection import EjectionRules
 

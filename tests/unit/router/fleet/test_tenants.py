@@ -4,7 +4,7 @@ import pytest
 from tests.unit.router.support import make_call
 
 from lexora_router.config import Config
-from lexora_router.fleet.pool import Standing
+from lexora_router.fleet.shares import Standing
 from lexora_router.fleet.tenants import ASSUMED_OUTPUT_TOKENS, FORM_TOKENS, Tenancy, input_estimate, total_estimate
 from lexora_router.policy.rate_limiter import Limits
 
@@ -39,7 +39,7 @@ def test_what_is_asked_or_the_tenant_s_default_capped_by_what_it_may_ask(
 ) -> None:
     call = make_call(user=user, priority=asked)
     assert tenancy(tenants=TENANTS).standing(call) == standing
-    assert call.priority == standing.priority  # which is what an engine is told
+    assert call.priority == asked  # a question changes nothing
 
 
 def test_the_nameless_have_the_settings_of_the_tenant_anonymous() -> None:

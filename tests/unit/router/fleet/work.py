@@ -50,7 +50,7 @@ class Work:
         """Everything is back to zero."""
         assert [endpoint.in_flight for endpoint in self.pool.endpoints] == [0] * len(self.pool.endpoints)
         assert self.pool.waiting == 0
-        assert not self.pool._leases
+        assert not self.pool.running
 
 
 def open_breaker(*endpoints: FakeEndpoint) -> None:

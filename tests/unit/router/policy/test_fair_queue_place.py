@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.router.snapshot import snapshot
 
-from lexora_router.policy.fair_queue import FairQueue, Ticket
+from lexora_router.policy.fair_band import Ticket
+from lexora_router.policy.fair_queue import FairQueue
 from lexora_router.policy.priority import HIGH, LOW, NORMAL
 
 PRIORITIES = st.sampled_from([LOW, 30, NORMAL, HIGH])
@@ -23,7 +24,7 @@ ACTS = st.one_of(
 
 def lived(acts: list[tuple[str, object]], aging: float) -> tuple[FairQueue[int], float]:
     """A queue with a past, and the time."""
-    queue: FairQueue[int] = FairQueue(max_size=1000, aging=aging, max_idle=2)
+    queue: FairQueue[int] = FairQueue(aging=aging, max_idle=2)
     now, waiting = 0.0, []
     for act, what in acts:
         if act == "push":
@@ -64,7 +65,7 @@ def test_the_place_is_the_number_of_pops_before_and_finding_it_changes_nothing(
 
 
 def test_priorities_shares_and_debts_count() -> None:
-    queue: FairQueue[int] = FairQueue(max_size=100, aging=inf)
+    queue: FairQueue[int] = FairQueue(aging=inf)
     for _ in range(3):
         queue.push(Ticket("batch", NORMAL, 10.0, 0), 0.0)
     queue.push(Ticket("late", LOW, 10.0, 0), 0.0)
@@ -75,9 +76,3 @@ def test_priorities_shares_and_debts_count() -> None:
     spent = Ticket("chat", NORMAL, 0.0, 0)
     queue.charge(spent, 25.0)
     assert queue.place(Ticket("chat", NORMAL, 10.0, 0), 0.0) == 3
-
-
-def test_a_full_queue_has_places_to_tell_of() -> None:
-    queue: FairQueue[int] = FairQueue(max_size=1, aging=inf)
-    queue.push(Ticket("a", NORMAL, 1.0, 0), 0.0)
-    assert queue.place(Ticket("a", NORMAL, 1.0, 0), 0.0) == 1

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexora_router.policy.fair_queue import FairQueue, Ticket
+from lexora_router.policy.fair_band import Ticket
+from lexora_router.policy.fair_queue import FairQueue
 from lexora_router.policy.priority import LOW, NORMAL
 
 
@@ -40,7 +41,7 @@ class Engine:
 @pytest.mark.parametrize("aging", [inf, 50.0])
 def test_ten_tenants_of_whom_one_sends_ten_times_as_much_get_equal_shares(aging: float) -> None:
     chance = random.Random(7)
-    waiting: FairQueue[int] = FairQueue(max_size=100_000, aging=aging)
+    waiting: FairQueue[int] = FairQueue(aging=aging)
     engine = Engine(waiting, slots=8)
     rate = {f"tenant{i}": 0.1 if i == 0 else 0.01 for i in range(10)}  # calls a step: 3 times what the engine can do
     for _ in range(20_000):
@@ -58,7 +59,7 @@ def test_backlogged_tenants_never_drift_apart_beyond_the_bound(
     chance: random.Random, tenants: int, slots: int, heavy: float
 ) -> None:
     """The bound of the paper: service in any interval differs by at most 2 max(input of a call, output of those that run)."""
-    waiting: FairQueue[int] = FairQueue(max_size=10_000, aging=inf)
+    waiting: FairQueue[int] = FairQueue(aging=inf)
     weight = {f"t{i}": heavy if i == 0 else 1.0 for i in range(tenants)}
     for tenant, share in weight.items():
         for _ in range(200):
@@ -76,7 +77,7 @@ def test_backlogged_tenants_never_drift_apart_beyond_the_bound(
 
 
 def test_a_tenant_that_had_the_engine_to_itself_owes_nothing_to_those_that_come_later() -> None:
-    waiting: FairQueue[str] = FairQueue(max_size=100, aging=inf)
+    waiting: FairQueue[str] = FairQueue(aging=inf)
     for _ in range(1000):  # nobody waits, so that its calls go at once
         ticket = Ticket("early", NORMAL, 100.0, "early")
         waiting.serve(ticket)
@@ -89,7 +90,7 @@ def test_a_tenant_that_had_the_engine_to_itself_owes_nothing_to_those_that_come_
 
 
 def test_what_was_served_at_once_is_charged_by_weight() -> None:
-    waiting: FairQueue[str] = FairQueue(max_size=100, aging=inf)
+    waiting: FairQueue[str] = FairQueue(aging=inf)
     for weight in (4.0, 1.0):
         ticket = Ticket(f"weight {weight}", NORMAL, 100.0, "", weight)
         waiting.serve(ticket)
@@ -97,7 +98,7 @@ def test_what_was_served_at_once_is_charged_by_weight() -> None:
 
 
 def test_priorities_that_were_served_at_once_earn_the_others_no_credit() -> None:
-    waiting: FairQueue[str] = FairQueue(max_size=100, aging=10.0)
+    waiting: FairQueue[str] = FairQueue(aging=10.0)
     for _ in range(1000):
         waiting.serve(Ticket("a", NORMAL, 100.0, ""))
     for _ in range(20):

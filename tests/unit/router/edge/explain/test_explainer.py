@@ -243,7 +243,7 @@ async def test_a_full_pool_is_a_queue_and_one_without_room_a_refusal() -> None:
 async def test_a_wait_that_is_longer_than_allowed_is_told() -> None:
     app = RouterApp(config(queue={"timeout": 1}))
     condition(app, 0).in_flight = condition(app, 1).in_flight = 2
-    app._assembly.backends["main"].pool._drain.finished(40.0, time.monotonic())
+    app._assembly.backends["main"].pool._parts.waiting._drain.finished(40.0, time.monotonic())
     answer = await explain(app)
     assert answer.targets[0].wait_seconds == 10.0
     assert "about 10.0 s. That is more than the 1 s" in answer.targets[0].reason
