@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions
+from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.request import user_of
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lexora.v1.models_pb2 import ClassifyRequest, ClassifyResponse
+from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint

@@ -23,16 +23,11 @@ if TYPE_CHECKING:
 
     from grpc.aio import UnaryUnaryMultiCallable
 
-    from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
+    from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
     from lexora.v1.explain_pb2 import ExplainRequest
-    from lexora.v1.models_pb2 import (
-        ClassifyRequest,
-        ClassifyResponse,
-        HealthRequest,
-        HealthResponse,
-        ListModelsRequest,
-        ListModelsResponse,
-    )
+    from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+    from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
+    from lexora.v1.recent_pb2 import RecentCallsRequest, RecentCallsResponse
     from lexora.v1.router_pb2 import GenerateRequest, StreamRequest
     from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 
@@ -145,7 +140,7 @@ class _Outgoing:
         body, self._body = self._body, b""
         assert request is not None
         if body:
-            request.openai.body = body
+            request.call.raw.body = body
         return request.SerializeToString()
 
 

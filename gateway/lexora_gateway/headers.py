@@ -10,7 +10,8 @@ from lexora_gateway.rate_headers import PREFIX, rate_limit_headers
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lexora.v1.common_pb2 import AutoChoice, Header, Receipt
+    from lexora.v1.raw_pb2 import Header
+    from lexora.v1.receipt_pb2 import AutoChoice, Receipt
     from lexora_gateway.asgi_types import HeaderList
 
 # What the connection or the facade itself decides.

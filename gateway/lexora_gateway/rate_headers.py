@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
-    from lexora.v1.common_pb2 import RateLimitBucket, RateLimitState
+    from lexora.v1.receipt_pb2 import RateLimitBucket, RateLimitState
     from lexora_gateway.asgi_types import HeaderList
 
 PREFIX = "x-ratelimit-"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from lexora.v1 import models_pb2
-from lexora.v1.calls_pb2 import RecentCallsRequest
-from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
+from lexora.v1 import health_pb2
+from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
+from lexora.v1.recent_pb2 import RecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
@@ -160,5 +161,5 @@ def stats_json(response: GetStatsResponse) -> dict[str, Any]:
 
 def _overall(response: HealthResponse) -> str:
     # Before the first probe nothing is known to be broken.
-    unprobed = response.status == models_pb2.BACKEND_STATUS_UNSPECIFIED
+    unprobed = response.status == health_pb2.BACKEND_STATUS_UNSPECIFIED
     return "degraded" if unprobed else status_name(response.status)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.raw_pb2 import RawCall
+from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.operations import OPERATIONS, STORED, dialect_of
 from lexora_gateway.call_headers import call_options
@@ -37,7 +39,7 @@ class Relay(Endpoint):
         """Relay the call. Whether it streams is for the router to say, which parses the body."""
         options, call = self._call(asked)
         sink = _Sink(answer)
-        request, context = StreamRequest(options=options, openai=call), asked.context_with_body()
+        request, context = StreamRequest(call=Call(options=options, raw=call)), asked.context_with_body()
         context.metadata += self._announce
         await until_gone(receive, self._router.stream(request, context, sink.emit))
         await sink.end()
@@ -45,11 +47,11 @@ class Relay(Endpoint):
     def explained(self, asked: Asked) -> ExplainRequest:
         """The same call, to be explained."""
         options, call = self._call(asked)
-        return ExplainRequest(options=options, openai=call)
+        return ExplainRequest(call=Call(options=options, raw=call))
 
-    def _call(self, asked: Asked) -> tuple[CallOptions, OpenAiCall]:
+    def _call(self, asked: Asked) -> tuple[CallOptions, RawCall]:
         options = call_options(asked.headers, asked.request_id)
-        return options, OpenAiCall(path=self._path, content_type=_text(asked.headers))
+        return options, RawCall(path=self._path, content_type=_text(asked.headers))
 
 
 class AudioRelay(Relay):
@@ -69,7 +71,7 @@ class StoredRelay(Relay):
 
     def __init__(self, scope: Scope, router: RouterPort, limits: Limits) -> None:
         super().__init__(scope["path"], router, limits)
-        self._asked = OpenAiCall(path=scope["path"], method=scope["method"], query=scope["query_string"].decode("latin-1"))
+        self._asked = RawCall(path=scope["path"], method=scope["method"], query=scope["query_string"].decode("latin-1"))
 
     def check(self, headers: Headers, body: bytes) -> None:
         """Refuse nothing."""
@@ -78,7 +80,7 @@ class StoredRelay(Relay):
         """Refuse: there is nothing to choose."""
         return Endpoint.explained(self, asked)
 
-    def _call(self, asked: Asked) -> tuple[CallOptions, OpenAiCall]:
+    def _call(self, asked: Asked) -> tuple[CallOptions, RawCall]:
         asked.body = b""
         return call_options(asked.headers, asked.request_id), self._asked
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lexora.v1.common_pb2 import CallOptions
+from lexora.v1.call_pb2 import Call
+from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.router_pb2 import GenerateRequest
 from lexora_gateway.errors import Failure, from_status
 from lexora_gateway.headers import receipt_headers
@@ -38,7 +39,7 @@ async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure
     context = context_of(asked.headers, _SECONDS, asked.hops)
     context.metadata += (("x-lexora-refused", _told(failure)),)
     try:
-        await router.generate(GenerateRequest(options=options), context)
+        await router.generate(GenerateRequest(call=Call(options=options)), context)
     except RouterStatusError as error:
         details = details_of(error.status)
         if details.reason == "RATE_LIMITED":

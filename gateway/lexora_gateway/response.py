@@ -10,8 +10,8 @@ from lexora_gateway.headers import further, media_type, number, receipt_headers
 from lexora_gateway.sse import error_event
 
 if TYPE_CHECKING:
-    from lexora.v1.common_pb2 import Receipt
-    from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
+    from lexora.v1.raw_pb2 import RawHead, RawReply
+    from lexora.v1.receipt_pb2 import Receipt
     from lexora_gateway.asgi_types import HeaderList, Send
     from lexora_gateway.errors import Failure
 
@@ -37,7 +37,7 @@ class Answer:
     def close(self) -> None:
         """Nothing more will be written."""
 
-    async def reply(self, reply: OpenAiReply, receipt: Receipt) -> None:
+    async def reply(self, reply: RawReply, receipt: Receipt) -> None:
         """Send the engine's whole answer, its body untouched."""
         head = reply.head
         headers = [(b"content-type", media_type(head.content_type, _JSON)), *receipt_headers(receipt)]
@@ -63,7 +63,7 @@ class Answer:
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, self._request_id]})
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def begin(self, head: OpenAiHead | None, receipt: Receipt) -> None:
+    async def begin(self, head: RawHead | None, receipt: Receipt) -> None:
         """Send status and headers of a stream."""
         content_type = _EVENT_STREAM if head is None else media_type(head.content_type, _EVENT_STREAM)
         headers = [(b"content-type", content_type), *_STREAM_HEADERS, self._request_id, *receipt_headers(receipt)]

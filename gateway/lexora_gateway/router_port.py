@@ -11,16 +11,11 @@ from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamReques
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
 
-    from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
+    from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
     from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
-    from lexora.v1.models_pb2 import (
-        ClassifyRequest,
-        ClassifyResponse,
-        HealthRequest,
-        HealthResponse,
-        ListModelsRequest,
-        ListModelsResponse,
-    )
+    from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+    from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
+    from lexora.v1.recent_pb2 import RecentCallsRequest, RecentCallsResponse
     from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 
 Emit = Callable[[StreamResponse], Awaitable[None]]
@@ -31,7 +26,7 @@ class CallContext:
     """What surrounds a call.
 
     `metadata` is gRPC metadata (traceparent, tracestate, x-forwarded-for); `timeout` is the seconds left for the whole call,
-    None for no limit. `body` is that of the request's `openai` call, beside the message and not in it, because each message
+    None for no limit. `body` is that of the request's raw call, beside the message and not in it, because each message
     that it would be put into would hold another copy for as long as the call lasts.
     """
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lexora.v1.call_pb2 import Call
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
-from lexora.v1.common_pb2 import CallOptions, Receipt, SamplingParams
-from lexora.v1.completion_pb2 import CompletionRequest, TokenIds
+from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.explain_pb2 import ExplainRequest
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
+from lexora.v1.sampling_pb2 import SamplingParams
+from lexora.v1.tokens_pb2 import TokenIds
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint
@@ -60,11 +64,9 @@ class ShortForm(Endpoint):
     def explained(self, asked: Asked) -> ExplainRequest:
         """The same call, to be explained."""
         fields, options, _ = _read(asked)
-        request = self.whole(options, fields)
+        call = self.whole(options, fields).call
         asked.body = b""
-        if request.HasField("chat"):
-            return ExplainRequest(options=options, chat=request.chat)
-        return ExplainRequest(options=options, completion=request.completion)
+        return ExplainRequest(call=call)
 
     @abstractmethod
     def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
@@ -94,11 +96,11 @@ class Generate(ShortForm):
 
     def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
         """The unary request."""
-        return GenerateRequest(options=options, completion=self._completion(fields))
+        return GenerateRequest(call=Call(options=options, completion=self._completion(fields)))
 
     def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
         """The streamed request."""
-        return StreamRequest(options=options, completion=self._completion(fields))
+        return StreamRequest(call=Call(options=options, completion=self._completion(fields)))
 
     def text_of(self, response: GenerateResponse) -> str | None:
         """The first choice's text."""
@@ -129,11 +131,11 @@ class Chat(ShortForm):
 
     def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
         """The unary request."""
-        return GenerateRequest(options=options, chat=self._chat(fields))
+        return GenerateRequest(call=Call(options=options, chat=self._chat(fields)))
 
     def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
         """The streamed request."""
-        return StreamRequest(options=options, chat=self._chat(fields))
+        return StreamRequest(call=Call(options=options, chat=self._chat(fields)))
 
     def text_of(self, response: GenerateResponse) -> str | None:
         """The first choice's text; null stays null."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 
-from lexora.v1.common_pb2 import Receipt, UpstreamError
+from lexora.v1.errors_pb2 import UpstreamError
+from lexora.v1.receipt_pb2 import Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,10 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
-from lexora.v1.models_pb2 import HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse
+from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
+from lexora.v1.recent_pb2 import RecentCallsRequest, RecentCallsResponse
 from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceStub

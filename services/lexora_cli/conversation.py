@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from lexora.v1 import chat_pb2, common_pb2, router_pb2
+from lexora.v1 import call_pb2, chat_pb2, receipt_pb2, router_pb2
 
 
 class Streamer(Protocol):
@@ -61,7 +61,7 @@ class Conversation:
         chat = chat_pb2.ChatRequest(model=self.model, messages=[*system, *self.messages, question])
         if self._max_tokens is not None:
             chat.sampling.max_tokens = self._max_tokens
-        return router_pb2.StreamRequest(chat=chat)
+        return router_pb2.StreamRequest(call=call_pb2.Call(chat=chat))
 
 
 class _Answer:
@@ -69,7 +69,7 @@ class _Answer:
         self._show = show
         self._asked = time.monotonic()
         self._first = 0.0
-        self._receipt = common_pb2.Receipt()
+        self._receipt = receipt_pb2.Receipt()
         self.said: list[str] = []
 
     def take(self, message: router_pb2.StreamResponse) -> None:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
-from lexora.v1 import calls_pb2, explain_pb2, models_pb2, router_pb2, stats_pb2
-from lexora.v1.common_pb2 import Receipt
+from lexora.v1 import classify_pb2, explain_pb2, health_pb2, models_pb2, recent_pb2, router_pb2, stats_pb2
+from lexora.v1.receipt_pb2 import Receipt
 from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
 from lexora_router.edge.status import status_of
 from lexora_router.errors import Draining
@@ -61,7 +61,7 @@ class DrainingPort:
         """One request; each piece of the answer goes to `emit` as it is made."""
         await self._counted(self._inner.stream, request, context, emit)
 
-    async def classify(self, request: models_pb2.ClassifyRequest, context: CallContext) -> models_pb2.ClassifyResponse:
+    async def classify(self, request: classify_pb2.ClassifyRequest, context: CallContext) -> classify_pb2.ClassifyResponse:
         """Which model fits a task."""
         return await self._counted(self._inner.classify, request, context)
 
@@ -69,7 +69,7 @@ class DrainingPort:
         """The models that can be asked."""
         return await self._counted(self._inner.list_models, request, context)
 
-    async def health(self, request: models_pb2.HealthRequest, context: CallContext) -> models_pb2.HealthResponse:
+    async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
         """State of the router and of each backend."""
         return await self._counted(self._inner.health, request, context)
 
@@ -77,7 +77,9 @@ class DrainingPort:
         """Where a call would go and why."""
         return await self._counted(self._inner.explain, request, context)
 
-    async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: CallContext) -> calls_pb2.RecentCallsResponse:
+    async def recent_calls(
+        self, request: recent_pb2.RecentCallsRequest, context: CallContext
+    ) -> recent_pb2.RecentCallsResponse:
         """The calls that finished last."""
         return await self._counted(self._inner.recent_calls, request, context)
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from lexora.v1 import calls_pb2, explain_pb2, models_pb2, router_pb2, stats_pb2
+from lexora.v1 import classify_pb2, explain_pb2, health_pb2, models_pb2, recent_pb2, router_pb2, stats_pb2
 from lexora_gateway.router_port import CallContext, Emit, RouterStatusError
 from lexora_router.edge.service import RouterService
 from lexora_router.edge.status import StatusError
@@ -35,7 +35,7 @@ class InProcessRouter:
         """One request; each piece of the answer goes to `emit` as it is made."""
         await _told(self._service.stream(request, _with_whole_errors(context), emit))
 
-    async def classify(self, request: models_pb2.ClassifyRequest, context: CallContext) -> models_pb2.ClassifyResponse:
+    async def classify(self, request: classify_pb2.ClassifyRequest, context: CallContext) -> classify_pb2.ClassifyResponse:
         """Which model fits a task."""
         return await _told(self._service.classify(request, context))
 
@@ -43,7 +43,7 @@ class InProcessRouter:
         """The models that can be asked."""
         return await _told(self._service.list_models(request, context))
 
-    async def health(self, request: models_pb2.HealthRequest, context: CallContext) -> models_pb2.HealthResponse:
+    async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
         """State of the router and of each backend."""
         return await _told(self._service.health(request, context))
 
@@ -51,7 +51,9 @@ class InProcessRouter:
         """Where a call would go and why."""
         return await _told(self._service.explain(request, context))
 
-    async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: CallContext) -> calls_pb2.RecentCallsResponse:
+    async def recent_calls(
+        self, request: recent_pb2.RecentCallsRequest, context: CallContext
+    ) -> recent_pb2.RecentCallsResponse:
         """The calls that finished last."""
         return await _told(self._service.recent_calls(request, context))
 

@@ -2,12 +2,7 @@
 
 from collections.abc import Iterator
 
-from lexora.v1.reload_pb2 import (
-    RELOAD_RESULT_APPLIED,
-    RELOAD_RESULT_REFUSED,
-    RELOAD_RESULT_UNCHANGED,
-    ReloadReport,
-)
+from lexora.v1.reload_pb2 import RELOAD_RESULT_APPLIED, RELOAD_RESULT_REFUSED, RELOAD_RESULT_UNCHANGED, ReloadReport
 
 _HEADLINES = {
     RELOAD_RESULT_APPLIED: "applied: the new configuration is in force",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from google.protobuf.descriptor import FieldDescriptor
 from rich.text import Text
 
-from lexora.v1.models_pb2 import EndpointHealth, HealthResponse
+from lexora.v1.health_pb2 import EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import Distribution, GetStatsResponse
 from lexora_cli.columns import columns
 from lexora_cli.plain_message import word

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from lexora.v1.calls_pb2 import RecentCall, RecentCallsResponse
-from lexora.v1.models_pb2 import BackendHealth, EndpointHealth, HealthResponse
+from lexora.v1.health_pb2 import BackendHealth, EndpointHealth, HealthResponse
+from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval
 from lexora_cli.columns import columns
 from lexora_cli.status_text import LATENCIES, coloured, duration, headline

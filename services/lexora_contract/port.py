@@ -73,7 +73,7 @@ class Flow:
 
 @dataclass(slots=True)
 class Options:
-    """How a call is to be treated; see CallOptions in common.proto."""
+    """How a call is to be treated; see CallOptions in options.proto."""
 
     request_id: str = ""
     user: str = ""

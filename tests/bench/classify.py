@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import yaml
 
-from lexora.v1.models_pb2 import ClassifyRequest
+from lexora.v1.classify_pb2 import ClassifyRequest
 from lexora_gateway import CallContext
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import msgspec
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, router_pb2
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1 import call_pb2, chat_pb2, completion_pb2, embed_pb2, options_pb2, router_pb2, sampling_pb2
+from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from tests.chaos.mixed_clients import Clients, Seen
 from tests.support.streams import session_to
@@ -68,8 +68,8 @@ def left(name: str, count: int, after: int, path: str = CHAT, *, exact: bool = T
     return Kind(name, count, lambda clients, id_: clients.leave(id_, path, asked, after), exact)
 
 
-def _options(name: str) -> common_pb2.CallOptions:
-    return common_pb2.CallOptions(request_id=name, user="by-grpc")
+def _options(name: str) -> options_pb2.CallOptions:
+    return options_pb2.CallOptions(request_id=name, user="by-grpc")
 
 
 def generate(name: str, count: int, **given: Any) -> Kind:
@@ -77,7 +77,9 @@ def generate(name: str, count: int, **given: Any) -> Kind:
     return Kind(
         name,
         count,
-        lambda clients, id_: clients.rpc("Generate", router_pb2.GenerateRequest(options=_options(id_), **given)),
+        lambda clients, id_: clients.rpc(
+            "Generate", router_pb2.GenerateRequest(call=call_pb2.Call(options=_options(id_), **given))
+        ),
     )
 
 
@@ -86,7 +88,9 @@ def stream(name: str, count: int, after: int | None = None, **given: Any) -> Kin
     return Kind(
         name,
         count,
-        lambda clients, id_: clients.rpc_stream(router_pb2.StreamRequest(options=_options(id_), **given), after),
+        lambda clients, id_: clients.rpc_stream(
+            router_pb2.StreamRequest(call=call_pb2.Call(options=_options(id_), **given)), after
+        ),
     )
 
 
@@ -99,12 +103,12 @@ def embed(name: str, count: int) -> Kind:
     return Kind(name, count, lambda clients, id_: clients.rpc("Embed", request(id_)))
 
 
-def openai(path: str, **body: Any) -> OpenAiCall:
+def raw_call(path: str, **body: Any) -> RawCall:
     """A call in the wire-faithful form."""
-    return OpenAiCall(path=path, body=msgspec.json.encode({"model": MODEL} | ASKS.get(path, {}) | body))
+    return RawCall(path=path, body=msgspec.json.encode({"model": MODEL} | ASKS.get(path, {}) | body))
 
 
-SAMPLING = common_pb2.SamplingParams(max_tokens=TOKENS)
+SAMPLING = sampling_pb2.SamplingParams(max_tokens=TOKENS)
 TYPED = chat_pb2.ChatRequest(
     model=MODEL, sampling=SAMPLING, messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text=LONG)]
 )
@@ -119,8 +123,8 @@ SLOW = (
     left("left-midway", 20, 6, **FROZEN),
     left("left-midway-text", 10, 5, COMPLETIONS, **FROZEN),
     left("left-while-it-ran", 15, 5, exact=False, stream=True, max_tokens=3000, ignore_eos=True, sim_fault="drip=2"),
-    stream("grpc-left-early", 5, 0, openai=openai(CHAT, stream=True, sim_fault="hang")),
-    stream("grpc-left-midway", 5, 6, openai=openai(CHAT, **FROZEN)),
+    stream("grpc-left-early", 5, 0, raw=raw_call(CHAT, stream=True, sim_fault="hang")),
+    stream("grpc-left-midway", 5, 6, raw=raw_call(CHAT, **FROZEN)),
 )
 OTHERS = (
     http("chat", 140),
@@ -140,12 +144,12 @@ OTHERS = (
     http("short-form-stream", 10, "/chat", stream=True),
     generate("grpc-chat", 25, chat=TYPED),
     generate("grpc-completion", 15, completion=TYPED_COMPLETION),
-    generate("grpc-openai", 15, openai=openai(CHAT)),
+    generate("grpc-raw", 15, raw=raw_call(CHAT)),
     stream("grpc-chat-stream", 25, chat=TYPED),
-    stream("grpc-openai-stream", 15, openai=openai(CHAT, stream=True)),
+    stream("grpc-raw-stream", 15, raw=raw_call(CHAT, stream=True)),
     embed("grpc-embedding", 15),
     generate("grpc-nothing", 4),
-    generate("grpc-wrong-path", 4, openai=openai("/v1/nowhere")),
+    generate("grpc-wrong-path", 4, raw=raw_call("/v1/nowhere")),
     http("status-500", 10, sim_fault="status;code=500"),
     http("status-503", 8, sim_fault="status;code=503"),
     http("status-429", 8, sim_fault="status;code=429;retry_after=0"),

@@ -11,7 +11,7 @@ import grpc
 import msgspec
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from lexora.v1 import common_pb2, router_pb2
+from lexora.v1 import router_pb2, tokens_pb2
 from tests.support.links import status_in
 
 PATIENCE_SECONDS = 0.5
@@ -121,7 +121,7 @@ def _usages(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield holder["usage"]
 
 
-def _of_message(usage: common_pb2.Usage) -> Counted:
+def _of_message(usage: tokens_pb2.Usage) -> Counted:
     return usage.input_tokens, usage.output_tokens, usage.cached_tokens
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from lexora.v1 import router_pb2, router_pb2_grpc
-from lexora.v1.common_pb2 import CallOptions
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1 import call_pb2, router_pb2, router_pb2_grpc
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.raw_pb2 import RawCall
 from tests.chaos.conftest import MODEL
 from tests.support import wire
 from tests.support.servers import Gateway, Simulator
@@ -170,13 +170,13 @@ async def test_unary_clients_that_leave(sim: Simulator, gateway: Gateway, how: s
 
 
 def streamed(name: str) -> router_pb2.StreamRequest:
-    call = OpenAiCall(path=CHAT, body=body(stream=True))
-    return router_pb2.StreamRequest(options=CallOptions(request_id=name), openai=call)
+    call = RawCall(path=CHAT, body=body(stream=True))
+    return router_pb2.StreamRequest(call=call_pb2.Call(options=CallOptions(request_id=name), raw=call))
 
 
 def unary(name: str) -> router_pb2.GenerateRequest:
-    call = OpenAiCall(path=CHAT, body=body(stream=False))
-    return router_pb2.GenerateRequest(options=CallOptions(request_id=name), openai=call)
+    call = RawCall(path=CHAT, body=body(stream=False))
+    return router_pb2.GenerateRequest(call=call_pb2.Call(options=CallOptions(request_id=name), raw=call))
 
 
 async def test_grpc_streams_that_are_cancelled(sim: Simulator, gateway: Gateway, stub: "Stub") -> None:

@@ -13,7 +13,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.call_pb2 import Call
+from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2 import StreamRequest
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from tests.chaos.conftest import MODEL
@@ -73,7 +74,7 @@ async def refused_everywhere(gateway: Gateway, http: httpx.AsyncClient) -> None:
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         state = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert state.status == health_pb2.HealthCheckResponse.NOT_SERVING
-        call: Any = RouterServiceStub(channel).Stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=b"{}")))
+        call: Any = RouterServiceStub(channel).Stream(StreamRequest(call=Call(raw=RawCall(path=CHAT, body=b"{}"))))
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call.read()
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -102,7 +103,7 @@ async def test_streams_that_outlast_the_drain_are_told(engine: Simulator, tmp_pa
         async with client(gateway.http) as http, grpc.aio.insecure_channel(gateway.grpc) as channel:
             streams = [asyncio.create_task(stream(http, body(MODEL, 5000))) for _ in range(20)]
             asked = httpx.Request("POST", "http://x", json=body(MODEL, 5000)).content
-            call: Any = RouterServiceStub(channel).Stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=asked)))
+            call: Any = RouterServiceStub(channel).Stream(StreamRequest(call=Call(raw=RawCall(path=CHAT, body=asked))))
             ended = asyncio.create_task(end_of(call))
             await under_way(engine, 21)
             gateway.signal(signal.SIGTERM)

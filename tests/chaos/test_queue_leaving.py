@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from lexora.v1.models_pb2 import HealthRequest
+from lexora.v1.health_pb2 import HealthRequest
 from tests.support import load, wire
 from tests.support.load import Client, chat
 from tests.support.queueing import CHAT, MODEL, by_grpc, chats, gateway_for, grpc_stub, name_of, queued, slots_held

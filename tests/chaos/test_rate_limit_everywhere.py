@@ -11,9 +11,10 @@ import httpx
 import pytest
 from google.rpc import error_details_pb2
 
-from lexora.v1 import chat_pb2, completion_pb2, embed_pb2, router_pb2
-from lexora.v1.common_pb2 import CallOptions, SamplingParams
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1 import call_pb2, chat_pb2, completion_pb2, embed_pb2, router_pb2
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.raw_pb2 import RawCall
+from lexora.v1.sampling_pb2 import SamplingParams
 from tests.support import load, wire
 from tests.support.links import status_in, trailers
 from tests.support.load import Client, chat
@@ -217,22 +218,22 @@ def typed(stub: Any, way: str, user: str) -> Any:
     talk = chat_pb2.ChatRequest(model=MODEL, messages=messages, sampling=sampling)
     match way:
         case "chat":
-            return stub.Generate(router_pb2.GenerateRequest(options=options(user), chat=talk))
+            return stub.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(options=options(user), chat=talk)))
         case "completion":
             completion = completion_pb2.CompletionRequest(model=MODEL, text="a", sampling=sampling)
-            return stub.Generate(router_pb2.GenerateRequest(options=options(user), completion=completion))
-        case "openai":
-            call = OpenAiCall(path=CHAT, body=json.dumps(chat(MODEL, 1, user=user)).encode())
-            return stub.Generate(router_pb2.GenerateRequest(openai=call))
+            return stub.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(options=options(user), completion=completion)))
+        case "raw":
+            call = RawCall(path=CHAT, body=json.dumps(chat(MODEL, 1, user=user)).encode())
+            return stub.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(raw=call)))
         case "embed":
             return stub.Embed(embed_pb2.EmbedRequest(options=options(user), model=EMBEDDER, texts=["a"]))
-    return _last(stub.Stream(router_pb2.StreamRequest(options=options(user), chat=talk)))
+    return _last(stub.Stream(router_pb2.StreamRequest(call=call_pb2.Call(options=options(user), chat=talk))))
 
 
 async def test_trailing_metadata_says_it_too(gateway: Gateway) -> None:
     def talk(model: str, **more: Any) -> router_pb2.GenerateRequest:
-        call = OpenAiCall(path=CHAT, body=json.dumps(chat(model, 1, **more)).encode())
-        return router_pb2.GenerateRequest(options=options("trailing"), openai=call)
+        call = RawCall(path=CHAT, body=json.dumps(chat(model, 1, **more)).encode())
+        return router_pb2.GenerateRequest(call=call_pb2.Call(options=options("trailing"), raw=call))
 
     found = []
     async with grpc_stub(gateway) as stub:
@@ -240,9 +241,11 @@ async def test_trailing_metadata_says_it_too(gateway: Gateway) -> None:
             call = stub.Generate(request)
             await asyncio.wait([asyncio.ensure_future(call.code())])
             found.append((await call.code(), trailers(await call.trailing_metadata())))
-        malformed = stub.Stream(router_pb2.StreamRequest(options=options("trailing-stream")))
+        malformed = stub.Stream(router_pb2.StreamRequest(call=call_pb2.Call(options=options("trailing-stream"))))
         found.append((await malformed.code(), trailers(await malformed.trailing_metadata())))
-        streamed = stub.Stream(router_pb2.StreamRequest(options=options("trailing-stream"), openai=talk(MODEL).openai))
+        streamed = stub.Stream(
+            router_pb2.StreamRequest(call=call_pb2.Call(options=options("trailing-stream"), raw=talk(MODEL).raw))
+        )
         assert [message async for message in streamed]
         found.append((await streamed.code(), trailers(await streamed.trailing_metadata())))
     codes = [grpc.StatusCode[name] for name in ["OK", "NOT_FOUND", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "OK"]]
@@ -255,7 +258,7 @@ async def _last(stream: Any) -> Any:
     return [message async for message in stream][-1]
 
 
-@pytest.mark.parametrize("way", ["chat", "completion", "openai", "embed", "stream"])
+@pytest.mark.parametrize("way", ["chat", "completion", "raw", "embed", "stream"])
 async def test_every_rpc_is_limited(gateway: Gateway, way: str) -> None:
     user = f"grpc-{way}"
     async with grpc_stub(gateway) as stub:

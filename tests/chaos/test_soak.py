@@ -18,9 +18,9 @@ import grpc
 import msgspec
 import pytest
 
-from lexora.v1 import router_pb2, router_pb2_grpc
-from lexora.v1.common_pb2 import CallOptions
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1 import call_pb2, router_pb2, router_pb2_grpc
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.raw_pb2 import RawCall
 from tests.support import wire
 from tests.support.servers import Simulator, base_config
 from tests.support.streams import Streamed, Told, asks_for, session_to, stream, truth, until
@@ -119,8 +119,8 @@ class Soak:
 
     async def by_grpc(self, stub: Any, name: str, title: str) -> str:
         ask = ASKS[title]
-        call = OpenAiCall(path=ask.path, body=msgspec.json.encode(ask.streamed(usage=True)))
-        request = router_pb2.StreamRequest(options=CallOptions(request_id=name), openai=call)
+        call = RawCall(path=ask.path, body=msgspec.json.encode(ask.streamed(usage=True)))
+        request = router_pb2.StreamRequest(call=call_pb2.Call(options=CallOptions(request_id=name), raw=call))
         got = Streamed(name, status=200)
         try:
             async for message in stub.Stream(request, timeout=LONGEST_SECONDS):

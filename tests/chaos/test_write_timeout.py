@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.call_pb2 import Call
+from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2 import StreamRequest
 from tests.support import load, wire
 from tests.support.links import status_in
@@ -59,7 +60,7 @@ async def deaf(address: str, way: str) -> AsyncIterator[Any]:
             method = channel.unary_stream(
                 "/lexora.v1.RouterService/Stream", StreamRequest.SerializeToString, lambda message: message
             )
-            yield method(StreamRequest(openai=OpenAiCall(path=CHAT, body=BODY)))
+            yield method(StreamRequest(call=Call(raw=RawCall(path=CHAT, body=BODY))))
         return
     host, _, port = address.removeprefix("http://").partition(":")
     with socket.socket() as client:
@@ -99,7 +100,7 @@ async def test_a_client_that_takes_nothing_gives_its_slot_back(engine: LoopEngin
 async def test_a_client_that_is_slow_is_not_cut_off(engine: LoopEngine, tmp_path: Path) -> None:
     engine.answer(*FLOOD)
     async with served(engine, tmp_path, "grpc") as (gateway, _), grpc_stub(gateway) as stub:
-        call = stub.Stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=BODY)))
+        call = stub.Stream(StreamRequest(call=Call(raw=RawCall(path=CHAT, body=BODY))))
         until = asyncio.get_running_loop().time() + 3 * SECONDS
         while asyncio.get_running_loop().time() < until:
             taken = 0

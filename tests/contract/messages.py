@@ -3,21 +3,21 @@
 import json
 from typing import Any
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, openai_pb2, router_pb2
+from lexora.v1 import call_pb2, chat_pb2, completion_pb2, options_pb2, raw_pb2, receipt_pb2, router_pb2, tokens_pb2
 from tests.support.raw_server import Step, reply, stream
 
 CHAT = "/v1/chat/completions"
 ID = "call-0001"
-OPTIONS = common_pb2.CallOptions(request_id=ID, user="team-a")
+OPTIONS = options_pb2.CallOptions(request_id=ID, user="team-a")
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-COUNTED = common_pb2.Usage(input_tokens=5, output_tokens=2)
+COUNTED = tokens_pb2.Usage(input_tokens=5, output_tokens=2)
 DONE = b"data: [DONE]\n\n"
 
 
-def receipt(url: str, **changes: Any) -> common_pb2.Receipt:
+def receipt(url: str, **changes: Any) -> receipt_pb2.Receipt:
     """The receipt of a call that the engine at `url` answered, without its times."""
     fields: dict[str, Any] = {"request_id": ID, "backend": "main", "endpoint": url, "model": "m", "attempts": 1}
-    return common_pb2.Receipt(**(fields | changes))
+    return receipt_pb2.Receipt(**(fields | changes))
 
 
 # -- requests
@@ -30,27 +30,27 @@ def chat(**fields: Any) -> chat_pb2.ChatRequest:
 
 
 def unary(**given: Any) -> router_pb2.GenerateRequest:
-    """A GenerateRequest of this `chat`, `completion` or `openai`."""
-    return router_pb2.GenerateRequest(options=OPTIONS, **given)
+    """A GenerateRequest of this `chat`, `completion` or `raw`."""
+    return router_pb2.GenerateRequest(call=call_pb2.Call(options=OPTIONS, **given))
 
 
 def streamed(**given: Any) -> router_pb2.StreamRequest:
-    """A StreamRequest of this `chat`, `completion` or `openai`."""
-    return router_pb2.StreamRequest(options=OPTIONS, **given)
+    """A StreamRequest of this `chat`, `completion` or `raw`."""
+    return router_pb2.StreamRequest(call=call_pb2.Call(options=OPTIONS, **given))
 
 
-def openai(body: bytes = b'{"model":"m","messages":[]}', path: str = CHAT, content_type: str = "") -> openai_pb2.OpenAiCall:
+def raw_call(body: bytes = b'{"model":"m","messages":[]}', path: str = CHAT, content_type: str = "") -> raw_pb2.RawCall:
     """A wire-faithful call."""
-    return openai_pb2.OpenAiCall(path=path, body=body, content_type=content_type)
+    return raw_pb2.RawCall(path=path, body=body, content_type=content_type)
 
 
 STREAM_BODY = b'{"model":"m","messages":[],"stream":true}'
 FORMS: dict[str, dict[str, Any]] = {
     "chat": {"chat": chat()},
     "completion": {"completion": completion_pb2.CompletionRequest(model="m", text="Hi")},
-    "openai": {"openai": openai()},
+    "raw": {"raw": raw_call()},
 }
-STREAM_FORMS = FORMS | {"openai": {"openai": openai(STREAM_BODY)}}
+STREAM_FORMS = FORMS | {"raw": {"raw": raw_call(STREAM_BODY)}}
 
 
 # -- answers

@@ -7,9 +7,19 @@ import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, router_pb2
+from lexora.v1 import (
+    call_pb2,
+    chat_pb2,
+    completion_pb2,
+    embed_pb2,
+    options_pb2,
+    receipt_pb2,
+    router_pb2,
+    sampling_pb2,
+    tokens_pb2,
+)
 from tests.contract.conftest import BODY_LIMIT
-from tests.contract.messages import CHAT, ID, chat, openai
+from tests.contract.messages import CHAT, ID, chat, raw_call
 from tests.support.links import Link, Outcome
 from tests.support.loop_engine import LoopEngine
 
@@ -27,7 +37,7 @@ def completion(**fields: Any) -> dict[str, Any]:
 
 
 def raw(body: bytes, *given: str) -> dict[str, Any]:
-    return {"openai": openai(body, *given)}
+    return {"raw": raw_call(body, *given)}
 
 
 def image(**fields: Any) -> dict[str, Any]:
@@ -55,7 +65,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "tool choice": ({"chat": chat(tool_choice=chat_pb2.ToolChoice(mode="maybe"))}, "chat.tool_choice.mode", "one of"),
     "not a number": (
-        {"chat": chat(sampling=common_pb2.SamplingParams(temperature=float("nan")))},
+        {"chat": chat(sampling=sampling_pb2.SamplingParams(temperature=float("nan")))},
         "chat.sampling.temperature",
         "finite",
     ),
@@ -78,10 +88,10 @@ def call(link: Link, request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Calls Generate or Stream of the link."""
 
     async def run(**fields: Any) -> Outcome:
-        fields = {"options": common_pb2.CallOptions(request_id=ID)} | fields
+        fields = {"options": options_pb2.CallOptions(request_id=ID)} | fields
         if request.param == "generate":
-            return await link.generate(router_pb2.GenerateRequest(**fields))
-        return await link.stream(router_pb2.StreamRequest(**fields))
+            return await link.generate(router_pb2.GenerateRequest(call=call_pb2.Call(**fields)))
+        return await link.stream(router_pb2.StreamRequest(call=call_pb2.Call(**fields)))
 
     return run
 
@@ -97,7 +107,7 @@ def check(outcome: Outcome, code: int, reason: str, param: str, text: str, *, re
     )
     fault = BadRequest.FieldViolation(field=param, description=status.message)
     assert outcome.detail(BadRequest) == (BadRequest(field_violations=[fault]) if param else None)
-    assert outcome.detail(common_pb2.Receipt) == common_pb2.Receipt(request_id=request_id)
+    assert outcome.detail(receipt_pb2.Receipt) == receipt_pb2.Receipt(request_id=request_id)
     assert len(status.details) == (3 if param else 2)
 
 
@@ -123,9 +133,9 @@ async def test_a_body_that_is_too_large(call: Callable[..., Any], engine: LoopEn
 
 @pytest.mark.parametrize("name", ["x" * 129, "two words", "line\nbreak", "名前", "\x00"])
 async def test_a_bad_request_id_is_refused_and_not_repeated(call: Callable[..., Any], engine: LoopEngine, name: str) -> None:
-    options = common_pb2.CallOptions(request_id=name)
-    outcome = await call(options=options, openai=openai())
-    made = outcome.detail(common_pb2.Receipt).request_id
+    options = options_pb2.CallOptions(request_id=name)
+    outcome = await call(options=options, raw=raw_call())
+    made = outcome.detail(receipt_pb2.Receipt).request_id
     assert len(made) == 32
     check(outcome, INVALID, "INVALID_REQUEST", "options.request_id", "visible ASCII", request_id=made)
     assert engine.requests == []
@@ -133,7 +143,9 @@ async def test_a_bad_request_id_is_refused_and_not_repeated(call: Callable[..., 
 
 async def test_generate_gives_no_stream(link: Link, engine: LoopEngine) -> None:
     request = router_pb2.GenerateRequest(
-        options=common_pb2.CallOptions(request_id=ID), openai=openai(b'{"model":"m","messages":[],"stream":true}', CHAT)
+        call=call_pb2.Call(
+            options=options_pb2.CallOptions(request_id=ID), raw=raw_call(b'{"model":"m","messages":[],"stream":true}', CHAT)
+        )
     )
     check(await link.generate(request), INVALID, "INVALID_REQUEST", "stream", "call Stream")
     assert engine.requests == []
@@ -141,7 +153,7 @@ async def test_generate_gives_no_stream(link: Link, engine: LoopEngine) -> None:
 
 EMBEDS: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "texts"),
-    "both": ({"texts": ["a"], "token_ids": [completion_pb2.TokenIds(ids=[1])]}, "token_ids"),
+    "both": ({"texts": ["a"], "token_ids": [tokens_pb2.TokenIds(ids=[1])]}, "token_ids"),
     "extra_json": ({"texts": ["a"], "extra_json": "{"}, "extra_json"),
 }
 
@@ -149,6 +161,6 @@ EMBEDS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", EMBEDS)
 async def test_bad_input_of_embed(link: Link, engine: LoopEngine, name: str) -> None:
     fields, param = EMBEDS[name]
-    outcome = await link.embed(embed_pb2.EmbedRequest(options=common_pb2.CallOptions(request_id=ID), model="vec", **fields))
+    outcome = await link.embed(embed_pb2.EmbedRequest(options=options_pb2.CallOptions(request_id=ID), model="vec", **fields))
     check(outcome, INVALID, "INVALID_REQUEST", param, "")
     assert engine.requests == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 
-from lexora.v1 import common_pb2
+from lexora.v1 import errors_pb2, receipt_pb2
 from tests.contract.messages import DONE, STREAM_FORMS, USAGE_EVENT, delta, encoded, event, receipt, streamed
 from tests.support.links import Link, Outcome
 from tests.support.loop_engine import LoopEngine
@@ -61,15 +61,15 @@ async def test_before_the_first_piece(link: Link, engine: LoopEngine, form: str,
     assert outcome.reason == reason
     assert text in outcome.failure.message
     assert outcome.failure.code == (code_pb2.INVALID_ARGUMENT if name == "a refusal" else code_pb2.UNAVAILABLE)
-    assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
+    assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_engines_own_words_come_along(link: Link, engine: LoopEngine, form: str) -> None:
     refused = await run(link, engine, form, *EARLY["a refusal"][0])
-    assert refused.upstream == common_pb2.UpstreamError(status=400, content_type="application/json", body=encoded(ERROR_400))
+    assert refused.upstream == errors_pb2.UpstreamError(status=400, content_type="application/json", body=encoded(ERROR_400))
     broken = await run(link, engine, form, stream(FIRST, event(ERROR_500), DONE))
-    assert broken.upstream == common_pb2.UpstreamError(content_type="application/json", body=encoded(ERROR_500))
+    assert broken.upstream == errors_pb2.UpstreamError(content_type="application/json", body=encoded(ERROR_500))
 
 
 # -- after it
@@ -96,19 +96,19 @@ async def test_after_the_first_piece(link: Link, engine: LoopEngine, form: str, 
     assert outcome.failure.code == code_pb2.UNAVAILABLE
     assert outcome.reason == reason
     assert text in outcome.failure.message
-    assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
+    assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
 
 
 async def test_tokens_counted_before_the_end_are_in_the_receipt(link: Link, engine: LoopEngine) -> None:
     usage = USAGE_EVENT.replace(b'"choices":[]', b'"choices":[{"index":0,"delta":{"content":"x"}}]')
     outcome = await run(link, engine, "chat", stream_head(), chunk(usage), Do.CLOSE)
-    counted: Any = outcome.detail(common_pb2.Receipt).usage
+    counted: Any = outcome.detail(receipt_pb2.Receipt).usage
     assert (counted.input_tokens, counted.output_tokens) == (5, 2)
 
 
 async def test_a_long_message_of_the_engine_is_no_trouble(link: Link, engine: LoopEngine) -> None:
     error = {"error": {"message": "あ" * 100_000, "code": 500}}
-    outcome = await run(link, engine, "openai", stream(FIRST, event(error), DONE))
+    outcome = await run(link, engine, "raw", stream(FIRST, event(error), DONE))
     assert pieces(outcome) == ["a"]
     assert outcome.upstream.body == encoded(error)
     assert len(outcome.failure.message) < 300

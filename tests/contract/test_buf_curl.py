@@ -65,13 +65,13 @@ def messages(text: str) -> list[dict[str, Any]]:
 
 
 def test_generate(curl: Curl) -> None:
-    (answer,) = curl("Generate", {"chat": CHAT})
+    (answer,) = curl("Generate", {"call": {"chat": CHAT}})
     assert answer["chat"]["choices"][0]["message"]["text"]
     assert answer["receipt"]["backend"] == "main"
 
 
 def test_stream(curl: Curl) -> None:
-    first, *middle, last = curl("Stream", {"options": {"requestId": "r-1"}, "chat": CHAT})
+    first, *middle, last = curl("Stream", {"call": {"options": {"requestId": "r-1"}, "chat": CHAT}})
     assert first["receipt"]["requestId"] == last["receipt"]["requestId"] == "r-1"
     assert "".join(choice.get("text", "") for message in middle for choice in message["chat"]["choices"])
     assert last["receipt"]["usage"]["outputTokens"] == "5"

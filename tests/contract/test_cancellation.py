@@ -90,7 +90,7 @@ async def test_a_stream_that_is_read_no_further(link: Link, engine: LoopEngine) 
 
 
 def _stream(link: Link, emit: Callable[[Any], Awaitable[None]]) -> Any:
-    return link.port.stream(streamed(**STREAM_FORMS["openai"]), CallContext(), emit)
+    return link.port.stream(streamed(**STREAM_FORMS["raw"]), CallContext(), emit)
 
 
 async def test_an_emit_that_fails_lets_the_engine_go(link: Link, engine: LoopEngine) -> None:
@@ -111,7 +111,7 @@ async def test_many_at_once(link: Link, engine: LoopEngine, kind: str) -> None:
     count = 50
     engine.answer(*STREAMED["in mid-answer"] if kind == "stream" else UNARY["no answer"])
     calls: list[Any] = [
-        link.stream(streamed(**STREAM_FORMS["openai"])) if kind == "stream" else link.generate(unary(**FORMS["chat"]))
+        link.stream(streamed(**STREAM_FORMS["raw"])) if kind == "stream" else link.generate(unary(**FORMS["chat"]))
         for _ in range(count)
     ]
     tasks = [asyncio.create_task(call) for call in calls]

@@ -6,11 +6,11 @@ from typing import Any
 import grpc
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2, router_pb2
+from lexora.v1 import call_pb2, chat_pb2, options_pb2, router_pb2, sampling_pb2, tokens_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.process.app import RouterApp
 from tests.contract.conftest import BODY_LIMIT
-from tests.contract.messages import COUNTED, DONE, STREAM, answer, delta, openai, streamed, unary
+from tests.contract.messages import COUNTED, DONE, STREAM, answer, delta, raw_call, streamed, unary
 from tests.support.links import MIB, Outcome, channel, settle, status_in
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import LAST_CHUNK, chunk, reply, stream_head
@@ -29,15 +29,15 @@ async def test_the_largest_request(router: tuple[RouterApp, str], engine: LoopEn
     engine.answer(reply(answer()))
     async with channel(router[1], SEND) as wire:
         stub = RouterServiceStub(wire)
-        await stub.Generate(unary(openai=openai(body(BODY_LIMIT))))
+        await stub.Generate(unary(raw=raw_call(body(BODY_LIMIT))))
         assert engine.requests[0].body == body(BODY_LIMIT)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.Generate(unary(openai=openai(body(BODY_LIMIT + 1))))
+            await stub.Generate(unary(raw=raw_call(body(BODY_LIMIT + 1))))
         assert Outcome(status=status_in(refused.value)).reason == "REQUEST_TOO_LARGE"
         with pytest.raises(grpc.aio.AioRpcError) as dropped:
-            await stub.Generate(unary(openai=openai(body(BODY_LIMIT + 2 * MIB))))
+            await stub.Generate(unary(raw=raw_call(body(BODY_LIMIT + 2 * MIB))))
         assert dropped.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        await stub.Generate(unary(openai=openai()))  # the channel lives on
+        await stub.Generate(unary(raw=raw_call()))  # the channel lives on
     assert len(engine.requests) == 2
 
 
@@ -45,8 +45,8 @@ async def test_an_answer_beyond_the_default_of_clients(router: tuple[RouterApp, 
     text = "x" * (6 * MIB)
     engine.answer(reply(answer(content=text)))
     async with channel(router[1], RECEIVE) as wire:
-        found: router_pb2.GenerateResponse = await RouterServiceStub(wire).Generate(unary(openai=openai()))
-    assert found.openai.body == answer(content=text)
+        found: router_pb2.GenerateResponse = await RouterServiceStub(wire).Generate(unary(raw=raw_call()))
+    assert found.raw.body == answer(content=text)
 
 
 @pytest.mark.parametrize("backend", [{"max_concurrency": 200}])
@@ -79,14 +79,16 @@ async def test_a_streamed_chat_as_a_user_writes_it(router: tuple[RouterApp, str]
     async with grpc.aio.insecure_channel(address) as wire:
         stub = RouterServiceStub(wire)
         request = router_pb2.StreamRequest(
-            options=common_pb2.CallOptions(user="docs-team"),
-            chat=chat_pb2.ChatRequest(
-                model="m",
-                messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Say hello.")],
-                sampling=common_pb2.SamplingParams(max_tokens=16, temperature=0.2),
-            ),
+            call=call_pb2.Call(
+                options=options_pb2.CallOptions(user="docs-team"),
+                chat=chat_pb2.ChatRequest(
+                    model="m",
+                    messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Say hello.")],
+                    sampling=sampling_pb2.SamplingParams(max_tokens=16, temperature=0.2),
+                ),
+            )
         )
-        text, usage = "", common_pb2.Usage()
+        text, usage = "", tokens_pb2.Usage()
         async for message in stub.Stream(request, timeout=30):
             for choice in message.chat.choices:
                 text += choice.text

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, explain_pb2, models_pb2, openai_pb2, router_pb2
+from lexora.v1 import call_pb2, chat_pb2, classify_pb2, completion_pb2, explain_pb2, raw_pb2, receipt_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_gateway.headers import receipt_headers
 from lexora_router.config import Config
@@ -38,7 +38,7 @@ async def link(request: pytest.FixtureRequest, engine: LoopEngine, tmp_path: Pat
 
 
 async def test_a_task_gets_a_model(link: Link) -> None:
-    request = models_pb2.ClassifyRequest(task_description=TASK)
+    request = classify_pb2.ClassifyRequest(task_description=TASK)
     answer = (await link.ask("classify", request)).only
     assert (answer.recommended_model, answer.task_type, answer.classifier) == ("org/codér:v2", "コード", "rules")
     assert [(other.model, other.score) for other in answer.alternatives] == [("m", 0.3)]
@@ -54,8 +54,8 @@ USER = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text=TASK)
 FORMS: dict[str, dict[str, Any]] = {
     "chat": {"chat": chat_pb2.ChatRequest(model="auto", messages=[USER])},
     "completion": {"completion": completion_pb2.CompletionRequest(model="auto", text=TASK)},
-    "openai": {
-        "openai": openai_pb2.OpenAiCall(
+    "raw": {
+        "raw": raw_pb2.RawCall(
             path="/v1/chat/completions",
             body=json.dumps({"model": "auto", "seed": 2**60, "messages": [{"role": "user", "content": TASK}]}).encode(),
         )
@@ -65,27 +65,29 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_auto_is_told_in_the_receipt(link: Link, engine: LoopEngine, form: str) -> None:
-    answer = (await link.generate(router_pb2.GenerateRequest(**FORMS[form]))).only
+    answer = (await link.generate(router_pb2.GenerateRequest(call=call_pb2.Call(**FORMS[form])))).only
     asked = json.loads(engine.requests[-1].body)
     assert asked["model"] == "org/codér:v2"
-    assert form != "openai" or asked["seed"] == 2**60
+    assert form != "raw" or asked["seed"] == 2**60
     auto = answer.receipt.auto
     assert (auto.model, auto.task_type, round(auto.confidence, 3), auto.classifier) == ("org/codér:v2", "コード", 0.9, "rules")
     assert dict(receipt_headers(answer.receipt))[b"x-lexora-model"] == HEADER.encode()
-    named = await link.generate(router_pb2.GenerateRequest(chat=chat_pb2.ChatRequest(model="m", messages=[USER])))
+    named = await link.generate(
+        router_pb2.GenerateRequest(call=call_pb2.Call(chat=chat_pb2.ChatRequest(model="m", messages=[USER])))
+    )
     assert not named.only.receipt.HasField("auto")
 
 
 async def test_auto_is_told_in_trailing_metadata(engine: LoopEngine) -> None:
     async with running(config(engine.url)) as (_, address), channel(address) as wire:
-        call = RouterServiceStub(wire).Generate(router_pb2.GenerateRequest(**FORMS["chat"]))
+        call = RouterServiceStub(wire).Generate(router_pb2.GenerateRequest(call=call_pb2.Call(**FORMS["chat"])))
         await call
         assert trailers(await call.trailing_metadata())["x-lexora-model"] == HEADER
 
 
 def test_who_chose_is_told_even_of_an_unknown_task() -> None:
-    auto = common_pb2.AutoChoice(model="m;x=1", confidence=0.1, classifier="default")
-    assert dict(receipt_headers(common_pb2.Receipt(auto=auto)))[b"x-lexora-model"] == b"m%3Bx%3D1;confidence=0.10;by=default"
+    auto = receipt_pb2.AutoChoice(model="m;x=1", confidence=0.1, classifier="default")
+    assert dict(receipt_headers(receipt_pb2.Receipt(auto=auto)))[b"x-lexora-model"] == b"m%3Bx%3D1;confidence=0.10;by=default"
 
 
 async def explained(link: Link, **fields: Any) -> explain_pb2.ExplainResponse:
@@ -95,7 +97,7 @@ async def explained(link: Link, **fields: Any) -> explain_pb2.ExplainResponse:
 
 
 async def test_an_explanation_of_auto_says_what_would_be_chosen(link: Link, engine: LoopEngine) -> None:
-    answer = await explained(link, **FORMS["openai"])
+    answer = await explained(link, call=call_pb2.Call(**FORMS["raw"]))
     route = answer.route
     assert (route.asked, route.model, route.rule, route.auto.classifier) == ("auto", "org/codér:v2", "auto", "rules")
     assert "`auto` becomes `org/codér:v2`, of kind `コード`" in route.reason

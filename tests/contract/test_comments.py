@@ -76,7 +76,7 @@ def test_the_contract_is_found(described: dict[str, FileDescriptorProto]) -> Non
     names = [name for file in described.values() for name in elements(file).values()]
     assert "RouterService.Generate" in names
     assert "ChatMessage.text" in names
-    assert "GenerateRequest.input" in names
+    assert "Call.input" in names
     assert "ROLE_USER" in {name.rpartition(".")[2] for name in names}
 
 

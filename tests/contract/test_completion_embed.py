@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, router_pb2
+from lexora.v1 import completion_pb2, embed_pb2, router_pb2, tokens_pb2
 from tests.contract.messages import COUNTED, OPTIONS, USAGE, encoded, receipt, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
@@ -22,7 +22,7 @@ def completed() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "sent"), [({"text": "Hel"}, "Hel"), ({"token_ids": completion_pb2.TokenIds(ids=[1, 2, 3])}, [1, 2, 3])]
+    ("prompt", "sent"), [({"text": "Hel"}, "Hel"), ({"token_ids": tokens_pb2.TokenIds(ids=[1, 2, 3])}, [1, 2, 3])]
 )
 async def test_a_completion(link: Link, engine: LoopEngine, prompt: dict[str, Any], sent: object) -> None:
     engine.answer(reply(completed()))
@@ -30,7 +30,7 @@ async def test_a_completion(link: Link, engine: LoopEngine, prompt: dict[str, An
         model="m", echo=True, logprobs=1, suffix=".", extra_json='{"best_of":2}', **prompt
     )
     outcome = await link.generate(unary(completion=request))
-    logprob = chat_pb2.TokenLogprob(token="lo", logprob=-0.5, top=[chat_pb2.TokenLogprob(token="lo", logprob=-0.5)])
+    logprob = tokens_pb2.TokenLogprob(token="lo", logprob=-0.5, top=[tokens_pb2.TokenLogprob(token="lo", logprob=-0.5)])
     for found in (*outcome.only.completion.choices[0].logprobs, *outcome.only.completion.choices[0].logprobs[0].top):
         found.ClearField("token_bytes")
     assert outcome.only == router_pb2.GenerateResponse(
@@ -42,7 +42,7 @@ async def test_a_completion(link: Link, engine: LoopEngine, prompt: dict[str, An
             choices=[
                 completion_pb2.CompletionChoice(
                     text="lo",
-                    finish_reason=common_pb2.FINISH_REASON_LENGTH,
+                    finish_reason=tokens_pb2.FINISH_REASON_LENGTH,
                     finish_reason_raw="length",
                     logprobs=[logprob],
                 )
@@ -68,13 +68,13 @@ BASE64 = base64.b64encode(struct.pack("<2f", 0.5, -1.0)).decode()
     ("inputs", "sent"),
     [
         ({"texts": ["a", "b"]}, ["a", "b"]),
-        ({"token_ids": [completion_pb2.TokenIds(ids=[1]), completion_pb2.TokenIds(ids=[2, 3])]}, [[1], [2, 3]]),
+        ({"token_ids": [tokens_pb2.TokenIds(ids=[1]), tokens_pb2.TokenIds(ids=[2, 3])]}, [[1], [2, 3]]),
     ],
 )
 async def test_embeddings(link: Link, engine: LoopEngine, inputs: dict[str, Any], sent: object, second: object) -> None:
     engine.answer(reply(vectors((1, second), (0, [1.0, 0.25]))))
     outcome = await link.embed(embed_pb2.EmbedRequest(options=OPTIONS, model="vec", dimensions=2, **inputs))
-    counted = common_pb2.Usage(input_tokens=4)
+    counted = tokens_pb2.Usage(input_tokens=4)
     assert outcome.only == embed_pb2.EmbedResponse(
         receipt=receipt(engine.url, model="vec", usage=counted),
         model="vec",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 
-from lexora.v1 import common_pb2, models_pb2, router_pb2, stats_pb2
+from lexora.v1 import call_pb2, models_pb2, receipt_pb2, router_pb2, stats_pb2
 from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
 from tests.contract.conftest import config_of
 from tests.contract.messages import FORMS, STREAM_FORMS, delta, receipt, streamed, unary
@@ -25,13 +25,13 @@ SILENT: dict[str, tuple[Step, ...]] = {
     "after a comment": (stream_head(), chunk(b": ping\n\n"), Do.HANG),
     "in mid-answer": (stream_head(), chunk(delta("a")), Do.HANG),
 }
-UNARY = [("generate", "chat", "no answer"), ("generate", "openai", "no body")]
+UNARY = [("generate", "chat", "no answer"), ("generate", "raw", "no body")]
 STREAMED = [
-    ("stream", "openai", "no answer"),
+    ("stream", "raw", "no answer"),
     ("stream", "chat", "no event"),
-    ("stream", "openai", "after a comment"),
+    ("stream", "raw", "after a comment"),
     ("stream", "chat", "in mid-answer"),
-    ("stream", "openai", "in mid-answer"),
+    ("stream", "raw", "in mid-answer"),
 ]
 
 
@@ -53,7 +53,7 @@ async def test_the_clients_deadline(link: Link, engine: LoopEngine, rpc: str, fo
     assert outcome.failure.code == code_pb2.DEADLINE_EXCEEDED
     assert outcome.reason == "DEADLINE_EXCEEDED"
     assert re.fullmatch(r"The call was not done within its deadline of 0\.[23]\d* s\.", outcome.failure.message)
-    assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
+    assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
     await link.idle()
     stats = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
     assert dict(stats.errors_by_type) == {"DEADLINE_EXCEEDED": 1}
@@ -75,7 +75,7 @@ async def test_a_silent_engine(link: Link, engine: LoopEngine, rpc: str, form: s
     await engine.wait_left()
     assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "UPSTREAM_TIMEOUT")
     assert outcome.failure.message == f"backend `main` {WORDS.get(phase, NOTHING)}."
-    assert outcome.detail(common_pb2.Receipt) == receipt(engine.url)
+    assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
 
 
 @pytest.mark.parametrize("backend", [{"total_timeout": 0.2}], ids=["total"])
@@ -100,7 +100,7 @@ async def test_a_deadline_holds_while_backends_are_asked_for_models(engine: Loop
     """The catalogue waits up to three seconds for a backend that hangs; a call does not, if its deadline is shorter."""
     engine.pages["/v1/models"] = Do.HANG
     request = unary(**FORMS["chat"])
-    request.chat.model = ""
+    request.call.chat.model = ""
     async with linked(way, config_of(engine.url, backend={"models": []}), tmp_path) as link:
         started = time.monotonic()
         listed = await link.ask("list_models", models_pb2.ListModelsRequest(), timeout=0.2)
@@ -125,5 +125,5 @@ async def test_a_router_that_says_nothing() -> None:
 
 async def test_a_deadline_that_is_kept_changes_nothing(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(b'{"choices":[]}'))
-    outcome = await link.generate(router_pb2.GenerateRequest(chat=FORMS["chat"]["chat"]), timeout=30.0)
+    outcome = await link.generate(router_pb2.GenerateRequest(call=call_pb2.Call(chat=FORMS["chat"]["chat"])), timeout=30.0)
     assert outcome.status is None

@@ -6,7 +6,7 @@ import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
-from lexora.v1 import common_pb2, embed_pb2, models_pb2, stats_pb2
+from lexora.v1 import classify_pb2, embed_pb2, health_pb2, models_pb2, receipt_pb2, stats_pb2
 from tests.contract.messages import FORMS, ID, OPTIONS, STREAM_FORMS, answer, streamed, unary
 from tests.support.links import Link, Outcome, settle
 from tests.support.loop_engine import LoopEngine
@@ -18,10 +18,10 @@ async def call(link: Link, rpc: str) -> Outcome:
         case "generate":
             return await link.generate(unary(**FORMS["chat"]))
         case "stream":
-            return await link.stream(streamed(**STREAM_FORMS["openai"]))
+            return await link.stream(streamed(**STREAM_FORMS["raw"]))
         case "embed":
             return await link.embed(embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts=["a"]))
-    return await link.ask("classify", models_pb2.ClassifyRequest(options=OPTIONS))
+    return await link.ask("classify", classify_pb2.ClassifyRequest(options=OPTIONS))
 
 
 @pytest.mark.parametrize("rpc", ["generate", "stream", "embed", "classify"])
@@ -33,7 +33,7 @@ async def test_new_calls_are_refused(link: Link, engine: LoopEngine, rpc: str) -
     info = ErrorInfo(reason="DRAINING", domain="lexora.spirrow", metadata={"request_id": ID, "backend": ""})
     assert outcome.detail(ErrorInfo) == info
     assert outcome.detail(RetryInfo).retry_delay.ToTimedelta().total_seconds() == 1
-    assert outcome.detail(common_pb2.Receipt) == common_pb2.Receipt(request_id=ID)
+    assert outcome.detail(receipt_pb2.Receipt) == receipt_pb2.Receipt(request_id=ID)
     assert engine.requests == []
 
 
@@ -53,7 +53,7 @@ async def test_calls_under_way_run_to_their_end(link: Link, engine: LoopEngine) 
 
 async def test_questions_about_the_router_are_still_answered(link: Link) -> None:
     await link.app.drain()
-    health = (await link.ask("health", models_pb2.HealthRequest())).only
-    assert health.status == models_pb2.BACKEND_STATUS_UNHEALTHY
+    health = (await link.ask("health", health_pb2.HealthRequest())).only
+    assert health.status == health_pb2.BACKEND_STATUS_UNHEALTHY
     assert len((await link.ask("list_models", models_pb2.ListModelsRequest())).only.models) == 2
     assert (await link.ask("get_stats", stats_pb2.GetStatsRequest())).status is None

@@ -2,9 +2,10 @@
 
 import pytest
 
+from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.stats_pb2 import GetStatsRequest
-from tests.contract.messages import FORMS, ID, OPTIONS, answer, openai, unary
+from tests.contract.messages import FORMS, ID, OPTIONS, answer, raw_call, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 
@@ -17,7 +18,7 @@ async def explained(link: Link, request: ExplainRequest, **context: float) -> Ex
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_call_goes_where_the_explanation_says(link: Link, engine: LoopEngine, form: str) -> None:
-    found = await explained(link, ExplainRequest(options=OPTIONS, **FORMS[form]))
+    found = await explained(link, ExplainRequest(call=Call(options=OPTIONS, **FORMS[form])))
     assert engine.requests == []
     engine.answer = answer()
     receipt = (await link.generate(unary(**FORMS[form]))).only.receipt
@@ -33,9 +34,9 @@ async def test_a_name_is_enough(link: Link) -> None:
 
 
 async def test_a_malformed_call_is_the_error_that_it_would_get(link: Link) -> None:
-    broken = openai(b'{"model":"m"}')
-    explained_ = await link.ask("explain", ExplainRequest(options=OPTIONS, openai=broken))
-    made = await link.generate(unary(openai=broken))
+    broken = raw_call(b'{"model":"m"}')
+    explained_ = await link.ask("explain", ExplainRequest(call=Call(options=OPTIONS, raw=broken)))
+    made = await link.generate(unary(raw=broken))
     assert explained_.reason == made.reason == "INVALID_REQUEST"
     assert explained_.failure.message == made.failure.message
     assert ID in str(explained_.failure)

@@ -18,7 +18,7 @@ ENOUGH = 5
 async def test_pings_through_a_long_call(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
     engine.answer(stream_head(), chunk(delta("a")), Do.HANG)
     async with Http2Client.connected(router[1]) as client:
-        client.call(1, f"/{SERVICE}/Stream", streamed(**STREAM_FORMS["openai"]).SerializeToString())
+        client.call(1, f"/{SERVICE}/Stream", streamed(**STREAM_FORMS["raw"]).SerializeToString())
         await client.until(DATA)
         for number in range(ENOUGH):
             client.ping(number)
@@ -30,7 +30,7 @@ async def test_pings_through_a_long_call(router: tuple[RouterApp, str], engine: 
 async def test_a_flood_of_pings(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
     engine.answer(stream_head(), chunk(delta("a")), Do.HANG)
     async with Http2Client.connected(router[1]) as client:
-        client.call(1, f"/{SERVICE}/Stream", streamed(**STREAM_FORMS["openai"]).SerializeToString())
+        client.call(1, f"/{SERVICE}/Stream", streamed(**STREAM_FORMS["raw"]).SerializeToString())
         await client.until(DATA)
         for number in range(ENOUGH):
             client.ping(number)

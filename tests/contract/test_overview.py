@@ -4,9 +4,9 @@ import asyncio
 import json
 import time
 
-from lexora.v1 import calls_pb2, models_pb2, stats_pb2
+from lexora.v1 import classify_pb2, health_pb2, models_pb2, recent_pb2, stats_pb2
 from lexora_router.version import __version__
-from tests.contract.messages import CHAT, ID, OPTIONS, STREAM, STREAM_BODY, answer, failing, openai, streamed, unary
+from tests.contract.messages import CHAT, ID, OPTIONS, STREAM, STREAM_BODY, answer, failing, raw_call, streamed, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply
@@ -14,8 +14,8 @@ from tests.support.raw_server import Do, reply
 
 async def wait_probed(link: Link) -> None:
     """Return when the backend has been probed."""
-    health = await link.ask("health", models_pb2.HealthRequest())
-    assert health.only.status == models_pb2.BACKEND_STATUS_HEALTHY
+    health = await link.ask("health", health_pb2.HealthRequest())
+    assert health.only.status == health_pb2.BACKEND_STATUS_HEALTHY
 
 
 async def test_list_models(link: Link, engine: LoopEngine) -> None:
@@ -30,7 +30,7 @@ async def test_list_models(link: Link, engine: LoopEngine) -> None:
             backend_type="vllm",
             capabilities=["general"],
             max_model_len=4096,
-            status=models_pb2.BACKEND_STATUS_HEALTHY,
+            status=health_pb2.BACKEND_STATUS_HEALTHY,
             upstream_json=json.dumps({"id": name, "object": "model", "max_model_len": 4096}),
         )
 
@@ -38,23 +38,23 @@ async def test_list_models(link: Link, engine: LoopEngine) -> None:
 
 
 async def test_health(link: Link, engine: LoopEngine) -> None:
-    found = (await link.ask("health", models_pb2.HealthRequest())).only
+    found = (await link.ask("health", health_pb2.HealthRequest())).only
     assert found.uptime_seconds >= 0
     found.ClearField("uptime_seconds")
-    healthy = models_pb2.BACKEND_STATUS_HEALTHY
-    closed = models_pb2.BREAKER_STATE_CLOSED
-    endpoint = models_pb2.EndpointHealth(address=engine.url, status=healthy, breaker=closed, limit=64, available=True)
-    backend = models_pb2.BackendHealth(status=healthy, endpoints=[endpoint])
-    assert found == models_pb2.HealthResponse(status=healthy, backends={"main": backend}, version=__version__)
+    healthy = health_pb2.BACKEND_STATUS_HEALTHY
+    closed = health_pb2.BREAKER_STATE_CLOSED
+    endpoint = health_pb2.EndpointHealth(address=engine.url, status=healthy, breaker=closed, limit=64, available=True)
+    backend = health_pb2.BackendHealth(status=healthy, endpoints=[endpoint])
+    assert found == health_pb2.HealthResponse(status=healthy, backends={"main": backend}, version=__version__)
 
 
 async def test_an_unhealthy_backend_says_why(link: Link, engine: LoopEngine) -> None:
     await wait_probed(link)
     await engine.die()
-    found = (await link.ask("health", models_pb2.HealthRequest())).only
-    while found.status != models_pb2.BACKEND_STATUS_UNHEALTHY:  # a kept connection may break before a new one is refused
-        assert (await link.generate(unary(openai=openai()))).reason == "UPSTREAM_UNREACHABLE"
-        found = (await link.ask("health", models_pb2.HealthRequest())).only
+    found = (await link.ask("health", health_pb2.HealthRequest())).only
+    while found.status != health_pb2.BACKEND_STATUS_UNHEALTHY:  # a kept connection may break before a new one is refused
+        assert (await link.generate(unary(raw=raw_call()))).reason == "UPSTREAM_UNREACHABLE"
+        found = (await link.ask("health", health_pb2.HealthRequest())).only
     (endpoint,) = found.backends["main"].endpoints
     assert "cannot connect" in endpoint.reason
     await engine.listen()
@@ -63,9 +63,9 @@ async def test_an_unhealthy_backend_says_why(link: Link, engine: LoopEngine) -> 
 async def test_stats(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer()))
     for _ in range(3):
-        await link.generate(unary(openai=openai()))
+        await link.generate(unary(raw=raw_call()))
     engine.answer(failing("400 Bad Request", b'{"error":{}}'))
-    await link.generate(unary(openai=openai()))
+    await link.generate(unary(raw=raw_call()))
     found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
     assert 0 < found.average_duration_seconds < found.uptime_seconds + 1
     found.ClearField("average_duration_seconds")
@@ -102,7 +102,7 @@ async def test_stats(link: Link, engine: LoopEngine) -> None:
 
 async def test_streams_are_counted_like_other_calls(link: Link, engine: LoopEngine) -> None:
     engine.answer(STREAM)
-    await link.stream(streamed(openai=openai(STREAM_BODY)))
+    await link.stream(streamed(raw=raw_call(STREAM_BODY)))
     found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
     assert (found.total_requests, found.successful_requests) == (1, 1)
     assert (found.since_start.ttft.count, found.since_start.total.count) == (1, 1)
@@ -111,24 +111,24 @@ async def test_streams_are_counted_like_other_calls(link: Link, engine: LoopEngi
 
 async def test_recent_calls(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer()))
-    await link.generate(unary(openai=openai()))
+    await link.generate(unary(raw=raw_call()))
     engine.answer(failing("400 Bad Request", b'{"error":{}}'))
-    await link.generate(unary(openai=openai()))
-    last, before = (await link.ask("recent_calls", calls_pb2.RecentCallsRequest())).only.calls
+    await link.generate(unary(raw=raw_call()))
+    last, before = (await link.ask("recent_calls", recent_pb2.RecentCallsRequest())).only.calls
     assert (before.request_id, before.status, before.error, before.tokens_input, before.tokens_output) == (ID, 200, "", 5, 2)
     assert (last.status, last.error, last.HasField("tokens_input")) == (400, "UPSTREAM_ERROR", False)
     assert (last.path, last.model, last.backend, last.endpoint, last.attempts) == (CHAT, "m", "main", engine.url, 1)
     assert 0 < before.queue_seconds < before.ttft_seconds <= before.total_seconds
     assert abs(last.finished_unix_ms - time.time() * 1000) < 60_000
     assert last.finished_unix_ms >= before.finished_unix_ms
-    limited = (await link.ask("recent_calls", calls_pb2.RecentCallsRequest(limit=1))).only
+    limited = (await link.ask("recent_calls", recent_pb2.RecentCallsRequest(limit=1))).only
     assert list(limited.calls) == [last]
-    assert (await link.ask("recent_calls", calls_pb2.RecentCallsRequest(limit=-1))).reason == "INVALID_REQUEST"
+    assert (await link.ask("recent_calls", recent_pb2.RecentCallsRequest(limit=-1))).reason == "INVALID_REQUEST"
 
 
 async def test_stats_count_what_is_under_way(link: Link, engine: LoopEngine) -> None:
     engine.answer(Do.HANG)
-    task = asyncio.create_task(link.generate(unary(openai=openai()), timeout=0.3))
+    task = asyncio.create_task(link.generate(unary(raw=raw_call()), timeout=0.3))
     await engine.wait_requests()
     found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
     assert (found.active_requests, dict(found.in_flight)) == (1, {engine.url: 1})
@@ -136,7 +136,7 @@ async def test_stats_count_what_is_under_way(link: Link, engine: LoopEngine) -> 
 
 
 async def test_classify_is_switched_off(link: Link) -> None:
-    outcome = await link.ask("classify", models_pb2.ClassifyRequest(options=OPTIONS, task_description="Sort these."))
+    outcome = await link.ask("classify", classify_pb2.ClassifyRequest(options=OPTIONS, task_description="Sort these."))
     assert outcome.reason == "CLASSIFIER_DISABLED"
     assert outcome.failure.code == 14
     assert ID in str(outcome.failure)

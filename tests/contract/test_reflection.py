@@ -8,11 +8,49 @@ from google.protobuf.descriptor import Descriptor, FileDescriptor
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2, models_pb2, openai_pb2, router_pb2, stats_pb2
+from lexora.v1 import (
+    call_pb2,
+    chat_pb2,
+    classify_pb2,
+    completion_pb2,
+    embed_pb2,
+    errors_pb2,
+    explain_pb2,
+    health_pb2,
+    models_pb2,
+    options_pb2,
+    raw_pb2,
+    receipt_pb2,
+    recent_pb2,
+    reload_pb2,
+    router_pb2,
+    sampling_pb2,
+    stats_pb2,
+    tokens_pb2,
+)
 from lexora_router.process.app import RouterApp
 from tests.support.links import channel
 
-MODULES = (chat_pb2, common_pb2, completion_pb2, embed_pb2, models_pb2, openai_pb2, router_pb2, stats_pb2)
+MODULES = (
+    call_pb2,
+    chat_pb2,
+    classify_pb2,
+    completion_pb2,
+    embed_pb2,
+    errors_pb2,
+    explain_pb2,
+    health_pb2,
+    models_pb2,
+    options_pb2,
+    raw_pb2,
+    receipt_pb2,
+    recent_pb2,
+    reload_pb2,
+    router_pb2,
+    sampling_pb2,
+    stats_pb2,
+    tokens_pb2,
+)
 SERVICES = {
     "lexora.v1.RouterService",
     "grpc.health.v1.Health",

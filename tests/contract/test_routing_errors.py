@@ -7,7 +7,7 @@ from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest
 
 from lexora_router.config import Config
-from tests.contract.messages import answer, chat, openai, unary
+from tests.contract.messages import answer, chat, raw_call, unary
 from tests.support.links import WAYS, linked
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import reply
@@ -18,7 +18,7 @@ async def test_an_unknown_model(engine: LoopEngine, tmp_path: Path, way: str) ->
     backends = {"main": {"url": engine.url, "models": ["other"]}}
     config = Config.model_validate({"routing": {"backends": backends, "strict_models": True}})
     async with linked(way, config, tmp_path) as link:
-        for request in (unary(openai=openai()), unary(chat=chat())):
+        for request in (unary(raw=raw_call()), unary(chat=chat())):
             outcome = await link.generate(request)
             assert (outcome.reason, outcome.failure.code) == ("MODEL_NOT_FOUND", code_pb2.NOT_FOUND)
             assert outcome.failure.message == (

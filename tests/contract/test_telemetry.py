@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from lexora.v1 import openai_pb2, router_pb2
+from lexora.v1 import call_pb2, raw_pb2, router_pb2
 from lexora_router.config import Config
 from tests.contract.conftest import config_of
 from tests.support.links import WAYS, Link, linked, running, settle
@@ -30,7 +30,7 @@ def collector() -> Iterator[Receiver]:
 
 def request(model: str = "m") -> router_pb2.GenerateRequest:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": SAID}]}).encode()
-    return router_pb2.GenerateRequest(openai=openai_pb2.OpenAiCall(path=CHAT, body=body))
+    return router_pb2.GenerateRequest(call=call_pb2.Call(raw=raw_pb2.RawCall(path=CHAT, body=body)))
 
 
 def config(engine: LoopEngine, collector: Receiver, **keys: Any) -> Config:

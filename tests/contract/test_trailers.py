@@ -7,13 +7,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from lexora.v1 import common_pb2, embed_pb2, models_pb2
+from lexora.v1 import classify_pb2, embed_pb2, receipt_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.answer import Head
 from lexora_router.call import Call, Emit, Frames
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
-from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, openai, streamed, unary
+from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, raw_call, streamed, unary
 from tests.support.links import Outcome, channel, running, status_in, trailers
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, chunk, closed_port, reply, stream_head
@@ -61,16 +61,16 @@ async def test_of_failures(router: tuple[RouterApp, str], engine: LoopEngine) ->
     async with channel(router[1]) as wire:
         stub = RouterServiceStub(wire)
         engine.answer(failing("400 Bad Request", b'{"error":{"message":"No."}}'))
-        for call in (stub.Generate(unary(openai=openai())), stub.Stream(streamed(**STREAM_FORMS["chat"]))):
+        for call in (stub.Generate(unary(raw=raw_call())), stub.Stream(streamed(**STREAM_FORMS["chat"]))):
             outcome, found, _ = await failed(call)
             assert outcome.upstream.status == 400
             assert found == ANSWERED
         engine.answer(stream_head(), chunk(delta("a")), Do.CLOSE)
         outcome, found, _ = await failed(stub.Stream(streamed(**STREAM_FORMS["chat"])))
         assert (outcome.reason, found) == ("UPSTREAM_BROKEN", ANSWERED)
-        outcome, found, _ = await failed(stub.Generate(unary(openai=openai(path="/nowhere"))))
+        outcome, found, _ = await failed(stub.Generate(unary(raw=raw_call(path="/nowhere"))))
         assert (outcome.reason, found) == ("NOT_FOUND", ANSWERED | {"x-lexora-backend": "", "x-lexora-attempts": "0"})
-        task = models_pb2.ClassifyRequest(options=OPTIONS, task_description="Sort these.")
+        task = classify_pb2.ClassifyRequest(options=OPTIONS, task_description="Sort these.")
         outcome, _, error = await failed(stub.Classify(task))
         assert (outcome.reason, error.code()) == ("CLASSIFIER_DISABLED", grpc.StatusCode.UNAVAILABLE)
 
@@ -80,7 +80,7 @@ async def test_a_retry_hint_is_told_in_both_ways(router: tuple[RouterApp, str]) 
     app, address = router
     app.service.draining = True
     async with channel(address) as wire:
-        for call in (RouterServiceStub(wire).Generate(unary(openai=openai())), RouterServiceStub(wire).Stream(streamed())):
+        for call in (RouterServiceStub(wire).Generate(unary(raw=raw_call())), RouterServiceStub(wire).Stream(streamed())):
             outcome, found, _ = await failed(call)
             assert found["grpc-retry-pushback-ms"] == "1000"
             assert outcome.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
@@ -90,10 +90,10 @@ async def test_a_retry_hint_is_told_in_both_ways(router: tuple[RouterApp, str]) 
 async def test_a_stock_client_learns_what_its_deadline_was_lost_on(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
     engine.answer(Do.HANG)
     async with channel(router[1]) as wire:
-        outcome, found, error = await failed(RouterServiceStub(wire).Generate(unary(openai=openai()), timeout=0.5))
+        outcome, found, error = await failed(RouterServiceStub(wire).Generate(unary(raw=raw_call()), timeout=0.5))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert found == ANSWERED
-    assert outcome.detail(common_pb2.Receipt).endpoint == engine.url
+    assert outcome.detail(receipt_pb2.Receipt).endpoint == engine.url
 
 
 def with_a_spare(url: str) -> Config:
@@ -110,7 +110,7 @@ async def test_a_fallback_is_told_with_answers_and_with_failures(engine: LoopEng
     async with running(with_a_spare(engine.url)) as (_, address), channel(address) as wire:
         stub = RouterServiceStub(wire)
         engine.answer(reply(answer()))
-        call: Any = stub.Generate(unary(openai=openai()))
+        call: Any = stub.Generate(unary(raw=raw_call()))
         await call
         assert trailers(await call.trailing_metadata()) == told
         engine.answer(STREAM)
@@ -118,7 +118,7 @@ async def test_a_fallback_is_told_with_answers_and_with_failures(engine: LoopEng
         assert [message async for message in call]
         assert trailers(await call.trailing_metadata()) == told
         engine.answer(failing("400 Bad Request", b'{"error":{"message":"No."}}'))
-        _, found, _ = await failed(stub.Generate(unary(openai=openai())))
+        _, found, _ = await failed(stub.Generate(unary(raw=raw_call())))
         # What a probe has found meanwhile may be the reason as well.
         assert found["x-lexora-fallback"].startswith("main->spare;reason=")
 
@@ -132,7 +132,7 @@ async def test_a_resumed_stream_is_told(router: tuple[RouterApp, str], monkeypat
     app, address = router
     monkeypatch.setattr(app.service, "pipeline", resumed)
     async with channel(address) as wire:
-        call: Any = RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["openai"]))
+        call: Any = RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["raw"]))
         assert [message async for message in call]
         assert trailers(await call.trailing_metadata()) == ANSWERED | {
             "x-lexora-attempts": "2",
@@ -151,7 +151,7 @@ async def test_a_bug_tells_an_identity_and_nothing_else(
     monkeypatch.setattr(app.service, "pipeline", broken)
     async with channel(address) as wire:
         stub = RouterServiceStub(wire)
-        for call in (stub.Generate(unary(openai=openai())), stub.Stream(streamed(openai=openai()))):
+        for call in (stub.Generate(unary(raw=raw_call())), stub.Stream(streamed(raw=raw_call()))):
             outcome, found, error = await failed(call)
             assert (error.code(), outcome.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
             assert outcome.failure.message == f"Internal error; the log has it under request id {ID}."

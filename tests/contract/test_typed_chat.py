@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2, router_pb2
+from lexora.v1 import chat_pb2, router_pb2, sampling_pb2, tokens_pb2
 from tests.contract.messages import COUNTED, ID, USAGE, answer, chat, encoded, receipt, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
@@ -41,7 +41,7 @@ async def test_a_chat(link: Link, engine: LoopEngine) -> None:
             choices=[
                 chat_pb2.ChatChoice(
                     message=chat_pb2.ChatMessage(role=chat_pb2.ROLE_ASSISTANT, text="Hello"),
-                    finish_reason=common_pb2.FINISH_REASON_STOP,
+                    finish_reason=tokens_pb2.FINISH_REASON_STOP,
                     finish_reason_raw="stop",
                 )
             ],
@@ -55,7 +55,7 @@ async def test_a_chat(link: Link, engine: LoopEngine) -> None:
 
 
 async def test_sampling_and_extra_fields_reach_the_engine(link: Link, engine: LoopEngine) -> None:
-    sampling = common_pb2.SamplingParams(max_tokens=7, temperature=0, stop=["\n"], seed=9007199254740993, logit_bias={11: -1})
+    sampling = sampling_pb2.SamplingParams(max_tokens=7, temperature=0, stop=["\n"], seed=9007199254740993, logit_bias={11: -1})
     body = await asked(link, engine, sampling=sampling, extra_json='{"guided":null,"big":9007199254740993,"max_tokens":1}')
     assert body == {
         "model": "m",
@@ -117,7 +117,7 @@ async def test_tools_there_and_back(link: Link, engine: LoopEngine) -> None:
     assert choice.message == chat_pb2.ChatMessage(
         role=chat_pb2.ROLE_ASSISTANT, tool_calls=[chat_pb2.ToolCall(id="t1", name="add", arguments_json='{"a":1}')]
     )
-    assert choice.finish_reason == common_pb2.FINISH_REASON_TOOL_CALLS
+    assert choice.finish_reason == tokens_pb2.FINISH_REASON_TOOL_CALLS
 
 
 async def test_a_null_content_is_no_empty_one(link: Link, engine: LoopEngine) -> None:
@@ -143,11 +143,11 @@ async def test_log_probabilities(link: Link, engine: LoopEngine) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "logprobs": {"content": [token]}}
     found = await answered(link, engine, encoded({"id": "c1", "choices": [choice]}), logprobs=True, top_logprobs=1)
     assert list(found.choices[0].logprobs) == [
-        chat_pb2.TokenLogprob(
+        tokens_pb2.TokenLogprob(
             token="a",
             logprob=-0.25,
             token_bytes=b"a",
-            top=[chat_pb2.TokenLogprob(token="\ufffd", logprob=-0.5, token_bytes=b"\xe3\x81")],
+            top=[tokens_pb2.TokenLogprob(token="\ufffd", logprob=-0.5, token_bytes=b"\xe3\x81")],
         )
     ]
     body = json.loads(engine.requests[0].body)
@@ -168,13 +168,13 @@ async def test_several_answers_and_every_count(link: Link, engine: LoopEngine) -
     ]
     usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 1}}
     body = encoded({"id": "c1", "choices": choices, "usage": usage, "system_fingerprint": "fp"})
-    found = await answered(link, engine, body, sampling=common_pb2.SamplingParams(n=3))
+    found = await answered(link, engine, body, sampling=sampling_pb2.SamplingParams(n=3))
     assert [(c.index, c.message.text, c.finish_reason, c.finish_reason_raw) for c in found.choices] == [
-        (0, "a", common_pb2.FINISH_REASON_LENGTH, "length"),
-        (1, "b", common_pb2.FINISH_REASON_CONTENT_FILTER, "content_filter"),
-        (2, "c", common_pb2.FINISH_REASON_OTHER, "moon"),
+        (0, "a", tokens_pb2.FINISH_REASON_LENGTH, "length"),
+        (1, "b", tokens_pb2.FINISH_REASON_CONTENT_FILTER, "content_filter"),
+        (2, "c", tokens_pb2.FINISH_REASON_OTHER, "moon"),
     ]
-    assert found.usage == common_pb2.Usage(input_tokens=5, output_tokens=2, cached_tokens=3, reasoning_tokens=1)
+    assert found.usage == tokens_pb2.Usage(input_tokens=5, output_tokens=2, cached_tokens=3, reasoning_tokens=1)
     assert found.system_fingerprint == "fp"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, router_pb2
+from lexora.v1 import chat_pb2, completion_pb2, router_pb2, tokens_pb2
 from tests.contract.messages import COUNTED, DONE, STREAM, USAGE_EVENT, chat, delta, event, receipt, streamed
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
@@ -18,7 +18,7 @@ def piece(**fields: Any) -> chat_pb2.ChatChunk:
     return chat_pb2.ChatChunk(id="c1", model="m", created_unix=1, choices=[chat_pb2.ChatDelta(**fields)])
 
 
-END = {"finish_reason": common_pb2.FINISH_REASON_STOP, "finish_reason_raw": "stop"}
+END = {"finish_reason": tokens_pb2.FINISH_REASON_STOP, "finish_reason_raw": "stop"}
 
 
 async def test_a_streamed_chat(link: Link, engine: LoopEngine) -> None:
@@ -83,8 +83,8 @@ async def test_tool_calls_reasoning_refusals_and_log_probabilities(link: Link, e
         piece(reasoning="Hm."),
         piece(reasoning="So."),
         piece(refusal="No."),
-        piece(index=2, text="x", logprobs=[chat_pb2.TokenLogprob(token="x", logprob=-1, token_bytes=b"x")]),
-        piece(finish_reason=common_pb2.FINISH_REASON_TOOL_CALLS, finish_reason_raw="tool_calls"),
+        piece(index=2, text="x", logprobs=[tokens_pb2.TokenLogprob(token="x", logprob=-1, token_bytes=b"x")]),
+        piece(finish_reason=tokens_pb2.FINISH_REASON_TOOL_CALLS, finish_reason_raw="tool_calls"),
     ]
 
 
@@ -107,7 +107,7 @@ async def test_a_streamed_completion(link: Link, engine: LoopEngine) -> None:
         choice = completion_pb2.CompletionChoice(**fields)
         return completion_pb2.CompletionChunk(id="c1", model="m", created_unix=1, choices=[choice])
 
-    last = {"finish_reason": common_pb2.FINISH_REASON_LENGTH, "finish_reason_raw": "length"}
+    last = {"finish_reason": tokens_pb2.FINISH_REASON_LENGTH, "finish_reason_raw": "length"}
     assert outcome.status is None
     assert outcome.messages == [
         router_pb2.StreamResponse(receipt=receipt(engine.url), completion=chunk_of(text="a")),

@@ -20,7 +20,7 @@ from tests.support.links import Outcome, channel, running, status_in
 from tests.support.loop_engine import LoopEngine
 
 CORRUPT = b"\xff\xff\xff"
-NOT_UTF8 = b"\x12\x04\x0a\x02\xff\xfe"  # GenerateRequest.chat.model
+NOT_UTF8 = b"\x0a\x06\x12\x04\x0a\x02\xff\xfe"  # GenerateRequest.call.chat.model
 COUNTED = ("Generate", "Stream", "Embed", "Classify")
 QUESTIONS = ("ListModels", "Health", "GetStats", "Explain", "RecentCalls", "Reload")
 

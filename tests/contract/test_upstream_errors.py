@@ -9,10 +9,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
-from lexora.v1 import common_pb2, stats_pb2
+from lexora.v1 import errors_pb2, raw_pb2, receipt_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.process.app import RouterApp
-from tests.contract.messages import FORMS, ID, STREAM_FORMS, failing, openai, receipt, streamed, unary
+from tests.contract.messages import FORMS, ID, STREAM_FORMS, failing, raw_call, receipt, streamed, unary
 from tests.support.links import Link, Outcome, channel, status_in
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply, stream
@@ -43,7 +43,7 @@ def check(
     assert text in outcome.failure.message
     info = ErrorInfo(reason=reason, domain="lexora.spirrow", metadata={"request_id": ID, "backend": "main"})
     assert outcome.detail(ErrorInfo) == info
-    assert outcome.detail(common_pb2.Receipt) == receipt(url, attempts=attempts)
+    assert outcome.detail(receipt_pb2.Receipt) == receipt(url, attempts=attempts)
     assert outcome.detail(RetryInfo) == retry
 
 
@@ -68,13 +68,13 @@ async def test_the_engines_own_error(call: Callable[..., Any], engine: LoopEngin
     text = f"the engine answered {number}: {MESSAGE}"
     retry = RetryInfo(retry_delay=Duration(seconds=7)) if number in (429, 503) else None
     check(outcome, engine.url, REFUSALS[status], "UPSTREAM_ERROR", text, retry=retry)
-    assert outcome.upstream == common_pb2.UpstreamError(
+    assert outcome.upstream == errors_pb2.UpstreamError(
         status=number,
         content_type="application/json",
         body=ERROR,
         headers=[
-            common_pb2.Header(name="retry-after", value="7"),
-            common_pb2.Header(name="x-ratelimit-limit-requests", value="5"),
+            raw_pb2.Header(name="retry-after", value="7"),
+            raw_pb2.Header(name="x-ratelimit-limit-requests", value="5"),
         ],
     )
     assert len(outcome.failure.details) == 3 + (retry is not None)
@@ -84,8 +84,8 @@ async def test_the_engines_own_error(call: Callable[..., Any], engine: LoopEngin
 async def test_a_4xx_is_passed_on_whatever_its_body(link: Link, engine: LoopEngine) -> None:
     body = b"<html>\xff\x00</html>"
     engine.answer(reply(body, status="404 Not Found", content_type="text/html"))
-    outcome = await link.generate(unary(openai=openai()))
-    assert outcome.upstream == common_pb2.UpstreamError(status=404, content_type="text/html", body=body)
+    outcome = await link.generate(unary(raw=raw_call()))
+    assert outcome.upstream == errors_pb2.UpstreamError(status=404, content_type="text/html", body=body)
 
 
 @pytest.mark.parametrize("length", [9_000, 500_000])
@@ -188,5 +188,5 @@ async def test_json_that_is_no_answer(link: Link, engine: LoopEngine, form: str,
 async def test_an_abort_is_no_answer(link: Link, engine: LoopEngine) -> None:
     body = b'{"choices":[{"index":0,"message":{"content":"x"},"finish_reason":"abort"}]}'
     engine.answer(reply(body))
-    outcome = await link.generate(unary(openai=openai()))
+    outcome = await link.generate(unary(raw=raw_call()))
     assert (outcome.failure.code, outcome.reason) == (code_pb2.UNAVAILABLE, "UPSTREAM_BROKEN")

@@ -9,14 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from lexora.v1 import models_pb2, stats_pb2
+from lexora.v1 import health_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_gateway import CallContext
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.grpc_server import RouterServicer
 from lexora_router.process.app import RouterApp
-from tests.contract.messages import STREAM_FORMS, delta, streamed, unary
-from tests.contract.messages import openai as openai_call
+from tests.contract.messages import STREAM_FORMS, delta, raw_call, streamed, unary
 from tests.support.links import channel, gauges, settle
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, stream_head
@@ -33,8 +32,8 @@ async def check(app: RouterApp, calls: int) -> None:
     stats = await app.service.get_stats(stats_pb2.GetStatsRequest(), CallContext())
     assert (stats.total_requests, stats.cancelled_requests, stats.failed_requests) == (calls, calls, 0)
     assert dict(stats.errors_by_type) == {}
-    health = await app.service.health(models_pb2.HealthRequest(), CallContext())
-    assert health.status == models_pb2.BACKEND_STATUS_HEALTHY
+    health = await app.service.health(health_pb2.HealthRequest(), CallContext())
+    assert health.status == health_pb2.BACKEND_STATUS_HEALTHY
 
 
 @pytest.fixture
@@ -82,10 +81,10 @@ async def test_a_connection_that_is_reset(
     async with TcpProxy(address) as proxy, channel(proxy.address) as wire:
         stub = RouterServiceStub(wire)
         if script == (Do.HANG,):
-            call: Any = stub.Generate(unary(openai=openai_call()))
+            call: Any = stub.Generate(unary(raw=raw_call()))
             await engine.wait_requests()
         else:
-            call = stub.Stream(streamed(**STREAM_FORMS["openai"]))
+            call = stub.Stream(streamed(**STREAM_FORMS["raw"]))
             await call.read()
         vanished = time.monotonic()
         proxy.reset()
@@ -117,7 +116,7 @@ async def test_many_that_vanish_while_they_are_written_to(
     app, address = router
     engine.answer(*FLOOD)
     async with channel(address) as wire:
-        calls: list[Any] = [RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["openai"])) for _ in range(60)]
+        calls: list[Any] = [RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["raw"])) for _ in range(60)]
         for call in calls:
             await call.read()
         for call in calls:

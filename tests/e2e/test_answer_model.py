@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from lexora.v1 import chat_pb2, completion_pb2, embed_pb2, openai_pb2, router_pb2, router_pb2_grpc
+from lexora.v1 import call_pb2, chat_pb2, completion_pb2, embed_pb2, raw_pb2, router_pb2, router_pb2_grpc
 from tests.support import wire
 from tests.support.engine import ScriptedEngine
 from tests.support.raw_server import chunk, reply, stream, stream_head
@@ -105,7 +105,7 @@ def test_so_do_answers_over_grpc(engine: ScriptedEngine, gateway: Gateway, tmp_p
         assert over_grpc(served, engine) == {form: {"engine-m"} for form in GRPC_FORMS}
 
 
-GRPC_FORMS = ("chat", "completion", "openai", "embed", "chat stream", "completion stream", "openai stream")
+GRPC_FORMS = ("chat", "completion", "raw", "embed", "chat stream", "completion stream", "raw stream")
 
 
 def over_grpc(gateway: Gateway, engine: ScriptedEngine) -> dict[str, set[str]]:
@@ -119,24 +119,28 @@ def over_grpc(gateway: Gateway, engine: ScriptedEngine) -> dict[str, set[str]]:
     with grpc.insecure_channel(gateway.grpc) as channel:
         router = router_pb2_grpc.RouterServiceStub(channel)
         engine.answer = reply(named(answer, b"engine-m"))
-        told["chat"] = {router.Generate(router_pb2.GenerateRequest(chat=chat), timeout=10).chat.model}
-        relayed = openai_pb2.OpenAiCall(path=path, body=body + b"}")
-        whole = router.Generate(router_pb2.GenerateRequest(openai=relayed), timeout=10)
-        told["openai"] = {model for model in ("alias", "engine-m") if whole.openai.body == named(answer, model.encode())}
+        told["chat"] = {router.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(chat=chat)), timeout=10).chat.model}
+        relayed = raw_pb2.RawCall(path=path, body=body + b"}")
+        whole = router.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(raw=relayed)), timeout=10)
+        told["raw"] = {model for model in ("alias", "engine-m") if whole.raw.body == named(answer, model.encode())}
         assert whole.receipt.model == "engine-m"
         engine.answer = reply(b'{"model":"engine-m","choices":[{"text":"x"}]}')
-        told["completion"] = {router.Generate(router_pb2.GenerateRequest(completion=completion), timeout=10).completion.model}
+        told["completion"] = {
+            router.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(completion=completion)), timeout=10).completion.model
+        }
         engine.answer = reply(b'{"model":"engine-m","data":[{"index":0,"embedding":[0.5]}]}')
         told["embed"] = {router.Embed(embed_pb2.EmbedRequest(model="alias", texts=["x"]), timeout=10).model}
 
         engine.answer = stream(*(named(event, b"engine-m") for event in events))
-        chunks = list(router.Stream(router_pb2.StreamRequest(chat=chat), timeout=10))
+        chunks = list(router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(chat=chat)), timeout=10))
         told["chat stream"] = {chunk.chat.model for chunk in chunks if chunk.HasField("chat")}
-        relayed = openai_pb2.OpenAiCall(path=path, body=body + b',"stream":true}')
-        frames = b"".join(chunk.frames for chunk in router.Stream(router_pb2.StreamRequest(openai=relayed), timeout=10))
-        told["openai stream"] = {model for model in ("alias", "engine-m") if frames == named(b"".join(events), model.encode())}
+        relayed = raw_pb2.RawCall(path=path, body=body + b',"stream":true}')
+        frames = b"".join(
+            chunk.frames for chunk in router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(raw=relayed)), timeout=10)
+        )
+        told["raw stream"] = {model for model in ("alias", "engine-m") if frames == named(b"".join(events), model.encode())}
         engine.answer = stream(b'data: {"model":"engine-m","choices":[{"text":"x","finish_reason":"stop"}]}\n\n', events[-1])
-        chunks = list(router.Stream(router_pb2.StreamRequest(completion=completion), timeout=10))
+        chunks = list(router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(completion=completion)), timeout=10))
         told["completion stream"] = {chunk.completion.model for chunk in chunks if chunk.HasField("completion")}
     return told
 

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import pytest
 
+from lexora.v1.call_pb2 import Call
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.router_pb2 import StreamRequest
 from lexora.v1.router_pb2_grpc import RouterServiceStub
@@ -146,12 +147,12 @@ def test_python_m_lexora_router_ends_its_grpc_streams(engine: Simulator, tmp_pat
         asked.sampling.max_tokens = 40
         with grpc.insecure_channel(address) as channel:
             stub = RouterServiceStub(channel)
-            messages: Any = iter(stub.Stream(StreamRequest(chat=asked)))
+            messages: Any = iter(stub.Stream(StreamRequest(call=Call(chat=asked))))
             next(messages)
             router.signal(signal.SIGTERM)
             router.wait_for("draining")
             with pytest.raises(grpc.RpcError) as refused:
-                next(iter(stub.Stream(StreamRequest(chat=asked))))
+                next(iter(stub.Stream(StreamRequest(call=Call(chat=asked)))))
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             *_, last = messages
         assert last.receipt.usage.output_tokens == 40

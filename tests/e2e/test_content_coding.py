@@ -12,8 +12,8 @@ import brotli  # type: ignore[import-untyped]
 import grpc
 import pytest
 
-from lexora.v1 import router_pb2, router_pb2_grpc
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1 import call_pb2, router_pb2, router_pb2_grpc
+from lexora.v1.raw_pb2 import RawCall
 from tests.support import wire
 from tests.support.engine import ScriptedEngine
 from tests.support.raw_server import reply
@@ -141,11 +141,11 @@ def test_compressed_messages_of_grpc(gateway: Gateway, engine: ScriptedEngine) -
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(gateway.grpc, options, compression=grpc.Compression.Gzip) as channel:
         stub = router_pb2_grpc.RouterServiceStub(channel)
-        call = OpenAiCall(path=CHAT, body=GOOD)
-        assert stub.Generate(router_pb2.GenerateRequest(openai=call)).openai.head.status == 200
+        call = RawCall(path=CHAT, body=GOOD)
+        assert stub.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(raw=call))).raw.head.status == 200
         assert engine.last.body == GOOD
         before = most_resident(gateway)
         with pytest.raises(grpc.RpcError) as refused:
-            stub.Generate(router_pb2.GenerateRequest(openai=OpenAiCall(path=CHAT, body=BOMB)))
+            stub.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=BOMB))))
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert most_resident(gateway) - before < 4 * LIMIT

@@ -16,9 +16,10 @@ import msgspec
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, CallOptions
+from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, CallOptions
+from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2 import GenerateRequest
 from lexora_cli.plain_message import as_data
 from lexora_gateway.message_json import as_json
@@ -97,7 +98,7 @@ class Asker:
 
     async def explain(self, body: dict[str, Any], priority: str = "", *, never: bool = False, seconds: float = 0) -> Any:
         if self._way == "grpc":
-            request = ExplainRequest(options=_options(priority, never), openai=_call(body))
+            request = ExplainRequest(call=Call(options=_options(priority, never), raw=_call(body)))
             return as_json(await self._stub.Explain(request, timeout=seconds or None))
         answer = await self._one.post(CHAT, body, x_lexora_explain="1", **_headers(priority, never, seconds))
         assert (answer.status, answer.headers["x-lexora-explain"]) == (200, "1"), answer.body
@@ -112,8 +113,8 @@ class Asker:
         return Got(name, answer.headers.get("x-lexora-backend", ""), code, dict(answer.headers))
 
     async def _by_grpc(self, name: str, body: dict[str, Any], priority: str, never: bool, seconds: float) -> Got:
-        request = GenerateRequest(options=_options(priority, never), openai=_call(body))
-        request.options.request_id = name
+        request = GenerateRequest(call=Call(options=_options(priority, never), raw=_call(body)))
+        request.call.options.request_id = name
         try:
             receipt = (await self._stub.Generate(request, timeout=seconds or None)).receipt
         except grpc.aio.AioRpcError as error:
@@ -139,8 +140,8 @@ def _options(priority: str, never: bool) -> CallOptions:
     return CallOptions(priority=PRIORITIES[priority] if priority else None, fallback=fallback)
 
 
-def _call(body: dict[str, Any]) -> OpenAiCall:
-    return OpenAiCall(path=CHAT, body=msgspec.json.encode(body))
+def _call(body: dict[str, Any]) -> RawCall:
+    return RawCall(path=CHAT, body=msgspec.json.encode(body))
 
 
 @pytest.fixture(params=WAYS)
@@ -314,7 +315,7 @@ def test_the_command_prints_json_and_ends_with_1_for_a_call_that_is_refused(flee
     done = lexora(fleet, "-m", ALONE, "--json", "--timeout", "5", "--no-fallback")
     found = json.loads(done.stdout)
     assert (done.returncode, found["verdict"], found["targets"][0]["backend"]) == (0, "dispatch", "alone")
-    assert as_data(ExplainRequest()).keys() >= {"options", "model"}
+    assert as_data(ExplainRequest()).keys() >= {"call", "model"}
     long = lexora(fleet, "--model", "m" * 1025)
     assert (long.returncode, long.stdout) == (1, "")
     assert long.stderr.startswith("lexora: INVALID_REQUEST: model is too long")

@@ -9,9 +9,10 @@ import httpx
 import msgspec
 import pytest
 
-from lexora.v1.common_pb2 import CallOptions
+from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora.v1.stats_pb2 import GetStatsRequest
 from tests.support import load
@@ -40,17 +41,17 @@ async def test_fields_that_stand_in_for_user(gateway: Gateway, path: str, fields
         assert (explained.status, explained.json["tenant"]["user"]) == (200, user)
         assert (await one.post(path, body)).status == 200
         assert user in (await stub.GetStats(GetStatsRequest())).by_tenant
-        call = OpenAiCall(path=path, body=msgspec.json.encode(body))
-        assert (await stub.Explain(ExplainRequest(openai=call))).tenant.user == user
+        call = RawCall(path=path, body=msgspec.json.encode(body))
+        assert (await stub.Explain(ExplainRequest(call=Call(raw=call)))).tenant.user == user
         named = CallOptions(user="by the options")
-        assert (await stub.Explain(ExplainRequest(options=named, openai=call))).tenant.user == "by the options"
+        assert (await stub.Explain(ExplainRequest(call=Call(options=named, raw=call)))).tenant.user == "by the options"
 
 
 async def test_prompt_cache_key_is_kept(gateway: Gateway) -> None:
     async with load.client(gateway.http) as one, grpc_stub(gateway) as stub:
         explained = await one.post(CHAT, HI | {"prompt_cache_key": "repository-7"}, x_lexora_explain="1")
         assert explained.json["prompt_cache_key"] == "repository-7"
-        asked = ExplainRequest(options=CallOptions(prompt_cache_key="by the options"), model=MODEL)
+        asked = ExplainRequest(call=Call(options=CallOptions(prompt_cache_key="by the options")), model=MODEL)
         assert (await stub.Explain(asked)).prompt_cache_key == "by the options"
 
 
@@ -116,7 +117,7 @@ async def test_over_grpc_it_is_the_peer_that_is_trusted(front: dict[str, str]) -
         stub = RouterServiceStub(channel)
 
         async def user(*metadata: tuple[str, str], **options: str) -> str:
-            asked = ExplainRequest(model=MODEL, options=CallOptions(**options))
+            asked = ExplainRequest(call=Call(options=CallOptions(**options)), model=MODEL)
             return str((await stub.Explain(asked, metadata=metadata)).tenant.user)
 
         assert await user(NAMED, user="in the options") == "alice@example.com"

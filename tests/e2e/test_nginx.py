@@ -11,6 +11,7 @@ import grpc
 import httpx
 import pytest
 
+from lexora.v1.call_pb2 import Call
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.router_pb2 import StreamRequest
@@ -88,7 +89,7 @@ def test_a_stream_is_not_held_back(https: httpx.Client, engine: ScriptedEngine) 
 
 def test_grpc_goes_through_as_well(nginx: Nginx, engine: ScriptedEngine) -> None:
     engine.answer = answer = SlowAnswer()
-    asked = StreamRequest(chat=ChatRequest(model="m", messages=[ChatMessage(role=ROLE_USER, text="hi")]))
+    asked = StreamRequest(call=Call(chat=ChatRequest(model="m", messages=[ChatMessage(role=ROLE_USER, text="hi")])))
     trusted = grpc.ssl_channel_credentials(nginx.certificate.read_bytes())
     text = ""
     with grpc.secure_channel(f"127.0.0.1:{nginx.port}", trusted, [("grpc.ssl_target_name_override", HOST)]) as channel:

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from lexora.v1 import common_pb2, router_pb2, router_pb2_grpc
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1 import call_pb2, receipt_pb2, router_pb2, router_pb2_grpc
+from lexora.v1.raw_pb2 import RawCall
 from tests.e2e.conftest import EMBEDDING_MODEL, MODEL
 from tests.support import wire
 from tests.support.captures import exchange
@@ -177,7 +177,7 @@ async def grpc_stream(gateway: Gateway, body: bytes) -> tuple[grpc.StatusCode, e
     frames = b""
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         call = router_pb2_grpc.RouterServiceStub(channel).Stream(
-            router_pb2.StreamRequest(openai=OpenAiCall(path=CHAT, body=body)), timeout=10
+            router_pb2.StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=body))), timeout=10
         )
         try:
             async for message in call:
@@ -191,7 +191,7 @@ def error_info(failure: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     trailing = {str(key): value for key, value in failure.trailing_metadata() or ()}
     status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
     info = error_details_pb2.ErrorInfo()
-    receipt = common_pb2.Receipt()
+    receipt = receipt_pb2.Receipt()
     assert any(detail.Unpack(info) for detail in status.details)
     assert any(detail.Unpack(receipt) for detail in status.details)
     assert receipt.backend

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint
 
-from lexora.v1 import chat_pb2, router_pb2
+from lexora.v1 import call_pb2, chat_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from tests.support.otlp import Client, Receiver, Seen, until
 from tests.support.raw_server import closed_port
@@ -154,9 +154,11 @@ def test_a_stream_over_grpc(gateway: Gateway, sim: Simulator, collector: Receive
     sim.clear()
     client = Client()
     request = router_pb2.StreamRequest(
-        chat=chat_pb2.ChatRequest(model=MODEL, messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="hi")]),
+        call=call_pb2.Call(
+            chat=chat_pb2.ChatRequest(model=MODEL, messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="hi")])
+        )
     )
-    request.chat.sampling.max_tokens = 3
+    request.call.chat.sampling.max_tokens = 3
     with grpc.insecure_channel(gateway.grpc) as channel:
         list(RouterServiceStub(channel).Stream(request, metadata=tuple(client.headers.items())))
     trace = collector.trace(client.trace_id, 3)

@@ -18,8 +18,9 @@ from lexora.v1 import chat_pb2, router_pb2, router_pb2_grpc
 chat = chat_pb2.ChatRequest(model="qwen3-32b", messages=[{"role": "ROLE_USER", "text": "Hi"}], sampling={"max_tokens": 3})
 with grpc.insecure_channel(sys.argv[1]) as channel:
     router = router_pb2_grpc.RouterServiceStub(channel)
-    whole = router.Generate(router_pb2.GenerateRequest(chat=chat), timeout=10)
-    pieces = [each.chat for each in router.Stream(router_pb2.StreamRequest(chat=chat), timeout=10) if each.HasField("chat")]
+    call = {"chat": chat}
+    whole = router.Generate(router_pb2.GenerateRequest(call=call), timeout=10)
+    pieces = [each.chat for each in router.Stream(router_pb2.StreamRequest(call=call), timeout=10) if each.HasField("chat")]
 print(google.protobuf.__version__.split(".")[0], whole.chat.usage.output_tokens, len(pieces) > 1)
 """
 

@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from lexora.v1 import common_pb2, embed_pb2, router_pb2
+from lexora.v1 import embed_pb2, errors_pb2, receipt_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_cli.inprocess import InProcessRouter
 from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
@@ -67,10 +67,10 @@ class Outcome:
         return str(self.detail(error_details_pb2.ErrorInfo).reason)
 
     @property
-    def upstream(self) -> common_pb2.UpstreamError:
+    def upstream(self) -> errors_pb2.UpstreamError:
         """The engine's own error."""
-        found = self.detail(common_pb2.UpstreamError)
-        assert isinstance(found, common_pb2.UpstreamError), self.status
+        found = self.detail(errors_pb2.UpstreamError)
+        assert isinstance(found, errors_pb2.UpstreamError), self.status
         return found
 
 
@@ -207,7 +207,7 @@ def _settled(message: Any) -> Any:
     return message
 
 
-def _settle_receipt(receipt: common_pb2.Receipt) -> None:
+def _settle_receipt(receipt: receipt_pb2.Receipt) -> None:
     for name in ("queue_time", "time_to_first_token", "total_time"):
         duration = getattr(receipt, name)
         assert 0 <= duration.ToNanoseconds() < 60e9
@@ -216,7 +216,7 @@ def _settle_receipt(receipt: common_pb2.Receipt) -> None:
 
 def _settled_status(status: status_pb2.Status) -> status_pb2.Status:
     for detail in status.details:
-        receipt = common_pb2.Receipt()
+        receipt = receipt_pb2.Receipt()
         if detail.Unpack(receipt):
             _settle_receipt(receipt)
             detail.Pack(receipt)

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import msgspec
 
-from lexora.v1 import router_pb2, router_pb2_grpc
-from lexora.v1.common_pb2 import CallOptions
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1 import call_pb2, router_pb2, router_pb2_grpc
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.raw_pb2 import RawCall
 from tests.support import load, wire
 from tests.support.load import Answer, Client
 from tests.support.servers import Gateway, Simulator, base_config
@@ -56,7 +56,9 @@ async def grpc_stub(gateway: Gateway) -> AsyncIterator[Any]:
 def request(name: str, body: dict[str, Any], priority: int | None = None) -> router_pb2.GenerateRequest:
     """A chat call in the wire-faithful form."""
     options = CallOptions(request_id=name, priority=priority)
-    return router_pb2.GenerateRequest(options=options, openai=OpenAiCall(path=CHAT, body=msgspec.json.encode(body)))
+    return router_pb2.GenerateRequest(
+        call=call_pb2.Call(options=options, raw=RawCall(path=CHAT, body=msgspec.json.encode(body)))
+    )
 
 
 async def by_grpc(
@@ -64,7 +66,7 @@ async def by_grpc(
 ) -> Answer:
     """Make the call; `seconds` is its deadline. Raises AioRpcError."""
     sent = time.monotonic()
-    reply = (await stub.Generate(request(name, body, priority), timeout=seconds)).openai
+    reply = (await stub.Generate(request(name, body, priority), timeout=seconds)).raw
     return Answer(name, reply.head.status, sent, time.monotonic(), body=reply.body)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.call_pb2 import Call
+from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2 import GenerateRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
 from lexora_cli.inprocess import InProcessRouter
@@ -46,7 +47,7 @@ def shape(told: Any, path: str = "") -> list[str]:
 async def _ask(router: InProcessRouter, number: int) -> None:
     body = b'{"model":"model-%d","user":"user-%d","messages":[]}' % (number, number)
     try:
-        await router.generate(GenerateRequest(openai=OpenAiCall(path="/v1/chat/completions", body=body)), CONTEXT)
+        await router.generate(GenerateRequest(call=Call(raw=RawCall(path="/v1/chat/completions", body=body))), CONTEXT)
     except RouterStatusError:
         return
     raise AssertionError("a model that nobody has was served")

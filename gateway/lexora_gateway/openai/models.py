@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lexora.v1 import models_pb2
+from lexora.v1 import health_pb2
 
 if TYPE_CHECKING:
-    from lexora.v1.models_pb2 import BackendStatus, ListModelsResponse, Model
+    from lexora.v1.health_pb2 import BackendStatus
+    from lexora.v1.models_pb2 import ListModelsResponse, Model
 
 _STATUS: dict[BackendStatus.ValueType, str] = {
-    models_pb2.BACKEND_STATUS_HEALTHY: "healthy",
-    models_pb2.BACKEND_STATUS_DEGRADED: "degraded",
-    models_pb2.BACKEND_STATUS_UNHEALTHY: "unhealthy",
+    health_pb2.BACKEND_STATUS_HEALTHY: "healthy",
+    health_pb2.BACKEND_STATUS_DEGRADED: "degraded",
+    health_pb2.BACKEND_STATUS_UNHEALTHY: "unhealthy",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lexora.v1.common_pb2 import SamplingParams
+from lexora.v1.sampling_pb2 import SamplingParams
 from lexora_gateway.json_body import is_integer
 
 if TYPE_CHECKING:

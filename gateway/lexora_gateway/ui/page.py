@@ -10,8 +10,9 @@ import msgspec
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
-from lexora.v1.calls_pb2 import RecentCallsRequest
-from lexora.v1.models_pb2 import HealthRequest, ListModelsRequest
+from lexora.v1.health_pb2 import HealthRequest
+from lexora.v1.models_pb2 import ListModelsRequest
+from lexora.v1.recent_pb2 import RecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.message_json import as_json

@@ -8,7 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from lexora.v1 import common_pb2 as _common_pb2
+from lexora.v1 import sampling_pb2 as _sampling_pb2
+from lexora.v1 import tokens_pb2 as _tokens_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -90,7 +91,7 @@ class ChatRequest(_message.Message):
         """The conversation, oldest first. At least one."""
 
     @_builtins.property
-    def sampling(self) -> _common_pb2.SamplingParams:
+    def sampling(self) -> _sampling_pb2.SamplingParams:
         """How the next token is chosen."""
 
     @_builtins.property
@@ -110,7 +111,7 @@ class ChatRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         messages: _abc.Iterable[Global___ChatMessage] | None = ...,
-        sampling: _common_pb2.SamplingParams | None = ...,
+        sampling: _sampling_pb2.SamplingParams | None = ...,
         tools: _abc.Iterable[Global___Tool] | None = ...,
         tool_choice: Global___ToolChoice | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
@@ -431,42 +432,6 @@ class JsonSchema(_message.Message):
 Global___JsonSchema: _TypeAlias = JsonSchema  # noqa: Y015
 
 @_typing.final
-class TokenLogprob(_message.Message):
-    """Log probability of one token."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TOKEN_FIELD_NUMBER: _builtins.int
-    LOGPROB_FIELD_NUMBER: _builtins.int
-    TOKEN_BYTES_FIELD_NUMBER: _builtins.int
-    TOP_FIELD_NUMBER: _builtins.int
-    token: _builtins.str
-    """The token's text."""
-    logprob: _builtins.float
-    """Natural logarithm of its probability."""
-    token_bytes: _builtins.bytes
-    """The token's bytes; text may hold half a character."""
-    @_builtins.property
-    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """Likeliest alternatives."""
-
-    def __init__(
-        self,
-        *,
-        token: _builtins.str = ...,
-        logprob: _builtins.float = ...,
-        token_bytes: _builtins.bytes = ...,
-        top: _abc.Iterable[Global___TokenLogprob] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token", b"token", "token_bytes", b"token_bytes", "top", b"top"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
-
-@_typing.final
 class ChatResponse(_message.Message):
     """Answer to a ChatRequest."""
 
@@ -491,7 +456,7 @@ class ChatResponse(_message.Message):
         """One per `n`."""
 
     @_builtins.property
-    def usage(self) -> _common_pb2.Usage:
+    def usage(self) -> _tokens_pb2.Usage:
         """Tokens used."""
 
     def __init__(
@@ -501,7 +466,7 @@ class ChatResponse(_message.Message):
         model: _builtins.str = ...,
         created_unix: _builtins.int = ...,
         choices: _abc.Iterable[Global___ChatChoice] | None = ...,
-        usage: _common_pb2.Usage | None = ...,
+        usage: _tokens_pb2.Usage | None = ...,
         system_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
@@ -525,7 +490,7 @@ class ChatChoice(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Place, from 0."""
-    finish_reason: _common_pb2.FinishReason.ValueType
+    finish_reason: _tokens_pb2.FinishReason.ValueType
     """Why it ended."""
     finish_reason_raw: _builtins.str
     """Why it ended, in the engine's word."""
@@ -534,7 +499,7 @@ class ChatChoice(_message.Message):
         """The answer."""
 
     @_builtins.property
-    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenLogprob]:
         """One per token, if asked for."""
 
     def __init__(
@@ -542,9 +507,9 @@ class ChatChoice(_message.Message):
         *,
         index: _builtins.int = ...,
         message: Global___ChatMessage | None = ...,
-        finish_reason: _common_pb2.FinishReason.ValueType = ...,
+        finish_reason: _tokens_pb2.FinishReason.ValueType = ...,
         finish_reason_raw: _builtins.str = ...,
-        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        logprobs: _abc.Iterable[_tokens_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -615,7 +580,7 @@ class ChatDelta(_message.Message):
     """Thoughts to append."""
     refusal: _builtins.str
     """Refusal to append."""
-    finish_reason: _common_pb2.FinishReason.ValueType
+    finish_reason: _tokens_pb2.FinishReason.ValueType
     """Set in the last piece."""
     finish_reason_raw: _builtins.str
     """Why it ended, in the engine's word."""
@@ -624,7 +589,7 @@ class ChatDelta(_message.Message):
         """Calls to append to, by index."""
 
     @_builtins.property
-    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenLogprob]:
         """One per token of this piece, if asked for."""
 
     def __init__(
@@ -636,9 +601,9 @@ class ChatDelta(_message.Message):
         reasoning: _builtins.str = ...,
         tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
         refusal: _builtins.str = ...,
-        finish_reason: _common_pb2.FinishReason.ValueType = ...,
+        finish_reason: _tokens_pb2.FinishReason.ValueType = ...,
         finish_reason_raw: _builtins.str = ...,
-        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        logprobs: _abc.Iterable[_tokens_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

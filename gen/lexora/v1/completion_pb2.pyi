@@ -7,8 +7,8 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from lexora.v1 import chat_pb2 as _chat_pb2
-from lexora.v1 import common_pb2 as _common_pb2
+from lexora.v1 import sampling_pb2 as _sampling_pb2
+from lexora.v1 import tokens_pb2 as _tokens_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -47,11 +47,11 @@ class CompletionRequest(_message.Message):
     extra_json: _builtins.str
     """A JSON object with further fields of the request, in OpenAI's form; typed fields win over it. At most 1 MiB."""
     @_builtins.property
-    def token_ids(self) -> Global___TokenIds:
+    def token_ids(self) -> _tokens_pb2.TokenIds:
         """Token ids of the model's own vocabulary."""
 
     @_builtins.property
-    def sampling(self) -> _common_pb2.SamplingParams:
+    def sampling(self) -> _sampling_pb2.SamplingParams:
         """How the next token is chosen."""
 
     def __init__(
@@ -59,8 +59,8 @@ class CompletionRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         text: _builtins.str = ...,
-        token_ids: Global___TokenIds | None = ...,
-        sampling: _common_pb2.SamplingParams | None = ...,
+        token_ids: _tokens_pb2.TokenIds | None = ...,
+        sampling: _sampling_pb2.SamplingParams | None = ...,
         echo: _builtins.bool = ...,
         logprobs: _builtins.int | None = ...,
         suffix: _builtins.str = ...,
@@ -80,30 +80,6 @@ class CompletionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
 
 Global___CompletionRequest: _TypeAlias = CompletionRequest  # noqa: Y015
-
-@_typing.final
-class TokenIds(_message.Message):
-    """Token ids of a model's vocabulary."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    IDS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The ids, in order."""
-
-    def __init__(
-        self,
-        *,
-        ids: _abc.Iterable[_builtins.int] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
 
 @_typing.final
 class CompletionResponse(_message.Message):
@@ -130,7 +106,7 @@ class CompletionResponse(_message.Message):
         """One per `n`."""
 
     @_builtins.property
-    def usage(self) -> _common_pb2.Usage:
+    def usage(self) -> _tokens_pb2.Usage:
         """Tokens used."""
 
     def __init__(
@@ -140,7 +116,7 @@ class CompletionResponse(_message.Message):
         model: _builtins.str = ...,
         created_unix: _builtins.int = ...,
         choices: _abc.Iterable[Global___CompletionChoice] | None = ...,
-        usage: _common_pb2.Usage | None = ...,
+        usage: _tokens_pb2.Usage | None = ...,
         system_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
@@ -166,12 +142,12 @@ class CompletionChoice(_message.Message):
     """Place, from 0."""
     text: _builtins.str
     """The text, or the text to append."""
-    finish_reason: _common_pb2.FinishReason.ValueType
+    finish_reason: _tokens_pb2.FinishReason.ValueType
     """Why it ended."""
     finish_reason_raw: _builtins.str
     """Why it ended, in the engine's word."""
     @_builtins.property
-    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.TokenLogprob]:
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenLogprob]:
         """One per token, if asked for."""
 
     def __init__(
@@ -179,9 +155,9 @@ class CompletionChoice(_message.Message):
         *,
         index: _builtins.int = ...,
         text: _builtins.str = ...,
-        finish_reason: _common_pb2.FinishReason.ValueType = ...,
+        finish_reason: _tokens_pb2.FinishReason.ValueType = ...,
         finish_reason_raw: _builtins.str = ...,
-        logprobs: _abc.Iterable[_chat_pb2.TokenLogprob] | None = ...,
+        logprobs: _abc.Iterable[_tokens_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

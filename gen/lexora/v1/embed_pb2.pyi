@@ -7,8 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from lexora.v1 import common_pb2 as _common_pb2
-from lexora.v1 import completion_pb2 as _completion_pb2
+from lexora.v1 import options_pb2 as _options_pb2
+from lexora.v1 import receipt_pb2 as _receipt_pb2
+from lexora.v1 import tokens_pb2 as _tokens_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -39,7 +40,7 @@ class EmbedRequest(_message.Message):
     extra_json: _builtins.str
     """A JSON object with further fields of the request, in OpenAI's form; typed fields win over it. At most 1 MiB."""
     @_builtins.property
-    def options(self) -> _common_pb2.CallOptions:
+    def options(self) -> _options_pb2.CallOptions:
         """Who asks, and how the call is to be treated."""
 
     @_builtins.property
@@ -47,16 +48,16 @@ class EmbedRequest(_message.Message):
         """Texts to embed; or `token_ids`."""
 
     @_builtins.property
-    def token_ids(self) -> _containers.RepeatedCompositeFieldContainer[_completion_pb2.TokenIds]:
+    def token_ids(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenIds]:
         """Token ids to embed; or `texts`."""
 
     def __init__(
         self,
         *,
-        options: _common_pb2.CallOptions | None = ...,
+        options: _options_pb2.CallOptions | None = ...,
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
-        token_ids: _abc.Iterable[_completion_pb2.TokenIds] | None = ...,
+        token_ids: _abc.Iterable[_tokens_pb2.TokenIds] | None = ...,
         dimensions: _builtins.int | None = ...,
         extra_json: _builtins.str = ...,
     ) -> None: ...
@@ -83,7 +84,7 @@ class EmbedResponse(_message.Message):
     model: _builtins.str
     """Model as the engine names it."""
     @_builtins.property
-    def receipt(self) -> _common_pb2.Receipt:
+    def receipt(self) -> _receipt_pb2.Receipt:
         """What happened to the call."""
 
     @_builtins.property
@@ -91,16 +92,16 @@ class EmbedResponse(_message.Message):
         """One per input, in its order."""
 
     @_builtins.property
-    def usage(self) -> _common_pb2.Usage:
+    def usage(self) -> _tokens_pb2.Usage:
         """Tokens used."""
 
     def __init__(
         self,
         *,
-        receipt: _common_pb2.Receipt | None = ...,
+        receipt: _receipt_pb2.Receipt | None = ...,
         model: _builtins.str = ...,
         embeddings: _abc.Iterable[Global___Embedding] | None = ...,
-        usage: _common_pb2.Usage | None = ...,
+        usage: _tokens_pb2.Usage | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -7,11 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from lexora.v1 import chat_pb2 as _chat_pb2
-from lexora.v1 import common_pb2 as _common_pb2
-from lexora.v1 import completion_pb2 as _completion_pb2
-from lexora.v1 import models_pb2 as _models_pb2
-from lexora.v1 import openai_pb2 as _openai_pb2
+from lexora.v1 import call_pb2 as _call_pb2
+from lexora.v1 import health_pb2 as _health_pb2
+from lexora.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,45 +27,25 @@ class ExplainRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    OPTIONS_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    OPENAI_FIELD_NUMBER: _builtins.int
-    CHAT_FIELD_NUMBER: _builtins.int
-    COMPLETION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model that would be asked for; the default model when empty. Not looked at when a call is given."""
+    """Model that would be asked for, when the call has no input; the default model when empty."""
     @_builtins.property
-    def options(self) -> _common_pb2.CallOptions:
-        """Who would ask, and how the call would be treated."""
-
-    @_builtins.property
-    def openai(self) -> _openai_pb2.OpenAiCall:
-        """In OpenAI's JSON, streamed or not."""
-
-    @_builtins.property
-    def chat(self) -> _chat_pb2.ChatRequest:
-        """A chat in typed form."""
-
-    @_builtins.property
-    def completion(self) -> _completion_pb2.CompletionRequest:
-        """A completion in typed form."""
+    def call(self) -> _call_pb2.Call:
+        """The call, for its options, its model and its size; nothing of it is sent. Raw ones may ask for a stream or not."""
 
     def __init__(
         self,
         *,
-        options: _common_pb2.CallOptions | None = ...,
+        call: _call_pb2.Call | None = ...,
         model: _builtins.str = ...,
-        openai: _openai_pb2.OpenAiCall | None = ...,
-        chat: _chat_pb2.ChatRequest | None = ...,
-        completion: _completion_pb2.CompletionRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "openai", b"openai", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "model", b"model", "openai", b"openai", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["openai", "chat", "completion"]  # noqa: Y015
-    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
@@ -145,7 +123,7 @@ class RouteExplanation(_message.Message):
     reason: _builtins.str
     """The rule in words."""
     @_builtins.property
-    def auto(self) -> _common_pb2.AutoChoice:
+    def auto(self) -> _receipt_pb2.AutoChoice:
         """The choice for `auto`, as far as rules tell: other classifiers would have to be asked."""
 
     def __init__(
@@ -155,7 +133,7 @@ class RouteExplanation(_message.Message):
         model: _builtins.str = ...,
         rule: _builtins.str = ...,
         reason: _builtins.str = ...,
-        auto: _common_pb2.AutoChoice | None = ...,
+        auto: _receipt_pb2.AutoChoice | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auto", b"auto"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -197,7 +175,7 @@ class TenantExplanation(_message.Message):
     reason: _builtins.str
     """All this in words."""
     @_builtins.property
-    def rate_limit(self) -> _common_pb2.RateLimitState:
+    def rate_limit(self) -> _receipt_pb2.RateLimitState:
         """Where it stands with its rate limits; absent when they are off."""
 
     def __init__(
@@ -208,7 +186,7 @@ class TenantExplanation(_message.Message):
         priority: _builtins.int = ...,
         max_priority: _builtins.int = ...,
         weight: _builtins.float = ...,
-        rate_limit: _common_pb2.RateLimitState | None = ...,
+        rate_limit: _receipt_pb2.RateLimitState | None = ...,
         estimated_tokens: _builtins.int = ...,
         allowed: _builtins.bool = ...,
         reason: _builtins.str = ...,
@@ -242,7 +220,7 @@ class TargetExplanation(_message.Message):
     """Name of the configured backend."""
     model: _builtins.str
     """Name that the model has there."""
-    status: _models_pb2.BackendStatus.ValueType
+    status: _health_pb2.BackendStatus.ValueType
     """State of the backend."""
     verdict: _builtins.str
     """What would come of the call here: "dispatch", "queue" or "reject"; of a fallback, once it is its turn."""
@@ -267,7 +245,7 @@ class TargetExplanation(_message.Message):
         *,
         backend: _builtins.str = ...,
         model: _builtins.str = ...,
-        status: _models_pb2.BackendStatus.ValueType = ...,
+        status: _health_pb2.BackendStatus.ValueType = ...,
         verdict: _builtins.str = ...,
         reason: _builtins.str = ...,
         waiting: _builtins.int = ...,
@@ -313,7 +291,7 @@ class EndpointExplanation(_message.Message):
     """Calls under way there."""
     limit: _builtins.int
     """Most calls that may be under way there; absent without a limit."""
-    breaker: _models_pb2.BreakerState.ValueType
+    breaker: _health_pb2.BreakerState.ValueType
     """State of its circuit breaker."""
     weight: _builtins.float
     """Its share of new calls while it comes back, above 0 to 1; 1 for an ordinary one."""
@@ -326,7 +304,7 @@ class EndpointExplanation(_message.Message):
         reason: _builtins.str = ...,
         in_flight: _builtins.int = ...,
         limit: _builtins.int | None = ...,
-        breaker: _models_pb2.BreakerState.ValueType = ...,
+        breaker: _health_pb2.BreakerState.ValueType = ...,
         weight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_score", b"_score", "limit", b"limit", "score", b"score"]  # noqa: Y015

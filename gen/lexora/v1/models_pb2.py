@@ -12,42 +12,21 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
-from lexora.v1 import common_pb2 as lexora_dot_v1_dot_common__pb2
+from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/models.proto\x12\tlexora.v1\x1a\x16lexora/v1/common.proto\"\x13\n\x11ListModelsRequest\"\xb9\x01\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.lexora.v1.ModelR\x06models\x12\x35\n\x16\x61vailable_capabilities\x18\x02 \x03(\tR\x15\x61vailableCapabilities\x12\x42\n\x1e\x64\x65\x66\x61ult_model_for_unknown_task\x18\x03 \x01(\tR\x1a\x64\x65\x66\x61ultModelForUnknownTask\"\xb0\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12!\n\x0c\x62\x61\x63kend_type\x18\x03 \x01(\tR\x0b\x62\x61\x63kendType\x12\"\n\x0c\x63\x61pabilities\x18\x04 \x03(\tR\x0c\x63\x61pabilities\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12\"\n\rmax_model_len\x18\x06 \x01(\x03R\x0bmaxModelLen\x12\x30\n\x06status\x18\x07 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12#\n\rupstream_json\x18\x08 \x01(\tR\x0cupstreamJson\x12\x19\n\x08\x61lias_of\x18\t \x01(\tR\x07\x61liasOf\"\x0f\n\rHealthRequest\"\x9f\x02\n\x0eHealthResponse\x12\x30\n\x06status\x18\x01 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x43\n\x08\x62\x61\x63kends\x18\x02 \x03(\x0b\x32\'.lexora.v1.HealthResponse.BackendsEntryR\x08\x62\x61\x63kends\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12%\n\x0euptime_seconds\x18\x04 \x01(\x01R\ruptimeSeconds\x1aU\n\rBackendsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x18.lexora.v1.BackendHealthR\x05value:\x02\x38\x01\"\x94\x01\n\rBackendHealth\x12\x30\n\x06status\x18\x01 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x37\n\tendpoints\x18\x02 \x03(\x0b\x32\x19.lexora.v1.EndpointHealthR\tendpoints\x12\x18\n\x07waiting\x18\x03 \x01(\x05R\x07waiting\"\x9b\x03\n\x0e\x45ndpointHealth\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x1b\n\tin_flight\x18\x03 \x01(\x05R\x08inFlight\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x31\n\x07\x62reaker\x18\x05 \x01(\x0e\x32\x17.lexora.v1.BreakerStateR\x07\x62reaker\x12\x19\n\x05limit\x18\x06 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n\x07waiting\x18\x07 \x01(\x05H\x01R\x07waiting\x88\x01\x01\x12\x1c\n\tavailable\x18\x08 \x01(\x08R\tavailable\x12\x1d\n\x07running\x18\t \x01(\x05H\x02R\x07running\x88\x01\x01\x12)\n\x0ekv_cache_usage\x18\n \x01(\x01H\x03R\x0ckvCacheUsage\x88\x01\x01\x42\x08\n\x06_limitB\n\n\x08_waitingB\n\n\x08_runningB\x11\n\x0f_kv_cache_usage\"\x99\x01\n\x0f\x43lassifyRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12)\n\x10task_description\x18\x02 \x01(\tR\x0ftaskDescription\x12)\n\x10\x63\x61ndidate_models\x18\x03 \x03(\tR\x0f\x63\x61ndidateModels\"\xa3\x02\n\x10\x43lassifyResponse\x12+\n\x11recommended_model\x18\x01 \x01(\tR\x10recommendedModel\x12\x1b\n\ttask_type\x18\x02 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x1c\n\treasoning\x18\x04 \x01(\tR\treasoning\x12\x39\n\x0c\x61lternatives\x18\x05 \x03(\x0b\x32\x15.lexora.v1.ModelScoreR\x0c\x61lternatives\x12\x1e\n\nclassifier\x18\x06 \x01(\tR\nclassifier\x12,\n\x07receipt\x18\x07 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\"8\n\nModelScore\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score*\x86\x01\n\rBackendStatus\x12\x1e\n\x1a\x42\x41\x43KEND_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42\x41\x43KEND_STATUS_HEALTHY\x10\x01\x12\x1b\n\x17\x42\x41\x43KEND_STATUS_DEGRADED\x10\x02\x12\x1c\n\x18\x42\x41\x43KEND_STATUS_UNHEALTHY\x10\x03*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x02\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/models.proto\x12\tlexora.v1\x1a\x16lexora/v1/health.proto\"\x13\n\x11ListModelsRequest\"\xb9\x01\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.lexora.v1.ModelR\x06models\x12\x35\n\x16\x61vailable_capabilities\x18\x02 \x03(\tR\x15\x61vailableCapabilities\x12\x42\n\x1e\x64\x65\x66\x61ult_model_for_unknown_task\x18\x03 \x01(\tR\x1a\x64\x65\x66\x61ultModelForUnknownTask\"\xb0\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12!\n\x0c\x62\x61\x63kend_type\x18\x03 \x01(\tR\x0b\x62\x61\x63kendType\x12\"\n\x0c\x63\x61pabilities\x18\x04 \x03(\tR\x0c\x63\x61pabilities\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12\"\n\rmax_model_len\x18\x06 \x01(\x03R\x0bmaxModelLen\x12\x30\n\x06status\x18\x07 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12#\n\rupstream_json\x18\x08 \x01(\tR\x0cupstreamJson\x12\x19\n\x08\x61lias_of\x18\t \x01(\tR\x07\x61liasOfB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._loaded_options = None
-  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_options = b'8\001'
-  _globals['_BACKENDSTATUS']._serialized_start=1958
-  _globals['_BACKENDSTATUS']._serialized_end=2092
-  _globals['_BREAKERSTATE']._serialized_start=2094
-  _globals['_BREAKERSTATE']._serialized_end=2218
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_LISTMODELSREQUEST']._serialized_start=61
   _globals['_LISTMODELSREQUEST']._serialized_end=80
   _globals['_LISTMODELSRESPONSE']._serialized_start=83
   _globals['_LISTMODELSRESPONSE']._serialized_end=268
   _globals['_MODEL']._serialized_start=271
   _globals['_MODEL']._serialized_end=575
-  _globals['_HEALTHREQUEST']._serialized_start=577
-  _globals['_HEALTHREQUEST']._serialized_end=592
-  _globals['_HEALTHRESPONSE']._serialized_start=595
-  _globals['_HEALTHRESPONSE']._serialized_end=882
-  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_start=797
-  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_end=882
-  _globals['_BACKENDHEALTH']._serialized_start=885
-  _globals['_BACKENDHEALTH']._serialized_end=1033
-  _globals['_ENDPOINTHEALTH']._serialized_start=1036
-  _globals['_ENDPOINTHEALTH']._serialized_end=1447
-  _globals['_CLASSIFYREQUEST']._serialized_start=1450
-  _globals['_CLASSIFYREQUEST']._serialized_end=1603
-  _globals['_CLASSIFYRESPONSE']._serialized_start=1606
-  _globals['_CLASSIFYRESPONSE']._serialized_end=1897
-  _globals['_MODELSCORE']._serialized_start=1899
-  _globals['_MODELSCORE']._serialized_end=1955
 # @@protoc_insertion_point(module_scope)

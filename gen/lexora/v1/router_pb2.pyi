@@ -5,7 +5,7 @@ The contract of the Lexora router: what internal services call over gRPC.
 
 Two forms of every generation call:
   - typed: ChatRequest and CompletionRequest in, ChatResponse/ChatChunk and CompletionResponse/CompletionChunk out;
-  - wire-faithful: OpenAiCall in, the engine's own bytes out. Nothing is lost in it, whatever the engine adds tomorrow.
+  - wire-faithful: RawCall in, the engine's own bytes out. Nothing is lost in it, whatever the engine adds tomorrow.
 Errors are gRPC statuses with google.rpc details: ErrorInfo always (UPPER_SNAKE reason, domain "lexora.spirrow"),
 BadRequest for a malformed request, RetryInfo where trying again makes sense, and lexora.v1.UpstreamError with the
 engine's own answer where it gave one.
@@ -13,18 +13,19 @@ engine's own answer where it gave one.
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from lexora.v1 import call_pb2 as _call_pb2
 from lexora.v1 import chat_pb2 as _chat_pb2
-from lexora.v1 import common_pb2 as _common_pb2
 from lexora.v1 import completion_pb2 as _completion_pb2
-from lexora.v1 import openai_pb2 as _openai_pb2
+from lexora.v1 import raw_pb2 as _raw_pb2
+from lexora.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -34,41 +35,21 @@ class GenerateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    OPTIONS_FIELD_NUMBER: _builtins.int
-    CHAT_FIELD_NUMBER: _builtins.int
-    COMPLETION_FIELD_NUMBER: _builtins.int
-    OPENAI_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def options(self) -> _common_pb2.CallOptions:
-        """Who asks, and how the call is to be treated."""
-
-    @_builtins.property
-    def chat(self) -> _chat_pb2.ChatRequest:
-        """A chat in typed form."""
-
-    @_builtins.property
-    def completion(self) -> _completion_pb2.CompletionRequest:
-        """A text completion in typed form."""
-
-    @_builtins.property
-    def openai(self) -> _openai_pb2.OpenAiCall:
-        """A call in OpenAI's own JSON; its `stream` must be absent or false."""
+    def call(self) -> _call_pb2.Call:
+        """The call. The body of a raw one must not ask for a stream."""
 
     def __init__(
         self,
         *,
-        options: _common_pb2.CallOptions | None = ...,
-        chat: _chat_pb2.ChatRequest | None = ...,
-        completion: _completion_pb2.CompletionRequest | None = ...,
-        openai: _openai_pb2.OpenAiCall | None = ...,
+        call: _call_pb2.Call | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "openai", b"openai", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "openai", b"openai", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["chat", "completion", "openai"]  # noqa: Y015
-    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
@@ -81,9 +62,9 @@ class GenerateResponse(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     COMPLETION_FIELD_NUMBER: _builtins.int
-    OPENAI_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def receipt(self) -> _common_pb2.Receipt:
+    def receipt(self) -> _receipt_pb2.Receipt:
         """What happened to the call."""
 
     @_builtins.property
@@ -95,22 +76,22 @@ class GenerateResponse(_message.Message):
         """Answer to `completion`."""
 
     @_builtins.property
-    def openai(self) -> _openai_pb2.OpenAiReply:
-        """Answer to `openai`: the engine's own bytes."""
+    def raw(self) -> _raw_pb2.RawReply:
+        """Answer to `raw`: the engine's own bytes."""
 
     def __init__(
         self,
         *,
-        receipt: _common_pb2.Receipt | None = ...,
+        receipt: _receipt_pb2.Receipt | None = ...,
         chat: _chat_pb2.ChatResponse | None = ...,
         completion: _completion_pb2.CompletionResponse | None = ...,
-        openai: _openai_pb2.OpenAiReply | None = ...,
+        raw: _raw_pb2.RawReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "openai", b"openai", "output", b"output", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "output", b"output", "raw", b"raw", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "openai", b"openai", "output", b"output", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "output", b"output", "raw", b"raw", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_output: _TypeAlias = _typing.Literal["chat", "completion", "openai"]  # noqa: Y015
+    _WhichOneofReturnType_output: _TypeAlias = _typing.Literal["chat", "completion", "raw"]  # noqa: Y015
     _WhichOneofArgType_output: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_output) -> _WhichOneofReturnType_output | None: ...
 
@@ -122,41 +103,21 @@ class StreamRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    OPTIONS_FIELD_NUMBER: _builtins.int
-    CHAT_FIELD_NUMBER: _builtins.int
-    COMPLETION_FIELD_NUMBER: _builtins.int
-    OPENAI_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def options(self) -> _common_pb2.CallOptions:
-        """Who asks, and how the call is to be treated."""
-
-    @_builtins.property
-    def chat(self) -> _chat_pb2.ChatRequest:
-        """A chat in typed form."""
-
-    @_builtins.property
-    def completion(self) -> _completion_pb2.CompletionRequest:
-        """A text completion in typed form."""
-
-    @_builtins.property
-    def openai(self) -> _openai_pb2.OpenAiCall:
-        """A call in OpenAI's own JSON. With `stream: true` in it frames come back, else one `reply`."""
+    def call(self) -> _call_pb2.Call:
+        """The call. A typed one streams; of a raw one the body says whether it does: else one `reply` comes back."""
 
     def __init__(
         self,
         *,
-        options: _common_pb2.CallOptions | None = ...,
-        chat: _chat_pb2.ChatRequest | None = ...,
-        completion: _completion_pb2.CompletionRequest | None = ...,
-        openai: _openai_pb2.OpenAiCall | None = ...,
+        call: _call_pb2.Call | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "openai", b"openai", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "input", b"input", "openai", b"openai", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["chat", "completion", "openai"]  # noqa: Y015
-    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamRequest: _TypeAlias = StreamRequest  # noqa: Y015
 
@@ -175,7 +136,7 @@ class StreamResponse(_message.Message):
     frames: _builtins.bytes
     """Whole server-sent events as the engine sent them, as many as one read brought."""
     @_builtins.property
-    def receipt(self) -> _common_pb2.Receipt:
+    def receipt(self) -> _receipt_pb2.Receipt:
         """Set in the first message (endpoint and attempts so far) and in the last (usage and timings as well)."""
 
     @_builtins.property
@@ -187,22 +148,22 @@ class StreamResponse(_message.Message):
         """A piece of the answer to `completion`."""
 
     @_builtins.property
-    def reply(self) -> _openai_pb2.OpenAiReply:
-        """The whole answer of an OpenAiCall that did not ask for a stream."""
+    def reply(self) -> _raw_pb2.RawReply:
+        """The whole answer of an RawCall that did not ask for a stream."""
 
     @_builtins.property
-    def head(self) -> _openai_pb2.OpenAiHead:
+    def head(self) -> _raw_pb2.RawHead:
         """Status and headers of the engine's answer; set in the first message of a wire-faithful stream."""
 
     def __init__(
         self,
         *,
-        receipt: _common_pb2.Receipt | None = ...,
+        receipt: _receipt_pb2.Receipt | None = ...,
         chat: _chat_pb2.ChatChunk | None = ...,
         completion: _completion_pb2.CompletionChunk | None = ...,
         frames: _builtins.bytes = ...,
-        reply: _openai_pb2.OpenAiReply | None = ...,
-        head: _openai_pb2.OpenAiHead | None = ...,
+        reply: _raw_pb2.RawReply | None = ...,
+        head: _raw_pb2.RawHead | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "frames", b"frames", "head", b"head", "output", b"output", "receipt", b"receipt", "reply", b"reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -3,10 +3,12 @@
 import grpc
 import warnings
 
-from lexora.v1 import calls_pb2 as lexora_dot_v1_dot_calls__pb2
+from lexora.v1 import classify_pb2 as lexora_dot_v1_dot_classify__pb2
 from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
 from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
+from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
+from lexora.v1 import recent_pb2 as lexora_dot_v1_dot_recent__pb2
 from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 from lexora.v1 import router_pb2 as lexora_dot_v1_dot_router__pb2
 from lexora.v1 import stats_pb2 as lexora_dot_v1_dot_stats__pb2
@@ -63,8 +65,8 @@ class RouterServiceStub(object):
                 _registered_method=True)
         self.Classify = channel.unary_unary(
                 '/lexora.v1.RouterService/Classify',
-                request_serializer=lexora_dot_v1_dot_models__pb2.ClassifyRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_models__pb2.ClassifyResponse.FromString,
+                request_serializer=lexora_dot_v1_dot_classify__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_classify__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/lexora.v1.RouterService/ListModels',
@@ -73,8 +75,8 @@ class RouterServiceStub(object):
                 _registered_method=True)
         self.Health = channel.unary_unary(
                 '/lexora.v1.RouterService/Health',
-                request_serializer=lexora_dot_v1_dot_models__pb2.HealthRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_models__pb2.HealthResponse.FromString,
+                request_serializer=lexora_dot_v1_dot_health__pb2.HealthRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_health__pb2.HealthResponse.FromString,
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/lexora.v1.RouterService/Explain',
@@ -83,8 +85,8 @@ class RouterServiceStub(object):
                 _registered_method=True)
         self.RecentCalls = channel.unary_unary(
                 '/lexora.v1.RouterService/RecentCalls',
-                request_serializer=lexora_dot_v1_dot_calls__pb2.RecentCallsRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_calls__pb2.RecentCallsResponse.FromString,
+                request_serializer=lexora_dot_v1_dot_recent__pb2.RecentCallsRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_recent__pb2.RecentCallsResponse.FromString,
                 _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/lexora.v1.RouterService/GetStats',
@@ -192,8 +194,8 @@ def add_RouterServiceServicer_to_server(servicer, server):
             ),
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
-                    request_deserializer=lexora_dot_v1_dot_models__pb2.ClassifyRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_models__pb2.ClassifyResponse.SerializeToString,
+                    request_deserializer=lexora_dot_v1_dot_classify__pb2.ClassifyRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_classify__pb2.ClassifyResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -202,8 +204,8 @@ def add_RouterServiceServicer_to_server(servicer, server):
             ),
             'Health': grpc.unary_unary_rpc_method_handler(
                     servicer.Health,
-                    request_deserializer=lexora_dot_v1_dot_models__pb2.HealthRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_models__pb2.HealthResponse.SerializeToString,
+                    request_deserializer=lexora_dot_v1_dot_health__pb2.HealthRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_health__pb2.HealthResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -212,8 +214,8 @@ def add_RouterServiceServicer_to_server(servicer, server):
             ),
             'RecentCalls': grpc.unary_unary_rpc_method_handler(
                     servicer.RecentCalls,
-                    request_deserializer=lexora_dot_v1_dot_calls__pb2.RecentCallsRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_calls__pb2.RecentCallsResponse.SerializeToString,
+                    request_deserializer=lexora_dot_v1_dot_recent__pb2.RecentCallsRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_recent__pb2.RecentCallsResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -333,8 +335,8 @@ class RouterService(object):
             request,
             target,
             '/lexora.v1.RouterService/Classify',
-            lexora_dot_v1_dot_models__pb2.ClassifyRequest.SerializeToString,
-            lexora_dot_v1_dot_models__pb2.ClassifyResponse.FromString,
+            lexora_dot_v1_dot_classify__pb2.ClassifyRequest.SerializeToString,
+            lexora_dot_v1_dot_classify__pb2.ClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -387,8 +389,8 @@ class RouterService(object):
             request,
             target,
             '/lexora.v1.RouterService/Health',
-            lexora_dot_v1_dot_models__pb2.HealthRequest.SerializeToString,
-            lexora_dot_v1_dot_models__pb2.HealthResponse.FromString,
+            lexora_dot_v1_dot_health__pb2.HealthRequest.SerializeToString,
+            lexora_dot_v1_dot_health__pb2.HealthResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -441,8 +443,8 @@ class RouterService(object):
             request,
             target,
             '/lexora.v1.RouterService/RecentCalls',
-            lexora_dot_v1_dot_calls__pb2.RecentCallsRequest.SerializeToString,
-            lexora_dot_v1_dot_calls__pb2.RecentCallsResponse.FromString,
+            lexora_dot_v1_dot_recent__pb2.RecentCallsRequest.SerializeToString,
+            lexora_dot_v1_dot_recent__pb2.RecentCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

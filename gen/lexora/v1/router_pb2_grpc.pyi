@@ -5,7 +5,7 @@ The contract of the Lexora router: what internal services call over gRPC.
 
 Two forms of every generation call:
   - typed: ChatRequest and CompletionRequest in, ChatResponse/ChatChunk and CompletionResponse/CompletionChunk out;
-  - wire-faithful: OpenAiCall in, the engine's own bytes out. Nothing is lost in it, whatever the engine adds tomorrow.
+  - wire-faithful: RawCall in, the engine's own bytes out. Nothing is lost in it, whatever the engine adds tomorrow.
 Errors are gRPC statuses with google.rpc details: ErrorInfo always (UPPER_SNAKE reason, domain "lexora.spirrow"),
 BadRequest for a malformed request, RetryInfo where trying again makes sense, and lexora.v1.UpstreamError with the
 engine's own answer where it gave one.
@@ -13,10 +13,12 @@ engine's own answer where it gave one.
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from lexora.v1 import calls_pb2 as _calls_pb2
+from lexora.v1 import classify_pb2 as _classify_pb2
 from lexora.v1 import embed_pb2 as _embed_pb2
 from lexora.v1 import explain_pb2 as _explain_pb2
+from lexora.v1 import health_pb2 as _health_pb2
 from lexora.v1 import models_pb2 as _models_pb2
+from lexora.v1 import recent_pb2 as _recent_pb2
 from lexora.v1 import reload_pb2 as _reload_pb2
 from lexora.v1 import router_pb2 as _router_pb2
 from lexora.v1 import stats_pb2 as _stats_pb2
@@ -53,15 +55,15 @@ class RouterServiceStub:
     """One request, the answer as it is made. The first message carries the receipt so far, the last one the final receipt."""
     Embed: _grpc.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]
     """Vectors for texts or token ids."""
-    Classify: _grpc.UnaryUnaryMultiCallable[_models_pb2.ClassifyRequest, _models_pb2.ClassifyResponse]
+    Classify: _grpc.UnaryUnaryMultiCallable[_classify_pb2.ClassifyRequest, _classify_pb2.ClassifyResponse]
     """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """Exactly the routable models, each with its backend."""
-    Health: _grpc.UnaryUnaryMultiCallable[_models_pb2.HealthRequest, _models_pb2.HealthResponse]
+    Health: _grpc.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     Explain: _grpc.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]
     """Where a call would go and why, without sending anything."""
-    RecentCalls: _grpc.UnaryUnaryMultiCallable[_calls_pb2.RecentCallsRequest, _calls_pb2.RecentCallsResponse]
+    RecentCalls: _grpc.UnaryUnaryMultiCallable[_recent_pb2.RecentCallsRequest, _recent_pb2.RecentCallsResponse]
     """The calls that finished last, without their contents."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]
     """Counters, distributions and gauges."""
@@ -79,15 +81,15 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """One request, the answer as it is made. The first message carries the receipt so far, the last one the final receipt."""
     Embed: _aio.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]  # type: ignore[assignment]
     """Vectors for texts or token ids."""
-    Classify: _aio.UnaryUnaryMultiCallable[_models_pb2.ClassifyRequest, _models_pb2.ClassifyResponse]  # type: ignore[assignment]
+    Classify: _aio.UnaryUnaryMultiCallable[_classify_pb2.ClassifyRequest, _classify_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Exactly the routable models, each with its backend."""
-    Health: _aio.UnaryUnaryMultiCallable[_models_pb2.HealthRequest, _models_pb2.HealthResponse]  # type: ignore[assignment]
+    Health: _aio.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]  # type: ignore[assignment]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     Explain: _aio.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]  # type: ignore[assignment]
     """Where a call would go and why, without sending anything."""
-    RecentCalls: _aio.UnaryUnaryMultiCallable[_calls_pb2.RecentCallsRequest, _calls_pb2.RecentCallsResponse]  # type: ignore[assignment]
+    RecentCalls: _aio.UnaryUnaryMultiCallable[_recent_pb2.RecentCallsRequest, _recent_pb2.RecentCallsResponse]  # type: ignore[assignment]
     """The calls that finished last, without their contents."""
     GetStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counters, distributions and gauges."""
@@ -124,9 +126,9 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Classify(
         self,
-        request: _models_pb2.ClassifyRequest,
+        request: _classify_pb2.ClassifyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_models_pb2.ClassifyResponse, _abc.Awaitable[_models_pb2.ClassifyResponse]]:
+    ) -> _typing.Union[_classify_pb2.ClassifyResponse, _abc.Awaitable[_classify_pb2.ClassifyResponse]]:
         """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
 
     @_abc_1.abstractmethod
@@ -140,9 +142,9 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def Health(
         self,
-        request: _models_pb2.HealthRequest,
+        request: _health_pb2.HealthRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_models_pb2.HealthResponse, _abc.Awaitable[_models_pb2.HealthResponse]]:
+    ) -> _typing.Union[_health_pb2.HealthResponse, _abc.Awaitable[_health_pb2.HealthResponse]]:
         """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
 
     @_abc_1.abstractmethod
@@ -156,9 +158,9 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def RecentCalls(
         self,
-        request: _calls_pb2.RecentCallsRequest,
+        request: _recent_pb2.RecentCallsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_calls_pb2.RecentCallsResponse, _abc.Awaitable[_calls_pb2.RecentCallsResponse]]:
+    ) -> _typing.Union[_recent_pb2.RecentCallsResponse, _abc.Awaitable[_recent_pb2.RecentCallsResponse]]:
         """The calls that finished last, without their contents."""
 
     @_abc_1.abstractmethod

@@ -47,8 +47,9 @@ def explain(
       lexora explain --model qwen3-32b --no-fallback --json | jq -r .verdict
     """
 
-    from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, FALLBACK_POLICY_UNSPECIFIED, CallOptions
+    from lexora.v1.call_pb2 import Call
     from lexora.v1.explain_pb2 import ExplainRequest
+    from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, FALLBACK_POLICY_UNSPECIFIED, CallOptions
     from lexora_cli.client import RouterClient, RouterFailure
     from lexora_cli.explain_text import explained
     from lexora_cli.plain_message import as_data
@@ -57,7 +58,7 @@ def explain(
     options = CallOptions(user=user, priority=None if priority is None else _number(priority), fallback=fallback)
     try:
         with RouterClient(router) as client:
-            answer = client.explain(ExplainRequest(options=options, model=model), timeout)
+            answer = client.explain(ExplainRequest(call=Call(options=options), model=model), timeout)
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:

@@ -17,7 +17,7 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora status --router 10.0.0.5:50051 --json
     """
 
-    from lexora.v1.models_pb2 import BACKEND_STATUS_UNHEALTHY
+    from lexora.v1.health_pb2 import BACKEND_STATUS_UNHEALTHY
     from lexora_cli.client import RouterClient, RouterFailure
     from lexora_cli.plain_message import as_data
     from lexora_cli.status_text import counters, endpoints, headline, latencies

@@ -31,7 +31,7 @@ class Context(Protocol):
     def peer(self) -> str: ...  # noqa: D102
 
     def take_body(self) -> bytes:
-        """The body of the request's `openai` call if it comes beside the message. It is given away, not copied."""
+        """The body of the request's raw call if it comes beside the message. It is given away, not copied."""
 
 
 def trace_of(context: Context) -> tuple[tuple[str, str], ...]:
@@ -75,7 +75,7 @@ def refuse_empty(context: Context) -> Callable[[object], NoReturn]:
     def refuse(_: object) -> NoReturn:
         told = next((value for name, value in context.metadata if name == "x-lexora-refused"), "")
         words = told[:MAX_TOLD_LENGTH] if told.isprintable() else ""
-        raise InvalidRequest(words or "One of chat, completion and openai must be set.", "input")
+        raise InvalidRequest(words or "One of chat, completion and raw must be set.", "input")
 
     return refuse
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from lexora.v1 import models_pb2
+from lexora.v1 import classify_pb2
 from lexora_contract.answer import Choice
 from lexora_contract.operations import CLASSIFY_TASK
 from lexora_router.call import Call
@@ -16,8 +16,8 @@ Classifier = Callable[[str, Sequence[str], Call], Awaitable[Choice]]
 
 
 async def classify(
-    request: models_pb2.ClassifyRequest, call: Call, classifier: Classifier | None
-) -> models_pb2.ClassifyResponse:
+    request: classify_pb2.ClassifyRequest, call: Call, classifier: Classifier | None
+) -> classify_pb2.ClassifyResponse:
     """Serve the call; raises RouterError."""
     call.path = CLASSIFY_TASK
     call.max_tokens = 0  # it has no output that its client would pay for
@@ -29,12 +29,12 @@ async def classify(
     choice = await classifier(task, request.candidate_models, call)
     receipt = receipt_message(call.id, call.started, call.receipt)
     receipt.ClearField("auto")  # it is the answer itself
-    return models_pb2.ClassifyResponse(
+    return classify_pb2.ClassifyResponse(
         recommended_model=choice.model,
         task_type=choice.task_type,
         confidence=choice.confidence,
         reasoning=choice.reasoning,
-        alternatives=[models_pb2.ModelScore(model=model, score=score) for model, score in choice.alternatives],
+        alternatives=[classify_pb2.ModelScore(model=model, score=score) for model, score in choice.alternatives],
         classifier=choice.by,
         receipt=receipt,
     )

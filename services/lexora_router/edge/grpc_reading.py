@@ -30,7 +30,7 @@ _Request = TypeVar("_Request", router_pb2.GenerateRequest, router_pb2.StreamRequ
 
 @dataclass(slots=True)
 class Parted(Generic[_Request]):
-    """A request, and the body of its `openai` call beside it where that is large."""
+    """A request, and the body of its raw call beside it where that is large."""
 
     message: _Request
     body: bytes = b""
@@ -43,14 +43,15 @@ class Parted(Generic[_Request]):
 
 def parted(message: _Request) -> Parted[_Request]:
     """The request in two parts. A protobuf message never lets go of what was in it, so it is made anew without the body."""
-    if not message.HasField("openai"):
+    asked = message.call
+    if not asked.HasField("raw"):
         return Parted(message)
-    call = message.openai
-    rest = type(message)(options=message.options)
-    for field, value in call.ListFields():
+    rest = type(message)()
+    rest.call.options.CopyFrom(asked.options)
+    for field, value in asked.raw.ListFields():
         if field.name != "body":
-            setattr(rest.openai, field.name, value)
-    return Parted(rest, call.body)
+            setattr(rest.call.raw, field.name, value)
+    return Parted(rest, asked.raw.body)
 
 
 def reading(handler: _Handler, refuse: Callable[[_Context], Awaitable[None]]) -> _Handler:

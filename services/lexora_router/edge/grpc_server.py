@@ -15,16 +15,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from lexora.v1 import (
-    calls_pb2,
-    common_pb2,
+    classify_pb2,
     embed_pb2,
     explain_pb2,
     models_pb2,
+    receipt_pb2,
+    recent_pb2,
     reload_pb2,
     router_pb2,
     router_pb2_grpc,
     stats_pb2,
 )
+from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.service import RouterService
@@ -85,7 +87,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         return response
 
     async def Stream(self, request: Parted[router_pb2.StreamRequest], context: _Context) -> None:  # type: ignore[override]  # noqa: D102
-        last = common_pb2.Receipt()
+        last = receipt_pb2.Receipt()
         limit = WriteLimit(self._write_timeout)
 
         async def send(message: router_pb2.StreamResponse) -> None:
@@ -110,7 +112,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             await self._stalled(context, last)
         context.set_trailing_metadata(_trailing(last))
 
-    async def _stalled(self, context: _Context, receipt: common_pb2.Receipt) -> None:
+    async def _stalled(self, context: _Context, receipt: receipt_pb2.Receipt) -> None:
         error = ClientStalled(f"The client took nothing of the answer for {self._write_timeout:g} s (server.write_timeout).")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STALLED_SECONDS):
@@ -122,8 +124,8 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         return response
 
     async def Classify(  # noqa: D102
-        self, request: models_pb2.ClassifyRequest, context: _Context
-    ) -> models_pb2.ClassifyResponse:
+        self, request: classify_pb2.ClassifyRequest, context: _Context
+    ) -> classify_pb2.ClassifyResponse:
         response = await _served(context, self._service.classify(request, _wire(context)))
         context.set_trailing_metadata(_trailing(response.receipt))
         return response
@@ -133,7 +135,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     ) -> models_pb2.ListModelsResponse:
         return await _served(context, self._service.list_models(request, _wire(context)))
 
-    async def Health(self, request: models_pb2.HealthRequest, context: _Context) -> models_pb2.HealthResponse:  # noqa: D102
+    async def Health(self, request: HealthRequest, context: _Context) -> HealthResponse:  # noqa: D102
         return await _served(context, self._service.health(request, _wire(context)))
 
     async def GetStats(self, request: stats_pb2.GetStatsRequest, context: _Context) -> stats_pb2.GetStatsResponse:  # noqa: D102
@@ -145,8 +147,8 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         return await _served(context, self._service.explain(request.message, _wire(context, request)))
 
     async def RecentCalls(  # noqa: D102
-        self, request: calls_pb2.RecentCallsRequest, context: _Context
-    ) -> calls_pb2.RecentCallsResponse:
+        self, request: recent_pb2.RecentCallsRequest, context: _Context
+    ) -> recent_pb2.RecentCallsResponse:
         return await _served(context, self._service.recent_calls(request, _wire(context)))
 
     async def Reload(self, request: reload_pb2.ReloadRequest, context: _Context) -> reload_pb2.ReloadResponse:  # noqa: D102
@@ -196,7 +198,7 @@ def _address(peer: str) -> str:
     return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
-def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:
+def _trailing(receipt: receipt_pb2.Receipt) -> tuple[tuple[str, str], ...]:
     pairs = (
         ("x-request-id", receipt.request_id),
         ("x-lexora-backend", receipt.backend),
@@ -207,7 +209,7 @@ def _trailing(receipt: common_pb2.Receipt) -> tuple[tuple[str, str], ...]:
     return (*pairs, *(pair for pair in unusual if pair[1]), *_limits(receipt.rate_limit))
 
 
-def _limits(state: common_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
+def _limits(state: receipt_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
     """Where the client stands, in the words of OpenAI's headers."""
     for kind, bucket in (("requests", state.requests), ("tokens", state.tokens)):
         if bucket.limit:
@@ -216,7 +218,7 @@ def _limits(state: common_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
             yield f"x-ratelimit-reset-{kind}", duration(bucket.reset.seconds + bucket.reset.nanos / 1e9)
 
 
-def _auto(auto: common_pb2.AutoChoice) -> str:
+def _auto(auto: receipt_pb2.AutoChoice) -> str:
     """The model that was chosen for `auto`, as the HTTP header of the same name has it: percent-encoded where need be."""
     task = f";task={quote(auto.task_type)}" if auto.task_type else ""
     return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.classifier}"
@@ -225,7 +227,7 @@ def _auto(auto: common_pb2.AutoChoice) -> str:
 def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:
     """Trailing metadata of a failed call: what stock clients read, and the receipt."""
     hints: tuple[tuple[str, str], ...] = ()
-    retry, receipt = error_details_pb2.RetryInfo(), common_pb2.Receipt()
+    retry, receipt = error_details_pb2.RetryInfo(), receipt_pb2.Receipt()
     for detail in status.details:
         if detail.Unpack(retry):
             milliseconds = retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos // 1_000_000

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from lexora.v1 import embed_pb2, models_pb2, router_pb2
+from lexora.v1 import call_pb2, classify_pb2, embed_pb2
 from lexora_router.payload.user_names import Names
 
-Request = router_pb2.GenerateRequest | router_pb2.StreamRequest | embed_pb2.EmbedRequest | models_pb2.ClassifyRequest
+Request = call_pb2.Call | embed_pb2.EmbedRequest | classify_pb2.ClassifyRequest
 
 
 _decode = msgspec.json.Decoder(Names).decode
@@ -21,8 +21,8 @@ def user_of(request: Request, body: bytes) -> str:
 
 def _json_of(request: Request) -> bytes | str:
     match request:
-        case models_pb2.ClassifyRequest():
+        case classify_pb2.ClassifyRequest():
             return b""
         case embed_pb2.EmbedRequest():
             return request.extra_json
-    return request.openai.body or request.chat.extra_json or request.completion.extra_json
+    return request.raw.body or request.chat.extra_json or request.completion.extra_json

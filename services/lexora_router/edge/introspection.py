@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from lexora.v1 import calls_pb2, models_pb2, reload_pb2, stats_pb2
+from lexora.v1 import health_pb2, models_pb2, recent_pb2, reload_pb2, stats_pb2
 from lexora_router.assembly import Assembly
 from lexora_router.edge.stats_messages import recent_call_message, stats_message
 from lexora_router.fleet.backend import Backend, Health
@@ -18,16 +18,16 @@ from lexora_router.telemetry.stats import Stats
 from lexora_router.version import __version__
 
 _STATUS = {
-    Health.UNKNOWN: models_pb2.BACKEND_STATUS_UNSPECIFIED,
-    Health.HEALTHY: models_pb2.BACKEND_STATUS_HEALTHY,
-    Health.DEGRADED: models_pb2.BACKEND_STATUS_DEGRADED,
-    Health.UNHEALTHY: models_pb2.BACKEND_STATUS_UNHEALTHY,
+    Health.UNKNOWN: health_pb2.BACKEND_STATUS_UNSPECIFIED,
+    Health.HEALTHY: health_pb2.BACKEND_STATUS_HEALTHY,
+    Health.DEGRADED: health_pb2.BACKEND_STATUS_DEGRADED,
+    Health.UNHEALTHY: health_pb2.BACKEND_STATUS_UNHEALTHY,
 }
 
 _BREAKER = {
-    State.CLOSED: models_pb2.BREAKER_STATE_CLOSED,
-    State.HALF_OPEN: models_pb2.BREAKER_STATE_HALF_OPEN,
-    State.OPEN: models_pb2.BREAKER_STATE_OPEN,
+    State.CLOSED: health_pb2.BREAKER_STATE_CLOSED,
+    State.HALF_OPEN: health_pb2.BREAKER_STATE_HALF_OPEN,
+    State.OPEN: health_pb2.BREAKER_STATE_OPEN,
 }
 
 _RESULTS = {
@@ -76,7 +76,7 @@ class Overview:
             default_model_for_unknown_task=assembly.config.routing.default_model_for_unknown_task or "",
         )
 
-    async def health(self, *, draining: bool) -> models_pb2.HealthResponse:
+    async def health(self, *, draining: bool) -> health_pb2.HealthResponse:
         """State of each backend; waits for the first probes, but no longer than they may take."""
         assembly = self._assembly()
         try:
@@ -85,8 +85,8 @@ class Overview:
         except TimeoutError:
             pass  # what is not known by then is told as unknown
         now = self._clock()
-        return models_pb2.HealthResponse(
-            status=models_pb2.BACKEND_STATUS_UNHEALTHY if draining else _STATUS[assembly.health()],
+        return health_pb2.HealthResponse(
+            status=health_pb2.BACKEND_STATUS_UNHEALTHY if draining else _STATUS[assembly.health()],
             backends={name: _backend_health(backend, now) for name, backend in assembly.backends.items()},
             version=__version__,
             uptime_seconds=now - self._started,
@@ -126,10 +126,10 @@ class Overview:
         )
         return told
 
-    def recent_calls(self, most: int) -> calls_pb2.RecentCallsResponse:
+    def recent_calls(self, most: int) -> recent_pb2.RecentCallsResponse:
         """The calls that finished last, the latest first."""
         now, wall = self._clock(), self._wall_clock()
-        return calls_pb2.RecentCallsResponse(calls=[recent_call_message(call, now, wall) for call in self._recent.last(most)])
+        return recent_pb2.RecentCallsResponse(calls=[recent_call_message(call, now, wall) for call in self._recent.last(most)])
 
 
 def _model(model: RoutableModel) -> models_pb2.Model:
@@ -147,20 +147,20 @@ def _model(model: RoutableModel) -> models_pb2.Model:
     )
 
 
-def _backend_health(backend: Backend, now: float) -> models_pb2.BackendHealth:
-    return models_pb2.BackendHealth(
+def _backend_health(backend: Backend, now: float) -> health_pb2.BackendHealth:
+    return health_pb2.BackendHealth(
         status=_STATUS[backend.health()],
         endpoints=[_endpoint_health(endpoint, now) for endpoint in backend.endpoints],
         waiting=backend.pool.waiting,
     )
 
 
-def _endpoint_health(endpoint: HttpEndpoint, now: float) -> models_pb2.EndpointHealth:
+def _endpoint_health(endpoint: HttpEndpoint, now: float) -> health_pb2.EndpointHealth:
     condition = endpoint.condition
     state = {None: Health.UNKNOWN, True: Health.HEALTHY, False: Health.UNHEALTHY}[condition.healthy]
     engine = endpoint.auto.heard(now) if endpoint.auto is not None else None
     said = {} if engine is None else {"waiting": int(engine.waiting), "running": int(engine.running)}
-    return models_pb2.EndpointHealth(
+    return health_pb2.EndpointHealth(
         address=endpoint.address,
         status=_STATUS[state],
         in_flight=endpoint.in_flight,

@@ -2,15 +2,15 @@
 
 from google.protobuf.duration_pb2 import Duration
 
-from lexora.v1 import common_pb2, openai_pb2
+from lexora.v1 import raw_pb2, receipt_pb2
 from lexora_contract.answer import BucketState, Choice, Head, Receipt, Reply
 from lexora_router.edge.translate import usage_message
 from lexora_router.policy.rate_limiter import Quota
 
 
-def receipt_message(request_id: str, started: float, receipt: Receipt) -> common_pb2.Receipt:
+def receipt_message(request_id: str, started: float, receipt: Receipt) -> receipt_pb2.Receipt:
     """The receipt as the contract has it: instants become durations since the call came in."""
-    message = common_pb2.Receipt(
+    message = receipt_pb2.Receipt(
         request_id=request_id,
         backend=receipt.backend,
         endpoint=receipt.endpoint,
@@ -37,14 +37,14 @@ def receipt_message(request_id: str, started: float, receipt: Receipt) -> common
     return message
 
 
-def auto_message(choice: Choice) -> common_pb2.AutoChoice:
+def auto_message(choice: Choice) -> receipt_pb2.AutoChoice:
     """How the model was chosen for a call that asked for `auto`."""
-    return common_pb2.AutoChoice(
+    return receipt_pb2.AutoChoice(
         model=choice.model, task_type=choice.task_type, confidence=choice.confidence, classifier=choice.by
     )
 
 
-def fill_bucket(message: common_pb2.RateLimitBucket, state: BucketState | Quota | None) -> None:
+def fill_bucket(message: receipt_pb2.RateLimitBucket, state: BucketState | Quota | None) -> None:
     """Where a bucket stands; None, for what is not limited, leaves the message unset."""
     if state is not None:
         message.limit, message.remaining = state.limit, state.remaining
@@ -55,15 +55,15 @@ def _set_duration(message: Duration, seconds: float) -> None:
     message.seconds, message.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
 
 
-def head_message(head: Head) -> openai_pb2.OpenAiHead:
+def head_message(head: Head) -> raw_pb2.RawHead:
     """Status, content type and headers of an engine's answer."""
-    return openai_pb2.OpenAiHead(
+    return raw_pb2.RawHead(
         status=head.status,
         content_type=head.content_type,
-        headers=[common_pb2.Header(name=name, value=value) for name, value in head.headers],
+        headers=[raw_pb2.Header(name=name, value=value) for name, value in head.headers],
     )
 
 
-def reply_message(reply: Reply) -> openai_pb2.OpenAiReply:
+def reply_message(reply: Reply) -> raw_pb2.RawReply:
     """A whole answer, its body untouched."""
-    return openai_pb2.OpenAiReply(head=head_message(reply.head), body=reply.body)
+    return raw_pb2.RawReply(head=head_message(reply.head), body=reply.body)

@@ -1,16 +1,16 @@
 """How a client may say that its call is to be treated, and within what bounds."""
 
-from lexora.v1 import common_pb2
+from lexora.v1 import options_pb2
 from lexora_router.errors import InvalidRequest
 from lexora_router.policy.priority import HIGH, LOW
 
 MAX_ID_LENGTH = 128
 
-_FALLBACK_POLICIES = frozenset(common_pb2.FallbackPolicy.values())
-_RESUME_POLICIES = frozenset(common_pb2.ResumePolicy.values())
+_FALLBACK_POLICIES = frozenset(options_pb2.FallbackPolicy.values())
+_RESUME_POLICIES = frozenset(options_pb2.ResumePolicy.values())
 
 
-def check_options(options: common_pb2.CallOptions) -> None:
+def check_options(options: options_pb2.CallOptions) -> None:
     """Raise InvalidRequest, which names the field, for options that are out of bounds."""
     if not is_id(options.request_id):
         raise InvalidRequest(f"request_id takes at most {MAX_ID_LENGTH} visible ASCII characters.", "options.request_id")

@@ -14,12 +14,16 @@ import structlog
 from google.rpc import status_pb2
 
 from lexora.v1 import (
-    calls_pb2,
-    common_pb2,
+    call_pb2,
+    classify_pb2,
     embed_pb2,
     explain_pb2,
+    health_pb2,
     models_pb2,
-    openai_pb2,
+    options_pb2,
+    raw_pb2,
+    receipt_pb2,
+    recent_pb2,
     reload_pb2,
     router_pb2,
     stats_pb2,
@@ -82,8 +86,7 @@ JSON = "application/json"
 # The rpcs whose requests count, also against their user's limit; the others are questions about the router.
 COUNTED_RPCS = frozenset(f"/lexora.v1.RouterService/{rpc}" for rpc in ("Generate", "Stream", "Embed", "Classify"))
 
-_Input = router_pb2.GenerateRequest | router_pb2.StreamRequest | explain_pb2.ExplainRequest
-_NO_OPTIONS = common_pb2.CallOptions()
+_NO_OPTIONS = options_pb2.CallOptions()
 
 _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
@@ -121,27 +124,25 @@ class RouterService:
 
     async def generate(self, request: router_pb2.GenerateRequest, context: Context) -> router_pb2.GenerateResponse:
         """One request, one whole answer."""
-        kind = request.WhichOneof("input")
-        serve = partial(self._generate, kind, request) if kind else refuse_empty(context)
-        return await self._guarded(request.options, context, serve, limited=request)
+        asked = request.call
+        kind = asked.WhichOneof("input")
+        serve = partial(self._generate, kind, asked) if kind else refuse_empty(context)
+        return await self._guarded(asked.options, context, serve, limited=asked)
 
-    async def _generate(self, kind: str | None, request: router_pb2.GenerateRequest, call: Call) -> router_pb2.GenerateResponse:
-        await self._fill(kind, request, call, stream=False)
+    async def _generate(self, kind: str | None, asked: call_pb2.Call, call: Call) -> router_pb2.GenerateResponse:
+        await self._fill(kind, asked, call, stream=False)
         response = await self._whole(call, _GENERATED[kind])
         response.receipt.CopyFrom(self._receipt(call))
         return response
 
     async def stream(self, request: router_pb2.StreamRequest, context: Context, send: Send) -> None:
         """One request, the answer as it is made."""
-        kind = request.WhichOneof("input")
-        announced = announces_streams(context)
-        serve = partial(self._stream, kind, request, send, announced)
-        await self._guarded(request.options, context, serve, limited=request)
+        asked = request.call
+        serve = partial(self._stream, asked.WhichOneof("input"), asked, send, announces_streams(context))
+        await self._guarded(asked.options, context, serve, limited=asked)
 
-    async def _stream(
-        self, kind: str | None, request: router_pb2.StreamRequest, send: Send, announced: bool, call: Call
-    ) -> None:
-        await self._fill(kind, request, call, stream=True)
+    async def _stream(self, kind: str | None, asked: call_pb2.Call, send: Send, announced: bool, call: Call) -> None:
+        await self._fill(kind, asked, call, stream=True)
         if announced and call.stream:
             await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
         sink = StreamSink(kind, send, lambda: self._receipt(call))
@@ -169,9 +170,7 @@ class RouterService:
             raise InvalidRequest(f"The request does not decode: its bytes are no message that {method} takes.")
 
         counted = method in COUNTED_RPCS
-        await self._guarded(
-            _NO_OPTIONS, context, refuse, always=not counted, limited=router_pb2.GenerateRequest() if counted else None
-        )
+        await self._guarded(_NO_OPTIONS, context, refuse, always=not counted, limited=call_pb2.Call() if counted else None)
 
     def foresee(self, tenant: str, size: int) -> None:
         """Raise StatusError for a call that would be refused whatever its body of `size` bytes says.
@@ -185,11 +184,11 @@ class RouterService:
             if self.foreseer is not None:
                 self.foreseer(bounded(tenant), size)
         except RouterError as error:
-            raise StatusError(status_of(error, common_pb2.Receipt(), max_body=0)) from None
+            raise StatusError(status_of(error, receipt_pb2.Receipt(), max_body=0)) from None
 
     # -- overview
 
-    async def classify(self, request: models_pb2.ClassifyRequest, context: Context) -> models_pb2.ClassifyResponse:
+    async def classify(self, request: classify_pb2.ClassifyRequest, context: Context) -> classify_pb2.ClassifyResponse:
         """Which model fits a task."""
         return await self._guarded(
             request.options, context, lambda call: classify(request, call, self.classifier), limited=request
@@ -199,7 +198,7 @@ class RouterService:
         """Exactly the routable models."""
         return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._overview.models()), always=True)
 
-    async def health(self, request: models_pb2.HealthRequest, context: Context) -> models_pb2.HealthResponse:
+    async def health(self, request: health_pb2.HealthRequest, context: Context) -> health_pb2.HealthResponse:
         """State of the router and of each backend."""
         health = self._overview.health
         return await self._guarded(
@@ -215,7 +214,8 @@ class RouterService:
 
     async def explain(self, request: explain_pb2.ExplainRequest, context: Context) -> explain_pb2.ExplainResponse:
         """Where a call would go and why."""
-        return await self._guarded(request.options, context, lambda call: self._explain(request, call), always=True)
+        options = request.call.options
+        return await self._guarded(options, context, lambda call: self._explain(request, call), always=True)
 
     async def _explain(self, request: explain_pb2.ExplainRequest, call: Call) -> explain_pb2.ExplainResponse:
         if self.explainer is None:
@@ -225,22 +225,22 @@ class RouterService:
 
     async def _asked(self, request: explain_pb2.ExplainRequest, call: Call) -> str:
         """Make the call that is to be explained, with the errors that it would get; the model as its client named it."""
-        kind = request.WhichOneof("input")
+        kind = request.call.WhichOneof("input")
         if kind is None:
             check_model(request.model)
             call.path = CHAT
             call.model = await self._model(call, request.model) or ""
             return request.model
-        await self._fill(kind, request, call, stream=kind == "openai")
+        await self._fill(kind, request.call, call, stream=kind == "raw")
         if call.response_id:
-            raise InvalidRequest("A stored response is not routed: the endpoint that made it is asked.", "openai.path")
-        return call.model if kind == "openai" else str(getattr(request, kind).model)
+            raise InvalidRequest("A stored response is not routed: the endpoint that made it is asked.", "raw.path")
+        return call.model if kind == "raw" else str(getattr(request.call, kind).model)
 
-    async def recent_calls(self, request: calls_pb2.RecentCallsRequest, context: Context) -> calls_pb2.RecentCallsResponse:
+    async def recent_calls(self, request: recent_pb2.RecentCallsRequest, context: Context) -> recent_pb2.RecentCallsResponse:
         """The calls that finished last."""
         return await self._guarded(_NO_OPTIONS, context, lambda _: self._recent_calls(request.limit), always=True)
 
-    async def _recent_calls(self, limit: int) -> calls_pb2.RecentCallsResponse:
+    async def _recent_calls(self, limit: int) -> recent_pb2.RecentCallsResponse:
         if limit < 0:
             raise InvalidRequest("limit must not be negative.", "limit")
         return self._overview.recent_calls(limit or DEFAULT_RECENT)
@@ -259,7 +259,7 @@ class RouterService:
 
     async def _guarded(
         self,
-        options: common_pb2.CallOptions,
+        options: options_pb2.CallOptions,
         context: Context,
         serve: Callable[[Call], Awaitable[_Answer]],
         *,
@@ -354,7 +354,7 @@ class RouterService:
             return limited
         return error
 
-    def _call(self, options: common_pb2.CallOptions, context: Context) -> Call:
+    def _call(self, options: options_pb2.CallOptions, context: Context) -> Call:
         now = self._clock()
         user, address = identity(context, self.proxies)
         return Call(
@@ -369,49 +369,49 @@ class RouterService:
             unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
             prompt_cache_key=bounded(options.prompt_cache_key),
             priority=options.priority if options.HasField("priority") else None,
-            fallback_allowed=options.fallback != common_pb2.FALLBACK_POLICY_NEVER,
-            resume_allowed=options.resume != common_pb2.RESUME_POLICY_NEVER,
+            fallback_allowed=options.fallback != options_pb2.FALLBACK_POLICY_NEVER,
+            resume_allowed=options.resume != options_pb2.RESUME_POLICY_NEVER,
             deadline=None if context.timeout is None else now + context.timeout,
             trace=trace_of(context),
         )
 
-    async def _fill(self, kind: str | None, request: _Input, call: Call, *, stream: bool) -> None:
+    async def _fill(self, kind: str | None, asked: call_pb2.Call, call: Call, *, stream: bool) -> None:
         match kind:
-            case "openai":
-                self._fill_openai(request.openai, call, stream=stream)
+            case "raw":
+                self._fill_raw(asked.raw, call, stream=stream)
             case "chat":
-                default = await self._model(call, request.chat.model)
-                self._set_body(call, CHAT, chat_body(request.chat, stream=stream, default_model=default))
+                default = await self._model(call, asked.chat.model)
+                self._set_body(call, CHAT, chat_body(asked.chat, stream=stream, default_model=default))
             case "completion":
-                default = await self._model(call, request.completion.model)
-                body = completion_body(request.completion, stream=stream, default_model=default)
+                default = await self._model(call, asked.completion.model)
+                body = completion_body(asked.completion, stream=stream, default_model=default)
                 self._set_body(call, COMPLETIONS, body)
             case _:
-                raise InvalidRequest("One of chat, completion and openai must be set.", "input")
+                raise InvalidRequest("One of chat, completion and raw must be set.", "input")
 
     async def _model(self, call: Call, named: str) -> str | None:
         """The model that is named, else the default one, for which the backends may have to be asked."""
         return named or await _within(call, self._overview.default_model()) or None
 
-    def _fill_openai(self, openai: openai_pb2.OpenAiCall, call: Call, *, stream: bool) -> None:
-        if stored := stored_operation(openai.method or "POST", openai.path):
-            self._fill_stored(openai, call, *stored)
+    def _fill_raw(self, raw: raw_pb2.RawCall, call: Call, *, stream: bool) -> None:
+        if stored := stored_operation(raw.method or "POST", raw.path):
+            self._fill_stored(raw, call, *stored)
             return
-        if openai.path not in OPERATIONS or openai.method not in ("", "POST"):
-            raise NotFound(f"{openai.path[:200]} is not an endpoint that is relayed.")
-        if len(openai.content_type) > MAX_CONTENT_TYPE_LENGTH:
-            raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "openai.content_type")
-        call.content_type = openai.content_type or JSON
-        self._set_body(call, openai.path, call.body or openai.body)
+        if raw.path not in OPERATIONS or raw.method not in ("", "POST"):
+            raise NotFound(f"{raw.path[:200]} is not an endpoint that is relayed.")
+        if len(raw.content_type) > MAX_CONTENT_TYPE_LENGTH:
+            raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "raw.content_type")
+        call.content_type = raw.content_type or JSON
+        self._set_body(call, raw.path, call.body or raw.body)
         if call.stream and not stream:
             raise InvalidRequest("The body asks for a stream: call Stream, not Generate.", "stream")
 
-    def _fill_stored(self, openai: openai_pb2.OpenAiCall, call: Call, operation: Operation, response_id: str) -> None:
-        if len(openai.query) > MAX_QUERY_LENGTH:
-            raise InvalidRequest(f"The query takes at most {MAX_QUERY_LENGTH} characters.", "openai.query")
-        call.path, call.body, call.method = operation.path, b"", openai.method or "POST"
-        call.response_id, call.resource = response_id, openai.path
-        given = parse_qsl(openai.query, keep_blank_values=True)
+    def _fill_stored(self, raw: raw_pb2.RawCall, call: Call, operation: Operation, response_id: str) -> None:
+        if len(raw.query) > MAX_QUERY_LENGTH:
+            raise InvalidRequest(f"The query takes at most {MAX_QUERY_LENGTH} characters.", "raw.query")
+        call.path, call.body, call.method = operation.path, b"", raw.method or "POST"
+        call.response_id, call.resource = response_id, raw.path
+        given = parse_qsl(raw.query, keep_blank_values=True)
         call.query = tuple((name, value) for name, value in given if name.removesuffix("[]") in operation.query)
         call.stream = operation.streams and dict(call.query).get("stream", "").lower() in ("true", "1")
         call.max_tokens = 0  # it has no output that its client would pay for
@@ -447,7 +447,7 @@ class RouterService:
         await self.pipeline(call, keep)
         return answers[0]
 
-    def _receipt(self, call: Call) -> common_pb2.Receipt:
+    def _receipt(self, call: Call) -> receipt_pb2.Receipt:
         return receipt_message(call.id, call.started, call.receipt)
 
 
@@ -463,7 +463,7 @@ async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
 
 
 _GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {
-    "openai": lambda reply: router_pb2.GenerateResponse(openai=reply_message(reply)),
+    "raw": lambda reply: router_pb2.GenerateResponse(raw=reply_message(reply)),
     "chat": lambda reply: router_pb2.GenerateResponse(chat=chat_response(reply.body)),
     "completion": lambda reply: router_pb2.GenerateResponse(completion=completion_response(reply.body)),
 }

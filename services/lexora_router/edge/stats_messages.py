@@ -1,6 +1,6 @@
 """What telemetry has counted, as messages of the contract."""
 
-from lexora.v1 import calls_pb2, stats_pb2
+from lexora.v1 import recent_pb2, stats_pb2
 from lexora_router.telemetry.counts import Counts, CountsByName
 from lexora_router.telemetry.quantile_sketch import QuantileSketch
 from lexora_router.telemetry.recent import RecentCall
@@ -43,10 +43,10 @@ def stats_message(stats: Stats, now: float, wall: float) -> stats_pb2.GetStatsRe
     )
 
 
-def recent_call_message(call: RecentCall, now: float, wall: float) -> calls_pb2.RecentCall:
+def recent_call_message(call: RecentCall, now: float, wall: float) -> recent_pb2.RecentCall:
     """One finished call; `now` and `wall` as above."""
     receipt, usage = call.receipt, call.receipt.usage
-    return calls_pb2.RecentCall(
+    return recent_pb2.RecentCall(
         request_id=call.id,
         finished_unix_ms=round((wall - now + receipt.finished_at) * 1000),
         path=call.path,

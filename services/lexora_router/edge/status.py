@@ -9,7 +9,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from lexora.v1 import common_pb2
+from lexora.v1 import errors_pb2, raw_pb2, receipt_pb2
 from lexora_router.errors import (
     Draining,
     NoHealthyEndpoint,
@@ -86,7 +86,7 @@ def code_of(error: RouterError) -> "code_pb2.Code.ValueType":
     return _CODES[error.reason]
 
 
-def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int, trace_id: str = "") -> status_pb2.Status:
+def status_of(error: RouterError, receipt: receipt_pb2.Receipt, *, max_body: int, trace_id: str = "") -> status_pb2.Status:
     """The status of an error. An engine's own answer is carried in UpstreamError, at most `max_body` bytes of it."""
     message = _bounded(error.message)
     known = {"request_id": receipt.request_id, "backend": receipt.backend} | _trace(trace_id)
@@ -105,7 +105,7 @@ def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int,
         details.append(error_details_pb2.QuotaFailure(violations=[quota]))
     if isinstance(error, UpstreamRefused):
         details.append(
-            common_pb2.UpstreamError(
+            errors_pb2.UpstreamError(
                 status=error.http_status,
                 content_type=error.content_type,
                 body=error.body[:max_body],
@@ -116,7 +116,7 @@ def status_of(error: RouterError, receipt: common_pb2.Receipt, *, max_body: int,
         message = _upstream_message(error)
     elif isinstance(error, UpstreamBroken) and error.event:
         details.append(
-            common_pb2.UpstreamError(
+            errors_pb2.UpstreamError(
                 content_type="application/json", body=error.event[:max_body], truncated=len(error.event) > max_body
             )
         )
@@ -136,12 +136,12 @@ def retry_delay(error: RouterError) -> float | None:
     return None if asked is None else min(asked, MAX_RETRY_SECONDS)
 
 
-def internal_status(receipt: common_pb2.Receipt, trace_id: str = "") -> status_pb2.Status:
+def internal_status(receipt: receipt_pb2.Receipt, trace_id: str = "") -> status_pb2.Status:
     """The status of a bug: no exception text, but an identity to look for in the log, and where the client stands."""
     request_id = receipt.request_id
     named = {"request_id": request_id} | _trace(trace_id)
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata=named)
-    known = common_pb2.Receipt(request_id=request_id)
+    known = receipt_pb2.Receipt(request_id=request_id)
     if receipt.HasField("rate_limit"):
         known.rate_limit.CopyFrom(receipt.rate_limit)
     return status_pb2.Status(
@@ -161,7 +161,7 @@ def _upstream_message(error: UpstreamRefused) -> str:
     return _bounded(f"{error.message}: {said}") if said else error.message
 
 
-def _headers(error: UpstreamRefused, limit: int) -> list[common_pb2.Header]:
+def _headers(error: UpstreamRefused, limit: int) -> list[raw_pb2.Header]:
     """The engine's headers that fit, in their order; those that tell when to come back are the last to go."""
     kept = list(error.headers)
     size = sum(len(name) + len(value) for name, value in kept)
@@ -170,7 +170,7 @@ def _headers(error: UpstreamRefused, limit: int) -> list[common_pb2.Header]:
             break
         kept.remove((name, value))
         size -= len(name) + len(value)
-    return [common_pb2.Header(name=name, value=value) for name, value in kept]
+    return [raw_pb2.Header(name=name, value=value) for name, value in kept]
 
 
 def _is_hint(header: tuple[str, str]) -> bool:

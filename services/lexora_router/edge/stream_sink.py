@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from lexora.v1 import chat_pb2, common_pb2, router_pb2
+from lexora.v1 import chat_pb2, receipt_pb2, router_pb2
 from lexora_contract.answer import Head, Reply
 from lexora_router.call import Event, Frames
 from lexora_router.edge.messages import head_message, reply_message
@@ -15,7 +15,7 @@ Send = Callable[[router_pb2.StreamResponse], Awaitable[None]]
 class StreamSink:
     """Sends a call's events as messages, in the form of the request; the head travels with the first frames."""
 
-    def __init__(self, kind: str | None, send: Send, receipt: Callable[[], common_pb2.Receipt]) -> None:
+    def __init__(self, kind: str | None, send: Send, receipt: Callable[[], receipt_pb2.Receipt]) -> None:
         self._send = send
         self._receipt = receipt
         self._reader = _reader(kind)

@@ -63,7 +63,7 @@ def test_ctrl_c_stops_an_answer_and_the_talk_goes_on() -> None:
     screen = talk(router, "a story", "more")
     assert "Once \nstopped\n" in screen
     assert "again" in screen
-    assert [message.text for message in router.requests[1].chat.messages] == ["a story", "Once ", "more"]
+    assert [message.text for message in router.requests[1].call.chat.messages] == ["a story", "Once ", "more"]
 
 
 def test_ctrl_c_at_the_prompt_does_not_leave() -> None:
@@ -87,7 +87,7 @@ def test_quit_leaves() -> None:
 def test_reset_forgets() -> None:
     router = Router([delta("one")], [delta("two")])
     talk(router, "first", "/reset", "second")
-    assert [message.text for message in router.requests[1].chat.messages] == ["second"]
+    assert [message.text for message in router.requests[1].call.chat.messages] == ["second"]
 
 
 def test_model_lists_and_chooses() -> None:
@@ -95,7 +95,7 @@ def test_model_lists_and_chooses() -> None:
     screen = talk(router, "/model", "/model small", "hi", "/model")
     assert "* big (main)\n  small (side)\n" in screen
     assert "  big (main)\n* small (side)\n" in screen
-    assert router.requests[0].chat.model == "small"
+    assert router.requests[0].call.chat.model == "small"
 
 
 def test_help_and_unknown_commands() -> None:

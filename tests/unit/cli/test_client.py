@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from lexora.v1.common_pb2 import Receipt
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
-from lexora.v1.models_pb2 import HealthRequest, HealthResponse
+from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora_cli.client import RouterClient, RouterFailure

@@ -3,8 +3,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from lexora.v1.chat_pb2 import ROLE_ASSISTANT, ROLE_SYSTEM, ROLE_USER, ChatChunk, ChatDelta
-from lexora.v1.common_pb2 import AutoChoice, Receipt, Usage
+from lexora.v1.receipt_pb2 import AutoChoice, Receipt
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
+from lexora.v1.tokens_pb2 import Usage
 from lexora_cli.client import RouterFailure
 from lexora_cli.conversation import Conversation
 
@@ -79,7 +80,7 @@ def test_what_was_not_as_asked_is_told(receipt: Receipt, told: str) -> None:
 def test_the_request_carries_what_was_asked_for() -> None:
     client = Script(delta("x"))
     Conversation(client, model="m", system="Be brief.", max_tokens=9).ask("hi", Shown())
-    chat = client.requests[0].chat
+    chat = client.requests[0].call.chat
     assert (chat.model, chat.sampling.max_tokens) == ("m", 9)
     assert [(message.role, message.text) for message in chat.messages] == [(ROLE_SYSTEM, "Be brief."), (ROLE_USER, "hi")]
 
@@ -89,10 +90,10 @@ def test_the_next_question_comes_with_the_history() -> None:
     conversation = Conversation(client)
     conversation.ask("first", Shown())
     conversation.ask("second", Shown())
-    assert [message.text for message in client.requests[1].chat.messages] == ["first", "one", "second"]
+    assert [message.text for message in client.requests[1].call.chat.messages] == ["first", "one", "second"]
     conversation.reset()
     conversation.ask("third", Shown())
-    assert [message.text for message in client.requests[2].chat.messages] == ["third"]
+    assert [message.text for message in client.requests[2].call.chat.messages] == ["third"]
 
 
 def test_a_question_that_failed_is_forgotten() -> None:

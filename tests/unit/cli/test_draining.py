@@ -6,7 +6,7 @@ import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import ErrorInfo
 
-from lexora.v1.models_pb2 import HealthRequest
+from lexora.v1.health_pb2 import HealthRequest
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse
 from lexora_cli.draining import DrainingPort
 from lexora_gateway.router_port import CallContext, RouterStatusError

@@ -3,14 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from lexora.v1.explain_pb2 import (
-    EndpointExplanation,
-    ExplainResponse,
-    RouteExplanation,
-    TargetExplanation,
-    TenantExplanation,
-)
-from lexora.v1.models_pb2 import BACKEND_STATUS_HEALTHY, BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
+from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, RouteExplanation, TargetExplanation, TenantExplanation
+from lexora.v1.health_pb2 import BACKEND_STATUS_HEALTHY, BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
 from lexora_cli.explain_text import explained
 
 

@@ -1,6 +1,6 @@
 import json
 
-from lexora.v1.models_pb2 import BACKEND_STATUS_HEALTHY, BackendHealth, EndpointHealth, HealthResponse
+from lexora.v1.health_pb2 import BACKEND_STATUS_HEALTHY, BackendHealth, EndpointHealth, HealthResponse
 from lexora.v1.router_pb2 import StreamResponse
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_cli.plain_message import as_data

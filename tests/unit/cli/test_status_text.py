@@ -1,7 +1,7 @@
 import pytest
 from rich.text import Text
 
-from lexora.v1.models_pb2 import (
+from lexora.v1.health_pb2 import (
     BACKEND_STATUS_HEALTHY,
     BACKEND_STATUS_UNHEALTHY,
     BREAKER_STATE_HALF_OPEN,

@@ -3,8 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lexora.v1.calls_pb2 import RecentCall, RecentCallsResponse
-from lexora.v1.models_pb2 import (
+from lexora.v1.health_pb2 import (
     BACKEND_STATUS_HEALTHY,
     BACKEND_STATUS_UNHEALTHY,
     BREAKER_STATE_CLOSED,
@@ -13,6 +12,7 @@ from lexora.v1.models_pb2 import (
     EndpointHealth,
     HealthResponse,
 )
+from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval, Latencies
 from lexora_cli.top_screen import Seen, picture
 

@@ -8,8 +8,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tests.unit.docs.pages import code, page
 
-from lexora.v1 import common_pb2, router_pb2
-from lexora.v1.calls_pb2 import RecentCall
+from lexora.v1 import options_pb2, receipt_pb2, router_pb2
+from lexora.v1.recent_pb2 import RecentCall
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.operations import OPERATIONS
 from lexora_gateway import RouterPort, create_app
@@ -67,7 +67,7 @@ def test_every_header_of_the_openapi_document_is_described() -> None:
 
 
 def test_the_openapi_document_has_the_headers_that_the_facade_reads_and_writes() -> None:
-    full = common_pb2.Receipt(backend="b", attempts=1, fallback="a->b;reason=X", resumed="text")
+    full = receipt_pb2.Receipt(backend="b", attempts=1, fallback="a->b;reason=X", resumed="text")
     full.auto.model = "m"
     full.rate_limit.requests.limit = full.rate_limit.tokens.limit = 1
     written = {name.decode() for name, _ in receipt_headers(full)}
@@ -75,17 +75,17 @@ def test_the_openapi_document_has_the_headers_that_the_facade_reads_and_writes()
     asked = {parameter["name"]: parameter["schema"] for parameter in REQUEST}
     for name in ("x-lexora-priority", "x-lexora-fallback", "x-lexora-resume"):
         for value in asked[name].get("enum") or asked[name]["examples"]:
-            assert call_options({name.encode(): value.encode()}, "id") != common_pb2.CallOptions(request_id="id")
+            assert call_options({name.encode(): value.encode()}, "id") != options_pb2.CallOptions(request_id="id")
 
 
 def test_every_option_of_a_call_and_every_field_of_a_receipt_is_described() -> None:
     fields = [code(row[0])[0] for row in page("docs/api.md").table("field of `CallOptions`")]
-    assert fields == list(common_pb2.CallOptions.DESCRIPTOR.fields_by_name)
+    assert fields == list(options_pb2.CallOptions.DESCRIPTOR.fields_by_name)
     (told,) = re.findall(r"answer with a `receipt`:(.*?)\n\n", page("docs/api.md").text, re.S)
     named = re.sub(r"\s+", " ", told.replace("`", "").replace("first token", "first_token"))
     words = {"backend", "endpoint", "attempts", "usage", "fallback", "resumed", "rate_limit", "auto", "lost_tokens"}
     words |= {"request id", "the model asked", "queue time", "time to the first_token", "total time"}
-    assert len(words) == len(common_pb2.Receipt.DESCRIPTOR.fields)
+    assert len(words) == len(receipt_pb2.Receipt.DESCRIPTOR.fields)
     assert all(word in named for word in words)
 
 

@@ -14,18 +14,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from lexora.v1.calls_pb2 import RecentCallsRequest, RecentCallsResponse
-from lexora.v1.common_pb2 import Receipt
+from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
-from lexora.v1.models_pb2 import (
-    ClassifyRequest,
-    ClassifyResponse,
-    HealthRequest,
-    HealthResponse,
-    ListModelsRequest,
-    ListModelsResponse,
-)
-from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
+from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
+from lexora.v1.raw_pb2 import RawHead, RawReply
+from lexora.v1.receipt_pb2 import Receipt
+from lexora.v1.recent_pb2 import RecentCallsRequest, RecentCallsResponse
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_gateway import (
@@ -42,7 +37,7 @@ from lexora_gateway import (
 T = TypeVar("T")
 Script = Callable[..., Awaitable[Any]]
 RECEIPT = Receipt(backend="main", attempts=2)
-HEAD = OpenAiHead(status=200, content_type="text/event-stream; charset=utf-8")
+HEAD = RawHead(status=200, content_type="text/event-stream; charset=utf-8")
 CHAT = "/v1/chat/completions"
 BODY = b'{"model": "m", "messages": []}'
 STREAMED = b'{"model": "m", "stream": true}'
@@ -75,7 +70,7 @@ class ScriptedRouter:
             raise self.foreseen
 
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
-        if request.WhichOneof("input") is None:
+        if request.call.WhichOneof("input") is None:
             self.counted.append(request)
             self.told = dict(context.metadata)["x-lexora-refused"]
             raise self.refusal
@@ -133,7 +128,7 @@ class ScriptedRouter:
 
 def _put_together(request: GenerateRequest | StreamRequest | ExplainRequest, context: CallContext) -> None:
     if body := context.take_body():
-        request.openai.body = body
+        request.call.raw.body = body
 
 
 async def typed(_: ScriptedRouter) -> GenerateResponse:
@@ -142,8 +137,8 @@ async def typed(_: ScriptedRouter) -> GenerateResponse:
 
 def whole(body: bytes, status: int = 200, content_type: str = "application/json", **more: Any) -> Script:
     async def script(_: ScriptedRouter, emit: Emit) -> None:
-        head = OpenAiHead(status=status, content_type=content_type, **more)
-        await emit(StreamResponse(receipt=RECEIPT, reply=OpenAiReply(head=head, body=body)))
+        head = RawHead(status=status, content_type=content_type, **more)
+        await emit(StreamResponse(receipt=RECEIPT, reply=RawReply(head=head, body=body)))
 
     return script
 

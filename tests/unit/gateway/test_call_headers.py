@@ -6,11 +6,13 @@ import pytest
 from tests.support.paths import FORM_PATHS
 from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRouter, client, make_app, whole
 
-from lexora.v1.common_pb2 import (
+from lexora.v1.classify_pb2 import ClassifyRequest
+from lexora.v1.options_pb2 import (
     FALLBACK_POLICY_NEVER,
     FALLBACK_POLICY_UNSPECIFIED,
     RESUME_POLICY_NEVER,
     RESUME_POLICY_UNSPECIFIED,
+    CallOptions,
 )
 
 FORM = {"content-type": "multipart/form-data; boundary=x"}
@@ -36,14 +38,14 @@ async def ask(path: str, body: bytes, headers: dict[str, str]) -> tuple[Any, Scr
 async def test_every_call_takes_its_options(path: str, body: bytes, headers: dict[str, str]) -> None:
     more = {"x-lexora-priority": "high", "x-lexora-fallback": "never", "x-lexora-resume": "never", "x-request-id": "r"}
     _, router = await ask(path, body, headers | more)
-    options = router.asked[0][1].options
+    options = options_of(router)
     assert (options.request_id, options.priority) == ("r", 100)
     assert (options.fallback, options.resume) == (FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER)
 
 
 async def test_without_headers_nothing_is_asked() -> None:
     _, router = await ask(CHAT, BODY, JSON)
-    options = router.asked[0][1].options
+    options = options_of(router)
     assert not options.HasField("priority")
     assert (options.fallback, options.resume) == (FALLBACK_POLICY_UNSPECIFIED, RESUME_POLICY_UNSPECIFIED)
 
@@ -54,7 +56,7 @@ async def test_without_headers_nothing_is_asked() -> None:
 )
 async def test_a_priority_is_a_name_or_a_number(given: str, priority: int) -> None:
     _, router = await ask(CHAT, BODY, JSON | {"x-lexora-priority": given})
-    assert router.asked[0][1].options.priority == priority
+    assert router.asked[0][1].call.options.priority == priority
 
 
 @pytest.mark.parametrize(
@@ -74,4 +76,11 @@ async def test_garbage_is_refused_by_name(path: str, body: bytes, headers: dict[
 
 async def test_never_may_be_written_large() -> None:
     _, router = await ask(CHAT, BODY, JSON | {"x-lexora-fallback": "Never"})
-    assert router.asked[0][1].options.fallback == FALLBACK_POLICY_NEVER
+    assert router.asked[0][1].call.options.fallback == FALLBACK_POLICY_NEVER
+
+
+def options_of(router: ScriptedRouter) -> CallOptions:
+    """The options of the only request."""
+    [(_, request, _)] = router.asked
+    found: CallOptions = request.options if isinstance(request, ClassifyRequest) else request.call.options
+    return found

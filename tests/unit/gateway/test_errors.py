@@ -7,7 +7,9 @@ from google.rpc.error_details_pb2 import ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 from tests.unit.gateway.support import failure
 
-from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora.v1.errors_pb2 import UpstreamError
+from lexora.v1.raw_pb2 import Header
+from lexora.v1.receipt_pb2 import Receipt
 from lexora_contract.operations import Dialect
 from lexora_gateway.errors import Failure, from_status, in_dialect
 

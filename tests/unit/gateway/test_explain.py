@@ -9,9 +9,9 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from tests.support.paths import FORM_PATHS, JSON_PATHS
 from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRouter, client, failure, make_app
 
-from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER
 from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation, TenantExplanation
-from lexora.v1.models_pb2 import BACKEND_STATUS_DEGRADED, BREAKER_STATE_HALF_OPEN
+from lexora.v1.health_pb2 import BACKEND_STATUS_DEGRADED, BREAKER_STATE_HALF_OPEN
+from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER
 
 FORM = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--b--\r\n'
 EXPLAIN = {"x-lexora-explain": "1"}
@@ -46,7 +46,7 @@ async def test_a_relayed_call_is_explained_and_not_made(path: str, body: bytes, 
     assert response.headers["content-type"] == "application/json"
     assert "x-request-id" in response.headers
     ((rpc, request, _),) = router.asked
-    assert (rpc, request.openai.path, request.openai.body, request.openai.content_type) == ("explain", path, body, media)
+    assert (rpc, request.call.raw.path, request.call.raw.body, request.call.raw.content_type) == ("explain", path, body, media)
 
 
 async def test_the_answer_is_json_with_words_and_seconds() -> None:
@@ -75,7 +75,7 @@ async def test_the_call_s_own_headers_count() -> None:
     response = await ask(router, CHAT, STREAMED, headers)
     ((_, request, context),) = router.asked
     assert response.headers["x-request-id"] == "mine"
-    assert (request.options.priority, request.options.fallback, request.options.request_id) == (
+    assert (request.call.options.priority, request.call.options.fallback, request.call.options.request_id) == (
         100,
         FALLBACK_POLICY_NEVER,
         "mine",

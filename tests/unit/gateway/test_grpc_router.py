@@ -10,9 +10,12 @@ import structlog
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.unit.gateway.support import BODY, CHAT, JSON, client, connected, failure, make_app, post, serving
 
-from lexora.v1.common_pb2 import UpstreamError
-from lexora.v1.models_pb2 import ClassifyRequest, HealthRequest, HealthResponse, ListModelsRequest, ListModelsResponse, Model
-from lexora.v1.openai_pb2 import OpenAiCall, OpenAiReply
+from lexora.v1.call_pb2 import Call
+from lexora.v1.classify_pb2 import ClassifyRequest
+from lexora.v1.errors_pb2 import UpstreamError
+from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse, Model
+from lexora.v1.raw_pb2 import RawCall, RawReply
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
@@ -21,8 +24,8 @@ from lexora_gateway.status_details import details_of
 
 MIB = 1024 * 1024
 CONTEXT = CallContext()
-REQUEST = GenerateRequest(openai=OpenAiCall(path=CHAT, body=b"{}"))
-STREAM = StreamRequest(openai=OpenAiCall(path=CHAT, body=b"{}"))
+REQUEST = GenerateRequest(call=Call(raw=RawCall(path=CHAT, body=b"{}")))
+STREAM = StreamRequest(call=Call(raw=RawCall(path=CHAT, body=b"{}")))
 
 
 class Servicer(RouterServiceServicer):
@@ -112,9 +115,9 @@ async def collect(router: GrpcRouter, context: CallContext = CONTEXT) -> list[by
 
 async def test_every_rpc_goes_through() -> None:
     servicer = Servicer()
-    servicer.reply = GenerateResponse(openai=OpenAiReply(body=b"answer"))
+    servicer.reply = GenerateResponse(raw=RawReply(body=b"answer"))
     async with wired(servicer) as router:
-        assert (await router.generate(REQUEST, CONTEXT)).openai.body == b"answer"
+        assert (await router.generate(REQUEST, CONTEXT)).raw.body == b"answer"
         assert await collect(router) == [b"0", b"1", b"2"]
         assert (await router.list_models(ListModelsRequest(), CONTEXT)).models[0].id == "m"
         assert (await router.health(HealthRequest(), CONTEXT)).version == "v"
@@ -225,11 +228,11 @@ async def test_an_emit_that_fails_cancels_the_call() -> None:
 async def test_large_bodies_pass_both_ways() -> None:
     servicer = Servicer()
     body = b"x" * (6 * MIB)
-    servicer.reply = GenerateResponse(openai=OpenAiReply(body=body))
+    servicer.reply = GenerateResponse(raw=RawReply(body=body))
     async with wired(servicer) as router:
-        response = await router.generate(GenerateRequest(openai=OpenAiCall(body=body)), CONTEXT)
-    assert response.openai.body == body
-    assert servicer.requests[0].openai.body == body
+        response = await router.generate(GenerateRequest(call=Call(raw=RawCall(body=body))), CONTEXT)
+    assert response.raw.body == body
+    assert servicer.requests[0].call.raw.body == body
 
 
 async def test_a_dead_router_is_a_503_that_says_so() -> None:

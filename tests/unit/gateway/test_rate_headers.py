@@ -18,8 +18,9 @@ from tests.unit.gateway.support import (
     whole,
 )
 
-from lexora.v1.common_pb2 import Header, RateLimitState, Receipt, UpstreamError
-from lexora.v1.openai_pb2 import OpenAiHead, OpenAiReply
+from lexora.v1.errors_pb2 import UpstreamError
+from lexora.v1.raw_pb2 import Header, RawHead, RawReply
+from lexora.v1.receipt_pb2 import RateLimitState, Receipt
 from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 from lexora_gateway.errors import from_status
 from lexora_gateway.headers import further, receipt_headers
@@ -99,9 +100,9 @@ async def test_a_whole_answer_carries_them() -> None:
     router = ScriptedRouter()
 
     async def script(_: ScriptedRouter, emit: Any) -> None:
-        head = OpenAiHead(status=200, headers=[*THEIRS, Header(name="x-other", value="3")])
+        head = RawHead(status=200, headers=[*THEIRS, Header(name="x-other", value="3")])
         told = receipt(fallback="main->backup;reason=UPSTREAM_UNREACHABLE", resumed="token_ids")
-        await emit(StreamResponse(receipt=told, reply=OpenAiReply(head=head, body=b"{}")))
+        await emit(StreamResponse(receipt=told, reply=RawReply(head=head, body=b"{}")))
 
     router.streams = script
     response = await ask(router)
@@ -115,7 +116,7 @@ async def test_a_streams_head_carries_them() -> None:
     router = ScriptedRouter()
 
     async def script(_: ScriptedRouter, emit: Any) -> None:
-        head = OpenAiHead(status=200, content_type=HEAD.content_type, headers=THEIRS)
+        head = RawHead(status=200, content_type=HEAD.content_type, headers=THEIRS)
         await emit(StreamResponse(receipt=receipt(fallback="a->b;reason=X"), head=head, frames=b"data: 1\n\n"))
 
     router.streams = script

@@ -5,9 +5,11 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, make_app
 
-from lexora.v1 import models_pb2
-from lexora.v1.calls_pb2 import RecentCall, RecentCallsResponse
-from lexora.v1.models_pb2 import BackendHealth, ClassifyResponse, HealthResponse, ListModelsResponse, Model, ModelScore
+from lexora.v1 import health_pb2
+from lexora.v1.classify_pb2 import ClassifyResponse, ModelScore
+from lexora.v1.health_pb2 import BackendHealth, HealthResponse
+from lexora.v1.models_pb2 import ListModelsResponse, Model
+from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
 from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED, ReloadReport
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval, Latencies
 
@@ -25,7 +27,7 @@ def listing() -> ListModelsResponse:
                 capabilities=["code", "general"],
                 description="Big.",
                 max_model_len=4096,
-                status=models_pb2.BACKEND_STATUS_HEALTHY,
+                status=health_pb2.BACKEND_STATUS_HEALTHY,
                 upstream_json=json.dumps(OWN),
             ),
             Model(id="fast", backend="main", alias_of="org/big", max_model_len=4096),
@@ -95,20 +97,20 @@ async def test_capabilities() -> None:
 
 
 HEALTH = [
-    (models_pb2.BACKEND_STATUS_HEALTHY, "healthy", 200),
-    (models_pb2.BACKEND_STATUS_DEGRADED, "degraded", 200),
-    (models_pb2.BACKEND_STATUS_UNSPECIFIED, "degraded", 200),
-    (models_pb2.BACKEND_STATUS_UNHEALTHY, "unhealthy", 503),
+    (health_pb2.BACKEND_STATUS_HEALTHY, "healthy", 200),
+    (health_pb2.BACKEND_STATUS_DEGRADED, "degraded", 200),
+    (health_pb2.BACKEND_STATUS_UNSPECIFIED, "degraded", 200),
+    (health_pb2.BACKEND_STATUS_UNHEALTHY, "unhealthy", 503),
 ]
 
 
 @pytest.mark.parametrize(("status", "name", "code"), HEALTH)
 async def test_health(status: Any, name: str, code: int) -> None:
     router = ScriptedRouter()
-    backends = {"b": BackendHealth(status=status), "a": BackendHealth(status=models_pb2.BACKEND_STATUS_HEALTHY)}
+    backends = {"b": BackendHealth(status=status), "a": BackendHealth(status=health_pb2.BACKEND_STATUS_HEALTHY)}
     router.state = HealthResponse(status=status, backends=backends)
     response = await get(router, "/health")
-    own = "unknown" if status == models_pb2.BACKEND_STATUS_UNSPECIFIED else name
+    own = "unknown" if status == health_pb2.BACKEND_STATUS_UNSPECIFIED else name
     assert response.status_code == code
     assert response.json() == {"status": name, "backends": {"a": "healthy", "b": own}, "version": "1.2.3"}
     assert (await get(router, "/health/ready")).status_code == code

@@ -24,7 +24,9 @@ from tests.unit.gateway.support import (
 )
 
 import lexora_gateway
-from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora.v1.errors_pb2 import UpstreamError
+from lexora.v1.raw_pb2 import Header
+from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import StreamResponse
 
 
@@ -51,9 +53,9 @@ async def test_a_body_goes_through_as_bytes_and_comes_back_as_bytes(path: str) -
     assert (response.headers["x-lexora-backend"], response.headers["x-lexora-attempts"]) == ("main", "2")
     [(name, request, _)] = router.asked
     assert name == "stream"
-    assert (request.openai.path, request.openai.body) == (path, body)
-    assert request.openai.content_type == "application/json"
-    assert request.options.request_id == response.headers["x-request-id"]
+    assert (request.call.raw.path, request.call.raw.body) == (path, body)
+    assert request.call.raw.content_type == "application/json"
+    assert request.call.options.request_id == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("path", FORM_PATHS)
@@ -64,7 +66,7 @@ async def test_a_form_goes_through_with_its_boundary(path: str) -> None:
     response = await ask(router, path, body, content_type=media)
     assert response.status_code == 200
     [(name, request, _)] = router.asked
-    assert (name, request.openai.content_type, request.openai.body) == ("stream", media, body)
+    assert (name, request.call.raw.content_type, request.call.raw.body) == ("stream", media, body)
 
 
 @pytest.mark.parametrize("media", ["text/plain", "", "multipart/form-data; boundary=x", "application/jsonx", "json"])
@@ -89,7 +91,7 @@ async def test_no_content_type_is_refused() -> None:
 async def test_json_by_another_name_is_taken(media: str) -> None:
     router = ScriptedRouter()
     assert (await ask(router, content_type=media)).status_code == 200
-    assert router.asked[0][1].openai.content_type == media
+    assert router.asked[0][1].call.raw.content_type == media
 
 
 @pytest.mark.parametrize("path", [CHAT, FORM_PATHS[0]])
@@ -115,7 +117,7 @@ async def test_a_request_id_is_taken_and_returned(given: str) -> None:
     router = ScriptedRouter()
     response = await ask(router, x_request_id=given)
     assert response.headers["x-request-id"] == given
-    assert router.asked[0][1].options.request_id == given
+    assert router.asked[0][1].call.options.request_id == given
 
 
 @pytest.mark.parametrize("given", ["", "a b", "~" * 129, "é"])
@@ -125,7 +127,7 @@ async def test_an_unfit_request_id_is_replaced(given: str) -> None:
         response = await http.post(CHAT, content=BODY, headers=raw(**{"x-request-id": given.encode()}))
     made = response.headers["x-request-id"]
     assert len(made) == 32
-    assert made == router.asked[0][1].options.request_id
+    assert made == router.asked[0][1].call.options.request_id
 
 
 CLIENT = ("x-forwarded-for", "127.0.0.1")
@@ -195,7 +197,7 @@ async def test_a_stream_is_relayed() -> None:
     assert (headers["x-request-id"], headers["x-lexora-backend"], headers["x-lexora-attempts"]) == ("r", "main", "2")
     assert "content-length" not in headers
     [(name, request, _)] = router.asked
-    assert (name, request.openai.body, request.options.request_id) == ("stream", STREAMED, "r")
+    assert (name, request.call.raw.body, request.call.options.request_id) == ("stream", STREAMED, "r")
 
 
 async def send_raw(router: ScriptedRouter, sent: list[Any]) -> None:

@@ -47,7 +47,7 @@ async def test_a_refused_request_is_counted(path: str, body: bytes, headers: dic
     assert "said by the router" not in response.text
     assert rates(response) == RATES
     [counted] = router.counted
-    assert (counted.options.request_id, counted.options.user) == ("id-1", user)
+    assert (counted.call.options.request_id, counted.call.options.user) == ("id-1", user)
     assert router.told.startswith(f"The facade answered {status}: ")
     assert router.told.isascii()
     assert len(router.told) <= 400

@@ -7,8 +7,8 @@ from tests.unit.gateway.support import JSON, RECEIPT, Script, ScriptedRouter, cl
 
 from lexora.v1 import chat_pb2
 from lexora.v1.chat_pb2 import ChatChoice, ChatChunk, ChatDelta, ChatMessage, ChatResponse
-from lexora.v1.common_pb2 import UpstreamError
 from lexora.v1.completion_pb2 import CompletionChoice, CompletionChunk, CompletionResponse
+from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 
 
@@ -60,8 +60,8 @@ async def test_generate() -> None:
     assert (response.status_code, response.json()) == (200, {"text": "日本 \n"})
     assert (response.headers["x-lexora-backend"], response.headers["x-lexora-attempts"]) == ("main", "2")
     request = router.asked[0][1]
-    assert request.options.request_id == response.headers["x-request-id"]
-    completion = request.completion
+    assert request.call.options.request_id == response.headers["x-request-id"]
+    completion = request.call.completion
     assert (completion.model, completion.text, completion.extra_json) == ("m", "go", "")
     assert (completion.sampling.max_tokens, completion.sampling.temperature) == (1000, 0.7)
     assert not completion.sampling.HasField("top_p")
@@ -74,12 +74,12 @@ async def test_chat() -> None:
     response = await ask(router, "/chat", {"messages": messages, "model": "m", "user": "team"})
     assert response.json() == {"response": "hi"}
     request = router.asked[0][1]
-    assert request.options.user == "team"
-    assert [(message.role, message.text) for message in request.chat.messages] == [
+    assert request.call.options.user == "team"
+    assert [(message.role, message.text) for message in request.call.chat.messages] == [
         (chat_pb2.ROLE_SYSTEM, "short"),
         (chat_pb2.ROLE_USER, "hello"),
     ]
-    assert (request.chat.sampling.max_tokens, request.chat.sampling.temperature) == (1000, 0.7)
+    assert (request.call.chat.sampling.max_tokens, request.call.chat.sampling.temperature) == (1000, 0.7)
 
 
 @pytest.mark.parametrize("field", ["prompt", "message"])
@@ -87,7 +87,7 @@ async def test_chat_with_one_text(field: str) -> None:
     router = ScriptedRouter()
     router.generates = chats("hi")
     await ask(router, "/chat", {field: "hello"})
-    [message] = router.asked[0][1].chat.messages
+    [message] = router.asked[0][1].call.chat.messages
     assert (message.role, message.text) == (chat_pb2.ROLE_USER, "hello")
 
 
@@ -102,14 +102,14 @@ async def test_the_default_model(given: dict[str, Any], used: str) -> None:
     router = ScriptedRouter()
     router.generates = completes("")
     await ask(router, "/generate", {"prompt": "x"} | given, default_model="default")
-    assert router.asked[0][1].completion.model == used
+    assert router.asked[0][1].call.completion.model == used
 
 
 async def test_without_a_default_the_router_chooses() -> None:
     router = ScriptedRouter()
     router.generates = completes("")
     await ask(router, "/generate", {"prompt": "x"})
-    assert router.asked[0][1].completion.model == ""
+    assert router.asked[0][1].call.completion.model == ""
 
 
 async def test_sampling_fields_are_typed_and_the_rest_goes_along() -> None:
@@ -133,7 +133,7 @@ async def test_sampling_fields_are_typed_and_the_rest_goes_along() -> None:
     }
     extra = {"guided_regex": "é+", "big": 12345678901234567890123, "nothing": None}
     await ask(router, "/generate", {"prompt": "x"} | typed | extra)
-    completion = router.asked[0][1].completion
+    completion = router.asked[0][1].call.completion
     sampling = completion.sampling
     assert (sampling.max_tokens, sampling.temperature, sampling.seed) == (5, 0, 9007199254740993)
     assert (sampling.top_p, sampling.top_k, sampling.min_p, sampling.n) == (0.5, 3, 0.1, 1)
@@ -148,7 +148,7 @@ async def test_explicit_nulls_mean_the_defaults() -> None:
     router.generates = completes("")
     nulls = dict.fromkeys(("max_tokens", "temperature", "top_p", "stop", "seed", "logit_bias", "stream", "user"))
     await ask(router, "/generate", {"prompt": "x"} | nulls)
-    completion = router.asked[0][1].completion
+    completion = router.asked[0][1].call.completion
     assert (completion.sampling.max_tokens, completion.sampling.temperature) == (1000, 0.7)
     assert not completion.sampling.HasField("seed")
     assert completion.extra_json == ""
@@ -158,7 +158,7 @@ async def test_one_stop_and_a_prompt_of_tokens() -> None:
     router = ScriptedRouter()
     router.generates = completes("")
     await ask(router, "/generate", {"prompt": [1, 2], "stop": "end"})
-    completion = router.asked[0][1].completion
+    completion = router.asked[0][1].call.completion
     assert (list(completion.token_ids.ids), list(completion.sampling.stop)) == ([1, 2], ["end"])
 
 
@@ -174,7 +174,7 @@ async def test_images_tool_calls_and_thoughts_are_kept() -> None:
     ]
     tools = [{"type": "function", "function": {"name": "f"}}]
     await ask(router, "/chat", {"messages": messages, "tools": tools})
-    chat = router.asked[0][1].chat
+    chat = router.asked[0][1].call.chat
     user, assistant, tool = chat.messages
     assert (user.name, user.parts[0].text, user.parts[1].image.detail) == ("ann", "see", "low")
     assert user.parts[1].image.url == "data:image/png;base64,AA=="
@@ -200,7 +200,7 @@ async def test_a_stream_of_pieces(path: str, field: str, piece: Any) -> None:
     assert response.text == expected
     [(name, request, _)] = router.asked
     assert name == "stream"
-    assert "stream" not in (request.chat.extra_json + request.completion.extra_json)
+    assert "stream" not in (request.call.chat.extra_json + request.call.completion.extra_json)
 
 
 @pytest.mark.parametrize(("path", "field", "piece"), STREAMS)

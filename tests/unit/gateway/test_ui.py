@@ -4,16 +4,9 @@ from pathlib import Path
 import pytest
 from tests.unit.gateway.support import ScriptedRouter, client, failure, make_app
 
-from lexora.v1.calls_pb2 import RecentCall, RecentCallsResponse
-from lexora.v1.models_pb2 import (
-    BACKEND_STATUS_DEGRADED,
-    BREAKER_STATE_HALF_OPEN,
-    BackendHealth,
-    EndpointHealth,
-    HealthResponse,
-    ListModelsResponse,
-    Model,
-)
+from lexora.v1.health_pb2 import BACKEND_STATUS_DEGRADED, BREAKER_STATE_HALF_OPEN, BackendHealth, EndpointHealth, HealthResponse
+from lexora.v1.models_pb2 import ListModelsResponse, Model
+from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
 from lexora.v1.stats_pb2 import CallCounts, GetStatsResponse, Interval
 from lexora_gateway.static_files import POLICY
 from lexora_gateway.ui.page import FILES

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lexora.v1 import explain_pb2, models_pb2
+from lexora.v1 import explain_pb2, health_pb2
 from lexora_router.assembly import Assembly
 from lexora_router.call import Call, Target
 from lexora_router.edge.explain.words import target_in_words
@@ -80,7 +80,7 @@ def _endpoint(endpoint: HttpEndpoint, outlook: Outlook, now: float) -> explain_p
         reason=condition.obstacle(now) or _fullness(endpoint),
         in_flight=endpoint.in_flight,
         limit=endpoint.limit,
-        breaker=models_pb2.BreakerState.Value(f"BREAKER_STATE_{condition.breaker_state(now).name}"),
+        breaker=health_pb2.BreakerState.Value(f"BREAKER_STATE_{condition.breaker_state(now).name}"),
         weight=weight,
     )
 
@@ -89,7 +89,7 @@ def _fullness(endpoint: HttpEndpoint) -> str:
     return "" if endpoint.has_slot() else f"no free slot: {endpoint.in_flight} of {endpoint.limit} are taken"
 
 
-def _backend_status(health: Health) -> models_pb2.BackendStatus.ValueType:
+def _backend_status(health: Health) -> health_pb2.BackendStatus.ValueType:
     if health is Health.UNKNOWN:
-        return models_pb2.BACKEND_STATUS_UNSPECIFIED
-    return models_pb2.BackendStatus.Value(f"BACKEND_STATUS_{health.name}")
+        return health_pb2.BACKEND_STATUS_UNSPECIFIED
+    return health_pb2.BackendStatus.Value(f"BACKEND_STATUS_{health.name}")

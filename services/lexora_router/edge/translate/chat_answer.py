@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from lexora.v1 import chat_pb2
+from lexora.v1 import chat_pb2, tokens_pb2
 from lexora_router.edge.translate.shared_answer import (
     Index,
     Instant,
@@ -202,7 +202,7 @@ def _arguments(function: _Function | None) -> str:
     return msgspec.json.encode(function.arguments).decode()
 
 
-def _logprobs(choice: _Choice) -> list[chat_pb2.TokenLogprob]:
+def _logprobs(choice: _Choice) -> list[tokens_pb2.TokenLogprob]:
     items = choice.logprobs.content if choice.logprobs else None
     return [token_logprob(item) for item in items or ()]
 

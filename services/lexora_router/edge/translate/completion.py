@@ -2,7 +2,7 @@
 
 import msgspec
 
-from lexora.v1 import chat_pb2, completion_pb2
+from lexora.v1 import completion_pb2, tokens_pb2
 from lexora_router.edge.translate.shared import encode, new_body, put_model, put_sampling
 from lexora_router.edge.translate.shared_answer import (
     Index,
@@ -128,7 +128,7 @@ def _choices(answer: _Answer) -> list[completion_pb2.CompletionChoice]:
     ]
 
 
-def _logprobs(found: _Logprobs) -> list[chat_pb2.TokenLogprob]:
+def _logprobs(found: _Logprobs) -> list[tokens_pb2.TokenLogprob]:
     if found.content:  # llama.cpp answers completions in the chat form
         return [token_logprob(item) for item in found.content]
     values = found.token_logprobs or ()

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from lexora.v1 import common_pb2
+from lexora.v1 import sampling_pb2, tokens_pb2
 from lexora_contract.answer import Usage
 from lexora_router.errors import InvalidRequest
 
@@ -47,7 +47,7 @@ def put_model(body: Body, model: str, default_model: str | None) -> None:
         body["model"] = default_model
 
 
-def put_sampling(body: Body, sampling: common_pb2.SamplingParams, param: str) -> None:
+def put_sampling(body: Body, sampling: sampling_pb2.SamplingParams, param: str) -> None:
     """Add the sampling parameters that are set; raises InvalidRequest for a number that JSON cannot carry.
 
     The contract names them as OpenAI and vLLM do.
@@ -89,11 +89,11 @@ def _object(raw: bytes, param: str) -> dict[str, msgspec.Raw]:
         raise InvalidRequest(f"{param} is nested too deeply", param) from None
 
 
-def usage_message(usage: Usage | None) -> common_pb2.Usage | None:
+def usage_message(usage: Usage | None) -> tokens_pb2.Usage | None:
     """The contract's form of a usage."""
     if usage is None:
         return None
-    return common_pb2.Usage(
+    return tokens_pb2.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,

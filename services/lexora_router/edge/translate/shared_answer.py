@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from lexora.v1 import chat_pb2, common_pb2
+from lexora.v1 import tokens_pb2
 from lexora_router.edge.translate.shared import usage_message
 from lexora_router.errors import UpstreamInvalid
 from lexora_router.payload.usage import UsageJson
@@ -18,11 +18,11 @@ Instant = Annotated[float, msgspec.Meta(ge=-(2**53), le=2**53)] | None
 Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 _FINISH = {
-    "stop": common_pb2.FINISH_REASON_STOP,
-    "length": common_pb2.FINISH_REASON_LENGTH,
-    "tool_calls": common_pb2.FINISH_REASON_TOOL_CALLS,
-    "function_call": common_pb2.FINISH_REASON_TOOL_CALLS,
-    "content_filter": common_pb2.FINISH_REASON_CONTENT_FILTER,
+    "stop": tokens_pb2.FINISH_REASON_STOP,
+    "length": tokens_pb2.FINISH_REASON_LENGTH,
+    "tool_calls": tokens_pb2.FINISH_REASON_TOOL_CALLS,
+    "function_call": tokens_pb2.FINISH_REASON_TOOL_CALLS,
+    "content_filter": tokens_pb2.FINISH_REASON_CONTENT_FILTER,
 }
 
 
@@ -51,24 +51,24 @@ def refuse_error(error: msgspec.Raw | None) -> None:
         raise UpstreamInvalid(f"the engine answered with an error: {text[:500].decode(errors='replace')}")
 
 
-def finish(reason: str | None) -> common_pb2.FinishReason.ValueType:
+def finish(reason: str | None) -> tokens_pb2.FinishReason.ValueType:
     """Name of the reason, OTHER for words this version does not know, UNSPECIFIED while there is none."""
     if not reason:
-        return common_pb2.FINISH_REASON_UNSPECIFIED
-    return _FINISH.get(reason, common_pb2.FINISH_REASON_OTHER)
+        return tokens_pb2.FINISH_REASON_UNSPECIFIED
+    return _FINISH.get(reason, tokens_pb2.FINISH_REASON_OTHER)
 
 
-def usage(found: UsageJson | None) -> common_pb2.Usage | None:
+def usage(found: UsageJson | None) -> tokens_pb2.Usage | None:
     """Usage of a whole answer; stays unset when the engine gave none."""
     return usage_message(found.counted()) if found is not None else None
 
 
-def logprob(token: str | None, value: float | None, top: Iterable[chat_pb2.TokenLogprob] = ()) -> chat_pb2.TokenLogprob:
+def logprob(token: str | None, value: float | None, top: Iterable[tokens_pb2.TokenLogprob] = ()) -> tokens_pb2.TokenLogprob:
     """One token; NaN stands for a probability that the engine does not know, as of a prompt's first token."""
-    return chat_pb2.TokenLogprob(token=token or "", logprob=math.nan if value is None else value, top=top)
+    return tokens_pb2.TokenLogprob(token=token or "", logprob=math.nan if value is None else value, top=top)
 
 
-def token_logprob(item: TokenJson) -> chat_pb2.TokenLogprob:
+def token_logprob(item: TokenJson) -> tokens_pb2.TokenLogprob:
     """One token of the chat form, with its alternatives."""
     top = [token_logprob(other) for other in item.top_logprobs or ()]
     message = logprob(item.token, item.logprob, top)

@@ -2,7 +2,7 @@ from typing import Any, cast
 
 import pytest
 
-from lexora.v1.common_pb2 import Header
+from lexora.v1.raw_pb2 import Header
 from lexora_gateway import headers
 from lexora_gateway.headers import further
 from lexora_gateway.http.cors import EXPOSED, Cors

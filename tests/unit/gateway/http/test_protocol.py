@@ -115,7 +115,7 @@ async def test_trailers_are_not_headers() -> None:
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         writer.write(head + b"2\r\n{}\r\n0\r\nx-request-id: trailer\r\n\r\n")
         assert b"x-request-id: trailer" not in await reader.read()
-    assert router.asked[0][1].openai.body == b"{}"
+    assert router.asked[0][1].call.raw.body == b"{}"
 
 
 async def test_what_is_no_http_gets_a_400_in_the_usual_shape() -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import CHAT, make_call
 
-from lexora.v1 import calls_pb2, models_pb2, stats_pb2
+from lexora.v1 import health_pb2, models_pb2, recent_pb2, stats_pb2
 from lexora_contract.answer import Usage
 from lexora_router.assembly import Assembly
 from lexora_router.call import Outcome
@@ -24,10 +24,10 @@ from lexora_router.telemetry.stats import Stats
 from lexora_router.version import __version__
 
 HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN = (
-    models_pb2.BACKEND_STATUS_HEALTHY,
-    models_pb2.BACKEND_STATUS_DEGRADED,
-    models_pb2.BACKEND_STATUS_UNHEALTHY,
-    models_pb2.BACKEND_STATUS_UNSPECIFIED,
+    health_pb2.BACKEND_STATUS_HEALTHY,
+    health_pb2.BACKEND_STATUS_DEGRADED,
+    health_pb2.BACKEND_STATUS_UNHEALTHY,
+    health_pb2.BACKEND_STATUS_UNSPECIFIED,
 )
 
 
@@ -161,13 +161,13 @@ async def test_health_tells_who_takes_calls_and_how_many() -> None:
     backends = (await seen.health(draining=False)).backends
     first, second, third = (backends[name].endpoints[0] for name in ("b0", "b1", "b2"))
     assert [backends[name].waiting for name in ("b0", "b1", "b2")] == [1, 0, 0]
-    assert (first.limit, first.in_flight, first.breaker, first.available) == (1, 1, models_pb2.BREAKER_STATE_CLOSED, True)
-    assert (second.HasField("limit"), second.breaker, second.available) == (False, models_pb2.BREAKER_STATE_OPEN, False)
+    assert (first.limit, first.in_flight, first.breaker, first.available) == (1, 1, health_pb2.BREAKER_STATE_CLOSED, True)
+    assert (second.HasField("limit"), second.breaker, second.available) == (False, health_pb2.BREAKER_STATE_OPEN, False)
     assert (third.limit, third.waiting, third.running, third.kv_cache_usage) == (16, 2, 7, 0.5)
     assert not any(first.HasField(name) for name in ("waiting", "running", "kv_cache_usage"))
     await asyncio.sleep(6)
     second = (await seen.health(draining=False)).backends["b1"].endpoints[0]
-    assert (second.breaker, second.available) == (models_pb2.BREAKER_STATE_HALF_OPEN, True)
+    assert (second.breaker, second.available) == (health_pb2.BREAKER_STATE_HALF_OPEN, True)
     lease.close()
     (await waiting).close()
 
@@ -254,7 +254,7 @@ async def test_recent_calls_are_told() -> None:
     recent.end(refused, 429, QueueFull("x", 1.0))
     await asyncio.sleep(10)
     last, before = seen.recent_calls(50).calls
-    assert before == calls_pb2.RecentCall(
+    assert before == recent_pb2.RecentCall(
         request_id="call-1",
         finished_unix_ms=round((wall() - 7) * 1000),
         path=CHAT,

@@ -11,14 +11,17 @@ from tests.support.clock import jumping, now
 from tests.support.links import settle
 from tests.unit.router.support import CHAT, HEAD, Scripted, Step
 
-from lexora.v1.calls_pb2 import RecentCallsRequest
+from lexora.v1 import call_pb2
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
-from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions, Receipt, UpstreamError
+from lexora.v1.classify_pb2 import ClassifyRequest
 from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.embed_pb2 import EmbedRequest
+from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.explain_pb2 import ExplainRequest
-from lexora.v1.models_pb2 import ClassifyRequest
-from lexora.v1.openai_pb2 import OpenAiCall
+from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions
+from lexora.v1.raw_pb2 import RawCall
+from lexora.v1.receipt_pb2 import Receipt
+from lexora.v1.recent_pb2 import RecentCallsRequest
 from lexora.v1.reload_pb2 import ReloadRequest
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.answer import BucketState, Choice, Head, RateLimitState, Reply, Usage
@@ -83,8 +86,8 @@ def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[Ro
     return made, pipeline
 
 
-def openai(body: bytes = BODY, path: str = CHAT, **options: Any) -> GenerateRequest:
-    return GenerateRequest(options=CallOptions(**options), openai=OpenAiCall(path=path, body=body))
+def raw(body: bytes = BODY, path: str = CHAT, **options: Any) -> GenerateRequest:
+    return GenerateRequest(call=call_pb2.Call(options=CallOptions(**options), raw=RawCall(path=path, body=body)))
 
 
 async def streamed(made: RouterService, request: StreamRequest, context: FakeContext | None = None) -> list[StreamResponse]:
@@ -121,10 +124,10 @@ async def refused(request: GenerateRequest, *steps: Step, context: FakeContext |
 async def test_what_goes_into_the_head_of_the_engine_s_request_is_bounded() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     fits = ("tracestate", "x" * 2048)
-    await made.generate(openai(), FakeContext(("traceparent", "x" * 2049), *[fits] * 100, ("tracestate", "x" * 2049)))
+    await made.generate(raw(), FakeContext(("traceparent", "x" * 2049), *[fits] * 100, ("tracestate", "x" * 2049)))
     assert pipeline.calls[0].trace == (fits,)
-    long = GenerateRequest(openai=OpenAiCall(path=CHAT, body=BODY, content_type="application/json" + ";" * 1024))
-    assert detail(await refused(long), BadRequest).field_violations[0].field == "openai.content_type"
+    long = GenerateRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=BODY, content_type="application/json" + ";" * 1024)))
+    assert detail(await refused(long), BadRequest).field_violations[0].field == "raw.content_type"
 
 
 @jumping
@@ -132,22 +135,22 @@ async def test_the_client_s_bytes_are_the_call() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     trace = ("traceparent", "00-a-b-01")
     response = await made.generate(
-        openai(request_id="id-1", user="team"), FakeContext(trace, ("authorization", "Bearer theirs"), timeout=30.0)
+        raw(request_id="id-1", user="team"), FakeContext(trace, ("authorization", "Bearer theirs"), timeout=30.0)
     )
     [call] = pipeline.calls
     assert (call.id, call.path, call.body, call.model, call.user) == ("id-1", CHAT, BODY, "m", "team")
     assert (call.stream, call.include_usage, call.content_type) == (False, False, "application/json")
     assert call.deadline == call.started + 30.0
     assert call.trace == (trace,)
-    assert (response.openai.head.status, response.openai.body) == (200, ANSWER)
-    assert [(header.name, header.value) for header in response.openai.head.headers] == [("x-a", "1")]
+    assert (response.raw.head.status, response.raw.body) == (200, ANSWER)
+    assert [(header.name, header.value) for header in response.raw.head.headers] == [("x-a", "1")]
     assert response.receipt.request_id == "id-1"
 
 
 @jumping
 async def test_what_the_body_says_is_read() -> None:
     made, pipeline = service(HEAD, Frames(DONE))
-    await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    await streamed(made, StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))))
     [call] = pipeline.calls
     assert (call.stream, call.include_usage, call.deadline) == (True, True, None)
     assert len(call.id) == 32
@@ -156,8 +159,8 @@ async def test_what_the_body_says_is_read() -> None:
 @jumping
 async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
-    await made.generate(openai(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), FakeContext())
-    await made.generate(openai(user="u" * 5000), FakeContext())
+    await made.generate(raw(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), FakeContext())
+    await made.generate(raw(user="u" * 5000), FakeContext())
     [user] = {call.user for call in pipeline.calls}
     assert user == bounded("u" * 5000)
 
@@ -176,8 +179,10 @@ async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
 @jumping
 async def test_the_options_of_a_call_are_read(options: dict[str, Any], expected: tuple[int | None, bool, bool]) -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
-    await made.generate(openai(**options), FakeContext())
-    await made.generate(GenerateRequest(options=CallOptions(**options), chat=ChatRequest(messages=MESSAGES)), FakeContext())
+    await made.generate(raw(**options), FakeContext())
+    await made.generate(
+        GenerateRequest(call=call_pb2.Call(options=CallOptions(**options), chat=ChatRequest(messages=MESSAGES))), FakeContext()
+    )
     await made.embed(EmbedRequest(options=CallOptions(**options), texts=["a"]), FakeContext())
     read = [(call.priority, call.fallback_allowed, call.resume_allowed) for call in pipeline.calls]
     assert read == [expected] * 3
@@ -187,8 +192,8 @@ async def test_the_options_of_a_call_are_read(options: dict[str, Any], expected:
 async def test_how_many_tokens_a_call_may_use_is_read() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     for field in ("max_tokens", "max_completion_tokens"):
-        await made.generate(openai(b'{"model":"m","messages":[],"%s":77}' % field.encode()), FakeContext())
-    await made.generate(openai(), FakeContext())
+        await made.generate(raw(b'{"model":"m","messages":[],"%s":77}' % field.encode()), FakeContext())
+    await made.generate(raw(), FakeContext())
     assert [call.max_tokens for call in pipeline.calls] == [77, 77, None]
 
 
@@ -197,14 +202,14 @@ async def test_how_many_tokens_a_call_may_use_is_read() -> None:
 async def test_every_relayed_path_is_taken(path: str) -> None:
     made, pipeline = service(Reply(JSON_HEAD, b"{}"))
     body = b'{"model":"m","messages":[],"prompt":"a","input":"a"}'
-    await made.generate(openai(body, path), FakeContext())
+    await made.generate(raw(body, path), FakeContext())
     assert pipeline.calls[0].path == path
 
 
 @jumping
 async def test_a_typed_chat_is_translated_both_ways() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
-    response = await made.generate(GenerateRequest(chat=ChatRequest(messages=MESSAGES)), FakeContext())
+    response = await made.generate(GenerateRequest(call=call_pb2.Call(chat=ChatRequest(messages=MESSAGES))), FakeContext())
     assert pipeline.calls[0].path == CHAT
     assert pipeline.calls[0].model == "default-m"
     assert response.chat.choices[0].message.text == "hi"
@@ -213,7 +218,9 @@ async def test_a_typed_chat_is_translated_both_ways() -> None:
 @jumping
 async def test_a_typed_completion_is_translated_both_ways() -> None:
     made, pipeline = service(Reply(JSON_HEAD, b'{"choices":[{"index":0,"text":"hi","finish_reason":"stop"}]}'))
-    response = await made.generate(GenerateRequest(completion=CompletionRequest(model="m", text="a")), FakeContext())
+    response = await made.generate(
+        GenerateRequest(call=call_pb2.Call(completion=CompletionRequest(model="m", text="a"))), FakeContext()
+    )
     assert pipeline.calls[0].path == "/v1/completions"
     assert response.completion.choices[0].text == "hi"
 
@@ -233,7 +240,7 @@ async def test_embeddings_are_translated_both_ways() -> None:
 @jumping
 async def test_the_head_travels_with_the_first_frames_and_the_receipt_ends_the_stream() -> None:
     made, _ = service(HEAD, Frames(EVENT), Frames(DONE))
-    first, second, last = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    first, second, last = await streamed(made, StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))))
     assert (first.head.status, first.frames, first.HasField("receipt")) == (200, EVENT, True)
     assert (second.frames, second.HasField("head"), second.HasField("receipt")) == (DONE, False, False)
     assert last.HasField("receipt")
@@ -243,17 +250,17 @@ async def test_the_head_travels_with_the_first_frames_and_the_receipt_ends_the_s
 @jumping
 async def test_an_engine_that_answers_a_stream_in_one_piece() -> None:
     made, _ = service(Reply(JSON_HEAD, ANSWER))
-    [message] = await streamed(made, StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)))
+    [message] = await streamed(made, StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))))
     assert (message.reply.body, message.HasField("receipt")) == (ANSWER, True)
     with pytest.raises(StatusError) as raised:
-        await streamed(made, StreamRequest(chat=ChatRequest(messages=MESSAGES)))
+        await streamed(made, StreamRequest(call=call_pb2.Call(chat=ChatRequest(messages=MESSAGES))))
     assert detail(raised.value, ErrorInfo).reason == "UPSTREAM_INVALID"
 
 
 @jumping
 async def test_a_typed_stream_comes_in_chunks() -> None:
     made, pipeline = service(HEAD, Frames(EVENT + EVENT), Frames(DONE))
-    sent = await streamed(made, StreamRequest(chat=ChatRequest(messages=MESSAGES)))
+    sent = await streamed(made, StreamRequest(call=call_pb2.Call(chat=ChatRequest(messages=MESSAGES))))
     assert [message.chat.choices[0].text for message in sent[:-1]] == ["hi", "hi"]
     assert [message.HasField("receipt") for message in sent] == [True, False, True]
     assert pipeline.calls[0].stream
@@ -268,14 +275,14 @@ async def test_a_stream_that_breaks_has_sent_what_came_before() -> None:
         sent.append(message)
 
     with pytest.raises(StatusError) as raised:
-        await made.stream(StreamRequest(openai=OpenAiCall(path=CHAT, body=STREAM_BODY)), FakeContext(), send)
+        await made.stream(StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))), FakeContext(), send)
     assert [message.frames for message in sent] == [EVENT]
     assert detail(raised.value, UpstreamError).body == b'{"error":{}}'
 
 
 @jumping
 async def test_a_stream_for_who_asked_for_a_whole_answer() -> None:
-    error = await refused(openai(), HEAD, Frames(EVENT))
+    error = await refused(raw(), HEAD, Frames(EVENT))
     assert detail(error, ErrorInfo).reason == "UPSTREAM_INVALID"
 
 
@@ -286,21 +293,21 @@ async def test_a_stream_for_who_asked_for_a_whole_answer() -> None:
     ("request_", "code", "field"),
     [
         (GenerateRequest(), code_pb2.INVALID_ARGUMENT, "input"),
-        (openai(b"{"), code_pb2.INVALID_ARGUMENT, None),
-        (openai(b""), code_pb2.INVALID_ARGUMENT, None),
-        (openai(b'{"model":"m"}'), code_pb2.INVALID_ARGUMENT, "messages"),
-        (openai(b'{"model":7,"messages":[]}'), code_pb2.INVALID_ARGUMENT, "model"),
-        (openai(STREAM_BODY), code_pb2.INVALID_ARGUMENT, "stream"),
-        (openai(path="/health"), code_pb2.NOT_FOUND, None),
-        (openai(path="/v1/chat/completions/../../admin"), code_pb2.NOT_FOUND, None),
-        (openai(b'{"messages":"' + b"x" * 10_000 + b'"}'), code_pb2.RESOURCE_EXHAUSTED, None),
-        (openai(request_id="a b"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
-        (openai(request_id="a\r\nx-evil: 1"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
-        (openai(request_id="x" * 129), code_pb2.INVALID_ARGUMENT, "options.request_id"),
-        (openai(priority=-1), code_pb2.INVALID_ARGUMENT, "options.priority"),
-        (openai(priority=101), code_pb2.INVALID_ARGUMENT, "options.priority"),
-        (openai(fallback=7), code_pb2.INVALID_ARGUMENT, "options.fallback"),
-        (openai(resume=7), code_pb2.INVALID_ARGUMENT, "options.resume"),
+        (raw(b"{"), code_pb2.INVALID_ARGUMENT, None),
+        (raw(b""), code_pb2.INVALID_ARGUMENT, None),
+        (raw(b'{"model":"m"}'), code_pb2.INVALID_ARGUMENT, "messages"),
+        (raw(b'{"model":7,"messages":[]}'), code_pb2.INVALID_ARGUMENT, "model"),
+        (raw(STREAM_BODY), code_pb2.INVALID_ARGUMENT, "stream"),
+        (raw(path="/health"), code_pb2.NOT_FOUND, None),
+        (raw(path="/v1/chat/completions/../../admin"), code_pb2.NOT_FOUND, None),
+        (raw(b'{"messages":"' + b"x" * 10_000 + b'"}'), code_pb2.RESOURCE_EXHAUSTED, None),
+        (raw(request_id="a b"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (raw(request_id="a\r\nx-evil: 1"), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (raw(request_id="x" * 129), code_pb2.INVALID_ARGUMENT, "options.request_id"),
+        (raw(priority=-1), code_pb2.INVALID_ARGUMENT, "options.priority"),
+        (raw(priority=101), code_pb2.INVALID_ARGUMENT, "options.priority"),
+        (raw(fallback=7), code_pb2.INVALID_ARGUMENT, "options.fallback"),
+        (raw(resume=7), code_pb2.INVALID_ARGUMENT, "options.resume"),
     ],
 )
 @jumping
@@ -313,7 +320,7 @@ async def test_bad_requests_go_no_further(request_: GenerateRequest, code: int, 
 
 @jumping
 async def test_a_request_id_that_is_refused_is_not_sent_back_whole() -> None:
-    error = await refused(openai(request_id="x" * 100_000))
+    error = await refused(raw(request_id="x" * 100_000))
     assert error.status.ByteSize() < 4000
 
 
@@ -322,7 +329,7 @@ async def test_a_router_that_drains_takes_nothing() -> None:
     made, pipeline = service()
     made.draining = True
     with pytest.raises(StatusError) as raised:
-        await made.generate(openai(), FakeContext())
+        await made.generate(raw(), FakeContext())
     assert detail(raised.value, ErrorInfo).reason == "DRAINING"
     assert pipeline.calls == []
 
@@ -362,7 +369,7 @@ async def test_a_task_must_have_a_text_of_bounded_length(task: str) -> None:
 @jumping
 async def test_an_engine_s_error_is_carried_as_far_as_the_caller_can_take_it(metadata: Any, carried: int) -> None:
     refusal = UpstreamRefused(400, "application/json", b"x" * 9000)
-    error = await refused(openai(), refusal, context=FakeContext(*metadata))
+    error = await refused(raw(), refusal, context=FakeContext(*metadata))
     found = detail(error, UpstreamError)
     assert (len(found.body), found.truncated, found.status) == (carried, True, 400)
 
@@ -370,7 +377,7 @@ async def test_an_engine_s_error_is_carried_as_far_as_the_caller_can_take_it(met
 @jumping
 async def test_a_bug_is_logged_and_shows_nothing() -> None:
     with structlog.testing.capture_logs() as logs:
-        error = await refused(openai(request_id="id-1"), ZeroDivisionError("inner secret"))
+        error = await refused(raw(request_id="id-1"), ZeroDivisionError("inner secret"))
     assert error.status.code == code_pb2.INTERNAL
     assert "secret" not in str(error.status)
     [entry] = logs
@@ -381,7 +388,7 @@ async def test_a_bug_is_logged_and_shows_nothing() -> None:
 async def test_a_cancelled_call_stays_cancelled() -> None:
     made, _ = service(asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
-        await made.generate(openai(), FakeContext())
+        await made.generate(raw(), FakeContext())
 
 
 # -- the receipt
@@ -417,12 +424,12 @@ async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
     SEEN.statuses.clear()
     made, pipeline = service()
     with pytest.raises(StatusError):
-        await made.generate(openai(b"{"), FakeContext())
+        await made.generate(raw(b"{"), FakeContext())
     with pytest.raises(StatusError):
-        await made.generate(openai(path="/metrics"), FakeContext())
+        await made.generate(raw(path="/metrics"), FakeContext())
     made.draining = True
     with pytest.raises(StatusError):
-        await made.generate(openai(), FakeContext())
+        await made.generate(raw(), FakeContext())
     assert SEEN.statuses == [400, 404, 503]
     assert not pipeline.calls
 
@@ -432,7 +439,7 @@ async def test_a_question_that_fails_is_no_failed_call() -> None:
     made, _ = service()
     made.explainer = cast("Explainer", object())
     for question in (
-        made.explain(ExplainRequest(openai=OpenAiCall(path=CHAT, body=b"{")), FakeContext()),
+        made.explain(ExplainRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=b"{"))), FakeContext()),
         made.recent_calls(RecentCallsRequest(limit=-1), FakeContext()),
         made.reload(ReloadRequest(), FakeContext()),
     ):
@@ -448,19 +455,19 @@ async def test_a_question_that_fails_is_no_failed_call() -> None:
 async def test_a_drain_waits_for_calls_and_has_an_end() -> None:
     made, pipeline = service(5.0, Reply(JSON_HEAD, ANSWER))
     assert await made.idle(0.0), "nothing is under way"
-    call = asyncio.create_task(made.generate(openai(), FakeContext()))
+    call = asyncio.create_task(made.generate(raw(), FakeContext()))
     await settle(lambda: bool(pipeline.calls))
     assert made.active == 1
     assert not await made.idle(1.0)
     assert await made.idle(10.0)
-    assert (await call).openai.body == ANSWER
+    assert (await call).raw.body == ANSWER
     assert made.active == 0
 
 
 @jumping
 async def test_what_is_left_at_the_end_is_told_why() -> None:
     made, pipeline = service(1000.0)
-    calls = [asyncio.create_task(made.generate(openai(), FakeContext())) for _ in range(3)]
+    calls = [asyncio.create_task(made.generate(raw(), FakeContext())) for _ in range(3)]
     await settle(lambda: len(pipeline.calls) == 3)
     left = calls.pop()
     made.abort()

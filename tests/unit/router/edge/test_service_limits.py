@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.support.clock import jumping, now
-from tests.unit.router.edge.test_service import ANSWER, JSON_HEAD, FakeContext, detail, openai, service
+from tests.unit.router.edge.test_service import ANSWER, JSON_HEAD, FakeContext, detail, raw, service
 
+from lexora.v1 import call_pb2
 from lexora.v1.chat_pb2 import ChatRequest
-from lexora.v1.common_pb2 import CallOptions, Receipt
+from lexora.v1.classify_pb2 import ClassifyRequest
 from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.embed_pb2 import EmbedRequest
-from lexora.v1.models_pb2 import ClassifyRequest
+from lexora.v1.options_pb2 import CallOptions
+from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.answer import BucketState, RateLimitState, Reply
 from lexora_router.call import Call
@@ -43,16 +45,20 @@ async def nowhere(_: StreamResponse) -> None:
 
 
 ALICE_S = [
-    openai(b"{", user="alice"),
-    openai(b'{"user":"alice","model":7}'),
-    openai(b'{"user":"alice","model":"m"}'),
-    openai(b'{"model":"m","messages":{},"user":"alice","n":"x"}'),
-    openai(b'{"user":"alice"}', path="/health"),
-    openai(b'{"user":"alice","x":"' + b"x" * 10_000 + b'"}'),
-    openai(priority=101, body=b'{"user":"alice"}'),
-    GenerateRequest(options=CallOptions(user="alice")),
-    GenerateRequest(chat=ChatRequest(model="m", extra_json='{"user":"alice"}'), options=CallOptions(priority=101)),
-    GenerateRequest(completion=CompletionRequest(model="m", extra_json='{"user":"alice","n":"x"}', text="a")),
+    raw(b"{", user="alice"),
+    raw(b'{"user":"alice","model":7}'),
+    raw(b'{"user":"alice","model":"m"}'),
+    raw(b'{"model":"m","messages":{},"user":"alice","n":"x"}'),
+    raw(b'{"user":"alice"}', path="/health"),
+    raw(b'{"user":"alice","x":"' + b"x" * 10_000 + b'"}'),
+    raw(priority=101, body=b'{"user":"alice"}'),
+    GenerateRequest(call=call_pb2.Call(options=CallOptions(user="alice"))),
+    GenerateRequest(
+        call=call_pb2.Call(chat=ChatRequest(model="m", extra_json='{"user":"alice"}'), options=CallOptions(priority=101))
+    ),
+    GenerateRequest(
+        call=call_pb2.Call(completion=CompletionRequest(model="m", extra_json='{"user":"alice","n":"x"}', text="a"))
+    ),
 ]
 
 
@@ -65,16 +71,16 @@ async def test_a_malformed_request_is_a_request_of_its_user(request_: GenerateRe
     assert {tokens for *_, tokens in reasons} == {600}
     assert reasons[0][0] == reasons[1][0] in ("INVALID_REQUEST", "NOT_FOUND", "REQUEST_TOO_LARGE")
     assert reasons[2][0] == "RATE_LIMITED"
-    assert await stands(made.generate(openai(b"{"), FakeContext())) == ("INVALID_REQUEST", 1, 600)  # somebody else's
+    assert await stands(made.generate(raw(b"{"), FakeContext())) == ("INVALID_REQUEST", 1, 600)  # somebody else's
 
 
 @jumping
 async def test_whoever_cannot_be_told_is_anonymous() -> None:
     made = metered()
     bodies = [b'{"user":"alice"', b'{"user":"\xff"}', b"[" * 5000]
-    reasons = [await stands(made.generate(openai(body), FakeContext())) for body in bodies]
+    reasons = [await stands(made.generate(raw(body), FakeContext())) for body in bodies]
     assert reasons == [("INVALID_REQUEST", 1, 600), ("INVALID_REQUEST", 0, 600), ("RATE_LIMITED", 0, 600)]
-    assert await stands(made.generate(openai(b"{", user="alice"), FakeContext())) == ("INVALID_REQUEST", 1, 600)
+    assert await stands(made.generate(raw(b"{", user="alice"), FakeContext())) == ("INVALID_REQUEST", 1, 600)
 
 
 @jumping
@@ -82,7 +88,7 @@ async def test_every_rpc_is_limited_where_it_is_refused() -> None:
     made = metered()
     asked = CallOptions(user="alice", priority=101)
     ways = [
-        made.stream(StreamRequest(options=asked), FakeContext(), nowhere),
+        made.stream(StreamRequest(call=call_pb2.Call(options=asked)), FakeContext(), nowhere),
         made.embed(EmbedRequest(options=asked), FakeContext()),
         made.classify(ClassifyRequest(options=CallOptions(user="alice")), FakeContext()),
     ]
@@ -96,12 +102,12 @@ async def test_every_rpc_is_limited_where_it_is_refused() -> None:
 @jumping
 async def test_a_router_that_drains_shows_where_a_user_stands_and_charges_nothing() -> None:
     made = metered()
-    await stands(made.generate(openai(b"{", user="alice"), FakeContext()))
+    await stands(made.generate(raw(b"{", user="alice"), FakeContext()))
     made.draining = True
-    alice = openai(b'{"user":"alice","model":"m","messages":[]}')
+    alice = raw(b'{"user":"alice","model":"m","messages":[]}')
     for _ in range(3):
         assert await stands(made.generate(alice, FakeContext())) == ("DRAINING", 1, 600)
-        assert await stands(made.generate(openai(), FakeContext())) == ("DRAINING", 2, 600)
+        assert await stands(made.generate(raw(), FakeContext())) == ("DRAINING", 2, 600)
 
 
 @jumping
@@ -113,4 +119,4 @@ async def test_a_bug_tells_where_the_user_stands() -> None:
         raise ZeroDivisionError
 
     made.pipeline = broken
-    assert await stands(made.generate(openai(), FakeContext())) == ("INTERNAL", 19, 0)
+    assert await stands(made.generate(raw(), FakeContext())) == ("INTERNAL", 19, 0)

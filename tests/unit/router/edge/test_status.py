@@ -6,7 +6,9 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 
-from lexora.v1.common_pb2 import Header, Receipt, UpstreamError
+from lexora.v1.errors_pb2 import UpstreamError
+from lexora.v1.raw_pb2 import Header
+from lexora.v1.receipt_pb2 import Receipt
 from lexora_router.edge.status import StatusError, internal_status, retry_delay, status_of
 from lexora_router.errors import (
     ClassifierDisabled,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.raw_server import Do, RawServer, closed_port, reply
 from tests.unit.router.engines.engine import make_backend
 
-from lexora.v1.models_pb2 import EndpointHealth
+from lexora.v1.health_pb2 import EndpointHealth
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.backend import Backend
 from lexora_router.fleet.scrape import MAX_METRICS_BYTES, Scraper, parse

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from tests.unit.router.snapshot import snapshot
 
-from lexora.v1 import chat_pb2, completion_pb2, openai_pb2
-from lexora.v1.common_pb2 import FALLBACK_POLICY_NEVER, CallOptions
+from lexora.v1 import chat_pb2, completion_pb2, raw_pb2
+from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
-from lexora.v1.models_pb2 import BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
+from lexora.v1.health_pb2 import BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
+from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, CallOptions
 from lexora_gateway import CallContext
 from lexora_router.config import Config
 from lexora_router.edge.status import StatusError
@@ -39,7 +40,7 @@ def condition(app: RouterApp, number: int = 0, backend: str = "main") -> Conditi
 
 async def explain(app: RouterApp, request: ExplainRequest | None = None, **options: Any) -> ExplainResponse:
     """The explanation, which must change nothing at all."""
-    request = request or ExplainRequest(model="m", options=CallOptions(**options))
+    request = request or ExplainRequest(call=Call(options=CallOptions(**options)), model="m")
     app._assembly.catalogue._refreshed_at = time.monotonic()  # nobody is there to be asked
     before = snapshot([app._assembly.backends, app._assembly.budgets, app._limiter, app._stats, app.service._calls])
     metrics = _calls(app)
@@ -96,21 +97,21 @@ async def test_no_name_and_no_default_is_the_error_that_the_call_gets() -> None:
 
 async def test_of_a_call_the_body_says_model_user_and_size() -> None:
     app = RouterApp(config(rate_limit={"tokens_per_minute": 1000}))
-    call = openai_pb2.OpenAiCall(path="/v1/chat/completions", body=BODY)
-    answer = await explain(app, ExplainRequest(openai=call, model="ignored"))
+    call = raw_pb2.RawCall(path="/v1/chat/completions", body=BODY)
+    answer = await explain(app, ExplainRequest(call=Call(raw=call), model="ignored"))
     assert (answer.route.asked, answer.tenant.user, answer.tenant.estimated_tokens) == ("fast", "bob", 100 + len(BODY) // 4)
     assert answer.tenant.rate_limit.tokens.remaining == 1000 - answer.tenant.estimated_tokens
-    streamed = openai_pb2.OpenAiCall(path="/v1/chat/completions", body=b'{"model":"m","messages":[],"stream":true}')
-    assert (await explain(app, ExplainRequest(openai=streamed))).verdict == "dispatch"
+    streamed = raw_pb2.RawCall(path="/v1/chat/completions", body=b'{"model":"m","messages":[],"stream":true}')
+    assert (await explain(app, ExplainRequest(call=Call(raw=streamed)))).verdict == "dispatch"
 
 
 async def test_typed_calls_are_explained_as_well() -> None:
     app = RouterApp(config(routing={"default_backend": "main"}))
     message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Hi " * 1000)
-    chat = await explain(app, ExplainRequest(chat=chat_pb2.ChatRequest(model="s", messages=[message])))
+    chat = await explain(app, ExplainRequest(call=Call(chat=chat_pb2.ChatRequest(model="s", messages=[message]))))
     assert (chat.route.asked, chat.route.rule, chat.targets[0].backend) == ("s", "configured", "small")
     assert chat.tenant.estimated_tokens > 750
-    completion = await explain(app, ExplainRequest(completion=completion_pb2.CompletionRequest(text="Once")))
+    completion = await explain(app, ExplainRequest(call=Call(completion=completion_pb2.CompletionRequest(text="Once"))))
     assert (completion.route.asked, completion.route.rule, completion.route.model) == ("", "default_model", "m")
 
 
@@ -118,13 +119,13 @@ async def test_typed_calls_are_explained_as_well() -> None:
     ("request_", "words"),
     [
         (ExplainRequest(model="m" * 1025), "model is too long"),
-        (ExplainRequest(openai=openai_pb2.OpenAiCall(path="/v1/chat/completions", body=b"{")), "not valid JSON"),
+        (ExplainRequest(call=Call(raw=raw_pb2.RawCall(path="/v1/chat/completions", body=b"{"))), "not valid JSON"),
         (
-            ExplainRequest(openai=openai_pb2.OpenAiCall(path="/v1/chat/completions", body=b'{"model":"m"}')),
+            ExplainRequest(call=Call(raw=raw_pb2.RawCall(path="/v1/chat/completions", body=b'{"model":"m"}'))),
             "messages is missing",
         ),
-        (ExplainRequest(openai=openai_pb2.OpenAiCall(path="/nowhere", body=b"{}")), "not an endpoint that is relayed"),
-        (ExplainRequest(model="m", options=CallOptions(priority=101)), "priority must be"),
+        (ExplainRequest(call=Call(raw=raw_pb2.RawCall(path="/nowhere", body=b"{}"))), "not an endpoint that is relayed"),
+        (ExplainRequest(call=Call(options=CallOptions(priority=101)), model="m"), "priority must be"),
     ],
 )
 async def test_a_malformed_call_gets_the_error_that_it_would_get(request_: ExplainRequest, words: str) -> None:
@@ -156,7 +157,7 @@ async def test_who_is_over_its_limit_is_refused_wherever_slots_are_free() -> Non
     assert "over its rate limit of requests: 0 of 1 requests and" in answer.tenant.reason
     assert answer.targets[0].verdict == "dispatch"
     assert (await explain(app, user="eve")).tenant.allowed
-    ghost = await explain(app, ExplainRequest(model="ghost", options=CallOptions(user="bob")))
+    ghost = await explain(app, ExplainRequest(call=Call(options=CallOptions(user="bob")), model="ghost"))
     assert ghost.error == "RATE_LIMITED", "the limit comes first, also for models that nobody knows"
 
 

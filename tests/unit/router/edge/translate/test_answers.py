@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2
+from lexora.v1 import chat_pb2, tokens_pb2
 from lexora_contract.answer import Usage
 from lexora_router.edge.translate import (
     ChunkReader,
@@ -70,10 +70,10 @@ def test_a_whole_answer():
     answer = chat_response(json.dumps(VLLM_CHAT).encode())
     assert (answer.id, answer.model, answer.created_unix) == ("chatcmpl-1", "tiny-chat", 1795375801)
     assert answer.system_fingerprint == "vllm-0.32.0"
-    assert answer.usage == common_pb2.Usage(input_tokens=16, output_tokens=16)
+    assert answer.usage == tokens_pb2.Usage(input_tokens=16, output_tokens=16)
     (choice,) = answer.choices
     assert (choice.index, choice.message.role, choice.message.text) == (0, chat_pb2.ROLE_ASSISTANT, "text")
-    assert (choice.finish_reason, choice.finish_reason_raw) == (common_pb2.FINISH_REASON_LENGTH, "length")
+    assert (choice.finish_reason, choice.finish_reason_raw) == (tokens_pb2.FINISH_REASON_LENGTH, "length")
     assert not choice.message.HasField("reasoning")
     assert not choice.message.HasField("refusal")
 
@@ -139,13 +139,13 @@ def test_tool_calls():
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("stop", common_pb2.FINISH_REASON_STOP),
-        ("length", common_pb2.FINISH_REASON_LENGTH),
-        ("tool_calls", common_pb2.FINISH_REASON_TOOL_CALLS),
-        ("function_call", common_pb2.FINISH_REASON_TOOL_CALLS),
-        ("content_filter", common_pb2.FINISH_REASON_CONTENT_FILTER),
-        ("abort", common_pb2.FINISH_REASON_OTHER),
-        (None, common_pb2.FINISH_REASON_UNSPECIFIED),
+        ("stop", tokens_pb2.FINISH_REASON_STOP),
+        ("length", tokens_pb2.FINISH_REASON_LENGTH),
+        ("tool_calls", tokens_pb2.FINISH_REASON_TOOL_CALLS),
+        ("function_call", tokens_pb2.FINISH_REASON_TOOL_CALLS),
+        ("content_filter", tokens_pb2.FINISH_REASON_CONTENT_FILTER),
+        ("abort", tokens_pb2.FINISH_REASON_OTHER),
+        (None, tokens_pb2.FINISH_REASON_UNSPECIFIED),
     ],
 )
 def test_finish_reasons(word: str | None, reason: int):
@@ -169,7 +169,7 @@ def test_logprobs():
     body = {"choices": [{"message": {}, "logprobs": {"content": content, "refusal": None}}]}
     (token,) = chat_response(json.dumps(body).encode()).choices[0].logprobs
     assert (token.token, token.logprob, token.token_bytes) == ("\ufffd", -1.5, b"\xe3\x81")
-    assert list(token.top) == [chat_pb2.TokenLogprob(token="b", logprob=-2)]
+    assert list(token.top) == [tokens_pb2.TokenLogprob(token="b", logprob=-2)]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_deltas_of_every_kind():
     assert list(opening.tool_calls) == [chat_pb2.ToolCall(id="i", name="f", index=1)]
     assert list(more.tool_calls) == [chat_pb2.ToolCall(arguments_json='{"', index=1)]
     assert parts.text == "ab"
-    assert list(logs.logprobs) == [chat_pb2.TokenLogprob(token="x", logprob=-1)]
+    assert list(logs.logprobs) == [tokens_pb2.TokenLogprob(token="x", logprob=-1)]
 
 
 @pytest.mark.parametrize("reader", [ChunkReader, CompletionChunkReader])
@@ -295,11 +295,11 @@ def test_completion():
     assert [(c.index, c.text, c.finish_reason_raw) for c in answer.choices] == [(0, "a", "stop"), (1, "", "")]
     assert answer.usage.output_tokens == 8
     (chunk,) = CompletionChunkReader().feed(b"data: " + json.dumps(body).encode() + b"\n\ndata: [DONE]\n\n")
-    assert [(c.index, c.text, c.finish_reason) for c in chunk.choices] == [(0, "a", common_pb2.FINISH_REASON_STOP), (1, "", 0)]
+    assert [(c.index, c.text, c.finish_reason) for c in chunk.choices] == [(0, "a", tokens_pb2.FINISH_REASON_STOP), (1, "", 0)]
     assert CompletionChunkReader().feed(event(choices=[], usage={})) == []
 
 
-def logprobs_of(found: dict[str, Any]) -> list[chat_pb2.TokenLogprob]:
+def logprobs_of(found: dict[str, Any]) -> list[tokens_pb2.TokenLogprob]:
     body = json.dumps({"choices": [{"text": "", "logprobs": found}]}).encode()
     return list(completion_response(body).choices[0].logprobs)
 
@@ -320,7 +320,7 @@ def test_completion_logprobs():
     assert [(other.token, other.logprob) for other in second.top] == [(" os", -7.5), ("minator", -7.1)]
     assert [t.token for t in logprobs_of({"tokens": ["a", None]})] == ["a", ""]
     chat_form = [{"id": 825, "token": "by", "bytes": [98, 121], "logprob": -7.2, "top_logprobs": []}]
-    assert logprobs_of({"content": chat_form}) == [chat_pb2.TokenLogprob(token="by", logprob=-7.2, token_bytes=b"by")]
+    assert logprobs_of({"content": chat_form}) == [tokens_pb2.TokenLogprob(token="by", logprob=-7.2, token_bytes=b"by")]
 
 
 # --- embeddings
@@ -338,7 +338,7 @@ def test_embeddings_as_numbers_and_as_base64_in_the_order_of_inputs():
     answer = embed_response(json.dumps(body).encode())
     assert answer.model == "e"
     assert [(item.index, list(item.values)) for item in answer.embeddings] == [(0, vector), (1, vector), (2, [])]
-    assert answer.usage == common_pb2.Usage(input_tokens=3)
+    assert answer.usage == tokens_pb2.Usage(input_tokens=3)
     assert not answer.HasField("receipt")
     assert not embed_response(b"{}").embeddings
 
@@ -351,6 +351,6 @@ def test_embeddings_that_are_none(text: str):
 
 def test_usage_message():
     assert usage_message(None) is None
-    assert usage_message(Usage(1, 2, 3, 4)) == common_pb2.Usage(
+    assert usage_message(Usage(1, 2, 3, 4)) == tokens_pb2.Usage(
         input_tokens=1, output_tokens=2, cached_tokens=3, reasoning_tokens=4
     )

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import chat_pb2, common_pb2, completion_pb2, embed_pb2
+from lexora.v1 import chat_pb2, completion_pb2, embed_pb2, sampling_pb2, tokens_pb2
 from lexora_router.edge.translate import chat_body, completion_body, embed_body
 from lexora_router.errors import InvalidRequest
 
 USER = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="hi")
-TOKENS = completion_pb2.TokenIds
+TOKENS = tokens_pb2.TokenIds
 
 
 def chat(*, stream: bool = False, default: str | None = "d", **fields: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_response_formats():
 
 
 def test_sampling_sends_what_is_set_even_when_it_is_zero():
-    sampling = common_pb2.SamplingParams(
+    sampling = sampling_pb2.SamplingParams(
         max_tokens=0,
         temperature=0,
         top_p=0.95,
@@ -174,7 +174,7 @@ def test_logprobs_and_effort():
 def test_extra_fields_keep_their_bytes_and_come_first():
     extra = '{"temperature": 0.1, "big": 123456789012345678901234567890, "nul": null, "f": 1.10, "max_tokens": 5}'
     request = chat_pb2.ChatRequest(
-        model="m", messages=[USER], extra_json=extra, sampling=common_pb2.SamplingParams(temperature=0.5)
+        model="m", messages=[USER], extra_json=extra, sampling=sampling_pb2.SamplingParams(temperature=0.5)
     )
     body = chat_body(request, stream=True, default_model=None)
     assert body == (
@@ -221,8 +221,8 @@ def test_extra_fields_have_a_bound_in_bytes():
             {"response_format": chat_pb2.ResponseFormat(json_schema=chat_pb2.JsonSchema(name="s"))},
             "chat.response_format.json_schema.schema_json",
         ),
-        ({"sampling": common_pb2.SamplingParams(temperature=math.nan)}, "chat.sampling.temperature"),
-        ({"sampling": common_pb2.SamplingParams(logit_bias={3: math.inf})}, "chat.sampling.logit_bias"),
+        ({"sampling": sampling_pb2.SamplingParams(temperature=math.nan)}, "chat.sampling.temperature"),
+        ({"sampling": sampling_pb2.SamplingParams(logit_bias={3: math.inf})}, "chat.sampling.logit_bias"),
     ],
 )
 def test_what_a_chat_may_not_hold(fields: dict[str, Any], param: str):
@@ -249,7 +249,7 @@ def test_completion_of_text_and_of_token_ids():
     assert completion(text="") == {"model": "m", "prompt": ""}
     assert completion(token_ids=TOKENS(ids=[1, 2])) == {"model": "m", "prompt": [1, 2]}
     body = completion(
-        text="x", echo=True, logprobs=0, suffix="s", sampling=common_pb2.SamplingParams(max_tokens=3), extra_json='{"k":null}'
+        text="x", echo=True, logprobs=0, suffix="s", sampling=sampling_pb2.SamplingParams(max_tokens=3), extra_json='{"k":null}'
     )
     assert body == {"k": None, "model": "m", "prompt": "x", "max_tokens": 3, "echo": True, "logprobs": 0, "suffix": "s"}
 
@@ -262,7 +262,7 @@ def test_completion_streamed():
 def test_what_a_completion_may_not_hold():
     assert refused_param(completion) == "prompt"
     assert refused_param(completion, text="x", model="") == "model"
-    sampling = common_pb2.SamplingParams(top_p=-math.inf)
+    sampling = sampling_pb2.SamplingParams(top_p=-math.inf)
     assert refused_param(completion, text="x", sampling=sampling) == "completion.sampling.top_p"
 
 

@@ -7,7 +7,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from lexora.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,7 +19,7 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class OpenAiCall(_message.Message):
+class RawCall(_message.Message):
     """A call in OpenAI's own JSON, or another body that an endpoint of the engine takes. The bytes reach the engine as they
     are, but for the model's name where a mapping or alias says so, and `stream_options.include_usage`, which is always asked for.
     """
@@ -57,10 +56,10 @@ class OpenAiCall(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OpenAiCall: _TypeAlias = OpenAiCall  # noqa: Y015
+Global___RawCall: _TypeAlias = RawCall  # noqa: Y015
 
 @_typing.final
-class OpenAiReply(_message.Message):
+class RawReply(_message.Message):
     """The engine's answer, untouched."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -70,13 +69,13 @@ class OpenAiReply(_message.Message):
     body: _builtins.bytes
     """Body as the engine sent it."""
     @_builtins.property
-    def head(self) -> Global___OpenAiHead:
+    def head(self) -> Global___RawHead:
         """Status and headers."""
 
     def __init__(
         self,
         *,
-        head: Global___OpenAiHead | None = ...,
+        head: Global___RawHead | None = ...,
         body: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
@@ -85,10 +84,10 @@ class OpenAiReply(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OpenAiReply: _TypeAlias = OpenAiReply  # noqa: Y015
+Global___RawReply: _TypeAlias = RawReply  # noqa: Y015
 
 @_typing.final
-class OpenAiHead(_message.Message):
+class RawHead(_message.Message):
     """Status line and headers of an engine's answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -101,7 +100,7 @@ class OpenAiHead(_message.Message):
     content_type: _builtins.str
     """Content type of the body or the stream."""
     @_builtins.property
-    def headers(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Header]:
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """Further end-to-end headers."""
 
     def __init__(
@@ -109,7 +108,7 @@ class OpenAiHead(_message.Message):
         *,
         status: _builtins.int = ...,
         content_type: _builtins.str = ...,
-        headers: _abc.Iterable[_common_pb2.Header] | None = ...,
+        headers: _abc.Iterable[Global___Header] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -117,4 +116,30 @@ class OpenAiHead(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OpenAiHead: _TypeAlias = OpenAiHead  # noqa: Y015
+Global___RawHead: _TypeAlias = RawHead  # noqa: Y015
+
+@_typing.final
+class Header(_message.Message):
+    """One HTTP header."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in lower case."""
+    value: _builtins.str
+    """Value as sent."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Header: _TypeAlias = Header  # noqa: Y015

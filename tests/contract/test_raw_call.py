@@ -2,7 +2,7 @@
 
 import pytest
 
-from lexora.v1 import common_pb2, openai_pb2, router_pb2
+from lexora.v1 import call_pb2, raw_pb2, router_pb2
 from tests.contract.messages import (
     CHAT,
     COUNTED,
@@ -12,7 +12,7 @@ from tests.contract.messages import (
     USAGE_EVENT,
     answer,
     delta,
-    openai,
+    raw_call,
     receipt,
     streamed,
     unary,
@@ -24,21 +24,21 @@ from tests.support.raw_server import LAST_CHUNK, chunk, reply, stream_head
 ODD = b'{ "model" : "m", "messages" : [], "seed": 9007199254740993, "x": null, "\\u00e9":"\xe3\x81\x82", "t": 1.0e0 }'
 HEADERS = "openai-processing-ms: 7\r\nx-ratelimit-remaining-tokens: 9\r\nset-cookie: a=b\r\nserver: uvicorn\r\n"
 KEPT = [
-    common_pb2.Header(name="openai-processing-ms", value="7"),
-    common_pb2.Header(name="x-ratelimit-remaining-tokens", value="9"),
+    raw_pb2.Header(name="openai-processing-ms", value="7"),
+    raw_pb2.Header(name="x-ratelimit-remaining-tokens", value="9"),
 ]
 
 
-def head(content_type: str = "application/json", headers: list[common_pb2.Header] | None = None) -> openai_pb2.OpenAiHead:
-    return openai_pb2.OpenAiHead(status=200, content_type=content_type, headers=headers)
+def head(content_type: str = "application/json", headers: list[raw_pb2.Header] | None = None) -> raw_pb2.RawHead:
+    return raw_pb2.RawHead(status=200, content_type=content_type, headers=headers)
 
 
 async def test_every_byte_there_and_back(link: Link, engine: LoopEngine) -> None:
     body = answer().replace(b'"Hello"', b'"\xe3\x81\x82 \\u3042"').replace(b":1,", b": 1 ,")
     engine.answer(reply(body, headers=HEADERS))
-    outcome = await link.generate(unary(openai=openai(ODD)))
+    outcome = await link.generate(unary(raw=raw_call(ODD)))
     assert outcome.only == router_pb2.GenerateResponse(
-        receipt=receipt(engine.url, usage=COUNTED), openai=openai_pb2.OpenAiReply(head=head(headers=KEPT), body=body)
+        receipt=receipt(engine.url, usage=COUNTED), raw=raw_pb2.RawReply(head=head(headers=KEPT), body=body)
     )
     assert engine.requests[0].body == ODD
     assert engine.requests[0].header("content-type") == "application/json"
@@ -47,8 +47,8 @@ async def test_every_byte_there_and_back(link: Link, engine: LoopEngine) -> None
 @pytest.mark.parametrize("path", ["/tokenize", "/v1/rerank", "/v1/messages"])
 async def test_other_endpoints_of_the_engine(link: Link, engine: LoopEngine, path: str) -> None:
     engine.answer(reply(b'{"a":[1]}'))
-    outcome = await link.generate(unary(openai=openai(path=path)))
-    assert outcome.only.openai.body == b'{"a":[1]}'
+    outcome = await link.generate(unary(raw=raw_call(path=path)))
+    assert outcome.only.raw.body == b'{"a":[1]}'
     assert engine.requests[0].target == path
 
 
@@ -56,9 +56,9 @@ async def test_a_form_with_a_file(link: Link, engine: LoopEngine) -> None:
     form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x\r\n'
     form += b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\x00\xff\r\n--x--\r\n'
     engine.answer(reply(b"text", content_type="text/plain"))
-    call = openai(form, "/v1/audio/transcriptions", "multipart/form-data; boundary=x")
-    outcome = await link.generate(unary(openai=call))
-    assert outcome.only.openai == openai_pb2.OpenAiReply(head=head("text/plain"), body=b"text")
+    call = raw_call(form, "/v1/audio/transcriptions", "multipart/form-data; boundary=x")
+    outcome = await link.generate(unary(raw=call))
+    assert outcome.only.raw == raw_pb2.RawReply(head=head("text/plain"), body=b"text")
     assert engine.requests[0].body == form
     assert engine.requests[0].header("content-type") == "multipart/form-data; boundary=x"
 
@@ -72,7 +72,7 @@ async def test_a_stream(link: Link, engine: LoopEngine, asked_for_usage: bool) -
     body = STREAM_BODY
     if asked_for_usage:
         body = body.replace(b"true}", b'true,"stream_options":{"include_usage":true}}')
-    outcome = await link.stream(streamed(openai=openai(body)))
+    outcome = await link.stream(streamed(raw=raw_call(body)))
     assert outcome.status is None
     first, *middle, last = outcome.messages
     frames = [first.frames, *(message.frames for message in middle)]
@@ -87,10 +87,10 @@ async def test_a_stream(link: Link, engine: LoopEngine, asked_for_usage: bool) -
 
 async def test_a_whole_reply_comes_through_stream_too(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer(), headers=HEADERS))
-    outcome = await link.stream(streamed(openai=openai(ODD)))
+    outcome = await link.stream(streamed(raw=raw_call(ODD)))
     final = receipt(engine.url, usage=COUNTED)
     assert outcome.messages == [
-        router_pb2.StreamResponse(receipt=final, reply=openai_pb2.OpenAiReply(head=head(headers=KEPT), body=answer()))
+        router_pb2.StreamResponse(receipt=final, reply=raw_pb2.RawReply(head=head(headers=KEPT), body=answer()))
     ]
     assert outcome.status is None
     assert engine.requests[0].body == ODD
@@ -104,9 +104,9 @@ async def test_metadata(link: Link, engine: LoopEngine, kind: str) -> None:
     engine.answer(reply(answer()))
     metadata = (*TRACE, ("authorization", "Bearer client"), ("x-other", "1"))
     if kind == "unary":
-        assert (await link.generate(unary(openai=openai()), metadata=metadata)).status is None
+        assert (await link.generate(unary(raw=raw_call()), metadata=metadata)).status is None
     else:
-        assert (await link.stream(streamed(openai=openai()), metadata=metadata)).status is None
+        assert (await link.stream(streamed(raw=raw_call()), metadata=metadata)).status is None
     request = engine.requests[0]
     assert {name: request.header(name) for name, _ in TRACE} == dict(TRACE)
     assert request.header("x-request-id") == ID
@@ -118,7 +118,7 @@ async def test_metadata(link: Link, engine: LoopEngine, kind: str) -> None:
 
 async def test_a_request_id_is_made_where_none_is_given(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer()))
-    outcomes = [await link.generate(router_pb2.GenerateRequest(openai=openai())) for _ in range(2)]
+    outcomes = [await link.generate(router_pb2.GenerateRequest(call=call_pb2.Call(raw=raw_call()))) for _ in range(2)]
     made = [outcome.only.receipt.request_id for outcome in outcomes]
     assert made == [request.header("x-request-id") for request in engine.requests]
     assert len(set(made)) == 2
@@ -129,6 +129,6 @@ async def test_large_bodies_both_ways(link: Link, engine: LoopEngine) -> None:
     text = "あ" * 500_000
     sent = b'{"model":"m","messages":[{"role":"user","content":"%b"}]}' % text.encode()
     engine.answer(reply(answer(content=text * 3)))
-    outcome = await link.generate(unary(openai=openai(sent, CHAT)))
+    outcome = await link.generate(unary(raw=raw_call(sent, CHAT)))
     assert engine.requests[0].body == sent
-    assert outcome.only.openai.body == answer(content=text * 3)
+    assert outcome.only.raw.body == answer(content=text * 3)
