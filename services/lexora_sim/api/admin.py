@@ -12,7 +12,7 @@ from lexora_sim.faults.fault import BadFault
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 
 _DEFAULT_LIMIT = 100

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, render, responses, stored, tokenizer
+from lexora_sim.api.early_faults import apply_early
 from lexora_sim.api.errors import ApiError, bad_request, bug, detail, unknown_model
+from lexora_sim.api.exchange import Exchange
 from lexora_sim.api.fields import Fields
 from lexora_sim.api.generation import new_hex
 from lexora_sim.engine.scheduler import Scheduler
-from lexora_sim.faults.apply import apply_early
 from lexora_sim.faults.fault import BadFault, Fault, parse_fault
 from lexora_sim.faults.registry import FaultRegistry
 from lexora_sim.record import Stats
 from lexora_sim.settings import SimSettings
-from lexora_sim.wire.exchange import Exchange
 
 if TYPE_CHECKING:
     from lexora_sim.wire.protocol import Connection

@@ -16,7 +16,7 @@ from lexora_sim.text.vocabulary import AUDIO, VOCABULARY
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 _WORDS = 24
 _MAX_PARTS = 100

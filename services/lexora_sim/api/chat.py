@@ -19,7 +19,7 @@ from lexora_sim.text.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 
 def serve_chat(app: App, exchange: Exchange) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lexora_sim.api.errors import engine_dead, overloaded
+from lexora_sim.api.exchange import JSON
 from lexora_sim.engine.scheduler import Overloaded
 from lexora_sim.engine.sequence import Sequence
 from lexora_sim.text.language import Forced
-from lexora_sim.wire.exchange import JSON
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 
 def json_body(value: Any) -> tuple[bytes, str]:

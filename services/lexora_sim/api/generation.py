@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import msgspec
 
 from lexora_sim.api.errors import engine_dead, overloaded
+from lexora_sim.api.exchange import JSON, Exchange
 from lexora_sim.api.sampling import Sampling
 from lexora_sim.engine.scheduler import Overloaded, Scheduler
 from lexora_sim.engine.sequence import Sequence
 from lexora_sim.faults.fault import Fault
 from lexora_sim.text.detokenize import Detokenizer, StopScanner
 from lexora_sim.text.language import Source
-from lexora_sim.wire.exchange import JSON, Exchange
 
 _ENGINE_DIED = (
     b'data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", '

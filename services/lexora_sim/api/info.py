@@ -10,7 +10,7 @@ from lexora_sim.engine.exposition import render
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 
 def serve_health(app: App, exchange: Exchange) -> None:

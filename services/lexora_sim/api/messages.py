@@ -17,7 +17,7 @@ from lexora_sim.text.template import chat_ids
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 
 def serve_messages(app: App, exchange: Exchange) -> None:

@@ -23,7 +23,7 @@ from lexora_sim.text.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 _LABELS = ("LABEL_0", "LABEL_1")
 

@@ -10,7 +10,7 @@ from lexora_sim.text.template import chat_ids
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 _SAMPLING = ("max_tokens", "n", "seed", "stop", "temperature", "top_p")
 

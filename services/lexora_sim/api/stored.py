@@ -12,7 +12,7 @@ from lexora_sim.api.errors import ApiError, bad_request
 
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 MAX_STORED = 1000
 

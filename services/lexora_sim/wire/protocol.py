@@ -11,7 +11,7 @@ from typing import Any
 
 import httptools
 
-from lexora_sim.wire.exchange import Exchange
+from lexora_sim.api.exchange import Exchange
 from lexora_sim.wire.head import head
 from lexora_sim.wire.request import Request
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lexora_sim.faults.fault import Fault
 
 if TYPE_CHECKING:
-    from lexora_sim.wire.exchange import Exchange
+    from lexora_sim.api.exchange import Exchange
 
 _HTML = b"<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
 _HTML_TYPE = "text/html; charset=utf-8"
