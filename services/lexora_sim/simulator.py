@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from lexora_sim.api.app import App
+from lexora_sim.api.routes import routes_of
 from lexora_sim.faults.fault import Fault
 from lexora_sim.settings import SimSettings
 from lexora_sim.wire.protocol import Connection
@@ -49,7 +50,7 @@ class Simulator:
         return f"http://{host}:{self.port}"
 
     async def __aenter__(self) -> Simulator:
-        self._app = App(self.settings)
+        self._app = App(self.settings, routes_of(self.settings))
         self._app.refuse = self._refuse
         self._app.accept_again = self._accept_again
         await self._listen()

@@ -18,10 +18,11 @@ from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
-from lexora_router.telemetry.export import Names, SpanCollector, telemetry_of
+from lexora_router.telemetry.export import SpanCollector, telemetry_of
 from lexora_router.telemetry.lag import LoopLag
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics
+from lexora_router.telemetry.names import Names
 from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadCollector, ReloadLog
 from lexora_router.telemetry.stats import Stats

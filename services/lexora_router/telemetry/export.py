@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
 if TYPE_CHECKING:
     from lexora_router.config import TelemetryConfig
-    from lexora_router.fleet.backend import Backend
+    from lexora_router.telemetry.names import Names
     from lexora_router.telemetry.otel.telemetry import Telemetry
-
-
-class Names:
-    """Names with a bound, for what is kept apart or grouped by name."""
-
-    def __init__(self, label: Callable[[str], str], backends: Callable[[], Mapping[str, Backend]]) -> None:
-        self.label = label  # a model's name, "other" for one that nobody lists
-        self._backends = backends
-
-    def provider(self, backend: str) -> str:
-        """gen_ai.provider.name of a backend; empty when there is no such backend."""
-        found = self._backends().get(backend)
-        if found is None:
-            return ""
-        if found.config.azure is not None:
-            return "azure.ai.openai"
-        return "vllm" if found.config.type == "vllm" else "openai"
 
 
 def telemetry_of(config: TelemetryConfig, names: Names, clock: Callable[[], float]) -> Telemetry | None:

@@ -1,21 +1,20 @@
-"""Which endpoint answers a request, and what they all need."""
+"""The simulated server without its sockets: finds the endpoint of a request, and holds what all endpoints need."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lexora_sim.api import admin, audio, chat, completions, info, messages, pooling, render, responses, stored, tokenizer
 from lexora_sim.api.early_faults import apply_early
 from lexora_sim.api.errors import ApiError, bad_request, bug, detail, unknown_model
-from lexora_sim.api.exchange import Exchange
+from lexora_sim.api.exchange import Exchange, Wire
 from lexora_sim.api.fields import Fields
 from lexora_sim.api.generation import new_hex
+from lexora_sim.api.response_store import ResponseStore
 from lexora_sim.engine.scheduler import Scheduler
 from lexora_sim.faults.fault import BadFault, Fault, parse_fault
 from lexora_sim.faults.registry import FaultRegistry
@@ -23,79 +22,37 @@ from lexora_sim.record import Stats
 from lexora_sim.settings import SimSettings
 
 if TYPE_CHECKING:
-    from lexora_sim.wire.protocol import Connection
     from lexora_sim.wire.request import Request
 
-Endpoint = Callable[["App", Exchange], None]
+Serve = Callable[["App", Exchange], None]
+Methods = Mapping[str, Serve]
+Routes = Callable[[str], Methods | None]
 
-_COMMON: dict[str, dict[str, Endpoint]] = {
-    "/health": {"GET": info.serve_health},
-    "/ping": {"GET": info.serve_health, "POST": info.serve_health},
-    "/version": {"GET": info.serve_version},
-    "/load": {"GET": info.serve_load},
-    "/metrics": {"GET": info.serve_metrics},
-    "/v1/models": {"GET": info.serve_models},
-    "/tokenize": {"POST": tokenizer.serve_tokenize},
-    "/detokenize": {"POST": tokenizer.serve_detokenize},
-    "/sim/stats": {"GET": admin.serve_stats},
-    "/sim/requests": {"GET": admin.serve_requests},
-    "/sim/reset": {"POST": admin.serve_reset},
-    "/sim/faults": {
-        "GET": admin.serve_list_faults,
-        "POST": admin.serve_add_fault,
-        "DELETE": admin.serve_clear_faults,
-    },
-}
-_GENERATING: dict[str, Endpoint] = {
-    "/v1/chat/completions": chat.serve_chat,
-    "/v1/completions": completions.serve_completion,
-    "/v1/responses": responses.serve_responses,
-    "/v1/messages": messages.serve_messages,
-    "/v1/messages/count_tokens": messages.serve_count_tokens,
-    "/v1/chat/completions/render": render.serve_chat,
-    "/v1/completions/render": render.serve_completion,
-    "/v1/audio/transcriptions": audio.serve_audio,
-    "/v1/audio/translations": audio.serve_audio,
-}
-_POOLING: dict[str, Endpoint] = {
-    "/v1/embeddings": pooling.serve_embeddings,
-    "/pooling": pooling.serve_pooling,
-    "/classify": pooling.serve_classify,
-    "/v1/score": pooling.serve_score,
-    "/score": pooling.serve_score,
-    "/v1/rerank": pooling.serve_rerank,
-    "/v2/rerank": pooling.serve_rerank,
-    "/v2/embed": pooling.serve_cohere_embed,
-    "/rerank": pooling.serve_rerank,
-}
 _log = logging.getLogger("lexora_sim")
 _BODY_FAULT = re.compile(rb'"sim_fault"\s*:')
 _BODY_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 class App:
-    """The simulated server without its sockets. Needs a running event loop.
+    """Answers requests. Needs a running event loop.
 
+    `routes` gives the methods of a path, None for a path that is not there.
     `refuse` and `accept_again` are what the socket's owner does for the fault of that name.
     """
 
-    def __init__(self, settings: SimSettings) -> None:
+    def __init__(self, settings: SimSettings, routes: Routes) -> None:
         self.settings = settings
         self.scheduler = Scheduler(settings)
         self.stats = Stats(settings)
         self.faults = FaultRegistry(settings.seed)
-        self.responses: OrderedDict[str, stored.Stored] = OrderedDict()
+        self.responses = ResponseStore()
         self.fingerprint = f"vllm-{settings.version}-5e5e5e5e"
         self.stopping = False
         self.refuse: Callable[[Fault], None] = lambda _fault: None
         self.accept_again: Callable[[], None] = lambda: None
-        self._routes = dict(_COMMON)
-        if settings.models:
-            self._routes |= {path: {"POST": endpoint} for path, endpoint in _GENERATING.items()}
-        if settings.embedding_models:
-            self._routes |= {path: {"POST": endpoint} for path, endpoint in _POOLING.items()}
+        self._routes = routes
 
-    def serve(self, connection: Connection, request: Request) -> Exchange:
+    def serve(self, connection: Wire, request: Request) -> Exchange:
         """Answer one request, now or later; the exchange says when it is over."""
         record = self.stats.received(request, id(connection))
         exchange = Exchange(connection, request, record, with_request_id=self.settings.request_id_headers)
@@ -169,15 +126,13 @@ class App:
                 self.stats.faults[exchange.fault.kind] += 1
                 if apply_early(exchange, exchange.fault):
                     return
-        methods = self._routes.get(request.path)
-        if methods is None and request.path.startswith("/v1/responses/"):
-            methods = stored.methods_of(request.path)
+        methods = self._routes(request.path)
         if methods is None:
             raise detail(404)
-        endpoint = methods.get(request.method)
-        if endpoint is None:
+        serve = methods.get(request.method)
+        if serve is None:
             raise detail(405, [("allow", ", ".join(methods))])
-        endpoint(self, exchange)
+        serve(self, exchange)
 
     def _fail(self, exchange: Exchange) -> None:
         if exchange.streaming:

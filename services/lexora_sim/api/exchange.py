@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -15,12 +15,29 @@ from lexora_sim.wire.shaper import Pacer, pieces
 
 if TYPE_CHECKING:
     from lexora_sim.record import Record
-    from lexora_sim.wire.protocol import Connection
     from lexora_sim.wire.request import Request
 
 Headers = list[tuple[str, str]]
 JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
+
+
+class Wire(Protocol):
+    """The connection that an exchange writes to."""
+
+    writable: bool  # whether the client keeps up with what is written
+
+    def write(self, data: bytes) -> None:
+        """Write bytes, unless the connection is closing."""
+
+    def next(self, *, keep_alive: bool) -> None:
+        """Go on to the next request, or close after the last byte."""
+
+    def close(self) -> None:
+        """Close after what is written went out."""
+
+    def reset(self) -> None:
+        """Send RST."""
 
 
 class Exchange:
@@ -29,7 +46,7 @@ class Exchange:
     After the client left every write is ignored; `on_disconnect` was called at once.
     """
 
-    def __init__(self, connection: Connection, request: Request, record: Record, *, with_request_id: bool) -> None:
+    def __init__(self, connection: Wire, request: Request, record: Record, *, with_request_id: bool) -> None:
         self.request = request
         self.record = record
         self.fault: Fault | None = None

@@ -211,7 +211,7 @@ class Generation:
         if fault.kind == "freeze_after":
             for choice in self._choices:
                 if choice.sequence is not None:
-                    choice.sequence.freeze()
+                    self._scheduler.freeze(choice.sequence)
             return True
         if fault.kind != "die_after":
             return False
@@ -256,7 +256,7 @@ class Generation:
     def _wake(self) -> None:
         for choice in self._choices:
             if choice.sequence is not None:
-                choice.sequence.wake()
+                self._scheduler.wake(choice.sequence)
 
     def _is(self, kind: str) -> bool:
         return self._fault is not None and self._fault.kind == kind

@@ -14,7 +14,6 @@ from lexora_sim.api.errors import bad_request
 from lexora_sim.api.fields import read_fields
 from lexora_sim.api.generation import Choice, Generation, Piece, new_hex
 from lexora_sim.api.sampling import check_characters, check_length, read_sampling
-from lexora_sim.api.stored import store
 from lexora_sim.api.structured import forced_text
 from lexora_sim.api.tools import ToolCall, choose_call
 from lexora_sim.text.template import chat_ids
@@ -45,7 +44,7 @@ def serve_responses(app: App, exchange: Exchange) -> None:
     text = call.arguments if call else forced_text(_forcing(fields.body, messages), prompt, sampling.seed)
     choices = make_choices(prompt, text, sampling, app.settings, app.settings.default_tokens)
     app.accept(exchange, fields, model, sampling.priority)
-    face = ResponsesFace(fields.body, model, choices[0], call, partial(store, app, fields.body))
+    face = ResponsesFace(fields.body, model, choices[0], call, partial(app.responses.keep, fields.body))
     Generation(app.scheduler, exchange, model, sampling=sampling, choices=choices, face=face).start()
 
 

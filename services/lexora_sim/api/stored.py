@@ -1,10 +1,9 @@
-"""Responses that are kept, and what is asked of them: GET, DELETE, cancel and input items."""
+"""What is asked of stored responses: GET, DELETE, cancel and input items."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,26 +12,7 @@ from lexora_sim.api.errors import ApiError, bad_request
 if TYPE_CHECKING:
     from lexora_sim.api.app import App
     from lexora_sim.api.exchange import Exchange
-
-MAX_STORED = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One response, its last event's number, and the input that it was made from."""
-
-    response: dict[str, Any]
-    number: int
-    given: Any
-
-
-def store(app: App, body: dict[str, Any], response: dict[str, Any], number: int) -> None:
-    """Keep a response, unless its request says not to; the oldest one makes room."""
-    if body.get("store") is False:
-        return
-    app.responses[response["id"]] = Stored(response, number, body.get("input"))
-    while len(app.responses) > MAX_STORED:
-        app.responses.popitem(last=False)
+    from lexora_sim.api.response_store import Stored
 
 
 def methods_of(path: str) -> dict[str, Callable[[App, Exchange], None]] | None:
@@ -54,7 +34,7 @@ def _serve(app: App, exchange: Exchange) -> None:
 
 def _delete(app: App, exchange: Exchange) -> None:
     identity = _kept(app, exchange).response["id"]
-    del app.responses[identity]
+    app.responses.remove(identity)
     exchange.respond_json(200, {"id": identity, "object": "response.deleted", "deleted": True})
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import insort
+from functools import partial
 
 from lexora_sim.engine.clock import Clock
 from lexora_sim.engine.metrics import ModelMetrics
 from lexora_sim.engine.prefix_cache import PrefixCache
 from lexora_sim.engine.sequence import Sequence
 from lexora_sim.settings import SimSettings
+
+_BURST = 16  # tokens per turn of the loop when nothing separates them
+_MAX_CATCH_UP = 0.05  # seconds of lateness that are made good
+_TICK = 0.0015  # seconds; the clock's step and a little
 
 
 class Overloaded(Exception):
@@ -55,7 +60,6 @@ class Scheduler:
             raise Overloaded
         for sequence in sequences:
             self._arrivals += 1
-            sequence.scheduler = self
             sequence.arrived = time.monotonic()
             metrics = self.metrics[sequence.model]
             metrics.waiting += 1
@@ -70,7 +74,7 @@ class Scheduler:
         if sequence.done:
             return
         sequence.done = True
-        sequence.cancel()
+        sequence.planned = -1.0
         metrics = self.metrics[sequence.model]
         if sequence in self._running:
             self._leave(sequence)
@@ -90,12 +94,59 @@ class Scheduler:
             self.finish(sequence, "abort")
             sequence.sink([], "abort", None)
 
-    def gap(self, sequence: Sequence) -> float:
+    def freeze(self, sequence: Sequence) -> None:
+        """Let it keep its place and say nothing more."""
+        sequence.frozen = True
+        sequence.planned = -1.0
+
+    def wake(self, sequence: Sequence) -> None:
+        """Go on after the reader caught up."""
+        if sequence.stalled and not sequence.done and sequence.running:
+            sequence.stalled = False
+            self._schedule(sequence, 0.0)
+
+    def _schedule(self, sequence: Sequence, delay: float) -> None:
+        """Let it take the next step `delay` seconds after the last one was due."""
+        if sequence.frozen:
+            return
+        now = self.clock.now()
+        sequence.due = max(sequence.due, now - _MAX_CATCH_UP) + delay if sequence.due else now + delay
+        sequence.planned = sequence.due
+        step = partial(self._step, sequence)
+        if delay > 0:
+            self.clock.at(sequence.due, step)
+        else:
+            self.clock.soon(step)
+
+    def _step(self, sequence: Sequence) -> None:
+        """Make the tokens that are due and plan the next step."""
+        if sequence.planned < 0 or sequence.planned > self.clock.now() + _TICK:
+            return  # cancelled or planned anew since this call was made
+        sequence.planned = -1.0
+        if not sequence.ready():
+            sequence.stalled = True
+            return
+        for _ in range(_BURST):
+            fresh, reason, stop_id = sequence.produce(self.settings.coalesce)
+            self._count_tokens(sequence, len(fresh), time.monotonic())
+            if reason:
+                self.finish(sequence, reason)
+            sequence.sink(fresh, reason, stop_id)
+            if sequence.done or sequence.frozen or not sequence.running or not sequence.ready():
+                break
+            delay = self._gap(sequence)
+            if delay > 0:
+                self._schedule(sequence, delay)
+                return
+        if not sequence.done and sequence.running:
+            self._schedule(sequence, 0.0)
+
+    def _gap(self, sequence: Sequence) -> float:
         """Return the seconds until the sequence's next step."""
         base = self.settings.itl_ms / 1000 if sequence.itl is None else sequence.itl
         return base * self._slower(self.settings.decode_slowdown)
 
-    def count_tokens(self, sequence: Sequence, count: int, now: float) -> None:
+    def _count_tokens(self, sequence: Sequence, count: int, now: float) -> None:
         """Book new tokens; makes room by preempting the newest sequence when the KV cache is full."""
         metrics = self.metrics[sequence.model]
         if not sequence.first_token:
@@ -151,7 +202,7 @@ class Scheduler:
         rate = self.settings.prefill_rate
         prefill = (sequence.size - cached) / rate if rate else 0.0
         sequence.due = 0.0
-        sequence.schedule((self.settings.ttft_ms / 1000 + prefill) * self._slower(self.settings.prefill_slowdown))
+        self._schedule(sequence, (self.settings.ttft_ms / 1000 + prefill) * self._slower(self.settings.prefill_slowdown))
 
     def _slower(self, slowdown: float) -> float:
         return 1 + slowdown * (len(self._running) - 1)
@@ -165,7 +216,7 @@ class Scheduler:
     def _preempt(self, keep: Sequence) -> None:
         """Send the newest other sequence back to the head of the queue; its prefill is done again later."""
         victim = next(sequence for sequence in reversed(self._running) if sequence is not keep)
-        victim.cancel()
+        victim.planned = -1.0
         self._leave(victim)
         metrics = self.metrics[victim.model]
         metrics.preemptions += 1

@@ -7,11 +7,10 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 
-from lexora_sim.api.exchange import Exchange
 from lexora_sim.wire.head import head
 from lexora_sim.wire.request import Request
 
@@ -21,10 +20,25 @@ _INVALID = b"Invalid HTTP request received."
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
+class Exchange(Protocol):
+    """One request and its answer, which is written to the connection."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer has ended."""
+
+    @property
+    def on_writable(self) -> Callable[[], None] | None:
+        """Called when the client has caught up."""
+
+    def disconnected(self) -> None:
+        """Note that the client is gone."""
+
+
 class Connection(asyncio.Protocol):
     """Parse requests one after the other and hand each to `serve`, which returns its exchange.
 
-    A client that goes away is seen here, and its exchange is told in the same turn of the loop.
+    When a client goes away, its exchange gets `disconnected` in the same turn of the loop.
     """
 
     def __init__(

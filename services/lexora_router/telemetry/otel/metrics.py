@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from opentelemetry.metrics import Histogram, Meter
 
 from lexora_router.call import Call
-from lexora_router.telemetry.export import Names
 from lexora_router.telemetry.metrics import DURATION_BUCKETS, TTFT_BUCKETS
+from lexora_router.telemetry.names import Names
 from lexora_router.telemetry.otel.conventions import error_type, operation
 
 # The conventions' buckets: seconds per token, and tokens.

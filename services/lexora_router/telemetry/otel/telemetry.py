@@ -21,7 +21,7 @@ from yarl import URL
 from lexora_router.config import TelemetryConfig
 from lexora_router.config.telemetry import HEADERS, RESOURCE, pairs
 from lexora_router.layers.observe import Recorder
-from lexora_router.telemetry.export import Names
+from lexora_router.telemetry.names import Names
 from lexora_router.telemetry.otel.complaints import Complaints
 from lexora_router.telemetry.otel.metrics import GenAiMetrics
 from lexora_router.telemetry.otel.prompts import captured

@@ -15,7 +15,8 @@ from tests.unit.router.support import make_call
 from yarl import URL
 
 from lexora_router.config import TelemetryConfig
-from lexora_router.telemetry.export import Names, telemetry_of
+from lexora_router.telemetry.export import telemetry_of
+from lexora_router.telemetry.names import Names
 from lexora_router.telemetry.otel import telemetry as module
 from lexora_router.telemetry.otel.telemetry import Telemetry, target_of
 

@@ -1,0 +1,22 @@
+"""The names under which telemetry groups calls: models, and who provides them."""
+
+from collections.abc import Callable, Mapping
+
+from lexora_router.fleet.backend import Backend
+
+
+class Names:
+    """Names with a bound, for what is kept apart or grouped by name."""
+
+    def __init__(self, label: Callable[[str], str], backends: Callable[[], Mapping[str, Backend]]) -> None:
+        self.label = label  # a model's name, "other" for one that nobody lists
+        self._backends = backends
+
+    def provider(self, backend: str) -> str:
+        """gen_ai.provider.name of a backend; empty when there is no such backend."""
+        found = self._backends().get(backend)
+        if found is None:
+            return ""
+        if found.config.azure is not None:
+            return "azure.ai.openai"
+        return "vllm" if found.config.type == "vllm" else "openai"
