@@ -3,15 +3,7 @@
 https://docs.anthropic.com/en/api/errors (a type by status; 529 when the service, and not its client, has too much to do)
 """
 
-from __future__ import annotations
-
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-
-if TYPE_CHECKING:
-    from lexora_gateway.errors import Failure
+from typing import Any, Protocol
 
 OVERLOADED = 529
 # A full queue is no limit of the client's own, which 429 would say.
@@ -28,19 +20,21 @@ _TYPES = {
 }
 
 
-def as_answer(failure: Failure, request_id: str) -> Failure:
-    """The same failure with Anthropic's status and body; an engine's own stays as it is."""
-    if failure.raw is not None:
-        return failure
-    return replace(failure, status=_status(failure), raw=msgspec.json.encode(error(failure) | {"request_id": request_id}))
+class Failed(Protocol):
+    """What is needed of a failure."""
+
+    status: int
+    message: str
+    code: str | None
 
 
-def error(failure: Failure) -> dict[str, Any]:
+def status_of(failure: Failed) -> int:
+    """Anthropic's status for it."""
+    return OVERLOADED if failure.code in _OVERLOADED_CODES else failure.status
+
+
+def error(failure: Failed) -> dict[str, Any]:
     """Anthropic's error object, which events carry too."""
-    status = _status(failure)
+    status = status_of(failure)
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     return {"type": "error", "error": {"type": kind, "message": failure.message}}
-
-
-def _status(failure: Failure) -> int:
-    return OVERLOADED if failure.code in _OVERLOADED_CODES else failure.status

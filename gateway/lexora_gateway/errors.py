@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -192,8 +192,11 @@ def plain(status: int, message: str) -> Failure:
 
 
 def in_dialect(dialect: Dialect, failure: Failure, request_id: str) -> Failure:
-    """The failure as clients of a dialect read it."""
-    return anthropic_errors.as_answer(failure, request_id) if dialect is Dialect.ANTHROPIC else failure
+    """The failure as clients of a dialect read it; an engine's own stays as it is."""
+    if dialect is not Dialect.ANTHROPIC or failure.raw is not None:
+        return failure
+    body = anthropic_errors.error(failure) | {"request_id": request_id}
+    return replace(failure, status=anthropic_errors.status_of(failure), raw=msgspec.json.encode(body))
 
 
 def from_status(status: Status, request_id: str) -> Failure:
