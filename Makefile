@@ -14,9 +14,11 @@ DEV := $(VENV)/.installed-dev
 # 5.26.1, while that of later ones refuses all but two major versions. Its wheels end at Python 3.12.
 GEN := .venv-gen
 GEN_STAMP := $(GEN)/.stamp
+# What the benchmark compares with; it stays out of the other environments.
+PEERS := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long test-real soak lint gen bench bench-classify clean
+.PHONY: help setup demo test test-fast test-long test-real soak lint gen bench bench-docs bench-classify clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,11 +77,20 @@ gen: $(DEV) $(GEN_STAMP) ## Generate gen/ from proto/.
 	@$(BIN)/buf generate
 	@touch gen/lexora/py.typed gen/lexora/__init__.py gen/lexora/v1/__init__.py
 
-bench: $(DEV) ## Measure CPU per call and per chunk, and added latency.
+bench: $(DEV) $(PEERS)/.stamp ## Measure CPU, latency, memory and start beside nginx, vllm-router and a bare relay.
 	@$(BIN)/python -m tests.bench
+
+bench-docs: $(DEV) $(PEERS)/.stamp ## The same, longer; its tables and plot go into docs/.
+	@$(BIN)/python -m tests.bench --thorough --docs
+
+$(PEERS)/.stamp:
+	@echo "installing what Lexora is measured beside ..."
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check 'vllm-router==0.1.17' || echo "vllm-router is not to be had here: measuring without it"
+	@touch $@
 
 bench-classify: $(DEV) ## Measure how well and how fast each classifier sorts labelled tasks.
 	@$(BIN)/python -m tests.bench.classify
 
 clean: ## Remove what setup made.
-	@rm -rf $(VENV) $(GEN)
+	@rm -rf $(VENV) $(GEN) $(PEERS)

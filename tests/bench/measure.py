@@ -1,4 +1,4 @@
-"""One run of a load with what everybody spent on it, and a round: all cases against all targets."""
+"""One run of a load with the CPU that was spent on it, and a round: all cases against all targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tests.bench import procs
 from tests.bench.cases import LEAVING, WARM_UP, Case
 from tests.bench.engine import Engine, Json, load
-from tests.bench.gateway import Gateway, Target
+from tests.bench.targets import LEXORA, Gateway, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.bench.build import Tools
 
-DIRECT, GATEWAY, BASELINE = "direct", "gateway", "baseline"
+DIRECT = "direct"
 ABORT_LIMIT_S = 5
 
 
@@ -30,6 +30,7 @@ class Rig:
     run: Path
     cpus: procs.Cpus | None
     quick: bool
+    thorough: bool
     say: Callable[[str], None]
 
 
@@ -85,14 +86,14 @@ def leave(rig: Rig, target: Target) -> Json:
     }
 
 
-def measure_round(rig: Rig, gateways: Sequence[Gateway], running: Sequence[Target], cases: Sequence[Case]) -> Round:
+def measure_round(rig: Rig, gateways: Sequence[Gateway], cases: Sequence[Case]) -> Round:
     """Starts the gateways, runs each case direct and then through each of them, and ends what it started.
 
     All targets live side by side (idle ones cost nothing), so that the figures of a case are seconds apart.
     """
     result = Round()
     started: list[Gateway] = []
-    targets = list(running)
+    targets: list[Target] = []
     try:
         for gateway in gateways:
             rig.say(f"starting {gateway.name}")
@@ -100,7 +101,7 @@ def measure_round(rig: Rig, gateways: Sequence[Gateway], running: Sequence[Targe
             targets.append(gateway.start())
             result.startup_s[gateway.name] = gateway.startup_s
         for target in targets:
-            result.idle_mib[target.name] = _memory(target, "VmRSS")
+            result.idle_mib[target.name] = memory(target, "VmRSS")
             rig.say(f"warming up {target.name}")
             warm_up(rig, target)
         for case in cases:
@@ -112,15 +113,16 @@ def measure_round(rig: Rig, gateways: Sequence[Gateway], running: Sequence[Targe
             for gateway in started:
                 gateway.trim_log()
         for target in targets:
-            if target.name == GATEWAY:
+            if target.name == LEXORA:
                 rig.say("hanging up on streams")
                 result.aborts = leave(rig, target)
-            result.peak_mib[target.name] = _memory(target, "VmHWM")
+            result.peak_mib[target.name] = memory(target, "VmHWM")
     finally:
         for gateway in started:
             gateway.stop()
     return result
 
 
-def _memory(target: Target, field_name: str) -> float:
+def memory(target: Target, field_name: str) -> float:
+    """MiB of a target's process tree: VmRSS is now, VmHWM the most so far."""
     return procs.memory_mib(procs.tree(target.pid), field_name) if target.pid else 0.0

@@ -5,14 +5,17 @@
 //   --path PATH     default /v1/chat/completions     --header "K: V"  one more request header
 //   --ramp MS       spread the first requests        --limit S        give up on what is left after S seconds
 //   --hang-up K     leave each stream after K tokens --usage          ask for the usage event, and want it
+//   --prompt-bytes N  default 400                    --users N        so many values of `user`, in turn
+//   --timeout S     of one request, default 20
 //
-// Prints one JSON object, times in µs. "lag" is the time from the engine's write to our read of a token.
+// Prints one JSON object, times in µs. "lag" is the time from the engine's write to our read of a token,
+// "span" that from the first token of a stream to its last.
 // Ends with 1 when an answer was not what it must be, 2 when it could not run.
 #include "verdict.h"
 #include <getopt.h>
 #include <sys/resource.h>
 
-enum { REQUEST_TIMEOUT_S = 20, PROMPT_BYTES = 400 };
+enum { USER_DIGITS = 8 };
 typedef enum { IDLE, CONNECTING, SENDING, READING } State;
 
 typedef struct {
@@ -27,14 +30,15 @@ typedef struct {
 
 static struct {
     int port, connections, ramp_ms, hang_up;
-    ull count;
-    double seconds, limit;
+    ull count, prompt_bytes, users;
+    double seconds, limit, timeout;
     const char *path, *model;
     Expect want;
-} opt = {.connections = 1, .limit = 60, .path = "/v1/chat/completions", .model = "bench-64-0", .want = {.tokens = -1}};
+} opt = {.connections = 1, .limit = 60, .prompt_bytes = 400, .timeout = 20, .path = "/v1/chat/completions", .model = "bench-64-0", .want = {.tokens = -1}};
 
 static struct sockaddr_in peer;
 static Buf request, extra;
+static size_t user_at; // where in the request its number stands
 static int ep;
 static u64 began, last_issue, last_done;
 static ull issued, ended, ok, hung_up, stale, errors[ERRORS];
@@ -66,12 +70,22 @@ static void end(Conn *c, Error e) {
     ended++;
     if (e) note(c, e);
     else ok++, sample(&totals.latency, now - c->start);
+    if (!e && c->reading.chunks > 1) sample(&totals.span, c->reading.previous - c->reading.first);
     if (e || c->answer.close) drop(c);
     c->state = IDLE;
     if (may_issue(now)) issued++, begin(c);
 }
 
+// Small requests go out in one piece, so that one buffer is enough for all of them.
+static void next_user(void) {
+    static ull number;
+    char digits[USER_DIGITS + 1];
+    snprintf(digits, sizeof digits, "%0*llu", USER_DIGITS, number++ % opt.users);
+    memcpy(request.at + user_at, digits, USER_DIGITS);
+}
+
 static void send_request(Conn *c) {
+    if (opt.users && !c->sent) next_user();
     ssize_t w = send(c->fd, request.at + c->sent, request.len - c->sent, MSG_NOSIGNAL);
     if (w > 0) c->sent += (size_t)w; // a dead peer shows when we read
     c->state = c->sent < request.len && w > 0 ? SENDING : READING;
@@ -181,7 +195,7 @@ static void run(Conn *conns) {
         if (now >= look + 250 * MS) {
             look = now;
             for (int i = 0; i < opened; i++)
-                if (conns[i].state != IDLE && conns[i].start + REQUEST_TIMEOUT_S * 1000 * MS < now) end(&conns[i], TIMEOUT);
+                if (conns[i].state != IDLE && conns[i].start + (u64)(opt.timeout * 1e9) < now) end(&conns[i], TIMEOUT);
         }
         int n = wait_until(ep, events, 512, wake < give_up ? wake : give_up);
         for (int i = 0; i < n; i++) {
@@ -195,19 +209,28 @@ static void run(Conn *conns) {
     errors[UNFINISHED] = issued - ended;
 }
 
+static void add(Buf *b, const char *text) { buf_add(b, text, strlen(text)); }
+
 static void build_request(void) {
     static const char words[] = "Which of the two bridges was closed last winter, and for how long did the ferry run instead? ";
-    char text[PROMPT_BYTES + 1] = {0}, body[2048], head[1024];
-    for (int i = 0; i < PROMPT_BYTES; i++) text[i] = words[(size_t)i % (sizeof words - 1)];
-    int n = snprintf(body, sizeof body,
-                     "{\"model\":\"%s\",\"messages\":[{\"role\":\"system\",\"content\":\"Answer in one sentence.\"},{\"role\":\"user\",\"content\":\"%s\"}],"
-                     "\"max_tokens\":512,\"temperature\":0.7%s%s}",
-                     opt.model, text, opt.want.stream ? ",\"stream\":true" : "", opt.want.usage ? ",\"stream_options\":{\"include_usage\":true}" : "");
-    int h = snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nAccept: */*\r\nContent-Length: %d\r\n", opt.path, opt.port, n);
+    Buf body = {0};
+    char head[1024];
+    add(&body, "{\"model\":\"");
+    add(&body, opt.model);
+    add(&body, "\",\"max_tokens\":512,\"temperature\":0.7");
+    if (opt.want.stream) add(&body, ",\"stream\":true");
+    if (opt.want.usage) add(&body, ",\"stream_options\":{\"include_usage\":true}");
+    if (opt.users) add(&body, ",\"user\":\""), user_at = body.len, add(&body, "00000000\"");
+    add(&body, ",\"messages\":[{\"role\":\"system\",\"content\":\"Answer in one sentence.\"},{\"role\":\"user\",\"content\":\"");
+    for (ull i = 0; i < opt.prompt_bytes; i++) buf_add(&body, &words[i % (sizeof words - 1)], 1);
+    add(&body, "\"}]}");
+    int h = snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\nAccept: */*\r\nContent-Length: %zu\r\n", opt.path, opt.port, body.len);
     buf_add(&request, head, (size_t)h);
     buf_add(&request, extra.at, extra.len);
-    buf_add(&request, "\r\n", 2);
-    buf_add(&request, body, (size_t)n);
+    add(&request, "\r\n");
+    user_at += request.len;
+    buf_add(&request, body.at, body.len);
+    buf_free(&body);
 }
 
 static void print_results(void) {
@@ -221,6 +244,7 @@ static void print_results(void) {
     samples_print("latency_us", &totals.latency);
     samples_print("ttft_us", &totals.ttft);
     samples_print("gap_us", &totals.gap);
+    samples_print("span_us", &totals.span);
     samples_print("lag_us", &totals.lag);
     printf("\"errors\":{");
     for (int e = FINE + 1; e < ERRORS; e++) {
@@ -234,7 +258,8 @@ static void print_results(void) {
 static void read_options(int argc, char **argv) {
     static const struct option names[] = {{"port", 1, 0, 'p'},  {"path", 1, 0, 'P'},  {"model", 1, 0, 'm'},   {"stream", 0, 0, 's'}, {"tokens", 1, 0, 't'},
                                           {"connections", 1, 0, 'c'}, {"count", 1, 0, 'n'}, {"seconds", 1, 0, 'd'}, {"limit", 1, 0, 'l'},  {"ramp", 1, 0, 'r'},
-                                          {"hang-up", 1, 0, 'k'}, {"usage", 0, 0, 'u'}, {"header", 1, 0, 'H'},  {0}};
+                                          {"hang-up", 1, 0, 'k'}, {"usage", 0, 0, 'u'}, {"header", 1, 0, 'H'},
+                                          {"prompt-bytes", 1, 0, 'b'}, {"users", 1, 0, 'U'}, {"timeout", 1, 0, 'T'}, {0}};
     for (int o; (o = getopt_long(argc, argv, "", names, NULL)) != -1;) switch (o) {
         case 'p': opt.port = atoi(optarg); break;
         case 'P': opt.path = optarg; break;
@@ -248,6 +273,9 @@ static void read_options(int argc, char **argv) {
         case 'r': opt.ramp_ms = atoi(optarg); break;
         case 'k': opt.hang_up = atoi(optarg); break;
         case 'u': opt.want.usage = true; break;
+        case 'b': opt.prompt_bytes = strtoull(optarg, NULL, 10); break;
+        case 'U': opt.users = strtoull(optarg, NULL, 10); break;
+        case 'T': opt.timeout = atof(optarg); break;
         case 'H': buf_add(&extra, optarg, strlen(optarg)), buf_add(&extra, "\r\n", 2); break;
         default: exit(2);
         }

@@ -22,7 +22,7 @@ typedef struct {
 } Reading;
 
 typedef struct {
-    Samples latency, ttft, gap, lag;
+    Samples latency, ttft, gap, span, lag;
     ull chunks, coalesced; // coalesced: content events that came in one read with the one before
 } Totals;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,9 +11,9 @@ import pytest
 from tests.bench import __main__ as command
 from tests.bench.build import RigError, Tools, build, compiler
 from tests.bench.cases import CASES, Case
-from tests.bench.engine import Engine
-from tests.bench.gateway import Gateway, baseline_command
+from tests.bench.engine import Engine, load
 from tests.bench.measure import Rig, run_case
+from tests.bench.targets import CONFIG, PLAIN_PROXY, Gateway, peers, relay_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +29,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
 
 def test_a_gateway_is_found_measured_and_ended(tools: Tools, tmp_path: Path) -> None:
     with Engine(tools) as engine:
-        gateway = Gateway("relay", baseline_command(), engine.port, tmp_path, None)
-        rig = Rig(tools, engine, tmp_path, None, True, lambda text: None)
+        gateway = Gateway("relay", relay_command(), engine.port, tmp_path, None)
+        rig = Rig(tools, engine, tmp_path, None, quick=True, thorough=False, say=lambda text: None)
         try:
             target = gateway.start()
             result = run_case(rig, target, SHORT)
@@ -58,12 +59,10 @@ def test_a_gateway_that_does_not_start_is_explained(tmp_path: Path, words: list[
     gateway.stop()
 
 
-def test_the_configuration_pays_for_the_log(tmp_path: Path) -> None:
-    Gateway("gateway", ["x"], 4711, tmp_path, None)
-    text = (tmp_path / "lexora_config.yaml").read_text()
-    assert 'vllm: {url: "http://127.0.0.1:4711", max_concurrency: 1024}' in text
-    assert 'logging: {level: "INFO", format: "json"}' in text
-    assert "rate_limit: {enabled: false}" in text
+def test_the_log_of_a_call_is_part_of_its_cost() -> None:
+    """Nothing that serves a call by default is switched off for the sake of a figure."""
+    assert 'logging: {level: "INFO", format: "json"}' in CONFIG
+    assert "rate_limit: {enabled: true" in CONFIG
 
 
 def test_a_long_log_is_emptied(tmp_path: Path) -> None:
@@ -73,15 +72,24 @@ def test_a_long_log_is_emptied(tmp_path: Path) -> None:
     assert gateway.log.stat().st_size == 0
 
 
-def test_the_command_reports_and_fails_on_wrong_answers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.skipif(PLAIN_PROXY not in peers(), reason="nginx is not installed")
+def test_nginx_is_found_by_its_port(tools: Tools, tmp_path: Path) -> None:
+    with Engine(tools) as engine, Gateway(PLAIN_PROXY, peers()[PLAIN_PROXY], engine.port, tmp_path, None) as target:
+        assert load(tools, target.port, "--count", 10)["ok"] == 10
+
+
+def test_the_command_reports_and_a_broken_bar_fails_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The bare relay does not tell the engine that a client left, and that is a wrong answer of a gateway."""
     monkeypatch.setattr(command, "CASES", (replace(CASES[0], count=50, quick_count=50),))
     monkeypatch.setattr("tests.bench.measure.WARM_UP", ())
-    monkeypatch.setattr("tests.bench.measure.ABORT_LIMIT_S", 0.1)
-    relay = f"{sys.executable} -m tests.bench.baseline {{engine}}"
-    assert command.main(["--quick", "--no-pin", "--only", "unary-1", "--plain", "--command", relay]) == 1
-    out = capsys.readouterr().out
-    assert "unary-1.cpu_us_per_call=" in out
-    assert "problems=1" in out
+    monkeypatch.setattr("tests.bench.summary.IDLE_MIB", 1.0)
+    relay, file = f"{sys.executable} -m tests.bench.relay {{engine}}", tmp_path / "results.json"
+    options = ["--quick", "--no-pin", "--no-peers", "--only", "unary-1", "--plain", "--strict", "--json", str(file)]
+    assert command.main([*options, "--command", relay]) == 1
+    lines = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["idle.verdict"] == "over"
+    assert lines["problems"] == "0"
+    assert lines["aborts"].startswith("20 of 20")
+    runs = json.loads(file.read_text())["rounds"][0]["cases"]["unary-1"]
+    assert {name: run["ok"] for name, run in runs.items()} == {"direct": 50, "lexora": 50, "relay": 50}
