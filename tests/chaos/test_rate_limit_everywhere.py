@@ -244,7 +244,7 @@ async def test_trailing_metadata_says_it_too(gateway: Gateway) -> None:
         malformed = stub.Stream(router_pb2.StreamRequest(call=call_pb2.Call(options=options("trailing-stream"))))
         found.append((await malformed.code(), trailers(await malformed.trailing_metadata())))
         streamed = stub.Stream(
-            router_pb2.StreamRequest(call=call_pb2.Call(options=options("trailing-stream"), raw=talk(MODEL).raw))
+            router_pb2.StreamRequest(call=call_pb2.Call(options=options("trailing-stream"), raw=talk(MODEL).call.raw))
         )
         assert [message async for message in streamed]
         found.append((await streamed.code(), trailers(await streamed.trailing_metadata())))

@@ -75,7 +75,7 @@ async def test_calls_under_way_are_bounded_and_come_back_on_every_way_out(sim: S
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await by_grpc(stub, "", mine)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            tenant = (await stub.Explain(ExplainRequest(call=Call(raw=request("", mine).raw)))).tenant
+            tenant = (await stub.Explain(ExplainRequest(call=Call(raw=request("", mine).call.raw)))).tenant
             under_way = tenant.rate_limit.concurrent
             assert (tenant.allowed, under_way.limit, under_way.remaining) == (False, MOST, 0)
             assert "over its rate limit of calls at once" in tenant.reason

@@ -92,7 +92,7 @@ async def test_the_short_forms_are_explained_in_typed_form(streamed: bool) -> No
     )
     for path in ("/generate", "/chat"):
         assert (await ask(router, path, json.dumps(body).encode())).status_code == 200
-    (_, generate, _), (_, chat, _) = router.asked
+    generate, chat = (question.call for _, question, _ in router.asked)
     assert (generate.completion.text, generate.completion.model, generate.options.user) == ("Once", "default-m", "bob")
     assert (chat.chat.messages[0].text, chat.chat.model, chat.options.user) == ("Once", "default-m", "bob")
     assert generate.completion.sampling.max_tokens == 1000
