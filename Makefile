@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --quiet --dist loadfile
 # Test processes at a time.
 WORKERS ?= 2
-# What has been installed: Lexora alone, which is all that the demo needs (Python compiles what it imports, half of the time is saved),
-# and the development tools.
+# What has been installed: Lexora alone, which is all that the demo needs, and the development tools. Python compiles what it
+# imports, so pip need not compile all of them.
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 # gen/ is made by an old generator in an environment of its own, so that clients may have protobuf 5, 6 or 7: its code is for
@@ -34,7 +34,7 @@ $(RUN): pyproject.toml
 $(DEV): $(RUN)
 	@echo "installing the development tools ..."
 	@$(PIP) --upgrade 'pip>=25.1'
-	@$(PIP) --group dev
+	@$(PIP) --no-compile --group dev
 	@touch $@
 
 setup: $(DEV) ## Make .venv with Lexora and the development tools in it.
@@ -73,9 +73,12 @@ $(GEN_STAMP):
 	@$(GEN)/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.64.3' 'setuptools<81'
 	@touch $(GEN_STAMP)
 
+# The folder in which gen/ is made.
+GEN_OUT := .
+
 gen: $(DEV) $(GEN_STAMP) ## Generate gen/ from proto/.
-	@$(BIN)/buf generate
-	@touch gen/lexora/py.typed gen/lexora/__init__.py gen/lexora/v1/__init__.py
+	@$(BIN)/buf generate --output $(GEN_OUT)
+	@cd $(GEN_OUT)/gen/lexora && touch py.typed __init__.py v1/__init__.py
 
 bench: $(DEV) $(PEERS)/.stamp ## Measure CPU, latency, memory and start beside nginx, vllm-router and a bare relay.
 	@$(BIN)/python -m tests.bench

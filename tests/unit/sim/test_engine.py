@@ -22,7 +22,8 @@ async def test_sequences_beyond_the_limit_wait_in_order() -> None:
         order: list[int] = []
 
         async def one(number: int) -> None:
-            await complete(sim, f"p{number}", max_tokens=20 if number > 1 else 300)  # the first two last until all have come
+            # The first two last until all have come.
+            await complete(sim, f"p{number}", max_tokens=20 if number > 1 else 300)
             order.append(number)
 
         tasks = []
@@ -43,9 +44,8 @@ async def test_priority_overtakes() -> None:
         order: list[int] = []
 
         async def one(priority: int) -> None:
-            await complete(
-                sim, "p", max_tokens=5 if priority else 300, priority=priority
-            )  # the first lasts until all have come
+            # The first lasts until all have come.
+            await complete(sim, "p", max_tokens=5 if priority else 300, priority=priority)
             order.append(priority)
 
         tasks = []
