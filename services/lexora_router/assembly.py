@@ -43,14 +43,14 @@ class Lasting:
 
 
 class Assembly:
-    """One configuration at work. Make it inside the event loop; `start`, then `stop`.
+    """One configuration at work. Make it inside the event loop; `take_over`, `start`, then `stop`.
 
-    Backends whose configuration is the same as in `previous` are taken over with their queues and connections. Others keep
-    their queues, and endpoints with the same address their condition and their count of attempts in flight, also when they
-    were away for some reloads; a call that waits goes to the backend as it is by then, with the timeouts and the name of the
-    model that it came with.
+    To make one changes nothing of what is at work: only `take_over` does, which cannot fail. Backends whose configuration is
+    the same as in `previous` are taken over with their queues and connections. Others keep their queues, and endpoints with
+    the same address their condition and their count of attempts in flight, also when they were away for some reloads; a call
+    that waits goes to the backend as it is by then, with the timeouts and the name of the model that it came with.
 
-    `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used; `previous` is as it was then.
+    `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used.
     """
 
     def __init__(
@@ -69,8 +69,6 @@ class Assembly:
         known = previous.backends if previous else {}
         self.backends: dict[str, Backend] = build_backends(config, clock, known, tls, self.conditions)
         self.catalogue = Catalogue(self.backends, ttl=config.catalogue.ttl, timeout=config.catalogue.timeout, clock=clock)
-        if previous is not None:
-            self.catalogue.adopt(previous.catalogue)
         self.routes = ModelRoutes(config, self.backends, self.catalogue)
         health = config.health
         self.prober = Prober(
@@ -95,6 +93,13 @@ class Assembly:
         self.pipeline: Handler = lambda call, emit: (held if call.response_id else routed)(call, emit)
         self._around = around(parts)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def take_over(self, previous: "Assembly | None") -> None:
+        """Let queues, conditions and listings that live on follow this configuration. Cannot fail, and does not wait."""
+        for backend in self.backends.values():
+            backend.take_over(self.conditions)
+        if previous is not None:
+            self.catalogue.adopt(previous.catalogue)
 
     def start(self) -> None:
         """Begin to probe, to read engines' metrics, to ask for models and to look for outliers."""

@@ -5,15 +5,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from lexora.v1 import health_pb2, models_pb2, recent_pb2, reload_pb2, stats_pb2
+from lexora.v1 import health_pb2, models_pb2, recent_pb2, stats_pb2
 from lexora_router.assembly import Assembly
-from lexora_router.edge.stats_messages import recent_call_message, stats_message
+from lexora_router.edge.stats_messages import recent_call_message, reload_message, stats_message
 from lexora_router.fleet.backend import Backend, Health
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.routes import RoutableModel
 from lexora_router.policy.breaker import State
 from lexora_router.telemetry.recent import RecentCalls
-from lexora_router.telemetry.reloads import ReloadLog, Result
+from lexora_router.telemetry.reloads import ReloadLog
 from lexora_router.telemetry.stats import Stats
 from lexora_router.version import __version__
 
@@ -28,12 +28,6 @@ _BREAKER = {
     State.CLOSED: health_pb2.BREAKER_STATE_CLOSED,
     State.HALF_OPEN: health_pb2.BREAKER_STATE_HALF_OPEN,
     State.OPEN: health_pb2.BREAKER_STATE_OPEN,
-}
-
-_RESULTS = {
-    Result.APPLIED: reload_pb2.RELOAD_RESULT_APPLIED,
-    Result.UNCHANGED: reload_pb2.RELOAD_RESULT_UNCHANGED,
-    Result.REFUSED: reload_pb2.RELOAD_RESULT_REFUSED,
 }
 
 # A probe may take its whole time limit; then its result must still arrive.
@@ -92,23 +86,6 @@ class Overview:
             uptime_seconds=now - self._started,
         )
 
-    def last_reload(self) -> reload_pb2.ReloadReport | None:
-        """What came of the last reload; None before the first."""
-        log, last = self._reloads, self._reloads.last
-        if last is None:
-            return None
-        return reload_pb2.ReloadReport(
-            result=_RESULTS[last.result],
-            trigger=last.trigger,
-            finished_unix=int(last.at),
-            problems=last.problems,
-            warnings=last.warnings,
-            changed_keys=last.changed,
-            keys_needing_restart=last.restart,
-            good_reloads=log.good,
-            bad_reloads=log.bad,
-        )
-
     def stats(self) -> stats_pb2.GetStatsResponse:
         """Counters since the start, distributions of the last minutes, gauges of now."""
         now, backends = self._clock(), self._assembly().backends
@@ -118,7 +95,7 @@ class Overview:
             stats_pb2.GetStatsResponse(
                 in_flight=_sums((endpoint.address, endpoint.in_flight) for endpoint in endpoints),
                 uptime_seconds=now - self._started,
-                last_reload=self.last_reload(),
+                last_reload=reload_message(self._reloads.last),
                 queue_depth={name: backend.pool.waiting for name, backend in backends.items()},
                 limits=_sums((endpoint.address, endpoint.limit) for endpoint in endpoints if endpoint.limit is not None),
                 breakers=_breakers(endpoints, now),

@@ -6,6 +6,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
@@ -46,6 +47,7 @@ from lexora_router.edge.identity import Request, user_of
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.messages import receipt_message, reply_message
 from lexora_router.edge.options import check_options, is_id
+from lexora_router.edge.stats_messages import reload_message
 from lexora_router.edge.status import StatusError, internal_status, status_of
 from lexora_router.edge.stream_sink import Send, StreamSink
 from lexora_router.edge.translate import (
@@ -73,6 +75,7 @@ from lexora_router.layers.rate_limit import Meter
 from lexora_router.payload.inspect import check_model, inspect_json, inspect_multipart, is_form, without_bom
 from lexora_router.payload.user_names import bounded
 from lexora_router.policy.callers import TrustedProxies
+from lexora_router.telemetry.reloads import Reload
 from lexora_router.telemetry.trace_context import trace_id_of
 
 MAX_CONTENT_TYPE_LENGTH = 1024
@@ -92,26 +95,36 @@ _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What calls are served with under one configuration; None where the router does not do it.
+
+    `foresee` raises RouterError for a tenant and a body of so many bytes that would surely be refused.
+    """
+
+    pipeline: Handler
+    meter: Meter | None = None
+    classify: Classifier | None = None
+    foresee: Callable[[str, int], None] | None = None
+    proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
+    reload: Callable[[], Awaitable[Reload]] | None = None
+
+
 class RouterService:
     """Serves the rpcs of RouterService. Every method raises StatusError, and nothing else, for a failed call."""
 
     def __init__(
         self,
-        pipeline: Handler,
+        serving: Serving,
         overview: Overview,
         *,
         recorders: tuple[Recorder, ...],
         max_body_bytes: int,
         clock: Callable[[], float],
-        meter: Meter | None = None,
+        explainer: Explainer | None = None,
     ) -> None:
-        self.pipeline = pipeline  # a reload puts another one here
-        self.meter = meter  # and here; None where nobody is limited
-        self.classifier: Classifier | None = None  # and here
-        self.proxies = TrustedProxies(())  # and here
-        self.reloader: Callable[[], Awaitable[object]] | None = None  # set by who knows where the configuration is from
-        self.foreseer: Callable[[str, int], None] | None = None  # and here
-        self.explainer: Explainer | None = None  # set by who knows what the layers are made of
+        self.serving = serving  # a reload puts another one here
+        self._explainer = explainer
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._idle: asyncio.Event | None = None
         self._overview = overview
@@ -146,7 +159,7 @@ class RouterService:
         if announced and call.stream:
             await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
         sink = StreamSink(kind, send, lambda: self._receipt(call))
-        await self.pipeline(call, sink)
+        await self.serving.pipeline(call, sink)
         await sink.end()
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
@@ -181,8 +194,8 @@ class RouterService:
         try:
             if self.draining:
                 raise Draining(DRAINING)
-            if self.foreseer is not None:
-                self.foreseer(bounded(tenant), size)
+            if self.serving.foresee is not None:
+                self.serving.foresee(bounded(tenant), size)
         except RouterError as error:
             raise StatusError(status_of(error, receipt_pb2.Receipt(), max_body=0)) from None
 
@@ -191,7 +204,7 @@ class RouterService:
     async def classify(self, request: classify_pb2.ClassifyRequest, context: Context) -> classify_pb2.ClassifyResponse:
         """Which model fits a task."""
         return await self._guarded(
-            request.options, context, lambda call: classify(request, call, self.classifier), limited=request
+            request.options, context, lambda call: classify(request, call, self.serving.classify), limited=request
         )
 
     async def list_models(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
@@ -218,10 +231,10 @@ class RouterService:
         return await self._guarded(options, context, lambda call: self._explain(request, call), always=True)
 
     async def _explain(self, request: explain_pb2.ExplainRequest, call: Call) -> explain_pb2.ExplainResponse:
-        if self.explainer is None:
+        if self._explainer is None:
             raise Unimplemented("This router explains nothing.")
         asked = await self._asked(request, call)
-        return await _within(call, self.explainer.explain(call, asked, draining=self.draining))
+        return await _within(call, self._explainer.explain(call, asked, draining=self.draining))
 
     async def _asked(self, request: explain_pb2.ExplainRequest, call: Call) -> str:
         """Make the call that is to be explained, with the errors that it would get; the model as its client named it."""
@@ -250,10 +263,10 @@ class RouterService:
         return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._reload()))
 
     async def _reload(self) -> reload_pb2.ReloadResponse:
-        if self.reloader is None:
+        reload = self.serving.reload
+        if reload is None:
             raise Unimplemented("This router has its configuration from nowhere that it could be loaded from again.")
-        await self.reloader()
-        return reload_pb2.ReloadResponse(report=self._overview.last_reload())
+        return reload_pb2.ReloadResponse(report=reload_message(await reload()))
 
     # -- the call
 
@@ -343,20 +356,21 @@ class RouterService:
 
     def _metered(self, call: Call, error: RouterError) -> RouterError:
         """A malformed request is a request; one that comes while draining is for another router to charge."""
-        if self.meter is None:
+        meter = self.serving.meter
+        if meter is None:
             return error
         try:
             if isinstance(error, Draining):
-                self.meter.show(call)
+                meter.show(call)
             else:
-                self.meter.count(call)
+                meter.count(call)
         except RateLimited as limited:
             return limited
         return error
 
     def _call(self, options: options_pb2.CallOptions, context: Context) -> Call:
         now = self._clock()
-        user, address = identity(context, self.proxies)
+        user, address = identity(context, self.serving.proxies)
         return Call(
             id=options.request_id if options.request_id and is_id(options.request_id) else secrets.token_hex(16),
             path="",
@@ -444,7 +458,7 @@ class RouterService:
                 raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
             answers.append(read(event))
 
-        await self.pipeline(call, keep)
+        await self.serving.pipeline(call, keep)
         return answers[0]
 
     def _receipt(self, call: Call) -> receipt_pb2.Receipt:

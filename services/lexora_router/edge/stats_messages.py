@@ -1,11 +1,18 @@
 """What telemetry has counted, as messages of the contract."""
 
-from lexora.v1 import recent_pb2, stats_pb2
+from lexora.v1 import recent_pb2, reload_pb2, stats_pb2
 from lexora_router.telemetry.counts import Counts, CountsByName
 from lexora_router.telemetry.quantile_sketch import QuantileSketch
 from lexora_router.telemetry.recent import RecentCall
+from lexora_router.telemetry.reloads import Reload, Result
 from lexora_router.telemetry.stats import Stats
 from lexora_router.telemetry.windows import LAST_MINUTE, SLICE_SECONDS, SLICES, Latencies, Slice
+
+_RESULTS = {
+    Result.APPLIED: reload_pb2.RELOAD_RESULT_APPLIED,
+    Result.UNCHANGED: reload_pb2.RELOAD_RESULT_UNCHANGED,
+    Result.REFUSED: reload_pb2.RELOAD_RESULT_REFUSED,
+}
 
 
 def stats_message(stats: Stats, now: float, wall: float) -> stats_pb2.GetStatsResponse:
@@ -114,4 +121,21 @@ def _interval(piece: Slice, now: float, wall: float) -> stats_pb2.Interval:
         tokens_input=piece.tokens_input,
         tokens_output=piece.tokens_output,
         latencies=_latencies(piece.latencies),
+    )
+
+
+def reload_message(reload: Reload | None) -> reload_pb2.ReloadReport | None:
+    """What came of a reload; None for none."""
+    if reload is None:
+        return None
+    return reload_pb2.ReloadReport(
+        result=_RESULTS[reload.result],
+        trigger=reload.trigger,
+        finished_unix=int(reload.at),
+        problems=reload.problems,
+        warnings=reload.warnings,
+        changed_keys=reload.changed,
+        keys_needing_restart=reload.restart,
+        good_reloads=reload.good,
+        bad_reloads=reload.bad,
     )

@@ -9,11 +9,10 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.forecast import Outlook
 from lexora_router.fleet.lease import PoolParts, SlotLease
 from lexora_router.fleet.outliers import Outliers
-from lexora_router.fleet.shares import FairShares, Standing
+from lexora_router.fleet.shares import FairShares
 from lexora_router.fleet.slots import Slots
+from lexora_router.fleet.terms import Terms
 from lexora_router.fleet.waiting import QueueLimits, Waiter, WaitingCalls
-from lexora_router.policy.breaker import BreakerRules
-from lexora_router.policy.ejection import EjectionRules
 from lexora_router.policy.fair_queue import FairQueue
 from lexora_router.policy.quarantine import Quarantine
 
@@ -25,27 +24,24 @@ class Pool:
         self,
         name: str,
         endpoints: Sequence[HttpEndpoint],
-        limits: QueueLimits,
+        terms: Terms,
         *,
-        standing: Callable[[Call], Standing],
         cost: Callable[[Call], float],
-        ejection: EjectionRules,
         randrange: Callable[[int], int],
         clock: Callable[[], float],
-        quarantine: Quarantine | None = None,
     ) -> None:
         self.name = name
         self.now = clock
-        self.quarantine = quarantine or Quarantine(BreakerRules())
+        self.quarantine = Quarantine(terms.rules.breaker, most=terms.most_quarantined)
         running: set[SlotLease] = set()
-        queue: FairQueue[Waiter | None] = FairQueue(aging=limits.aging)
+        queue: FairQueue[Waiter | None] = FairQueue(aging=terms.limits.aging)
         slots = Slots(name, endpoints, randrange)
-        shares = FairShares(queue, running, standing=standing, cost=cost)
+        shares = FairShares(queue, running, standing=terms.standing, cost=cost)
         self._parts = PoolParts(
             slots=slots,
-            waiting=WaitingCalls(name, limits, slots=slots, queue=queue, shares=shares, clock=clock),
+            waiting=WaitingCalls(name, terms.limits, slots=slots, queue=queue, shares=shares, clock=clock),
             shares=shares,
-            outliers=Outliers(slots, running, ejection),
+            outliers=Outliers(slots, running, terms.ejection),
             bad_requests=BadRequests(name, slots, self.quarantine),
             clock=clock,
             running=running,
@@ -77,20 +73,14 @@ class Pool:
         """Calls that have been admitted and are not over, also between two attempts."""
         return len(self._parts.running)
 
-    def follow(
-        self,
-        endpoints: Sequence[HttpEndpoint],
-        limits: QueueLimits,
-        *,
-        standing: Callable[[Call], Standing],
-        ejection: EjectionRules,
-    ) -> None:
-        """Go on under another configuration: calls that wait keep their places, others their slots until they end."""
+    def follow(self, endpoints: Sequence[HttpEndpoint], terms: Terms) -> None:
+        """Go on under other terms: calls that wait keep their places, others their slots until they end."""
         parts = self._parts
         parts.slots.endpoints = tuple(endpoints)
-        parts.waiting.follow(limits)
-        parts.shares.standing = standing
-        parts.outliers.follow(ejection)
+        parts.waiting.follow(terms.limits)
+        parts.shares.standing = terms.standing
+        parts.outliers.follow(terms.ejection)
+        self.quarantine.follow(terms.rules.breaker, most=terms.most_quarantined)
 
     async def admit(self, call: Call) -> SlotLease:
         """Wait for a slot. Raises QueueFull, RequestQuarantined, or NoHealthyEndpoint when every breaker is open."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -12,7 +14,7 @@ from lexora_router.config import Config
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.grpc_server import GrpcServer
 from lexora_router.edge.introspection import Overview
-from lexora_router.edge.service import RouterService
+from lexora_router.edge.service import RouterService, Serving
 from lexora_router.fleet.backend import Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.callers import TrustedProxies
@@ -24,7 +26,7 @@ from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics
 from lexora_router.telemetry.names import Names
 from lexora_router.telemetry.recent import RecentCalls
-from lexora_router.telemetry.reloads import ReloadCollector, ReloadLog
+from lexora_router.telemetry.reloads import Reload, ReloadCollector, ReloadLog
 from lexora_router.telemetry.stats import Stats
 
 # What calls that are ended after the drain may take to say so; then they are cancelled.
@@ -46,6 +48,7 @@ class RouterApp:
         recorders = (*traces, self._stats, recent, Metrics(self.registry, self._label), AccessLog())
         self._lasting = Lasting(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._lasting, None, self._on_probe)
+        self._assembly.take_over(None)
         self._retired: list[Assembly] = []
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
         self.reloads = ReloadLog()
@@ -55,17 +58,13 @@ class RouterApp:
         self.registry.register(SpanCollector(self._telemetry))
         self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
         self.service = RouterService(
-            self._assembly.pipeline,
+            _serving(self._assembly, None),
             self._overview,
-            meter=self._assembly.meter,
             recorders=recorders,
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
+            explainer=Explainer(lambda: self._assembly, self._limiter, clock=clock),
         )
-        self.service.foreseer = self._assembly.foresee
-        self.service.classifier = self._assembly.classify
-        self.service.proxies = TrustedProxies(config.server.trusted_proxies)
-        self.service.explainer = Explainer(lambda: self._assembly, self._limiter, clock=clock)
         server = config.server
         self.grpc = GrpcServer(self.service, max_body_bytes=server.max_body_bytes, write_timeout=server.write_timeout)
         self._serving = True
@@ -78,11 +77,11 @@ class RouterApp:
 
     def trusts(self, peer: str) -> bool:
         """Whether the one at this address is a proxy that is believed, by the configuration in force."""
-        return self.service.proxies.trusts(peer)
+        return self.service.serving.proxies.trusts(peer)
 
     def client_of(self, hops: str) -> str:
         """The network of the client behind such proxies; `hops` as X-Forwarded-For, with the nearest one at the end."""
-        return self.service.proxies.network(hops)
+        return self.service.serving.proxies.network(hops)
 
     @property
     def active(self) -> int:
@@ -113,19 +112,20 @@ class RouterApp:
         """
         old = self._assembly
         new = Assembly(config, self._lasting, old, self._on_probe, tls)
-        rules = Tenancy(config).rules()
-        # From here to the end of the swap nothing awaits: no call sees half of it.
-        self._assembly = new
+        rules, serving = Tenancy(config).rules(), _serving(new, self.service.serving.reload)
+        # All is built, and what follows cannot fail. Nothing in it awaits: no call sees half of it.
+        new.take_over(old)
+        self._assembly, self.service.serving = new, serving
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
-        self.service.pipeline, self.service.meter = new.pipeline, new.meter
-        self.service.foreseer = new.foresee
-        self.service.classifier = new.classify
-        self.service.proxies = TrustedProxies(config.server.trusted_proxies)
         new.start()
         new.dispatch()  # there may be more slots than before
         self._retired = [assembly for assembly in self._retired if assembly.busy]
         self._retired.append(old)
         await old.retire(new)
+
+    def reload_with(self, reload: Callable[[], Awaitable[Reload]] | None) -> None:
+        """Let the rpc Reload call this; with None it is refused."""
+        self.service.serving = replace(self.service.serving, reload=reload)
 
     async def drain(self) -> None:
         """Take no new calls, return when those under way are done, and end what is left after `server.drain_timeout`."""
@@ -163,6 +163,11 @@ class RouterApp:
             task = asyncio.create_task(self.grpc.set_serving(serving=serving))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+def _serving(assembly: Assembly, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
+    proxies = TrustedProxies(assembly.config.server.trusted_proxies)
+    return Serving(assembly.pipeline, assembly.meter, assembly.classify, assembly.foresee, proxies, reload)
 
 
 def _registry() -> CollectorRegistry:

@@ -74,7 +74,7 @@ class Reloader:
 
     def start(self) -> None:
         """Begin to listen to SIGHUP, the file and the rpc."""
-        self._router.service.reloader = lambda: self.reload("rpc")
+        self._router.reload_with(lambda: self.reload("rpc"))
         self._tasks = [
             asyncio.create_task(self._on_hangup(), name="lexora-hangup"),
             asyncio.create_task(self._watch(), name="lexora-watch"),
@@ -82,7 +82,7 @@ class Reloader:
 
     async def close(self) -> None:
         """Reload no more; a reload under way is waited for."""
-        self._router.service.reloader = None
+        self._router.reload_with(None)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._runs, return_exceptions=True)

@@ -25,7 +25,8 @@ class Reload:
     """One reload: `trigger` is rpc, signal or file, `at` is in seconds since 1970.
 
     `problems` say why it was refused, `warnings` what is probably not meant. `changed` are the keys with other values than
-    before, `restart` those of them that are read at the start only.
+    before, `restart` those of them that are read at the start only. `good` and `bad` count reloads up to this one: after which
+    the configuration in force was the one asked for, and which were refused.
     """
 
     result: Result
@@ -35,6 +36,8 @@ class Reload:
     warnings: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
+    good: int = 0
+    bad: int = 0
 
 
 class ReloadLog:
@@ -57,19 +60,11 @@ class ReloadLog:
     ) -> Reload:
         """Note a reload that is over."""
         lists = {"problems": problems, "warnings": warnings, "changed": changed, "restart": restart}
-        self.last = Reload(result, trigger, self._clock(), **{name: _bounded(lines) for name, lines in lists.items()})
         self.counts[result] += 1
+        bad = self.counts[Result.REFUSED]
+        kept = {name: _bounded(lines) for name, lines in lists.items()}
+        self.last = Reload(result, trigger, self._clock(), **kept, good=self.counts.total() - bad, bad=bad)
         return self.last
-
-    @property
-    def good(self) -> int:
-        """Reloads after which the configuration in force was the one asked for."""
-        return self.counts[Result.APPLIED] + self.counts[Result.UNCHANGED]
-
-    @property
-    def bad(self) -> int:
-        """Reloads that were refused."""
-        return self.counts[Result.REFUSED]
 
 
 class ReloadCollector:

@@ -1,7 +1,7 @@
 """Small parts that the router's unit tests share."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
 from typing import Any, cast
@@ -15,10 +15,12 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.endpoint_health import Condition, Rules
 from lexora_router.fleet.pool import Pool
 from lexora_router.fleet.shares import Standing
+from lexora_router.fleet.terms import Terms
 from lexora_router.fleet.waiting import QueueLimits
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules
 from lexora_router.policy.priority import NORMAL
+from lexora_router.policy.quarantine import MAX_REQUESTS
 from lexora_router.policy.slow_start import SlowStart
 
 HEAD = Head(200, "text/event-stream")
@@ -114,6 +116,7 @@ class Scripted:
 
 
 RULES = Rules(BreakerRules(consecutive_failures=3, open_time=5.0), SlowStart(window=0.0))
+POOL_RULES = Rules(BreakerRules(), SlowStart(window=0.0))
 
 
 class FakeEndpoint(Scripted):
@@ -160,13 +163,16 @@ def make_pool(
     aging: float = 30.0,
     max_bytes: int = 10**9,
     ejection: EjectionRules | None = None,
+    standing: Callable[[Call], Standing] = standing_of,
+    rules: Rules = POOL_RULES,
+    most_quarantined: int = MAX_REQUESTS,
     **changes: Any,
 ) -> Pool:
     """A pool on the loop's clock; calls cost 10 tokens, and have the priority that they ask for."""
-    fields: dict[str, Any] = {"standing": standing_of, "cost": lambda _: 10.0, "randrange": Random(7).randrange, "clock": now}
-    fields |= changes
+    fields: dict[str, Any] = {"cost": lambda _: 10.0, "randrange": Random(7).randrange, "clock": now} | changes
     limits = QueueLimits(max_size, max_bytes, timeout, aging)
-    return Pool(name, cast("tuple[HttpEndpoint, ...]", endpoints), limits, ejection=ejection or EjectionRules(), **fields)
+    terms = Terms(limits, standing, rules, ejection or EjectionRules(), most_quarantined)
+    return Pool(name, cast("tuple[HttpEndpoint, ...]", endpoints), terms, **fields)
 
 
 class FakeLease:

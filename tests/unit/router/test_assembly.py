@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import itertools
+import sys
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import structlog
 from tests.support.links import settle
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, reply
+from tests.unit.router.snapshot import snapshot
 from tests.unit.router.support import Client, make_call
 
 from lexora_contract.answer import Reply
@@ -33,7 +37,9 @@ def config(*urls: str, limit: int = 1, **sections: Any) -> Config:
 
 
 def assembly(config: Config, previous: Assembly | None = None, lasting: Lasting = LASTING) -> Assembly:
-    return Assembly(config, lasting, previous, lambda: None)
+    made = Assembly(config, lasting, previous, lambda: None)
+    made.take_over(previous)
+    return made
 
 
 def call(**changes: Any) -> Call:
@@ -146,6 +152,61 @@ async def test_a_failed_one_has_changed_nothing() -> None:
     assert pool.limits.max_size == 1000
 
 
+class Bug(Exception):
+    """Raised by a call in the router's own code."""
+
+
+def failing(at: int, until: str) -> Callable[[FrameType, str, Any], None]:
+    """A profiler that raises in the call of that number, of the router's own functions, before `until` is called."""
+    calls = itertools.count()
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        ours = frame.f_globals.get("__name__", "").startswith("lexora_router")
+        if event != "call" or not ours or frame.f_code.co_name.startswith("<"):  # a generator expression is called to end, too
+            return
+        if frame.f_code.co_qualname == until:
+            sys.setprofile(None)
+        elif next(calls) == at:
+            raise Bug(frame.f_code.co_qualname)  # which also ends the profiling
+
+    return profile
+
+
+async def test_whatever_fails_while_a_configuration_is_built_has_changed_nothing(app: RouterApp) -> None:
+    """Every call of the build fails once; then the reload takes place."""
+    before = config("http://127.0.0.1:7", "http://127.0.0.1:8", rate_limit={"enabled": False})
+    sections: dict[str, Any] = {"queue": {"max_size": 7}, "health": {"window": 5.0}, "tenants": {"a": {"weight": 2}}}
+    wanted = config("http://127.0.0.1:8", "http://127.0.0.1:9", limit=3, **sections)
+    await app.reload(before)
+    taken = app._assembly
+
+    def work() -> list[str]:
+        return sorted(name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("lexora-"))
+
+    def state() -> list[Any]:
+        backends = [(backend.pool, [e.condition for e in backend.endpoints]) for backend in taken.backends.values()]
+        return [snapshot([backends, app._limiter, app.reloads, taken.catalogue._listings]), dict(taken.conditions)]
+
+    await settle(lambda: all(e.condition.healthy is not None for b in taken.backends.values() for e in b.endpoints))
+    untouched, served_with, running = state(), app.service.serving, work()
+    failed: list[str] = []
+    for number in itertools.count():
+        sys.setprofile(failing(number, until="Assembly.take_over"))
+        try:
+            await app.reload(wanted)
+            break
+        except Bug as bug:
+            failed.append(str(bug))
+        finally:
+            sys.setprofile(None)
+        assert (app._assembly, app.service.serving) == (taken, served_with), failed[-1]
+        assert state() == untouched, failed[-1]
+    assert {"Assembly.__init__", "HttpEndpoint.__init__", "ModelRoutes.__init__", "build", "Tenancy.rules"} <= set(failed)
+    assert app._assembly is not taken
+    assert taken.backends["main"].pool.limits.max_size == 7, "the pool goes on under the new configuration"
+    assert work() == running
+
+
 @pytest.fixture
 async def engine() -> AsyncIterator[LoopEngine]:
     async with LoopEngine("m") as engine:
@@ -163,7 +224,7 @@ async def app(engine: LoopEngine) -> AsyncIterator[RouterApp]:
 
 def asked(app: RouterApp, **changes: Any) -> asyncio.Task[bytes]:
     """A call by the pipeline of now."""
-    pipeline = app.service.pipeline
+    pipeline = app.service.serving.pipeline
 
     async def run() -> bytes:
         client = Client()

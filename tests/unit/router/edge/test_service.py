@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -31,7 +32,7 @@ from lexora_router.call import Call, Frames
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.messages import receipt_message
-from lexora_router.edge.service import RouterService
+from lexora_router.edge.service import RouterService, Serving
 from lexora_router.edge.status import StatusError
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
 from lexora_router.payload.user_names import bounded
@@ -82,7 +83,8 @@ class FakeContext:
 def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[RouterService, Scripted]:
     pipeline = Scripted(*steps)
     overview = cast("Overview", FakeOverview())
-    made = RouterService(pipeline, overview, recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now, **more)
+    serving = Serving(pipeline, **more)
+    made = RouterService(serving, overview, recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now)
     return made, pipeline
 
 
@@ -343,7 +345,7 @@ async def test_a_task_goes_to_the_classifier() -> None:
         asked.append((task, list(candidates), call))
         return Choice("coder", "code", 0.9, "rules", "why", (("m", 0.3),))
 
-    made.classifier = classifier
+    made.serving = replace(made.serving, classify=classifier)
     request = ClassifyRequest(options=CallOptions(user="team"), task_description="Sort", candidate_models=["coder", "m"])
     answer = await made.classify(request, FakeContext())
     [(task, candidates, call)] = asked
@@ -437,7 +439,7 @@ async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
 async def test_a_question_that_fails_is_no_failed_call() -> None:
     SEEN.statuses.clear()
     made, _ = service()
-    made.explainer = cast("Explainer", object())
+    made._explainer = cast("Explainer", object())
     for question in (
         made.explain(ExplainRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=b"{"))), FakeContext()),
         made.recent_calls(RecentCallsRequest(limit=-1), FakeContext()),

@@ -1,6 +1,7 @@
 """Limits of what never becomes a call: a malformed request is a request, and every answer says where its user stands."""
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,5 +119,5 @@ async def test_a_bug_tells_where_the_user_stands() -> None:
         call.receipt.rate_limit = RateLimitState(BucketState(20, 19, 0.05), None)
         raise ZeroDivisionError
 
-    made.pipeline = broken
+    made.serving = replace(made.serving, pipeline=broken)
     assert await stands(made.generate(raw(), FakeContext())) == ("INTERNAL", 19, 0)

@@ -4,12 +4,13 @@ from math import inf
 import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.fleet.work import Work
-from tests.unit.router.support import FakeEndpoint, make_call, make_pool, standing_of
+from tests.unit.router.support import POOL_RULES, FakeEndpoint, make_call, make_pool, standing_of
 
 from lexora_router.call import Outcome
 from lexora_router.errors import QueueFull
 from lexora_router.fleet.lease import REST_SECONDS, SlotLease
 from lexora_router.fleet.pool import Pool
+from lexora_router.fleet.terms import Terms
 from lexora_router.fleet.waiting import LOOK_SECONDS
 from lexora_router.policy.ejection import EjectionRules
 from lexora_router.policy.priority import HIGH
@@ -136,7 +137,7 @@ async def test_what_was_tried_is_known_by_its_address_after_a_reload() -> None:
     again = [FakeEndpoint(address=address) for address in ("http://a:1", "http://b:1")]
     for new, old in zip(again, (a, b), strict=True):
         new.condition = old.condition
-    pool.follow(again, pool.limits, standing=standing_of, ejection=EjectionRules())
+    pool.follow(again, Terms(pool.limits, standing_of, POOL_RULES, EjectionRules()))
     assert lease.has_untried()
     assert {first, (await lease.next()).address} == {"http://a:1", "http://b:1"}
     assert not lease.has_untried()

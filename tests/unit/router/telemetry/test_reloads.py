@@ -12,13 +12,12 @@ def exposed(log: ReloadLog, name: str, **labels: str) -> float:
 
 def test_the_last_one_and_the_counts() -> None:
     log = ReloadLog(lambda: 5.0)
-    assert (log.last, log.good, log.bad) == (None, 0, 0)
+    assert log.last is None
     log.add(Result.REFUSED, "file", problems=["a", "b"])
     log.add(Result.UNCHANGED, "rpc")
     last = log.add(Result.APPLIED, "signal", changed=["k"], restart=["k"], warnings=["w"])
     assert log.last is last
-    assert last == Reload(Result.APPLIED, "signal", 5.0, (), ("w",), ("k",), ("k",))
-    assert (log.good, log.bad) == (2, 1)
+    assert last == Reload(Result.APPLIED, "signal", 5.0, (), ("w",), ("k",), ("k",), good=2, bad=1)
 
 
 def test_the_metrics() -> None:
