@@ -28,7 +28,7 @@ LOG_LIMIT = 4 << 20
 CONFIG = """\
 vllm: {url: "{engine}", max_concurrency: 20000}
 server: {host: "127.0.0.1", max_connections_per_address: 9000}
-rate_limit: {enabled: true, default_rate: 1000000, default_burst: 1000000}
+rate_limit: {enabled: true, default_rate: 1000000, default_burst: 1000000, max_concurrent: 20000}
 logging: {level: "INFO", format: "json"}
 """
 
