@@ -14,15 +14,20 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.bench import document, plot, procs, show
+from tests.bench import document, pairs, plot, procs, show
 from tests.bench.build import OUT, RigError, build
 from tests.bench.cases import CASES, NAMES, SWEEP, Case
 from tests.bench.engine import Engine, Json
+from tests.bench.grpc_pairs import grpc_side
 from tests.bench.measure import Rig, Round, measure_round
-from tests.bench.pairs import PAIRS, Pair
+from tests.bench.pairs import Pair
 from tests.bench.summary import Summary, summarise
 from tests.bench.targets import LEXORA, RELAY, Gateway, peers, relay_command, serve_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 EXAMPLES = """\
 examples:
@@ -35,6 +40,13 @@ examples:
 
 Exit status: 0, also when a bar is broken (unless --strict); 1 when an answer was wrong; 2 when it could not measure.
 """
+PAIRS: dict[str, Callable[[Rig], Iterator[Pair]]] = {
+    "backends": pairs.backends,
+    "users": pairs.users,
+    "idle-streams": pairs.idle_streams,
+    "flat": pairs.flat,
+    "grpc": grpc_side,
+}
 PLOT = "plot"
 PARTS = (*NAMES, *PAIRS, PLOT)
 

@@ -16,7 +16,7 @@ from tests.bench.measure import memory, run_case, warm_up
 from tests.bench.targets import CONFIG, LEXORA, Gateway, Target, serve_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.bench.cases import Case
     from tests.bench.measure import Rig
@@ -53,7 +53,7 @@ def backends(rig: Rig) -> Iterator[Pair]:
     """One backend, or 200 with a model each."""
     many = "\n".join(f'    b{n}: {{url: "{{engine}}", models: ["m{n}/bench-64-0"], max_concurrency: 1024}}' for n in range(200))
     rest = CONFIG.split("\n", 1)[1]
-    with _lexora(rig, "one", CONFIG) as one, _lexora(rig, "many", f"routing:\n  backends:\n{many}\n{rest}") as more:
+    with lexora(rig, "one", CONFIG) as one, lexora(rig, "many", f"routing:\n  backends:\n{many}\n{rest}") as more:
         title = "CPU per call: 1 backend, 200 backends"
         yield _unary(rig, "backends", title, Side(one), Side(more, "--model", "m117/bench-64-0"))
 
@@ -61,7 +61,7 @@ def backends(rig: Rig) -> Iterator[Pair]:
 def users(rig: Rig) -> Iterator[Pair]:
     """Ten clients with a limit of their own, or 100,000 of them that have all been there."""
     number = 5_000 if rig.quick else 100_000
-    with _lexora(rig, "few", CONFIG) as few, _lexora(rig, "crowd", CONFIG) as crowd:
+    with lexora(rig, "few", CONFIG) as few, lexora(rig, "crowd", CONFIG) as crowd:
         load(rig.tools, crowd.port, "--connections", 32, "--users", number, "--count", number, "--limit", 250)
         title = f"CPU per call: 10 limited users, {number:,}"
         yield _unary(rig, "users", title, Side(few, "--users", "10"), Side(crowd, "--users", str(number)))
@@ -70,7 +70,7 @@ def users(rig: Rig) -> Iterator[Pair]:
 def idle_streams(rig: Rig) -> Iterator[Pair]:
     """No stream, or 5,000 that have had a token and wait for the next; and what each of them holds."""
     number = 500 if rig.quick else 5_000
-    with _lexora(rig, "free", CONFIG) as free, _lexora(rig, "busy", CONFIG) as busy:
+    with lexora(rig, "free", CONFIG) as free, lexora(rig, "busy", CONFIG) as busy:
         before = memory(busy, "VmRSS")
         with _open_streams(rig, busy, number):
             held = memory(busy, "VmRSS") - before
@@ -83,23 +83,16 @@ def idle_streams(rig: Rig) -> Iterator[Pair]:
 def flat(rig: Rig) -> Iterator[Pair]:
     """Memory after a tenth of many calls, and after all of them."""
     calls = 6_000 if rig.quick else 300_000 if rig.thorough else 30_000
-    with _lexora(rig, "long", CONFIG) as target:
+    with lexora(rig, "long", CONFIG) as target:
         load(rig.tools, target.port, "--connections", 32, "--count", calls // 10, "--limit", 250)
         early = memory(target, "VmRSS")
         load(rig.tools, target.port, "--connections", 32, "--count", calls - calls // 10, "--limit", 250)
         yield Pair("flat", f"memory: after {calls // 10:,} calls, {calls:,}", "MiB", early, memory(target, "VmRSS"), FLAT)
 
 
-PAIRS: dict[str, Callable[[Rig], Iterator[Pair]]] = {
-    "backends": backends,
-    "users": users,
-    "idle-streams": idle_streams,
-    "flat": flat,
-}
-
-
 @contextlib.contextmanager
-def _lexora(rig: Rig, name: str, config: str) -> Iterator[Target]:
+def lexora(rig: Rig, name: str, config: str) -> Iterator[Target]:
+    """`lexora serve` with a configuration, warm."""
     with Gateway(f"{LEXORA}-{name}", serve_command(), rig.engine.port, rig.run, rig.cpus, config=config) as target:
         warm_up(rig, target)
         yield target

@@ -77,7 +77,8 @@ def facts(summary: Summary) -> list[str]:
 
 def table(summary: Summary, pairs: Sequence[Pair], *, colour: bool) -> str:
     """For a terminal."""
-    blocks = [_aligned(figure_rows(summary))] + ([_aligned(pair_rows(pairs))] if pairs else [])
+    tables = ([figure_rows(summary)] if summary.figures else []) + ([pair_rows(pairs)] if pairs else [])
+    blocks = [_aligned(rows) for rows in tables]
     text = "\n\n".join([*blocks, "\n".join(facts(summary))])
     if colour:
         for word, code in (("PASS", GREEN), ("OVER", RED), ("WRONG", RED)):
