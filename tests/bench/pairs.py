@@ -50,12 +50,13 @@ class Pair:
 
 
 def backends(rig: Rig) -> Iterator[Pair]:
-    """One backend, or 200 with a model each."""
+    """One backend, or 200 with a model each; the call is for another model, which goes to the default backend."""
     many = "\n".join(f'    b{n}: {{url: "{{engine}}", models: ["m{n}/bench-64-0"], max_concurrency: 1024}}' for n in range(200))
-    rest = CONFIG.split("\n", 1)[1]
-    with lexora(rig, "one", CONFIG) as one, lexora(rig, "many", f"routing:\n  backends:\n{many}\n{rest}") as more:
+    rest, asked = CONFIG.split("\n", 1)[1], ("--model", "new/bench-64-0")
+    config = f"routing:\n  default_backend: b0\n  backends:\n{many}\n{rest}"
+    with lexora(rig, "one", CONFIG) as one, lexora(rig, "many", config) as more:
         title = "CPU per call: 1 backend, 200 backends"
-        yield _unary(rig, "backends", title, Side(one), Side(more, "--model", "m117/bench-64-0"))
+        yield _unary(rig, "backends", title, Side(one, *asked), Side(more, *asked))
 
 
 def users(rig: Rig) -> Iterator[Pair]:

@@ -1,7 +1,7 @@
 """Which models the backends list: asked in parallel, each with its own time limit, and remembered."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -49,6 +49,7 @@ class Catalogue:
         self._timeout = timeout
         self._clock = clock
         self._listings = {name: _Listing() for name in backends}
+        self._listers: dict[str, list[str]] | None = None
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -56,10 +57,20 @@ class Catalogue:
         """Begin with what another one knows of backends with the same name, until they are asked again."""
         for name in self._listings.keys() & other._listings.keys():
             self._listings[name] = other._listings[name]
+        self._listers = None
 
     def listed(self, backend: str) -> Mapping[str, ListedModel]:
         """Models of a backend by id, as last seen."""
         return self._listings[backend].models
+
+    def listers(self, model: str) -> Sequence[str]:
+        """The backends that list a model, in the order of the configuration. One look-up, however many backends there are."""
+        if self._listers is None:
+            self._listers = {}
+            for name, listing in self._listings.items():
+                for each in listing.models:
+                    self._listers.setdefault(each, []).append(name)
+        return self._listers.get(model, ())
 
     async def fresh(self, max_age: float | None = None) -> None:
         """Return when no listing is older than `max_age` seconds (the ttl, if None), or its backend did not answer in time."""
@@ -100,9 +111,14 @@ class Catalogue:
                 )
             if status != 200:
                 raise ValueError(f"status {status}")
-            self._listings[backend.name] = _Listing(_parse(body))
+            self._remember(backend.name, _Listing(_parse(body)))
         except (TransportError, TimeoutError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             _log.debug("models_not_listed", backend=backend.name, error=f"{type(error).__name__}: {error}"[:200])
+
+    def _remember(self, backend: str, listing: _Listing) -> None:
+        if listing.models.keys() != self._listings[backend].models.keys():
+            self._listers = None
+        self._listings[backend] = listing
 
 
 def _parse(body: bytes) -> dict[str, ListedModel]:

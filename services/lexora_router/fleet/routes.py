@@ -199,10 +199,8 @@ class ModelRoutes:
 
     def _lister(self, model: str) -> Backend | None:
         """The backend that lists a model which is not configured."""
-        for backend in self._backends.values():
-            if model in self._catalogue.listed(backend.name) and self._takes_listed(backend):
-                return backend
-        return None
+        listers = (self._backends[name] for name in self._catalogue.listers(model))
+        return next((backend for backend in listers if self._takes_listed(backend)), None)
 
     def _takes_listed(self, backend: Backend) -> bool:
         return not (self._strict and backend.config.models)

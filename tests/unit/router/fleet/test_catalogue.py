@@ -201,3 +201,19 @@ async def test_a_listing_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = catalogue_of(main=FakeTransport(listing(*(f"m{i}" for i in range(50)))))
     await catalogue.fresh()
     assert len(names(catalogue)) == 10
+
+
+@jumping
+async def test_backends_are_found_by_what_they_list_now() -> None:
+    first, second = FakeTransport(listing("a", "both")), FakeTransport(listing("both"))
+    catalogue = catalogue_of(first=first, second=second)
+    assert catalogue.listers("both") == ()
+    await catalogue.fresh()
+    assert [list(catalogue.listers(model)) for model in ("a", "both", "new")] == [["first"], ["first", "second"], []]
+    first.answer = listing("both", "new")
+    await asyncio.sleep(TTL + 1)
+    await catalogue.fresh()
+    assert [list(catalogue.listers(model)) for model in ("a", "both", "new")] == [[], ["first", "second"], ["first"]]
+    successor = catalogue_of(second=second)
+    successor.adopt(catalogue)
+    assert list(successor.listers("both")) == ["second"]

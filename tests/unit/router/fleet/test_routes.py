@@ -19,9 +19,14 @@ class FakeCatalogue:
         self.listings = listings
         self.next_listings: dict[str, list[str]] = {}
         self.max_ages: list[float | None] = []
+        self.questions = 0
 
     def listed(self, backend: str) -> Mapping[str, ListedModel]:
         return {name: ListedModel(name, b'{"id":"%s"}' % name.encode(), 4096) for name in self.listings.get(backend, [])}
+
+    def listers(self, model: str) -> list[str]:
+        self.questions += 1
+        return [name for name, models in self.listings.items() if model in models]
 
     async def fresh(self, max_age: float | None = None) -> None:
         self.max_ages.append(max_age)
@@ -129,6 +134,14 @@ async def test_a_model_that_is_nowhere() -> None:
     found, _ = routes(two())
     with pytest.raises(ModelNotFound):
         await found.discover("ghost")
+
+
+async def test_a_call_costs_the_same_with_many_backends() -> None:
+    """A model that none of them has is looked up once, not at each of them."""
+    found, catalogue = routes({"backends": {f"b{number}": {} for number in range(200)}, "default_backend": "b0"})
+    catalogue.listed = None  # type: ignore[assignment,method-assign]
+    assert where(found, "new") == ("b0", "new")
+    assert (found.label("new"), catalogue.questions) == ("other", 2)
 
 
 async def test_labels_are_names_that_are_known() -> None:
