@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.text import excerpt
 from lexora_router.config import RuleConfig
-from lexora_router.config.patterns import FLAGS, MAX_TEXT
+from lexora_router.config.patterns import MAX_TEXT, Pattern, compiled
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Tasks in which one of the patterns occurs have this capability."""
 
-    patterns: tuple[re.Pattern[str], ...]
+    patterns: tuple[Pattern, ...]
     capability: str
     confidence: float
 
@@ -22,9 +22,7 @@ class Rule:
 def compile_rules(configured: Iterable[RuleConfig], capabilities: frozenset[str]) -> tuple[Rule, ...]:
     """The rules in their order, without those for capabilities that no model has."""
     return tuple(
-        Rule(
-            (*_words(rule.words), *(re.compile(pattern, FLAGS) for pattern in rule.patterns)), rule.capability, rule.confidence
-        )
+        Rule((*_words(rule.words), *map(compiled, rule.patterns)), rule.capability, rule.confidence)
         for rule in configured
         if rule.capability in capabilities
     )
@@ -40,10 +38,10 @@ def match(rules: Sequence[Rule], text: str) -> Label | None:
     return None
 
 
-def _words(words: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+def _words(words: Sequence[str]) -> tuple[Pattern, ...]:
     if not words:
         return ()
-    return (re.compile("|".join(map(_word, sorted(words, key=len, reverse=True))), FLAGS),)
+    return (re.compile("|".join(map(_word, sorted(words, key=len, reverse=True))), re.IGNORECASE),)
 
 
 def _word(word: str) -> str:
