@@ -1,16 +1,12 @@
 """What an operator should know about a configuration that can be used."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from lexora_router.config.env import PREFIX
 from lexora_router.config.models import Config
 from lexora_router.config.positions import Tree
 from lexora_router.config.problems import Path, Problem
 from lexora_router.config.telemetry import telemetry_warnings
-
-# Read and checked, and without effect so far. `*` is any name. Take a key out when its layer is in the pipeline.
-NOT_YET_IN_FORCE: tuple[str, ...] = ()
 
 
 def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
@@ -22,9 +18,6 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from _replaced_addresses(tree)
     yield from telemetry_warnings(config.telemetry, environ)
     yield from _classifier(config, tree)
-    idle = [key for key in NOT_YET_IN_FORCE if _has(tree.data, key.split("."))]
-    if idle:
-        yield f"accepted, not yet in force in this version: {', '.join(idle)}"
 
 
 def _unset_keys(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
@@ -93,15 +86,6 @@ def _classifier(config: Config, tree: Tree) -> Iterator[str]:
     for where, name in used:
         if name not in known:
             yield _line(tree, where, f"no model has the capability {name}: this has no effect")
-
-
-def _has(data: Any, keys: list[str]) -> bool:
-    if not keys:
-        return data is not None
-    if not isinstance(data, dict):
-        return False
-    below = data.values() if keys[0] == "*" else [data[keys[0]]] if keys[0] in data else []
-    return any(_has(value, keys[1:]) for value in below)
 
 
 def _line(tree: Tree, path: Path, message: str) -> str:

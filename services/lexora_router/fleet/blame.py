@@ -24,11 +24,6 @@ class Blame:
         self._failed_early: list[Condition] = []  # those of them that had given no token
         self._charges: list[tuple[Condition, Charge]] = []
 
-    @property
-    def failed_anywhere(self) -> bool:
-        """Whether an endpoint has failed at the call since its last token."""
-        return bool(self._failed)
-
     def may_go_on(self) -> bool:
         """Whether the call may be tried again: one that MAX_FAILED endpoints have failed at, without a token, gets no more."""
         if not self._failed:

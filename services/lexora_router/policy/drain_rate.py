@@ -45,11 +45,6 @@ class DrainRate:
             return quiet if quiet > 0 else None
         return max(self._mean, quiet)
 
-    def per_second(self, slots: int, now: float) -> float | None:
-        """Calls that finish per second while all `slots` are taken; None while nothing is known."""
-        held = self.mean_held(now)
-        return max(slots, 0) / held if held else None
-
     def wait(self, ahead: int, slots: int, now: float) -> float | None:
         """Seconds until a call with `ahead` others before it gets one of `slots`; None while nothing is known.
 

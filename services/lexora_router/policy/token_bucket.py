@@ -51,14 +51,6 @@ class TokenBucket:
             self._at = now
         return self._level
 
-    def remaining(self, now: float) -> float:
-        """Tokens that can be taken now, 0 while in debt."""
-        return max(0.0, self.balance(now))
-
-    def reset_after(self, now: float) -> float:
-        """Seconds until the bucket is full if nobody takes."""
-        return (self.burst - self.balance(now)) / self.rate
-
     def full(self, now: float) -> bool:
         """Whether forgetting this bucket would change nothing."""
         return self.balance(now) >= self.burst

@@ -12,8 +12,7 @@ from pydantic.fields import FieldInfo
 from lexora_router.config import BackendConfig, Config
 from lexora_router.config.load import dump, load
 from lexora_router.config.shape import ROOT as ROOT_SHAPE
-from lexora_router.config.shape import at, leaves, shape
-from lexora_router.config.warn import NOT_YET_IN_FORCE
+from lexora_router.config.shape import leaves, shape
 from lexora_router.process.reload import RESTART_KEYS
 
 ROOT = Path(__file__).parents[4]
@@ -137,16 +136,6 @@ def test_the_examples_of_the_page_load(example: str, tmp_path: Path) -> None:
     assert result.warnings == ()
     assert result.config.backends()
     assert yaml.safe_load(dump(result.config))
-
-
-def test_the_page_says_what_is_not_in_force() -> None:
-    sections = dict(re.findall(r"(?ms)^### (\S+?)\n(.*?)(?=^##|\Z)", PAGE))
-    for key in NOT_YET_IN_FORCE:
-        parent, _, last = key.rpartition(".")
-        section = sections[parent.removesuffix(".*") or key]
-        assert "not yet in force" in section
-        assert last in section
-        assert at(tuple(key.split("."))) is not None
 
 
 def test_the_page_names_the_keys_that_need_a_restart() -> None:

@@ -18,14 +18,12 @@ def measured(*held: float) -> DrainRate:
 
 def test_nothing_is_known_at_the_start() -> None:
     rate = DrainRate()
-    assert rate.per_second(4, 0.0) is None
     assert rate.wait(10, 4, 0.0) is None
     assert rate.retry_after(10, 4, 0.0) == 1
 
 
 def test_one_finished_call_is_enough_for_an_estimate() -> None:
     rate = measured(8.0)
-    assert rate.per_second(4, 0.0) == 0.5
     assert rate.wait(0, 4, 0.0) == 2.0
     assert rate.wait(9, 4, 0.0) == 20.0
     assert rate.retry_after(9, 4, 0.0) == 20
@@ -79,7 +77,6 @@ def test_without_slots_the_wait_is_endless_and_the_hint_is_bounded() -> None:
     rate = measured(2.0)
     assert rate.wait(0, 0, 0.0) == inf
     assert rate.retry_after(0, 0, 0.0) == 300
-    assert rate.per_second(0, 0.0) == 0.0
     assert rate.retry_after(10**9, 1, 0.0, longest=60) == 60
 
 
