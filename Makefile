@@ -17,6 +17,9 @@ GEN_STAMP := $(GEN)/.stamp
 # What the benchmark compares with; it stays out of the other environments.
 PEERS := .venv-bench
 
+# Where containers set this, each start would compile all that is imported.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-long test-real soak lint gen bench bench-docs bench-classify clean
 
