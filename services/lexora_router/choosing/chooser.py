@@ -11,7 +11,7 @@ from lexora_router.choosing.decide.ranking import Offer, recommend
 from lexora_router.choosing.decide.text import normalised, task_of
 from lexora_router.choosing.labeller import Labeller
 from lexora_router.errors import ClassifierDisabled, InvalidRequest
-from lexora_router.payload.inspect import with_model
+from lexora_router.payload.rewrite import with_model
 
 MAX_CANDIDATES = 1000
 

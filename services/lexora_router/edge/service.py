@@ -72,7 +72,10 @@ from lexora_router.errors import (
 )
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.layers.rate_limit import Meter
-from lexora_router.payload.inspect import check_model, inspect_json, inspect_multipart, is_form, without_bom
+from lexora_router.payload.fields import check_model
+from lexora_router.payload.inspect import inspect_json
+from lexora_router.payload.json_object import without_bom
+from lexora_router.payload.multipart import inspect_multipart, is_form
 from lexora_router.payload.user_names import bounded
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.telemetry.reloads import Reload

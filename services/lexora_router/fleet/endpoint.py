@@ -13,14 +13,8 @@ from lexora_router.engines.transport import ConnectError, InvalidAnswer, Respons
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.endpoint_health import Condition
-from lexora_router.payload.inspect import (
-    is_form,
-    with_model,
-    with_model_multipart,
-    with_priority,
-    with_stream_usage,
-    without_priority,
-)
+from lexora_router.payload.multipart import is_form, with_model_multipart
+from lexora_router.payload.rewrite import with_model, with_priority, with_stream_usage, without_priority
 from lexora_router.policy.priority import to_vllm
 
 MAX_CACHED_HEADS = 1024

@@ -1,0 +1,83 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lexora_router.errors import InvalidRequest
+from lexora_router.payload.rewrite import with_model, with_stream_usage
+
+keys = st.text(max_size=8) | st.sampled_from(["model", "stream_options", "stream", "messages", "\u0000", '"', "\\", "é"])
+numbers = st.integers() | st.integers(min_value=2**53, max_value=2**200) | st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
+options = st.dictionaries(st.sampled_from(["include_usage", "continuous_usage_stats", "x", "y"]), st.booleans() | st.none())
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> bytes:
+    """Bytes of a JSON object: with or without spaces, escaped or not, as clients write it."""
+    value = draw(st.dictionaries(keys.filter(lambda key: key != "stream_options"), values, max_size=6))
+    if draw(st.booleans()):
+        value["stream_options"] = draw(options | st.none())
+        value = {key: value[key] for key in draw(st.permutations(list(value)))}
+    indent = draw(st.sampled_from([None, 0, 2, "\t"]))
+    text = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=indent)
+    return draw(st.sampled_from(["", " ", "\r\n\t "])).encode() + text.encode() + draw(st.sampled_from([b"", b"\n"]))
+
+
+def exact(body: bytes) -> Any:
+    """The value of a body, numbers as they are written."""
+    return json.loads(body, parse_int=lambda text: f"int {text}", parse_float=lambda text: f"float {text}")
+
+
+@given(objects(), st.text(min_size=1, max_size=20))
+def test_with_model_changes_nothing_else(body: bytes, model: str):
+    before, after = exact(body), exact(with_model(body, model))
+    assert after["model"] == model
+    assert list(after) == list(before | {"model": None})
+    assert {**after, "model": 0} == {**before, "model": 0}
+
+
+@given(objects())
+def test_with_stream_usage_changes_nothing_else(body: bytes):
+    before, after = exact(body), exact(with_stream_usage(body))
+    asked = before.pop("stream_options", None) or {}
+    expected = {key: value for key, value in asked.items() if key != "continuous_usage_stats"}
+    if asked.get("include_usage") is True:
+        expected = asked
+    assert after.pop("stream_options") == expected | {"include_usage": True}
+    assert after == before
+    assert list(after) == list(before)
+
+
+def test_with_model_keeps_bytes_of_values_and_adds_a_missing_model():
+    body = b'{"seed": 9007199254740993, "x": [1.10, null ,{"model":"in"}], "model": "a", "e": 1E5}'
+    assert with_model(body, "b") == b'{"seed":9007199254740993,"x":[1.10, null ,{"model":"in"}],"model":"b","e":1E5}'
+    assert with_model(b"{}", "b") == b'{"model":"b"}'
+
+
+def test_with_stream_usage_inserts_without_encoding_anew():
+    body = b' { "a" : 1.10 }\n'
+    assert with_stream_usage(body) == b' {"stream_options":{"include_usage":true}, "a" : 1.10 }\n'
+    assert with_stream_usage(b"{ }") == b'{"stream_options":{"include_usage":true} }'
+
+
+def test_with_stream_usage_leaves_a_client_that_asked_alone():
+    body = b'{"stream_options": {"include_usage" : true , "continuous_usage_stats": true}}'
+    assert with_stream_usage(body) is body
+
+
+def test_with_stream_usage_drops_continuous_stats_that_nobody_would_see():
+    body = b'{"stream_options":{"include_usage":false,"continuous_usage_stats":true,"x":1.0}}'
+    assert with_stream_usage(body) == b'{"stream_options":{"include_usage":true,"x":1.0}}'
+
+
+def test_changes_refuse_what_is_no_object():
+    for body in (b"[]", b"{", b'{"\xff":1}'):
+        with pytest.raises(InvalidRequest):
+            with_model(body, "x")
