@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
+from lexora_contract.channel import ChannelRouter
 from lexora_gateway.app import create_app
-from lexora_gateway.grpc_router import GrpcRouter
 from lexora_gateway.scrape import process_metrics
-from lexora_gateway.serve import GatewayServer, server_config
+from lexora_gateway.serve import GatewayServer, log_router, server_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _serve(target: str, host: str, port: int, max_body_bytes: int) -> None:
-    router = GrpcRouter(target, max_send_bytes=max_body_bytes + _MIB)
+    router = ChannelRouter(target, max_send_bytes=max_body_bytes + _MIB, log=log_router)
     app = create_app(
         router,
         version=version("spirrow-lexora"),

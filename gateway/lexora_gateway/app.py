@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from lexora_contract.operations import CLASSIFY_TASK, dialect_of
+from lexora_contract.port import RouterPort, StatusError
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
@@ -23,7 +24,6 @@ from lexora_gateway.read_routes import Control
 from lexora_gateway.relay import relays, stored_routes
 from lexora_gateway.request import Limits, nearest, nobody, request_id_of
 from lexora_gateway.response import Answer
-from lexora_gateway.router_port import RouterPort, RouterStatusError
 from lexora_gateway.short_forms import Chat, Generate
 from lexora_gateway.swagger import Documentation
 from lexora_gateway.ui import Page
@@ -130,7 +130,7 @@ def create_app(
     Documentation().add_to(app)
     app.paths = {route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path}
     Page(router).add_to(app)
-    app.add_exception_handler(RouterStatusError, _on_status)
+    app.add_exception_handler(StatusError, _on_status)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -146,7 +146,7 @@ def _respond(request: Request, failure: Failure) -> Response:
 
 
 def _on_status(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RouterStatusError)
+    assert isinstance(error, StatusError)
     return _respond(request, from_status(error.status, request.state.request_id))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions
+from lexora_contract.port import Options
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.request import user_of
 
@@ -19,17 +19,16 @@ EXPLAIN = b"x-lexora-explain"
 _PRIORITIES = {b"low": 0, b"normal": 50, b"high": 100} | {b"%d" % number: number for number in range(101)}
 
 
-def call_options(headers: Headers, request_id: str, user: str = "") -> CallOptions:
+def call_options(headers: Headers, request_id: str, user: str = "") -> Options:
     """Options of a call: x-lexora-user, -priority, -fallback, -resume; `user` is the body's. Raises Refused (400)."""
-    options = CallOptions(request_id=request_id, user=user_of(headers) or user)
     priority = headers.get(_PRIORITY)
-    if priority is not None:
-        options.priority = _priority(priority)
-    if _forbids(headers, _FALLBACK):
-        options.fallback = FALLBACK_POLICY_NEVER
-    if _forbids(headers, _RESUME):
-        options.resume = RESUME_POLICY_NEVER
-    return options
+    return Options(
+        request_id=request_id,
+        user=user_of(headers) or user,
+        priority=None if priority is None else _priority(priority),
+        fallback_allowed=not _forbids(headers, _FALLBACK),
+        resume_allowed=not _forbids(headers, _RESUME),
+    )
 
 
 def check_explain(headers: Headers) -> None:

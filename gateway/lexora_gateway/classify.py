@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
+from lexora_contract.messages import options_message, receipt_of
+from lexora_contract.rpcs import CLASSIFY
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint
@@ -33,10 +35,10 @@ class ClassifyTask(Endpoint):
         if not all(isinstance(model, str) for model in models):
             fields.refuse("candidate_models", "a list of names")
         options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
-        request = ClassifyRequest(options=options, task_description=task, candidate_models=models)
+        request = ClassifyRequest(options=options_message(options), task_description=task, candidate_models=models)
         asked.body = b""  # the request has what is needed of it
-        response = await until_gone(receive, self._router.classify(request, asked.context))
-        await answer.json(msgspec.json.encode(_shape(response)), response.receipt)
+        response = await until_gone(receive, self._router.unary(CLASSIFY, request, asked.context))
+        await answer.json(msgspec.json.encode(_shape(response)), receipt_of(response.receipt))
 
 
 def _shape(response: ClassifyResponse) -> dict[str, object]:

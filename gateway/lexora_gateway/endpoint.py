@@ -10,6 +10,8 @@ import msgspec
 import structlog
 
 from lexora_contract.operations import Dialect
+from lexora_contract.port import StatusError
+from lexora_contract.rpcs import EXPLAIN as EXPLAIN_RPC
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.body import announced, read_body
 from lexora_gateway.call_headers import EXPLAIN, check_explain
@@ -21,15 +23,14 @@ from lexora_gateway.report_refusal import counted
 from lexora_gateway.request import Clock, check_user, context_of, hops_of, request_id_of, user_of
 from lexora_gateway.request_context import Asked
 from lexora_gateway.response import Answer
-from lexora_gateway.router_port import RouterStatusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lexora.v1.explain_pb2 import ExplainRequest
+    from lexora_contract.port import RouterPort
     from lexora_gateway.asgi_types import Headers, Receive, Scope, Send
     from lexora_gateway.request import Limits
-    from lexora_gateway.router_port import RouterPort
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -64,7 +65,7 @@ class Endpoint(ABC):
                 await self._explain(asked, receive, answer)
         except ClientGone:
             return
-        except RouterStatusError as error:
+        except StatusError as error:
             await answer.fail(from_status(error.status, request_id))
         except Refused as error:
             free = EXPLAIN in headers  # to ask costs nothing, however badly
@@ -82,7 +83,7 @@ class Endpoint(ABC):
             return
         try:
             self._router.foresee(user_of(asked.headers), size)
-        except RouterStatusError as error:
+        except StatusError as error:
             failure = from_status(error.status, asked.request_id)
             failure.headers.append((b"connection", b"close"))
             raise Refused(failure) from None
@@ -104,7 +105,7 @@ class Endpoint(ABC):
         """Answer what would become of the call instead of serving it."""
         check_explain(asked.headers)
         question = self.explained(asked)
-        explanation = await until_gone(receive, self._router.explain(question, asked.context_with_body()))
+        explanation = await until_gone(receive, self._router.unary(EXPLAIN_RPC, question, asked.context_with_body()))
         headers = [(b"content-type", b"application/json"), (EXPLAIN, b"1")]
         await answer.whole(200, headers, msgspec.json.encode(as_json(explanation)))
 

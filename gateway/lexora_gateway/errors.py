@@ -11,7 +11,7 @@ from google.rpc import code_pb2
 
 from lexora_contract.operations import Dialect
 from lexora_gateway import anthropic_errors
-from lexora_gateway.headers import further, media_type, receipt_headers
+from lexora_gateway.headers import media_type, passthrough_headers, receipt_headers
 from lexora_gateway.status_details import Details, details_of
 
 if TYPE_CHECKING:
@@ -205,11 +205,15 @@ def from_status(status: Status, request_id: str) -> Failure:
     receipt = receipt_headers(details.receipt) if details.receipt is not None else []
     upstream = details.upstream
     if upstream is not None and upstream.status > 0:
+        own = tuple((each.name, each.value) for each in upstream.headers)
         return Failure(
             upstream.status,
             status.message,
             "api_error",
-            headers=[*further(upstream.headers, details.receipt), *receipt],
+            headers=[
+                *passthrough_headers(own, details.receipt),
+                *receipt,
+            ],
             content_type=media_type(upstream.content_type, JSON),
             raw=upstream.body,
         )

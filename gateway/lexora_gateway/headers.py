@@ -8,10 +8,7 @@ from urllib.parse import quote
 from lexora_gateway.rate_headers import PREFIX, rate_limit_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from lexora.v1.raw_pb2 import Header
-    from lexora.v1.receipt_pb2 import AutoChoice, Receipt
+    from lexora_contract.answer import Choice, Headers, Receipt
     from lexora_gateway.asgi_types import HeaderList
 
 # What the connection or the facade itself decides.
@@ -42,21 +39,21 @@ _RESERVED = frozenset(
 _NUMBERS = tuple(str(number).encode() for number in range(64))
 
 
-def further(headers: Iterable[Header], receipt: Receipt | None = None) -> HeaderList:
+def passthrough_headers(headers: Headers, receipt: Receipt | None = None) -> HeaderList:
     """The engine's end-to-end headers, without those that are not its business and those that no server could send.
 
     Its rate limits are left out where `receipt` has the client's own.
     """
-    limited = receipt is not None and receipt.HasField("rate_limit")
+    limited = receipt is not None and receipt.rate_limit is not None
     return [
-        (header.name.encode(), header.value.encode())
-        for header in headers
-        if _is_fit(header) and not (limited and header.name.lower().startswith(PREFIX))
+        (name.encode(), value.encode())
+        for name, value in headers
+        if _is_fit(name, value) and not (limited and name.lower().startswith(PREFIX))
     ]
 
 
 def receipt_headers(receipt: Receipt) -> HeaderList:
-    """x-lexora-backend, -attempts, -fallback, -resumed, -model and x-ratelimit-*, as far as the receipt knows them."""
+    """x-lexora-backend, -attempts, -fallback, -resumed, -model and x-ratelimit-*, as far as the receipt has them."""
     found: HeaderList = []
     backend = receipt.backend
     if backend and backend.isprintable():
@@ -70,17 +67,17 @@ def receipt_headers(receipt: Receipt) -> HeaderList:
     resumed = receipt.resumed
     if resumed and resumed.isprintable():
         found.append((b"x-lexora-resumed", resumed.encode()))
-    if receipt.HasField("auto"):
+    if receipt.auto is not None:
         found.append((b"x-lexora-model", _auto(receipt.auto)))
-    if receipt.HasField("rate_limit"):
+    if receipt.rate_limit is not None:
         found += rate_limit_headers(receipt.rate_limit)
     return found
 
 
-def _auto(auto: AutoChoice) -> bytes:
+def _auto(auto: Choice) -> bytes:
     """The model that was chosen for `auto`: names are percent-encoded where need be."""
     task = f";task={quote(auto.task_type)}" if auto.task_type else ""
-    return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.classifier}".encode()
+    return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.by}".encode()
 
 
 def number(value: int) -> bytes:
@@ -93,11 +90,11 @@ def media_type(content_type: str, default: bytes) -> bytes:
     return content_type.encode() if content_type and content_type.isprintable() else default
 
 
-def _is_fit(header: Header) -> bool:
-    name = header.name.lower()
+def _is_fit(name: str, value: str) -> bool:
+    lower = name.lower()
     # Which pages may call the gateway is not the engine's to say.
-    ours = name in _RESERVED or name.startswith("access-control-")
-    return not ours and _is_token(header.name) and header.value.isprintable()
+    ours = lower in _RESERVED or lower.startswith("access-control-")
+    return not ours and _is_token(name) and value.isprintable()
 
 
 def _is_token(name: str) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from lexora.v1.receipt_pb2 import Receipt
+from lexora_contract.answer import Receipt
 from lexora_contract.operations import Dialect
 from lexora_gateway.errors import stream_expected
 from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
-    from lexora.v1.raw_pb2 import RawHead, RawReply
+    from lexora_contract.answer import Head, Reply
     from lexora_gateway.asgi_types import Send
     from lexora_gateway.errors import Failure
 
@@ -62,7 +62,7 @@ class KeptAnswer(Answer):
         if self._filling is not None:
             self._filling.cancel()
 
-    async def begin(self, head: RawHead | None, receipt: Receipt) -> None:
+    async def begin(self, head: Head | None, receipt: Receipt) -> None:
         """Send status and headers of a stream."""
         self._is_writing = True
         try:
@@ -85,7 +85,7 @@ class KeptAnswer(Answer):
         await self._settle()
         await super().end()
 
-    async def reply(self, reply: RawReply, receipt: Receipt) -> None:
+    async def reply(self, reply: Reply, receipt: Receipt) -> None:
         """Send the engine's whole answer, or say in the stream that has begun that there is one."""
         await self._settle()
         if self.started:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from google.protobuf.duration_pb2 import Duration
-
-    from lexora.v1.receipt_pb2 import RateLimitBucket, RateLimitState
+    from lexora_contract.answer import BucketState, RateLimitState
     from lexora_gateway.asgi_types import HeaderList
 
 PREFIX = "x-ratelimit-"
@@ -22,9 +20,9 @@ _REQUESTS, _TOKENS = (
 def rate_limit_headers(state: RateLimitState) -> HeaderList:
     """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; nothing for what is not limited."""
     found: HeaderList = []
-    if state.HasField("requests"):
+    if state.requests is not None:
         found += _bucket(state.requests, *_REQUESTS)
-    if state.HasField("tokens"):
+    if state.tokens is not None:
         found += _bucket(state.tokens, *_TOKENS)
     return found
 
@@ -41,7 +39,7 @@ def duration(milliseconds: int) -> bytes:
     return b"%dh%dm%ss" % (*divmod(minutes, 60), text)
 
 
-def _bucket(bucket: RateLimitBucket, limit: bytes, remaining: bytes, reset: bytes) -> HeaderList:
+def _bucket(bucket: BucketState, limit: bytes, remaining: bytes, reset: bytes) -> HeaderList:
     return [
         (limit, b"%d" % bucket.limit),
         # A balance that a reservation took below zero is nobody's to spend.
@@ -50,6 +48,6 @@ def _bucket(bucket: RateLimitBucket, limit: bytes, remaining: bytes, reset: byte
     ]
 
 
-def _milliseconds(value: Duration) -> int:
-    # Rounded up: who comes back at that time finds the bucket full.
-    return max(value.seconds * 1000 - -value.nanos // _NANOS_PER_MS, 0)
+def _milliseconds(seconds: float) -> int:
+    # Rounded up: a client that comes back at that time finds the bucket full. In nanoseconds, for 0.07 s are 70 ms.
+    return max(-(-round(seconds * 1e9) // _NANOS_PER_MS), 0)

@@ -13,13 +13,14 @@ from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
 from lexora.v1.recent_pb2 import RecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora_contract.port import CallContext, RouterPort, StatusError
+from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
 from lexora_gateway.message_json import as_json
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
 from lexora_gateway.request import context_of, timeout_of
-from lexora_gateway.router_port import CallContext, RouterPort, RouterStatusError
 from lexora_gateway.scrape import Metrics, scrape
 
 if TYPE_CHECKING:
@@ -120,24 +121,25 @@ class Control:
 
     async def stats(self, request: Request) -> Response:
         """The router's counters and gauges."""
-        return JSONResponse(stats_json(await self._router.get_stats(GetStatsRequest(), self._context(request))))
+        return JSONResponse(stats_json(await self._router.unary(GET_STATS, GetStatsRequest(), self._context(request))))
 
     async def recent(self, request: Request) -> Response:
         """The calls that finished last, the latest first; at most `limit` (50, when absent or 0)."""
         asked = RecentCallsRequest(limit=_limit(request.query_params.get("limit", "0")))
-        return JSONResponse(as_json(await self._router.recent_calls(asked, self._context(request))))
+        response = await self._router.unary(RECENT_CALLS, asked, self._context(request))
+        return JSONResponse(as_json(response))
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics for scrapers that accept it; with gzip, where that is accepted."""
         return await scrape(self._metrics, request)
 
     async def _listed(self, request: Request) -> ListModelsResponse:
-        return await self._router.list_models(ListModelsRequest(), self._context(request))
+        return await self._router.unary(LIST_MODELS, ListModelsRequest(), self._context(request))
 
     async def _health(self, request: Request) -> tuple[str, dict[str, str]]:
         try:
-            response = await self._router.health(HealthRequest(), self._context(request))
-        except RouterStatusError:
+            response = await self._router.unary(HEALTH, HealthRequest(), self._context(request))
+        except StatusError:
             # Without its router the facade can serve nobody.
             return "unhealthy", {}
         return _overall(response), {name: status_name(each.status) for name, each in sorted(response.backends.items())}

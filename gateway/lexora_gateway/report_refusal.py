@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lexora.v1.call_pb2 import Call
-from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.router_pb2 import GenerateRequest
+from lexora_contract.messages import options_message
+from lexora_contract.port import Options, RouterPort, StatusError
+from lexora_contract.rpcs import GENERATE
 from lexora_gateway.errors import Failure, from_status
 from lexora_gateway.headers import receipt_headers
 from lexora_gateway.request import context_of, user_of
-from lexora_gateway.router_port import RouterPort, RouterStatusError
 from lexora_gateway.status_details import details_of
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure
 
     A call without an input is one that the router refuses, and counts.
     """
-    options = CallOptions(request_id=asked.request_id, user=user_of(asked.headers) or _user_in(asked.body))
+    options = Options(request_id=asked.request_id, user=user_of(asked.headers) or _user_in(asked.body))
     context = context_of(asked.headers, _SECONDS, asked.hops)
     context.metadata += (("x-lexora-refused", _told(failure)),)
     try:
-        await router.generate(GenerateRequest(call=Call(options=options)), context)
-    except RouterStatusError as error:
+        await router.unary(GENERATE, GenerateRequest(call=Call(options=options_message(options))), context)
+    except StatusError as error:
         details = details_of(error.status)
         if details.reason == "RATE_LIMITED":
             limited = from_status(error.status, asked.request_id)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from lexora_contract.port import CallContext
 from lexora_gateway.errors import Refused, invalid
-from lexora_gateway.router_port import CallContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lexora_gateway.router_port import CallContext
+from lexora_contract.port import CallContext
 
 if TYPE_CHECKING:
     from lexora_gateway.asgi_types import Headers

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from lexora_contract.operations import Dialect
 from lexora_gateway.errors import in_dialect
-from lexora_gateway.headers import further, media_type, number, receipt_headers
+from lexora_gateway.headers import media_type, number, passthrough_headers, receipt_headers
 from lexora_gateway.sse import error_event
 
 if TYPE_CHECKING:
-    from lexora.v1.raw_pb2 import RawHead, RawReply
-    from lexora.v1.receipt_pb2 import Receipt
+    from lexora_contract.answer import Head, Receipt, Reply
     from lexora_gateway.asgi_types import HeaderList, Send
     from lexora_gateway.errors import Failure
 
@@ -37,13 +36,13 @@ class Answer:
     def close(self) -> None:
         """Nothing more will be written."""
 
-    async def reply(self, reply: RawReply, receipt: Receipt) -> None:
+    async def reply(self, reply: Reply, receipt: Receipt) -> None:
         """Send the engine's whole answer, its body untouched."""
         head = reply.head
         headers = [(b"content-type", media_type(head.content_type, _JSON)), *receipt_headers(receipt)]
         if head.headers:
-            headers += further(head.headers, receipt)
-        await self.whole(head.status or 200, headers, reply.body)
+            headers += passthrough_headers(head.headers, receipt)
+        await self.whole(head.status, headers, reply.body)
 
     async def json(self, body: bytes, receipt: Receipt) -> None:
         """Send a JSON answer of the facade's own making."""
@@ -63,14 +62,14 @@ class Answer:
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, self._request_id]})
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def begin(self, head: RawHead | None, receipt: Receipt) -> None:
+    async def begin(self, head: Head | None, receipt: Receipt) -> None:
         """Send status and headers of a stream."""
         content_type = _EVENT_STREAM if head is None else media_type(head.content_type, _EVENT_STREAM)
         headers = [(b"content-type", content_type), *_STREAM_HEADERS, self._request_id, *receipt_headers(receipt)]
         if head is not None and head.headers:
-            headers += [pair for pair in further(head.headers, receipt) if pair[0] != b"cache-control"]
+            headers += [pair for pair in passthrough_headers(head.headers, receipt) if pair[0] != b"cache-control"]
         self.started = True
-        status = head.status if head is not None and head.status else 200
+        status = 200 if head is None else head.status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def piece(self, body: bytes) -> None:

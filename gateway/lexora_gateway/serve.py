@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
 import uvicorn
 
 from lexora_gateway.http.client_timeouts import PATIENCE, Patience
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 # Longer than the idle time after which the usual clients drop a pooled connection by themselves.
 KEEP_ALIVE_SECONDS = 75
+
+_log = structlog.get_logger("lexora_gateway")
+
+
+def log_router(event: str, reason: str) -> None:
+    """Write down that the router at the other end of a channel cannot be reached, and why."""
+    _log.warning(event, reason=reason)
 
 
 def server_config(

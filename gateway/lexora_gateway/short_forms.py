@@ -13,10 +13,12 @@ from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.options_pb2 import CallOptions
-from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.sampling_pb2 import SamplingParams
 from lexora.v1.tokens_pb2 import TokenIds
+from lexora_contract.answer import Receipt
+from lexora_contract.messages import options_message, receipt_of
+from lexora_contract.rpcs import GENERATE
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint
@@ -26,11 +28,11 @@ from lexora_gateway.openai.sampling import take_sampling
 from lexora_gateway.sse import data_event
 
 if TYPE_CHECKING:
+    from lexora_contract.port import RouterPort
     from lexora_gateway.asgi_types import Receive
     from lexora_gateway.request import Limits
     from lexora_gateway.request_context import Asked
     from lexora_gateway.response import Answer
-    from lexora_gateway.router_port import RouterPort
 
 MAX_TOKENS = 1000
 TEMPERATURE = 0.7
@@ -58,8 +60,8 @@ class ShortForm(Endpoint):
         else:
             whole = self.whole(options, fields)
             asked.body = b""
-            response = await until_gone(receive, self._router.generate(whole, asked.context))
-            await answer.json(msgspec.json.encode({self.field: self.text_of(response)}), response.receipt)
+            response = await until_gone(receive, self._router.unary(GENERATE, whole, asked.context))
+            await answer.json(msgspec.json.encode({self.field: self.text_of(response)}), receipt_of(response.receipt))
 
     def explained(self, asked: Asked) -> ExplainRequest:
         """The same call, to be explained."""
@@ -164,7 +166,7 @@ class _Events:
 
     async def emit(self, message: StreamResponse) -> None:
         if not self._answer.started:
-            await self._answer.begin(None, message.receipt)
+            await self._answer.begin(None, receipt_of(message.receipt))
         delta = self._form.delta_of(message)
         if delta:
             await self._answer.piece(data_event({self._form.field: delta}))
@@ -179,7 +181,7 @@ class _Events:
 def _read(asked: Asked) -> tuple[Fields, CallOptions, bool]:
     """The fields of a body, the call's options, and whether it is to be streamed."""
     fields = parse_object(asked.body)
-    options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
+    options = options_message(call_options(asked.headers, asked.request_id, fields.text("user") or ""))
     stream = bool(fields.truth("stream"))
     if stream:
         # The terminal events are this form's own; usage has no place among them.

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 
+from lexora.v1 import receipt_pb2
 from lexora.v1.errors_pb2 import UpstreamError
-from lexora.v1.receipt_pb2 import Receipt
+from lexora_contract.messages import receipt_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from google.rpc.status_pb2 import Status
+
+    from lexora_contract.answer import Receipt
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ def _upstream_error(details: Details, value: bytes) -> None:
 
 
 def _receipt(details: Details, value: bytes) -> None:
-    details.receipt = Receipt.FromString(value)
+    details.receipt = receipt_of(receipt_pb2.Receipt.FromString(value))
 
 
 _TAKE: dict[str, Callable[[Details, Any], None]] = {

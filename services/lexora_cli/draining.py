@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar
 
-from lexora.v1 import classify_pb2, explain_pb2, health_pb2, models_pb2, recent_pb2, router_pb2, stats_pb2
+from lexora.v1 import router_pb2
 from lexora.v1.receipt_pb2 import Receipt
-from lexora_gateway.router_port import CallContext, Emit, RouterPort, RouterStatusError
+from lexora_contract.port import CallContext, ClientSink, RawCall, RouterPort, Send, StatusError
+from lexora_contract.rpcs import Request, Response, Rpc
 from lexora_router.edge.status import status_of
 from lexora_router.errors import Draining
 
@@ -53,39 +54,17 @@ class DrainingPort:
             raise _refusal()
         self._inner.foresee(user, size)
 
-    async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
-        """One request, one whole answer."""
-        return await self._counted(self._inner.generate, request, context)
+    async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
+        """Ask one thing, get one answer."""
+        return await self._counted(self._inner.unary, rpc, request, context)
 
-    async def stream(self, request: router_pb2.StreamRequest, context: CallContext, emit: Emit) -> None:
-        """One request; each piece of the answer goes to `emit` as it is made."""
-        await self._counted(self._inner.stream, request, context, emit)
+    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+        """Serve one call in the engine's own bytes."""
+        await self._counted(self._inner.relay, call, context, sink)
 
-    async def classify(self, request: classify_pb2.ClassifyRequest, context: CallContext) -> classify_pb2.ClassifyResponse:
-        """Which model fits a task."""
-        return await self._counted(self._inner.classify, request, context)
-
-    async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
-        """The models that can be asked."""
-        return await self._counted(self._inner.list_models, request, context)
-
-    async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
-        """State of the router and of each backend."""
-        return await self._counted(self._inner.health, request, context)
-
-    async def explain(self, request: explain_pb2.ExplainRequest, context: CallContext) -> explain_pb2.ExplainResponse:
-        """Where a call would go and why."""
-        return await self._counted(self._inner.explain, request, context)
-
-    async def recent_calls(
-        self, request: recent_pb2.RecentCallsRequest, context: CallContext
-    ) -> recent_pb2.RecentCallsResponse:
-        """The calls that finished last."""
-        return await self._counted(self._inner.recent_calls, request, context)
-
-    async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
-        """Counters and gauges since the start."""
-        return await self._counted(self._inner.get_stats, request, context)
+    async def stream(self, request: router_pb2.StreamRequest, context: CallContext, send: Send) -> None:
+        """A call in typed form, streamed."""
+        await self._counted(self._inner.stream, request, context, send)
 
     async def _counted(
         self, method: Callable[_Given, Awaitable[_Answer]], *given: _Given.args, **named: _Given.kwargs
@@ -109,6 +88,6 @@ class DrainingPort:
                 self._idle.set()
 
 
-def _refusal() -> RouterStatusError:
+def _refusal() -> StatusError:
     error = Draining("The gateway is shutting down; try another one.")
-    return RouterStatusError(status_of(error, Receipt(), max_body=0))
+    return StatusError(status_of(error, Receipt(), max_body=0))

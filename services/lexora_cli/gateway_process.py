@@ -5,7 +5,8 @@ from prometheus_client import REGISTRY
 
 from lexora_cli.draining import DrainingPort
 from lexora_cli.http_server import HttpServer, buffered_bytes
-from lexora_gateway import GrpcRouter, create_app, process_metrics
+from lexora_contract.channel import ChannelRouter
+from lexora_gateway import create_app, log_router, process_metrics
 from lexora_router.config import Config
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.process.launch import stop_event
@@ -28,10 +29,11 @@ async def serve(target: str, config: Config, _source: Source) -> None:
     stop = stop_event()
     server = config.server
     listener = listen(server.host, server.port, HTTP)
-    router = GrpcRouter(
+    router = ChannelRouter(
         target,
         max_send_bytes=server.max_body_bytes + _ENVELOPE_BYTES,
         max_receive_bytes=server.max_response_bytes + _ENVELOPE_BYTES,
+        log=log_router,
     )
     port = DrainingPort(router)
     reading = buffered_bytes(server)

@@ -5,7 +5,7 @@ import socket
 import structlog
 
 from lexora_cli.http_server import HttpServer, buffered_bytes
-from lexora_cli.inprocess import InProcessRouter
+from lexora_contract.inprocess import InProcessRouter
 from lexora_gateway import BufferedBytes, create_app
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp

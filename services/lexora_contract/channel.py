@@ -1,48 +1,30 @@
 """A router at the other end of a gRPC channel."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import grpc
-import structlog
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from lexora.v1.explain_pb2 import ExplainResponse
-from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
-from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_gateway.router_port import CallContext, Emit, RouterStatusError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from grpc.aio import UnaryUnaryMultiCallable
-
-    from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
-    from lexora.v1.explain_pb2 import ExplainRequest
-    from lexora.v1.health_pb2 import HealthRequest, HealthResponse
-    from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
-    from lexora.v1.recent_pb2 import RecentCallsRequest, RecentCallsResponse
-    from lexora.v1.router_pb2 import GenerateRequest, StreamRequest
-    from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora.v1.router_pb2 import StreamRequest, StreamResponse
+from lexora_contract.answer import Receipt
+from lexora_contract.messages import call_message, head_of, receipt_of, reply_of
+from lexora_contract.port import CallContext, ClientSink, Gate, RawCall, Send, StatusError
+from lexora_contract.rpcs import ROUTER, Request, Response, Rpc
 
 T = TypeVar("T")
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-
-_PATH = "/lexora.v1.RouterService/"
-
-_log = structlog.get_logger("lexora_gateway")
+# Gets an event and its reason.
+Log = Callable[[str, str], None]
 
 _MIB = 1024 * 1024
 _DETAILS = "grpc-status-details-bin"
 _HTTP_PORT = "--router names an HTTP port; it takes the router's gRPC port, which is usually 50051"
-# Tells the router how long an engine's error body may be in a status.
+# Says to the router how long an engine's error body may be in a status.
 _ERROR_BYTES = ("x-lexora-error-bytes", str(_MIB))
 _METADATA_BYTES = 2 * _MIB
 _UNREACHABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
@@ -53,11 +35,16 @@ _TOO_LATE = any_pb2.Any()
 _TOO_LATE.Pack(ErrorInfo(reason="DEADLINE_EXCEEDED", domain="lexora.spirrow"))
 
 
-class GrpcRouter:
+def _unlogged(_event: str, _reason: str) -> None:
+    """Nothing."""
+
+
+class ChannelRouter:
     """RouterPort over one grpc.aio channel. To be made inside the event loop that uses it.
 
     `target` is host:port or unix:path; `max_send_bytes` bounds a request (its body and 1 MiB around it),
-    `max_receive_bytes` an answer. Without `credentials` the channel is not encrypted.
+    `max_receive_bytes` an answer. Without `credentials` the channel is not encrypted. `log` gets the reason for which the
+    router cannot be reached, whenever that is so.
     """
 
     def __init__(
@@ -67,17 +54,16 @@ class GrpcRouter:
         max_send_bytes: int,
         max_receive_bytes: int = 256 * _MIB,
         credentials: grpc.ChannelCredentials | None = None,
+        log: Log = _unlogged,
     ) -> None:
         options = _options(max_send_bytes, max_receive_bytes)
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options)
         else:
             self._channel = grpc.aio.secure_channel(target, credentials, options)
-        self._stub = RouterServiceStub(self._channel)
-        # The stub's methods but for the serializer.
-        self._generate = self._channel.unary_unary(_PATH + "Generate", _Outgoing.take, GenerateResponse.FromString)
-        self._stream = self._channel.unary_stream(_PATH + "Stream", _Outgoing.take, StreamResponse.FromString)
-        self._explain = self._channel.unary_unary(_PATH + "Explain", _Outgoing.take, ExplainResponse.FromString)
+        self._log = log
+        self._methods: dict[str, Any] = {}
+        self._stream = self._channel.unary_stream(f"/{ROUTER}/Stream", _Outgoing.take, StreamResponse.FromString)
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
@@ -86,43 +72,87 @@ class GrpcRouter:
     def foresee(self, user: str, size: int) -> None:
         """Nothing: to ask would take as long as a call."""
 
-    async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
-        """RouterService.Generate."""
-        return await _unary(self._generate, _Outgoing(request, context), context)
+    async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
+        """Ask one thing, get one answer."""
+        outgoing = _Outgoing(request, context.take_body())
+        call = self._method(rpc)(outgoing, timeout=context.timeout, metadata=_metadata(context))
+        response: Response = await self._answered(call, call)
+        return response
 
-    async def stream(self, request: StreamRequest, context: CallContext, emit: Emit) -> None:
-        """RouterService.Stream."""
-        call = self._stream(_Outgoing(request, context), timeout=context.timeout, metadata=_metadata(context))
+    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+        """Serve one call in the engine's own bytes."""
+        incoming, gate = _Incoming(sink), Gate()
+        context.flow.attach(gate)
         try:
-            while isinstance(message := await _answered(call, call.read()), StreamResponse):
-                await emit(message)
+            await self._messages(
+                _Outgoing(StreamRequest(call=call_message(call)), call.take_body()), context, incoming.take, gate
+            )
+        finally:
+            context.flow.detach()
+
+    async def stream(self, request: StreamRequest, context: CallContext, send: Send) -> None:
+        """A call in typed form, streamed."""
+        gate = Gate()
+        context.flow.attach(gate)
+        try:
+            await self._messages(_Outgoing(request, context.take_body()), context, send, gate)
+        finally:
+            context.flow.detach()
+
+    async def _messages(self, request: "_Outgoing", context: CallContext, take: Send, gate: Gate) -> None:
+        call = self._stream(request, timeout=context.timeout, metadata=_metadata(context))
+        try:
+            while isinstance(message := await self._answered(call, call.read()), StreamResponse):
+                await take(message)
+                await gate.passed()
         finally:
             # Does nothing to a call that has ended.
             call.cancel()
 
-    async def classify(self, request: ClassifyRequest, context: CallContext) -> ClassifyResponse:
-        """RouterService.Classify."""
-        return await _unary(self._stub.Classify, request, context)
+    def _method(self, rpc: Rpc[Any, Any]) -> Any:
+        found = self._methods.get(rpc.path)
+        if found is None:
+            found = self._channel.unary_unary(rpc.path, _Outgoing.take, rpc.response.FromString)
+            self._methods[rpc.path] = found
+        return found
 
-    async def list_models(self, request: ListModelsRequest, context: CallContext) -> ListModelsResponse:
-        """RouterService.ListModels."""
-        return await _unary(self._stub.ListModels, request, context)
+    async def _answered(self, call: Any, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except grpc.aio.AioRpcError as error:
+            status = _status(error.code(), error.details(), error.trailing_metadata(), self._log)
+            raise StatusError(status) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # grpc.aio raises the same for a call that the router ended with CANCELLED, without any cancellation here.
+            status = _status(await call.code(), await call.details(), await call.trailing_metadata(), self._log)
+            raise StatusError(status) from None
 
-    async def health(self, request: HealthRequest, context: CallContext) -> HealthResponse:
-        """RouterService.Health."""
-        return await _unary(self._stub.Health, request, context)
 
-    async def explain(self, request: ExplainRequest, context: CallContext) -> ExplainResponse:
-        """RouterService.Explain."""
-        return await _unary(self._explain, _Outgoing(request, context), context)
+class _Incoming:
+    """Gives the messages of a stream to a sink."""
 
-    async def recent_calls(self, request: RecentCallsRequest, context: CallContext) -> RecentCallsResponse:
-        """RouterService.RecentCalls."""
-        return await _unary(self._stub.RecentCalls, request, context)
+    __slots__ = ("_receipt", "_sink")
 
-    async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:
-        """RouterService.GetStats."""
-        return await _unary(self._stub.GetStats, request, context)
+    def __init__(self, sink: ClientSink) -> None:
+        self._sink = sink
+        self._receipt: Receipt | None = None
+
+    async def take(self, message: StreamResponse) -> None:
+        frames = message.frames
+        if message.HasField("receipt"):
+            known = self._receipt
+            self._receipt = receipt_of(message.receipt, known)
+            if known is None:
+                self._sink.accepted(self._receipt, streams=not message.HasField("reply"))
+        if message.HasField("head"):
+            self._sink.head(head_of(message.head))
+        if frames:
+            self._sink.frames(frames)
+        elif message.HasField("reply"):
+            self._sink.reply(reply_of(message.reply))
 
 
 class _Outgoing:
@@ -130,39 +160,21 @@ class _Outgoing:
 
     __slots__ = ("_body", "_request")
 
-    def __init__(self, request: GenerateRequest | StreamRequest | ExplainRequest, context: CallContext) -> None:
-        self._request: GenerateRequest | StreamRequest | ExplainRequest | None = request
-        self._body = context.take_body()
+    def __init__(self, request: Any, body: bytes) -> None:
+        self._request: Any = request
+        self._body = body
 
     def take(self) -> bytes:
         """The request as bytes, once."""
         request, self._request = self._request, None
         body, self._body = self._body, b""
-        assert request is not None
         if body:
             request.call.raw.body = body
-        return request.SerializeToString()
+        data: bytes = request.SerializeToString()
+        return data
 
 
-async def _unary(method: UnaryUnaryMultiCallable[Request, Response], request: Request, context: CallContext) -> Response:
-    call = method(request, timeout=context.timeout, metadata=_metadata(context))
-    return await _answered(call, call)
-
-
-async def _answered(call: Any, answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except grpc.aio.AioRpcError as error:
-        raise RouterStatusError(_status(error.code(), error.details(), error.trailing_metadata())) from error
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        # grpc.aio raises the same for a call that the router ended with CANCELLED; nobody cancelled this task.
-        raise RouterStatusError(_status(await call.code(), await call.details(), await call.trailing_metadata())) from None
-
-
-def _status(code: grpc.StatusCode, message: str | None, metadata: Any) -> Status:
+def _status(code: grpc.StatusCode, message: str | None, metadata: Any, log: Log) -> Status:
     for name, value in metadata or ():
         if name == _DETAILS:
             try:
@@ -170,11 +182,11 @@ def _status(code: grpc.StatusCode, message: str | None, metadata: Any) -> Status
             except DecodeError:
                 break
     if code is grpc.StatusCode.UNAVAILABLE:
-        _log.warning("router_unreachable", reason=_HTTP_PORT if "http1.x server" in (message or "") else message)
+        log("router_unreachable", _HTTP_PORT if "http1.x server" in (message or "") else message or "")
         message = "The gateway cannot reach its router; try again shortly."
         return Status(code=_UNREACHABLE, message=message, details=[_SHORTLY])
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        # The channel gave the call up before the router's own word for it came; its text is "Deadline Exceeded".
+        # The channel gave the call up before the router's own answer to that came; its text is "Deadline Exceeded".
         message = "The call was not done within its deadline."
         return Status(code=_DEADLINE, message=message, details=[_TOO_LATE])
     number: int = code.value[0]

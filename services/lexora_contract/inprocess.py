@@ -1,73 +1,48 @@
-"""The facade's router port onto a router in the same process: the same messages, deadlines and errors, and no socket."""
+"""A router in the same process: the same deadlines and errors, no socket and no message."""
 
-from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, Protocol
 
-from lexora.v1 import classify_pb2, explain_pb2, health_pb2, models_pb2, recent_pb2, router_pb2, stats_pb2
-from lexora_gateway.router_port import CallContext, Emit, RouterStatusError
-from lexora_router.edge.service import RouterService
-from lexora_router.edge.status import StatusError
+from lexora.v1.router_pb2 import StreamRequest
+from lexora_contract.port import CallContext, ClientSink, RawCall, Send
+from lexora_contract.rpcs import Request, Response, Rpc
 
 # In process nothing has to fit into metadata: an engine's error arrives whole.
 _WHOLE_ERRORS = (("x-lexora-error-bytes", str(1024 * 1024)),)
 
-_Answer = TypeVar("_Answer")
+
+class Service(Protocol):
+    """What serves the calls; for each rpc it has an `async def name_of_rpc(request, context)` besides."""
+
+    def foresee(self, user: str, size: int) -> None:
+        """As RouterPort.foresee."""
+
+    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+        """As RouterPort.relay."""
+
+    async def stream(self, request: StreamRequest, context: CallContext, send: Send) -> None:
+        """As RouterPort.stream."""
 
 
 class InProcessRouter:
     """A RouterPort that calls the service directly."""
 
-    def __init__(self, service: RouterService) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
+        self.foresee = service.foresee
 
-    def foresee(self, user: str, size: int) -> None:
-        """What would be refused whatever its body says."""
-        try:
-            self._service.foresee(user, size)
-        except StatusError as error:
-            raise RouterStatusError(error.status) from None
+    async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
+        """Ask one thing, get one answer."""
+        context.metadata += _WHOLE_ERRORS
+        serve: Any = getattr(self._service, rpc.method)
+        response: Response = await serve(request, context)
+        return response
 
-    async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
-        """One request, one whole answer."""
-        return await _told(self._service.generate(request, _with_whole_errors(context)))
+    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+        """Serve one call in the engine's own bytes."""
+        context.metadata += _WHOLE_ERRORS
+        await self._service.relay(call, context, sink)
 
-    async def stream(self, request: router_pb2.StreamRequest, context: CallContext, emit: Emit) -> None:
-        """One request; each piece of the answer goes to `emit` as it is made."""
-        await _told(self._service.stream(request, _with_whole_errors(context), emit))
-
-    async def classify(self, request: classify_pb2.ClassifyRequest, context: CallContext) -> classify_pb2.ClassifyResponse:
-        """Which model fits a task."""
-        return await _told(self._service.classify(request, context))
-
-    async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
-        """The models that can be asked."""
-        return await _told(self._service.list_models(request, context))
-
-    async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
-        """State of the router and of each backend."""
-        return await _told(self._service.health(request, context))
-
-    async def explain(self, request: explain_pb2.ExplainRequest, context: CallContext) -> explain_pb2.ExplainResponse:
-        """Where a call would go and why."""
-        return await _told(self._service.explain(request, context))
-
-    async def recent_calls(
-        self, request: recent_pb2.RecentCallsRequest, context: CallContext
-    ) -> recent_pb2.RecentCallsResponse:
-        """The calls that finished last."""
-        return await _told(self._service.recent_calls(request, context))
-
-    async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
-        """Counters and gauges since the start."""
-        return await _told(self._service.get_stats(request, context))
-
-
-def _with_whole_errors(context: CallContext) -> CallContext:
-    return CallContext(context.metadata + _WHOLE_ERRORS, context.timeout, context.take_body())
-
-
-async def _told(answer: Awaitable[_Answer]) -> _Answer:
-    try:
-        return await answer
-    except StatusError as error:
-        raise RouterStatusError(error.status) from error
+    async def stream(self, request: StreamRequest, context: CallContext, send: Send) -> None:
+        """A call in typed form, streamed."""
+        context.metadata += _WHOLE_ERRORS
+        await self._service.stream(request, context, send)

@@ -1,12 +1,18 @@
-"""The one thing that the façade knows of a router: `unary` for questions, `relay` for calls.
+"""The one thing that the façade sees of a router: `unary` for questions, `relay` for calls.
 
 In process the objects below are handed on as they are; only the adapters at a gRPC wire make messages of them.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from google.rpc.status_pb2 import Status
+
+from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.answer import Head, Receipt, Reply
+from lexora_contract.rpcs import Request, Response, Rpc
 
 
 class Sink(Protocol):
@@ -98,3 +104,85 @@ class RawCall:
         """The body; what takes it is the only one to hold it from now on."""
         body, self.body = self.body, b""
         return body
+
+
+class Gate:
+    """A source that a task reads: `await gate.passed()` before each read waits while the client is paused."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Future[None] | None = None
+
+    def pause_reading(self) -> None:
+        """Close."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+
+    def resume_reading(self) -> None:
+        """Open."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+        self._waiting = None
+
+    async def passed(self) -> None:
+        """Return when the gate is open."""
+        while self._waiting is not None:
+            await self._waiting
+
+
+@dataclass(slots=True)
+class CallContext:
+    """What surrounds a call.
+
+    `metadata` is gRPC metadata (traceparent, tracestate, x-forwarded-for), names in lower case; `timeout` is the seconds left
+    for the whole call, None for no limit; `peer` is the address at the other end of the wire, empty in process and for a unix
+    socket. `body` is that of the request's raw call, beside the message and not in it, because each message that it
+    would be put into would hold another copy for as long as the call lasts.
+    """
+
+    metadata: tuple[tuple[str, str], ...] = ()
+    timeout: float | None = None
+    body: bytes = b""
+    peer: str = ""
+    flow: Flow = field(default_factory=Flow)
+
+    def take_body(self) -> bytes:
+        """The body; what takes it is the only one to hold it from now on."""
+        body, self.body = self.body, b""
+        return body
+
+
+class StatusError(Exception):
+    """A call ended in a google.rpc.Status.
+
+    Its details are Any messages of ErrorInfo, BadRequest, RetryInfo, QuotaFailure, lexora.v1.UpstreamError and
+    lexora.v1.Receipt.
+    """
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+Send = Callable[[StreamResponse], Awaitable[None]]
+
+
+class RouterPort(Protocol):
+    """A router. Every method raises StatusError; cancelling the task that awaits one cancels the call."""
+
+    def foresee(self, user: str, size: int) -> None:
+        """Raise StatusError for a call that would be refused whatever its body of `size` bytes says.
+
+        For the time before the body is read; `user` is empty while none is named. A router elsewhere is not asked.
+        """
+
+    async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
+        """Ask one thing, get one answer."""
+        ...
+
+    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+        """Serve one call in the engine's own bytes: the answer goes to `sink`, and has all gone there at the return."""
+
+    async def stream(self, request: StreamRequest, context: CallContext, send: Send) -> None:
+        """A call in typed form, streamed."""

@@ -21,7 +21,7 @@ import structlog
 import yaml
 
 from lexora.v1.classify_pb2 import ClassifyRequest
-from lexora_gateway import CallContext
+from lexora_contract.port import CallContext
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from lexora_sim import SimSettings, Simulator

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lexora.v1 import embed_pb2, stats_pb2
-from lexora_gateway import CallContext
+from lexora_contract.port import CallContext
 from tests.contract.messages import FORMS, OPTIONS, STREAM_FORMS, answer, delta, streamed, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine

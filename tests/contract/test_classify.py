@@ -9,6 +9,7 @@ import pytest
 
 from lexora.v1 import call_pb2, chat_pb2, classify_pb2, completion_pb2, explain_pb2, raw_pb2, receipt_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_contract.messages import receipt_of
 from lexora_gateway.headers import receipt_headers
 from lexora_router.config import Config
 from tests.contract.conftest import config_of
@@ -71,7 +72,7 @@ async def test_auto_is_told_in_the_receipt(link: Link, engine: LoopEngine, form:
     assert form != "raw" or asked["seed"] == 2**60
     auto = answer.receipt.auto
     assert (auto.model, auto.task_type, round(auto.confidence, 3), auto.classifier) == ("org/codér:v2", "コード", 0.9, "rules")
-    assert dict(receipt_headers(answer.receipt))[b"x-lexora-model"] == HEADER.encode()
+    assert dict(receipt_headers(receipt_of(answer.receipt)))[b"x-lexora-model"] == HEADER.encode()
     named = await link.generate(
         router_pb2.GenerateRequest(call=call_pb2.Call(chat=chat_pb2.ChatRequest(model="m", messages=[USER])))
     )
@@ -87,7 +88,10 @@ async def test_auto_is_told_in_trailing_metadata(engine: LoopEngine) -> None:
 
 def test_who_chose_is_told_even_of_an_unknown_task() -> None:
     auto = receipt_pb2.AutoChoice(model="m;x=1", confidence=0.1, classifier="default")
-    assert dict(receipt_headers(receipt_pb2.Receipt(auto=auto)))[b"x-lexora-model"] == b"m%3Bx%3D1;confidence=0.10;by=default"
+    assert (
+        dict(receipt_headers(receipt_of(receipt_pb2.Receipt(auto=auto))))[b"x-lexora-model"]
+        == b"m%3Bx%3D1;confidence=0.10;by=default"
+    )
 
 
 async def explained(link: Link, **fields: Any) -> explain_pb2.ExplainResponse:

@@ -10,7 +10,9 @@ import pytest
 from google.rpc import code_pb2
 
 from lexora.v1 import call_pb2, models_pb2, receipt_pb2, router_pb2, stats_pb2
-from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
+from lexora_contract.channel import ChannelRouter
+from lexora_contract.port import CallContext, StatusError
+from lexora_contract.rpcs import GENERATE
 from tests.contract.conftest import config_of
 from tests.contract.messages import FORMS, STREAM_FORMS, delta, receipt, streamed, unary
 from tests.support.links import MIB, WAYS, Link, Outcome, linked
@@ -112,10 +114,10 @@ async def test_a_deadline_holds_while_backends_are_asked_for_models(engine: Loop
 async def test_a_router_that_says_nothing() -> None:
     """The channel gives up by itself; its status says as much as the router's would, but for the receipt."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        router = GrpcRouter(f"127.0.0.1:{silent.getsockname()[1]}", max_send_bytes=MIB)
+        router = ChannelRouter(f"127.0.0.1:{silent.getsockname()[1]}", max_send_bytes=MIB)
         try:
-            with pytest.raises(RouterStatusError) as raised:
-                await router.generate(unary(**FORMS["chat"]), CallContext(timeout=0.2))
+            with pytest.raises(StatusError) as raised:
+                await router.unary(GENERATE, unary(**FORMS["chat"]), CallContext(timeout=0.2))
         finally:
             await router.close()
     outcome = Outcome(status=raised.value.status)

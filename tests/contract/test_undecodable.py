@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_reflection.v1alpha import reflection_pb2
 
 from lexora.v1 import router_pb2, stats_pb2
-from lexora_gateway import CallContext
+from lexora_contract.port import CallContext
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.grpc_server import SERVICE, RouterServicer
 from lexora_router.process.app import RouterApp

@@ -11,7 +11,7 @@ import pytest
 
 from lexora.v1 import health_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_gateway import CallContext
+from lexora_contract.port import CallContext
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.grpc_server import RouterServicer
 from lexora_router.process.app import RouterApp

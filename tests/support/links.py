@@ -17,16 +17,19 @@ from google.rpc import error_details_pb2, status_pb2
 
 from lexora.v1 import embed_pb2, errors_pb2, receipt_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
-from lexora_cli.inprocess import InProcessRouter
-from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
-from lexora_gateway.router_port import RouterPort
+from lexora_contract.channel import ChannelRouter
+from lexora_contract.inprocess import InProcessRouter
+from lexora_contract.port import CallContext, RouterPort, StatusError
+from lexora_contract.rpcs import CLASSIFY, EXPLAIN, GENERATE, GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS, RELOAD, Rpc
 from lexora_router.config import Config
-from lexora_router.edge.status import StatusError
 from lexora_router.process.app import RouterApp
 
 WAYS = ("in process", "tcp", "unix")
 MIB = 1024 * 1024
 DEADLINE_SECONDS = 5.0
+RPCS: dict[str, Rpc[Any, Any]] = {
+    row.method: row for row in (CLASSIFY, EXPLAIN, GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS, RELOAD)
+}
 
 Embed = Callable[[embed_pb2.EmbedRequest, CallContext], Awaitable[embed_pb2.EmbedResponse]]
 
@@ -86,7 +89,7 @@ class Link:
 
     async def generate(self, request: router_pb2.GenerateRequest, **context: Any) -> Outcome:
         """Call Generate; `context` is `timeout` in seconds and `metadata`."""
-        return await _outcome(self.port.generate(request, CallContext(**context)))
+        return await _outcome(self.port.unary(GENERATE, request, CallContext(**context)))
 
     async def stream(
         self, request: router_pb2.StreamRequest, *, seen: Callable[[Any], None] | None = None, **context: Any
@@ -108,8 +111,8 @@ class Link:
         return await _outcome(self._embed(request, CallContext(**context)))
 
     async def ask(self, rpc: str, request: Any, **context: Any) -> Outcome:
-        """Call one of `classify`, `list_models`, `health` and `get_stats`."""
-        return await _outcome(getattr(self.port, rpc)(request, CallContext(**context)))
+        """Call one of the RPCS, by its method."""
+        return await _outcome(self.port.unary(RPCS[rpc], request, CallContext(**context)))
 
     async def idle(self, seconds: float = DEADLINE_SECONDS) -> None:
         """Return when every gauge is back to zero; fails after `seconds`."""
@@ -155,7 +158,7 @@ async def linked(way: str, config: Config, folder: Path) -> AsyncIterator[Link]:
         if way == "in process":
             yield Link(way, app, InProcessRouter(app.service), address, app.service.embed)
             return
-        router = GrpcRouter(address, max_send_bytes=config.server.max_body_bytes + MIB)
+        router = ChannelRouter(address, max_send_bytes=config.server.max_body_bytes + MIB)
         try:
             async with channel(address) as wire:
                 yield Link(way, app, router, address, _embed_over(wire))
@@ -187,7 +190,7 @@ def _embed_over(wire: grpc.aio.Channel) -> Embed:
         try:
             return await RouterServiceStub(wire).Embed(request, timeout=context.timeout, metadata=context.metadata)
         except grpc.aio.AioRpcError as error:
-            raise RouterStatusError(status_in(error)) from error
+            raise StatusError(status_in(error)) from error
 
     return embed
 
@@ -195,7 +198,7 @@ def _embed_over(wire: grpc.aio.Channel) -> Embed:
 async def _outcome(call: Awaitable[Any]) -> Outcome:
     try:
         answer = await call
-    except (RouterStatusError, StatusError) as error:
+    except StatusError as error:
         return Outcome(status=_settled_status(error.status))
     return Outcome([] if answer is None else [_settled(answer)])
 

@@ -16,8 +16,9 @@ from lexora.v1.call_pb2 import Call
 from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2 import GenerateRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
-from lexora_cli.inprocess import InProcessRouter
-from lexora_gateway import CallContext, RouterStatusError
+from lexora_contract.inprocess import InProcessRouter
+from lexora_contract.port import CallContext, StatusError
+from lexora_contract.rpcs import GENERATE, GET_STATS
 from lexora_router.config import BackendConfig, Config, RateLimitConfig, RoutingConfig
 from lexora_router.process.app import RouterApp
 from lexora_router.telemetry.logs import configure_logs
@@ -47,8 +48,8 @@ def shape(told: Any, path: str = "") -> list[str]:
 async def _ask(router: InProcessRouter, number: int) -> None:
     body = b'{"model":"model-%d","user":"user-%d","messages":[]}' % (number, number)
     try:
-        await router.generate(GenerateRequest(call=Call(raw=RawCall(path="/v1/chat/completions", body=body))), CONTEXT)
-    except RouterStatusError:
+        await router.unary(GENERATE, GenerateRequest(call=Call(raw=RawCall(path="/v1/chat/completions", body=body))), CONTEXT)
+    except StatusError:
         return
     raise AssertionError("a model that nobody has was served")
 
@@ -63,7 +64,8 @@ async def _run(users: int, counts: list[int]) -> None:
         for number in range(done, count):
             await _ask(router, number)
         done = count
-        stats = MessageToDict(await router.get_stats(GetStatsRequest(), CONTEXT), always_print_fields_with_no_presence=True)
+        response = await router.unary(GET_STATS, GetStatsRequest(), CONTEXT)
+        stats = MessageToDict(response, always_print_fields_with_no_presence=True)
         told = {"series": series(app.metrics("")[0].decode()), "stats": shape(stats), "resident": resident()}
         print(json.dumps(told | {"calls": int(stats["totalRequests"])}), flush=True)
     await app.stop()

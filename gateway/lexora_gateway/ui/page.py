@@ -14,6 +14,7 @@ from lexora.v1.health_pb2 import HealthRequest
 from lexora.v1.models_pb2 import ListModelsRequest
 from lexora.v1.recent_pb2 import RecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
+from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.message_json import as_json
 from lexora_gateway.openai.models import capabilities
@@ -23,7 +24,7 @@ from lexora_gateway.static_files import POLICY, Files, headers_with
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from lexora_gateway.router_port import CallContext, RouterPort
+    from lexora_contract.port import CallContext, RouterPort
 
 FILES = Path(__file__).parent / "static"
 _HEADERS = headers_with(POLICY)
@@ -62,10 +63,10 @@ class Page:
     async def _fresh(self, context: CallContext) -> bytes:
         router = self._router
         health, stats, models, recent = await asyncio.gather(
-            router.health(HealthRequest(), context),
-            router.get_stats(GetStatsRequest(), context),
-            router.list_models(ListModelsRequest(), context),
-            router.recent_calls(RecentCallsRequest(), context),
+            router.unary(HEALTH, HealthRequest(), context),
+            router.unary(GET_STATS, GetStatsRequest(), context),
+            router.unary(LIST_MODELS, ListModelsRequest(), context),
+            router.unary(RECENT_CALLS, RecentCallsRequest(), context),
         )
         state = {
             "health": as_json(health),

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote
@@ -27,10 +26,11 @@ from lexora.v1 import (
     stats_pb2,
 )
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
+from lexora_contract.port import CallContext, StatusError
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.service import RouterService
-from lexora_router.edge.status import StatusError, status_of
+from lexora_router.edge.status import status_of
 from lexora_router.edge.write_limit import WriteLimit
 from lexora_router.errors import ClientStalled
 from lexora_router.machine import usable_descriptors
@@ -52,24 +52,6 @@ STALLED_SECONDS = 0.1
 
 _Answer = TypeVar("_Answer")
 _Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(slots=True)
-class WireContext:
-    """What the wire says of a call: metadata, seconds left until its deadline, the address at its other end, and a body.
-
-    The body is one that came beside its message.
-    """
-
-    metadata: tuple[tuple[str, str], ...]
-    timeout: float | None
-    peer: str
-    body: bytes = b""
-
-    def take_body(self) -> bytes:
-        """The body, which is given away."""
-        body, self.body = self.body, b""
-        return body
 
 
 class RouterServicer(router_pb2_grpc.RouterServiceServicer):
@@ -182,13 +164,13 @@ async def _refuse_undecodable(service: RouterService, method: str, context: _Con
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def _wire(context: _Context, request: Parted[Any] | None = None) -> WireContext:
+def _wire(context: _Context, request: Parted[Any] | None = None) -> CallContext:
     pairs = context.invocation_metadata() or ()
     remaining = context.time_remaining()
     if remaining is not None:
         remaining -= min(remaining * RETURN_SHARE, RETURN_SECONDS)
     metadata = tuple((key, value) for key, value in pairs if isinstance(value, str))
-    return WireContext(metadata, remaining, _address(context.peer()), b"" if request is None else request.take_body())
+    return CallContext(metadata, remaining, b"" if request is None else request.take_body(), _address(context.peer()))
 
 
 @lru_cache(4096)

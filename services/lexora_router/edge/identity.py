@@ -3,10 +3,10 @@
 import msgspec
 
 from lexora.v1 import call_pb2, classify_pb2, embed_pb2
+from lexora_contract.port import RawCall
 from lexora_router.payload.user_names import Names
 
-Request = call_pb2.Call | embed_pb2.EmbedRequest | classify_pb2.ClassifyRequest
-
+Request = call_pb2.Call | embed_pb2.EmbedRequest | classify_pb2.ClassifyRequest | RawCall
 
 _decode = msgspec.json.Decoder(Names).decode
 
@@ -21,7 +21,7 @@ def user_of(request: Request, body: bytes) -> str:
 
 def _json_of(request: Request) -> bytes | str:
     match request:
-        case classify_pb2.ClassifyRequest():
+        case classify_pb2.ClassifyRequest() | RawCall():
             return b""
         case embed_pb2.EmbedRequest():
             return request.extra_json

@@ -1,6 +1,7 @@
 """How a client may say that its call is to be treated, and within what bounds."""
 
 from lexora.v1 import options_pb2
+from lexora_contract.port import Options
 from lexora_router.errors import InvalidRequest
 from lexora_router.policy.priority import HIGH, LOW
 
@@ -10,12 +11,16 @@ _FALLBACK_POLICIES = frozenset(options_pb2.FallbackPolicy.values())
 _RESUME_POLICIES = frozenset(options_pb2.ResumePolicy.values())
 
 
-def check_options(options: options_pb2.CallOptions) -> None:
+def check_options(options: Options) -> None:
     """Raise InvalidRequest, which names the field, for options that are out of bounds."""
     if not is_id(options.request_id):
         raise InvalidRequest(f"request_id takes at most {MAX_ID_LENGTH} visible ASCII characters.", "options.request_id")
-    if options.HasField("priority") and not LOW <= options.priority <= HIGH:
+    if options.priority is not None and not LOW <= options.priority <= HIGH:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
+
+
+def check_policies(options: options_pb2.CallOptions) -> None:
+    """Raise InvalidRequest, which names the field, for a policy that this version does not have."""
     if options.fallback not in _FALLBACK_POLICIES:
         raise InvalidRequest("fallback is none of the known policies.", "options.fallback")
     if options.resume not in _RESUME_POLICIES:

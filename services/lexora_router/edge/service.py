@@ -22,7 +22,6 @@ from lexora.v1 import (
     health_pb2,
     models_pb2,
     options_pb2,
-    raw_pb2,
     receipt_pb2,
     recent_pb2,
     reload_pb2,
@@ -30,10 +29,11 @@ from lexora.v1 import (
     stats_pb2,
 )
 from lexora_contract.answer import Reply
+from lexora_contract.messages import options_of, raw_of
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
+from lexora_contract.port import CallContext, ClientSink, Flow, Options, RawCall, Send, StatusError
 from lexora_router.call import ANONYMOUS, Call, Event, Handler
 from lexora_router.edge.call_context import (
-    Context,
     announces_streams,
     check_identity,
     error_bytes,
@@ -46,10 +46,11 @@ from lexora_router.edge.explain import Explainer
 from lexora_router.edge.identity import Request, user_of
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.messages import receipt_message, reply_message
-from lexora_router.edge.options import check_options, is_id
+from lexora_router.edge.options import check_options, check_policies, is_id
+from lexora_router.edge.paced import paced
 from lexora_router.edge.stats_messages import reload_message
-from lexora_router.edge.status import StatusError, internal_status, status_of
-from lexora_router.edge.stream_sink import Send, StreamSink
+from lexora_router.edge.status import internal_status, status_of
+from lexora_router.edge.stream_sink import StreamSink
 from lexora_router.edge.translate import (
     chat_body,
     chat_response,
@@ -92,7 +93,7 @@ JSON = "application/json"
 # The rpcs whose requests count, also against their user's limit; the others are questions about the router.
 COUNTED_RPCS = frozenset(f"/lexora.v1.RouterService/{rpc}" for rpc in ("Generate", "Stream", "Embed", "Classify"))
 
-_NO_OPTIONS = options_pb2.CallOptions()
+_NO_OPTIONS = Options()
 
 _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
@@ -138,7 +139,7 @@ class RouterService:
 
     # -- generation
 
-    async def generate(self, request: router_pb2.GenerateRequest, context: Context) -> router_pb2.GenerateResponse:
+    async def generate(self, request: router_pb2.GenerateRequest, context: CallContext) -> router_pb2.GenerateResponse:
         """One request, one whole answer."""
         asked = request.call
         kind = asked.WhichOneof("input")
@@ -151,7 +152,7 @@ class RouterService:
         response.receipt.CopyFrom(self._receipt(call))
         return response
 
-    async def stream(self, request: router_pb2.StreamRequest, context: Context, send: Send) -> None:
+    async def stream(self, request: router_pb2.StreamRequest, context: CallContext, send: Send) -> None:
         """One request, the answer as it is made."""
         asked = request.call
         serve = partial(self._stream, asked.WhichOneof("input"), asked, send, announces_streams(context))
@@ -165,7 +166,17 @@ class RouterService:
         await self.serving.pipeline(call, sink)
         await sink.end()
 
-    async def embed(self, request: embed_pb2.EmbedRequest, context: Context) -> embed_pb2.EmbedResponse:
+    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+        """One request in the engine's own bytes; its answer goes to `sink` as it is made, and has gone at the return."""
+        serve = partial(self._relay, call, context.flow, sink)
+        await self._guarded(call.options, context, serve, limited=call, body=call.take_body())
+
+    async def _relay(self, raw: RawCall, flow: Flow, sink: ClientSink, call: Call) -> None:
+        self._fill_raw(raw, call, stream=True)
+        sink.accepted(call.receipt, streams=call.stream)
+        await self.serving.pipeline(call, paced(sink, flow))
+
+    async def embed(self, request: embed_pb2.EmbedRequest, context: CallContext) -> embed_pb2.EmbedResponse:
         """Vectors for texts or token ids."""
         return await self._guarded(request.options, context, lambda call: self._embed(request, call), limited=request)
 
@@ -176,7 +187,7 @@ class RouterService:
         response.receipt.CopyFrom(self._receipt(call))
         return response
 
-    async def refuse_undecodable(self, method: str, context: Context) -> None:
+    async def refuse_undecodable(self, method: str, context: CallContext) -> None:
         """A request whose bytes are no message of `method`, /service/rpc: refused, and counted as any malformed request.
 
         Questions about the router, and what belongs to other services, are refused without being counted.
@@ -204,31 +215,31 @@ class RouterService:
 
     # -- overview
 
-    async def classify(self, request: classify_pb2.ClassifyRequest, context: Context) -> classify_pb2.ClassifyResponse:
+    async def classify(self, request: classify_pb2.ClassifyRequest, context: CallContext) -> classify_pb2.ClassifyResponse:
         """Which model fits a task."""
         return await self._guarded(
             request.options, context, lambda call: classify(request, call, self.serving.classify), limited=request
         )
 
-    async def list_models(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
+    async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""
         return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._overview.models()), always=True)
 
-    async def health(self, request: health_pb2.HealthRequest, context: Context) -> health_pb2.HealthResponse:
+    async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
         """State of the router and of each backend."""
         health = self._overview.health
         return await self._guarded(
             _NO_OPTIONS, context, lambda call: _within(call, health(draining=self.draining)), always=True
         )
 
-    async def get_stats(self, request: stats_pb2.GetStatsRequest, context: Context) -> stats_pb2.GetStatsResponse:
+    async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
         """Counters since the start."""
         return await self._guarded(_NO_OPTIONS, context, self._get_stats, always=True)
 
     async def _get_stats(self, call: Call) -> stats_pb2.GetStatsResponse:
         return self._overview.stats()
 
-    async def explain(self, request: explain_pb2.ExplainRequest, context: Context) -> explain_pb2.ExplainResponse:
+    async def explain(self, request: explain_pb2.ExplainRequest, context: CallContext) -> explain_pb2.ExplainResponse:
         """Where a call would go and why."""
         options = request.call.options
         return await self._guarded(options, context, lambda call: self._explain(request, call), always=True)
@@ -252,7 +263,9 @@ class RouterService:
             raise InvalidRequest("A stored response is not routed: the endpoint that made it is asked.", "raw.path")
         return call.model if kind == "raw" else str(getattr(request.call, kind).model)
 
-    async def recent_calls(self, request: recent_pb2.RecentCallsRequest, context: Context) -> recent_pb2.RecentCallsResponse:
+    async def recent_calls(
+        self, request: recent_pb2.RecentCallsRequest, context: CallContext
+    ) -> recent_pb2.RecentCallsResponse:
         """The calls that finished last."""
         return await self._guarded(_NO_OPTIONS, context, lambda _: self._recent_calls(request.limit), always=True)
 
@@ -261,7 +274,7 @@ class RouterService:
             raise InvalidRequest("limit must not be negative.", "limit")
         return self._overview.recent_calls(limit or DEFAULT_RECENT)
 
-    async def reload(self, request: reload_pb2.ReloadRequest, context: Context) -> reload_pb2.ReloadResponse:
+    async def reload(self, request: reload_pb2.ReloadRequest, context: CallContext) -> reload_pb2.ReloadResponse:
         """Load the configuration again."""
         return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._reload()))
 
@@ -275,19 +288,21 @@ class RouterService:
 
     async def _guarded(
         self,
-        options: options_pb2.CallOptions,
-        context: Context,
+        options: options_pb2.CallOptions | Options,
+        context: CallContext,
         serve: Callable[[Call], Awaitable[_Answer]],
         *,
         always: bool = False,
         limited: Request | None = None,
+        body: bytes = b"",
     ) -> _Answer:
         """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError.
 
         `limited` is a request that counts, also against its user's limit, even when it never becomes a call; questions about
-        the router do not.
+        the router do not. `body` is the call's, if it is not in the context.
         """
-        call = self._call(options, context)
+        plain = options if isinstance(options, Options) else options_of(options)
+        call = self._call(plain, context, body or context.take_body())
         task = asyncio.current_task()
         assert task is not None
         if not always:
@@ -295,7 +310,9 @@ class RouterService:
         try:
             if self.draining and not always:
                 raise Draining(DRAINING)
-            check_options(options)
+            check_options(plain)
+            if not isinstance(options, Options):
+                check_policies(options)
             check_identity(context)
             return await serve(call)
         except RouterError as error:
@@ -371,13 +388,13 @@ class RouterService:
             return limited
         return error
 
-    def _call(self, options: options_pb2.CallOptions, context: Context) -> Call:
+    def _call(self, options: Options, context: CallContext, body: bytes) -> Call:
         now = self._clock()
         user, address = identity(context, self.serving.proxies)
         return Call(
             id=options.request_id if options.request_id and is_id(options.request_id) else secrets.token_hex(16),
             path="",
-            body=context.take_body(),
+            body=body,
             content_type=JSON,
             model="",
             stream=False,
@@ -385,9 +402,9 @@ class RouterService:
             user=bounded(user or options.user),
             unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
             prompt_cache_key=bounded(options.prompt_cache_key),
-            priority=options.priority if options.HasField("priority") else None,
-            fallback_allowed=options.fallback != options_pb2.FALLBACK_POLICY_NEVER,
-            resume_allowed=options.resume != options_pb2.RESUME_POLICY_NEVER,
+            priority=options.priority,
+            fallback_allowed=options.fallback_allowed,
+            resume_allowed=options.resume_allowed,
             deadline=None if context.timeout is None else now + context.timeout,
             trace=trace_of(context),
         )
@@ -395,7 +412,8 @@ class RouterService:
     async def _fill(self, kind: str | None, asked: call_pb2.Call, call: Call, *, stream: bool) -> None:
         match kind:
             case "raw":
-                self._fill_raw(asked.raw, call, stream=stream)
+                call.body = call.body or asked.raw.body
+                self._fill_raw(raw_of(asked.raw), call, stream=stream)
             case "chat":
                 default = await self._model(call, asked.chat.model)
                 self._set_body(call, CHAT, chat_body(asked.chat, stream=stream, default_model=default))
@@ -410,23 +428,23 @@ class RouterService:
         """The model that is named, else the default one, for which the backends may have to be asked."""
         return named or await _within(call, self._overview.default_model()) or None
 
-    def _fill_raw(self, raw: raw_pb2.RawCall, call: Call, *, stream: bool) -> None:
-        if stored := stored_operation(raw.method or "POST", raw.path):
+    def _fill_raw(self, raw: RawCall, call: Call, *, stream: bool) -> None:
+        if stored := stored_operation(raw.method, raw.path):
             self._fill_stored(raw, call, *stored)
             return
-        if raw.path not in OPERATIONS or raw.method not in ("", "POST"):
+        if raw.path not in OPERATIONS or raw.method != "POST":
             raise NotFound(f"{raw.path[:200]} is not an endpoint that is relayed.")
         if len(raw.content_type) > MAX_CONTENT_TYPE_LENGTH:
             raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "raw.content_type")
         call.content_type = raw.content_type or JSON
-        self._set_body(call, raw.path, call.body or raw.body)
+        self._set_body(call, raw.path, call.body)
         if call.stream and not stream:
             raise InvalidRequest("The body asks for a stream: call Stream, not Generate.", "stream")
 
-    def _fill_stored(self, raw: raw_pb2.RawCall, call: Call, operation: Operation, response_id: str) -> None:
+    def _fill_stored(self, raw: RawCall, call: Call, operation: Operation, response_id: str) -> None:
         if len(raw.query) > MAX_QUERY_LENGTH:
             raise InvalidRequest(f"The query takes at most {MAX_QUERY_LENGTH} characters.", "raw.query")
-        call.path, call.body, call.method = operation.path, b"", raw.method or "POST"
+        call.path, call.body, call.method = operation.path, b"", raw.method
         call.response_id, call.resource = response_id, raw.path
         given = parse_qsl(raw.query, keep_blank_values=True)
         call.query = tuple((name, value) for name, value in given if name.removesuffix("[]") in operation.query)

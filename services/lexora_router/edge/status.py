@@ -70,14 +70,6 @@ _UPSTREAM_CODES = {
 }
 
 
-class StatusError(Exception):
-    """A call ended in an error; `status` is its google.rpc.Status."""
-
-    def __init__(self, status: status_pb2.Status) -> None:
-        super().__init__(status.message)
-        self.status = status
-
-
 def code_of(error: RouterError) -> "code_pb2.Code.ValueType":
     """The gRPC code of an error."""
     if isinstance(error, UpstreamRefused):

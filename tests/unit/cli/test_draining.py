@@ -9,7 +9,8 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from lexora.v1.health_pb2 import HealthRequest
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse
 from lexora_cli.draining import DrainingPort
-from lexora_gateway.router_port import CallContext, RouterStatusError
+from lexora_contract.port import CallContext, StatusError
+from lexora_contract.rpcs import GENERATE, HEALTH
 
 
 class SlowRouter:
@@ -19,7 +20,7 @@ class SlowRouter:
         self.begun, self.done = asyncio.Event(), asyncio.Event()
         self.cancelled = 0
 
-    async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
+    async def unary(self, rpc: object, request: GenerateRequest, context: CallContext) -> GenerateResponse:
         self.begun.set()
         try:
             await self.done.wait()
@@ -36,12 +37,12 @@ class SlowRouter:
 
 
 async def started(port: DrainingPort, inner: SlowRouter) -> asyncio.Task[GenerateResponse]:
-    task = asyncio.create_task(port.generate(GenerateRequest(), CallContext()))
+    task = asyncio.create_task(port.unary(GENERATE, GenerateRequest(), CallContext()))
     await inner.begun.wait()
     return task
 
 
-def reason(error: RouterStatusError) -> str:
+def reason(error: StatusError) -> str:
     info = ErrorInfo()
     assert error.status.details[0].Unpack(info)
     return info.reason
@@ -64,8 +65,8 @@ async def test_a_drain_waits_for_the_calls_under_way() -> None:
 async def test_a_drain_refuses_new_calls_and_does_not_make_them() -> None:
     port = DrainingPort(SlowRouter())
     await port.drain(5)
-    for call in (port.generate(GenerateRequest(), CallContext()), port.health(HealthRequest(), CallContext())):
-        with pytest.raises(RouterStatusError) as refused:
+    for call in (port.unary(GENERATE, GenerateRequest(), CallContext()), port.unary(HEALTH, HealthRequest(), CallContext())):
+        with pytest.raises(StatusError) as refused:
             await call
         assert refused.value.status.code == code_pb2.UNAVAILABLE
         assert reason(refused.value) == "DRAINING"
@@ -88,7 +89,7 @@ async def test_what_is_left_ends_with_an_error_that_says_why() -> None:
     port = DrainingPort(inner)
     call = await started(port, inner)
     port.abort()
-    with pytest.raises(RouterStatusError) as ended:
+    with pytest.raises(StatusError) as ended:
         await call
     assert reason(ended.value) == "DRAINING"
     assert inner.cancelled == 1
@@ -121,4 +122,4 @@ async def test_an_abort_hits_the_calls_under_way_only() -> None:
     port = DrainingPort(inner)
     port.abort()
     inner.done.set()
-    assert await port.generate(GenerateRequest(), CallContext()) == GenerateResponse()
+    assert await port.unary(GENERATE, GenerateRequest(), CallContext()) == GenerateResponse()

@@ -19,7 +19,10 @@ from lexora.v1.raw_pb2 import RawCall, RawReply
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
-from lexora_gateway import CallContext, GrpcRouter, RouterStatusError
+from lexora_contract.channel import ChannelRouter
+from lexora_contract.port import CallContext, StatusError
+from lexora_contract.rpcs import CLASSIFY, GENERATE, GET_STATS, HEALTH, LIST_MODELS
+from lexora_gateway import log_router
 from lexora_gateway.status_details import details_of
 
 MIB = 1024 * 1024
@@ -35,7 +38,7 @@ class Servicer(RouterServiceServicer):
         self.requests: list[Any] = []
         self.metadata: dict[str, Any] = {}
         self.remaining: float | None = None
-        self.status: RouterStatusError | None = None
+        self.status: StatusError | None = None
         self.bare: grpc.StatusCode | None = None
         self.details = b""
         self.hang = False
@@ -88,14 +91,14 @@ class Servicer(RouterServiceServicer):
 
 
 @contextlib.asynccontextmanager
-async def wired(servicer: Servicer, address: str = "127.0.0.1:0", **options: Any) -> AsyncIterator[GrpcRouter]:
+async def wired(servicer: Servicer, address: str = "127.0.0.1:0", **options: Any) -> AsyncIterator[ChannelRouter]:
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.aio.server(options=[*limits, ("grpc.max_metadata_size", 2 * MIB)])
     add_RouterServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(address)
     await server.start()
     settings: dict[str, Any] = {"max_send_bytes": 8 * MIB} | options
-    router = GrpcRouter(address if address.startswith("unix:") else f"127.0.0.1:{port}", **settings)
+    router = ChannelRouter(address if address.startswith("unix:") else f"127.0.0.1:{port}", **settings)
     try:
         yield router
     finally:
@@ -103,7 +106,7 @@ async def wired(servicer: Servicer, address: str = "127.0.0.1:0", **options: Any
         await server.stop(None)
 
 
-async def collect(router: GrpcRouter, context: CallContext = CONTEXT) -> list[bytes]:
+async def collect(router: ChannelRouter, context: CallContext = CONTEXT) -> list[bytes]:
     got: list[bytes] = []
 
     async def emit(message: StreamResponse) -> None:
@@ -117,31 +120,31 @@ async def test_every_rpc_goes_through() -> None:
     servicer = Servicer()
     servicer.reply = GenerateResponse(raw=RawReply(body=b"answer"))
     async with wired(servicer) as router:
-        assert (await router.generate(REQUEST, CONTEXT)).raw.body == b"answer"
+        assert (await router.unary(GENERATE, REQUEST, CONTEXT)).raw.body == b"answer"
         assert await collect(router) == [b"0", b"1", b"2"]
-        assert (await router.list_models(ListModelsRequest(), CONTEXT)).models[0].id == "m"
-        assert (await router.health(HealthRequest(), CONTEXT)).version == "v"
-        assert (await router.get_stats(GetStatsRequest(), CONTEXT)).total_requests == 3
-        with pytest.raises(RouterStatusError) as raised:
-            await router.classify(ClassifyRequest(), CONTEXT)
+        assert (await router.unary(LIST_MODELS, ListModelsRequest(), CONTEXT)).models[0].id == "m"
+        assert (await router.unary(HEALTH, HealthRequest(), CONTEXT)).version == "v"
+        assert (await router.unary(GET_STATS, GetStatsRequest(), CONTEXT)).total_requests == 3
+        with pytest.raises(StatusError) as raised:
+            await router.unary(CLASSIFY, ClassifyRequest(), CONTEXT)
     assert raised.value.status.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
     assert servicer.requests == [REQUEST, STREAM]
 
 
 async def test_a_unix_socket_is_a_target_too(tmp_path: Path) -> None:
     async with wired(Servicer(), f"unix:{tmp_path}/router.sock") as router:
-        assert (await router.health(HealthRequest(), CONTEXT)).version == "v"
+        assert (await router.unary(HEALTH, HealthRequest(), CONTEXT)).version == "v"
 
 
 async def test_metadata_and_deadline_go_along() -> None:
     servicer = Servicer()
     async with wired(servicer) as router:
-        await router.generate(REQUEST, CallContext((("traceparent", "00-1"),), 30.0))
+        await router.unary(GENERATE, REQUEST, CallContext((("traceparent", "00-1"),), 30.0))
         assert servicer.metadata["traceparent"] == "00-1"
         assert servicer.metadata["x-lexora-error-bytes"] == "1048576"
         assert servicer.remaining is not None
         assert 29 < servicer.remaining <= 31  # gRPC rounds the time up on the wire
-        await router.generate(REQUEST, CONTEXT)
+        await router.unary(GENERATE, REQUEST, CONTEXT)
         assert servicer.remaining is None
 
 
@@ -151,8 +154,8 @@ async def test_a_status_comes_back_with_its_details(streamed: bool) -> None:
     own = b"x" * MIB
     servicer.status = failure(5, "gone", ErrorInfo(reason="MODEL_NOT_FOUND"), UpstreamError(status=404, body=own))
     async with wired(servicer) as router:
-        with pytest.raises(RouterStatusError) as raised:
-            await (collect(router) if streamed else router.generate(REQUEST, CONTEXT))
+        with pytest.raises(StatusError) as raised:
+            await (collect(router) if streamed else router.unary(GENERATE, REQUEST, CONTEXT))
     assert raised.value.status == servicer.status.status
     upstream = details_of(raised.value.status).upstream
     assert upstream is not None
@@ -165,8 +168,8 @@ async def test_a_bare_status_keeps_code_and_message(streamed: bool, code: grpc.S
     servicer = Servicer()
     servicer.bare = code
     async with wired(servicer) as router:
-        with pytest.raises(RouterStatusError) as raised:
-            await (collect(router) if streamed else router.generate(REQUEST, CONTEXT))
+        with pytest.raises(StatusError) as raised:
+            await (collect(router) if streamed else router.unary(GENERATE, REQUEST, CONTEXT))
     status = raised.value.status
     assert (status.code, status.message, len(status.details)) == (code.value[0], "bare", 0)
     task = asyncio.current_task()
@@ -179,8 +182,8 @@ async def test_unreadable_details_leave_code_and_message() -> None:
     servicer.status = failure(5, "gone")
     servicer.details = b"\xff\xff"
     async with wired(servicer) as router:
-        with pytest.raises(RouterStatusError) as raised:
-            await router.generate(REQUEST, CONTEXT)
+        with pytest.raises(StatusError) as raised:
+            await router.unary(GENERATE, REQUEST, CONTEXT)
     assert (raised.value.status.code, raised.value.status.message) == (5, "gone")
 
 
@@ -190,8 +193,8 @@ async def test_a_deadline_that_passes(streamed: bool) -> None:
     servicer.hang = True
     context = CallContext(timeout=0.5)  # long enough for the call to arrive on a busy machine
     async with wired(servicer) as router:
-        with pytest.raises(RouterStatusError) as raised:
-            await (collect(router, context) if streamed else router.generate(REQUEST, context))
+        with pytest.raises(StatusError) as raised:
+            await (collect(router, context) if streamed else router.unary(GENERATE, REQUEST, context))
         assert raised.value.status.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
         await asyncio.wait_for(servicer.cancelled.wait(), 5)
 
@@ -201,7 +204,7 @@ async def test_a_cancelled_task_cancels_the_call(streamed: bool) -> None:
     servicer = Servicer()
     servicer.hang = True
     async with wired(servicer) as router:
-        work: Any = collect(router) if streamed else router.generate(REQUEST, CONTEXT)
+        work: Any = collect(router) if streamed else router.unary(GENERATE, REQUEST, CONTEXT)
         task = asyncio.ensure_future(work)
         await servicer.waiting.wait()
         task.cancel()
@@ -230,13 +233,13 @@ async def test_large_bodies_pass_both_ways() -> None:
     body = b"x" * (6 * MIB)
     servicer.reply = GenerateResponse(raw=RawReply(body=body))
     async with wired(servicer) as router:
-        response = await router.generate(GenerateRequest(call=Call(raw=RawCall(body=body))), CONTEXT)
+        response = await router.unary(GENERATE, GenerateRequest(call=Call(raw=RawCall(body=body))), CONTEXT)
     assert response.raw.body == body
     assert servicer.requests[0].call.raw.body == body
 
 
 async def test_a_dead_router_is_a_503_that_says_so() -> None:
-    router = GrpcRouter("127.0.0.1:1", max_send_bytes=MIB)
+    router = ChannelRouter("127.0.0.1:1", max_send_bytes=MIB, log=log_router)
     app = make_app(router)
     try:
         with structlog.testing.capture_logs() as logs:

@@ -11,8 +11,10 @@ from tests.unit.docs.pages import code, page
 from lexora.v1 import options_pb2, receipt_pb2, router_pb2
 from lexora.v1.recent_pb2 import RecentCall
 from lexora.v1.stats_pb2 import GetStatsResponse
+from lexora_contract.messages import receipt_of
 from lexora_contract.operations import OPERATIONS
-from lexora_gateway import RouterPort, create_app
+from lexora_contract.port import RouterPort
+from lexora_gateway import create_app
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.errors import from_status
 from lexora_gateway.headers import receipt_headers
@@ -70,7 +72,7 @@ def test_the_openapi_document_has_the_headers_that_the_facade_reads_and_writes()
     full = receipt_pb2.Receipt(backend="b", attempts=1, fallback="a->b;reason=X", resumed="text")
     full.auto.model = "m"
     full.rate_limit.requests.limit = full.rate_limit.tokens.limit = 1
-    written = {name.decode() for name, _ in receipt_headers(full)}
+    written = {name.decode() for name, _ in receipt_headers(receipt_of(full))}
     assert set(ANSWER) == written | {"x-request-id", "x-lexora-explain"}
     asked = {parameter["name"]: parameter["schema"] for parameter in REQUEST}
     for name in ("x-lexora-priority", "x-lexora-fallback", "x-lexora-resume"):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import httpx
 from fastapi import FastAPI
@@ -14,30 +14,23 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
-from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
-from lexora.v1.health_pb2 import HealthRequest, HealthResponse
-from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
-from lexora.v1.raw_pb2 import RawHead, RawReply
-from lexora.v1.receipt_pb2 import Receipt
-from lexora.v1.recent_pb2 import RecentCallsRequest, RecentCallsResponse
+from lexora.v1 import receipt_pb2
+from lexora.v1.classify_pb2 import ClassifyResponse
+from lexora.v1.explain_pb2 import ExplainResponse
+from lexora.v1.health_pb2 import HealthResponse
+from lexora.v1.models_pb2 import ListModelsResponse
+from lexora.v1.recent_pb2 import RecentCallsResponse
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
-from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
-from lexora_gateway import (
-    CallContext,
-    Emit,
-    GatewayServer,
-    Patience,
-    RouterPort,
-    RouterStatusError,
-    create_app,
-    server_config,
-)
+from lexora.v1.stats_pb2 import GetStatsResponse
+from lexora_contract.answer import Head, Receipt, Reply
+from lexora_contract.port import CallContext, ClientSink, Gate, RawCall, RouterPort, Send, StatusError
+from lexora_contract.rpcs import GENERATE, Request, Response, Rpc
+from lexora_gateway import GatewayServer, Patience, create_app, server_config
 
-T = TypeVar("T")
 Script = Callable[..., Awaitable[Any]]
 RECEIPT = Receipt(backend="main", attempts=2)
-HEAD = RawHead(status=200, content_type="text/event-stream; charset=utf-8")
+TYPED_RECEIPT = receipt_pb2.Receipt(backend="main", attempts=2)
+HEAD = Head(200, "text/event-stream; charset=utf-8")
 CHAT = "/v1/chat/completions"
 BODY = b'{"model": "m", "messages": []}'
 STREAMED = b'{"model": "m", "stream": true}'
@@ -57,7 +50,8 @@ class ScriptedRouter:
         self.waiting = asyncio.Event()
         self.active = 0
         self.generates: Script = typed
-        self.streams: Script = whole(b"{}")
+        self.streams: Script = begun
+        self.relays: Script = whole(b"{}")
         self.classified: ClassifyResponse | Exception = ClassifyResponse()
         self.models: ListModelsResponse | Exception = ListModelsResponse()
         self.state: HealthResponse | Exception = HealthResponse()
@@ -69,40 +63,34 @@ class ScriptedRouter:
         if self.foreseen is not None:
             raise self.foreseen
 
-    async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResponse:
-        if request.call.WhichOneof("input") is None:
+    async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
+        if isinstance(request, GenerateRequest) and request.call.WhichOneof("input") is None:
             self.counted.append(request)
             self.told = dict(context.metadata)["x-lexora-refused"]
             raise self.refusal
-        _put_together(request, context)
-        self.asked.append(("generate", request, context))
-        result = await self._watched(self.generates(self))
-        assert isinstance(result, GenerateResponse)
-        return result
+        self.asked.append((rpc.method, _put_together(request, context), context))
+        if rpc.path == GENERATE.path:
+            return cast("Response", await self._watched(self.generates(self)))
+        answer = {
+            "classify": self.classified,
+            "list_models": self.models,
+            "health": self.state,
+            "get_stats": self.counters,
+            "explain": self.explanation,
+            "recent_calls": self.recent,
+        }[rpc.method]
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, rpc.response)
+        return answer
 
-    async def stream(self, request: StreamRequest, context: CallContext, emit: Emit) -> None:
-        _put_together(request, context)
-        self.asked.append(("stream", request, context))
-        await self._watched(self.streams(self, emit))
+    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+        self.asked.append(("relay", call, context))
+        await self._watched(self.relays(self, Client(sink, context)))
 
-    async def classify(self, request: ClassifyRequest, context: CallContext) -> ClassifyResponse:
-        return self._told("classify", request, context, self.classified)
-
-    async def list_models(self, request: ListModelsRequest, context: CallContext) -> ListModelsResponse:
-        return self._told("list_models", request, context, self.models)
-
-    async def health(self, request: HealthRequest, context: CallContext) -> HealthResponse:
-        return self._told("health", request, context, self.state)
-
-    async def get_stats(self, request: GetStatsRequest, context: CallContext) -> GetStatsResponse:
-        return self._told("get_stats", request, context, self.counters)
-
-    async def explain(self, request: ExplainRequest, context: CallContext) -> ExplainResponse:
-        _put_together(request, context)
-        return self._told("explain", request, context, self.explanation)
-
-    async def recent_calls(self, request: RecentCallsRequest, context: CallContext) -> RecentCallsResponse:
-        return self._told("recent_calls", request, context, self.recent)
+    async def stream(self, request: StreamRequest, context: CallContext, send: Send) -> None:
+        self.asked.append(("stream", _put_together(request, context), context))
+        await self._watched(self.streams(self, send))
 
     async def hang(self) -> None:
         """Wait until cancelled."""
@@ -119,37 +107,64 @@ class ScriptedRouter:
         finally:
             self.active -= 1
 
-    def _told(self, name: str, request: Any, context: CallContext, answer: T | Exception) -> T:
-        self.asked.append((name, request, context))
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
-
-def _put_together(request: GenerateRequest | StreamRequest | ExplainRequest, context: CallContext) -> None:
+def _put_together(request: Any, context: CallContext) -> Any:
     if body := context.take_body():
         request.call.raw.body = body
+    return request
+
+
+async def begun(_: ScriptedRouter, send: Send) -> None:
+    await send(StreamResponse(receipt=TYPED_RECEIPT))
+
+
+class Client:
+    """The sink of a relayed call, for scripts: `await client.frames(...)` waits while the client is paused."""
+
+    def __init__(self, sink: ClientSink, context: CallContext) -> None:
+        self._sink = sink
+        self._gate = Gate()
+        context.flow.attach(self._gate)
+
+    def accepted(self, receipt: Receipt = RECEIPT, *, streams: bool = True) -> None:
+        self._sink.accepted(receipt, streams=streams)
+
+    def reply(self, reply: Reply) -> None:
+        self._sink.reply(reply)
+
+    def head(self, head: Head = HEAD) -> None:
+        self._sink.head(head)
+
+    async def frames(self, data: bytes) -> None:
+        self._sink.frames(data)
+        await self._gate.passed()
 
 
 async def typed(_: ScriptedRouter) -> GenerateResponse:
-    return GenerateResponse(receipt=RECEIPT)
+    return GenerateResponse(receipt=TYPED_RECEIPT)
 
 
-def whole(body: bytes, status: int = 200, content_type: str = "application/json", **more: Any) -> Script:
-    async def script(_: ScriptedRouter, emit: Emit) -> None:
-        head = RawHead(status=status, content_type=content_type, **more)
-        await emit(StreamResponse(receipt=RECEIPT, reply=RawReply(head=head, body=body)))
+def whole(
+    body: bytes,
+    status: int = 200,
+    content_type: str = "application/json",
+    headers: tuple[tuple[str, str], ...] = (),
+    receipt: Receipt = RECEIPT,
+) -> Script:
+    async def script(_: ScriptedRouter, client: Client) -> None:
+        client.accepted(receipt, streams=False)
+        client.reply(Reply(Head(status, content_type, headers), body))
 
     return script
 
 
-def frames(*pieces: bytes, then: Exception | None = None) -> Script:
-    async def script(_: ScriptedRouter, emit: Emit) -> None:
+def frames(*pieces: bytes, then: Exception | None = None, head: Head = HEAD, receipt: Receipt = RECEIPT) -> Script:
+    async def script(_: ScriptedRouter, client: Client) -> None:
+        client.accepted(receipt)
         for index, piece in enumerate(pieces):
             if index == 0:
-                await emit(StreamResponse(receipt=RECEIPT, head=HEAD, frames=piece))
-            else:
-                await emit(StreamResponse(frames=piece))
+                client.head(head)
+            await client.frames(piece)
         if then is not None:
             raise then
 
@@ -167,13 +182,13 @@ async def hanging(router: ScriptedRouter, *_: Any) -> Any:
     await router.hang()
 
 
-def failure(code: int, message: str = "no", *details: Any) -> RouterStatusError:
+def failure(code: int, message: str = "no", *details: Any) -> StatusError:
     status = Status(code=code, message=message)
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    return RouterStatusError(status)
+    return StatusError(status)
 
 
 def make_app(router: RouterPort, **options: Any) -> FastAPI:

@@ -126,7 +126,7 @@ async def test_middleware_of_the_users_own_sees_hot_calls_too() -> None:
     async with client(app) as http:
         response = await http.post(CHAT, content=BODY, headers=JSON)
     assert (response.status_code, seen) == (200, [CHAT])
-    assert response.headers.get_list("x-request-id") == [router.asked[0][1].call.options.request_id]
+    assert response.headers.get_list("x-request-id") == [router.asked[0][1].options.request_id]
 
 
 async def test_the_app_may_be_mounted() -> None:
@@ -136,4 +136,4 @@ async def test_the_app_may_be_mounted() -> None:
     async with client(outer) as http:
         response = await http.post("/llm" + CHAT, content=BODY, headers=JSON)
     assert response.status_code == 200
-    assert router.asked[0][1].call.raw.path == CHAT
+    assert router.asked[0][1].path == CHAT

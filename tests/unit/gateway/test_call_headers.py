@@ -6,14 +6,8 @@ import pytest
 from tests.support.paths import FORM_PATHS
 from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRouter, client, make_app, whole
 
-from lexora.v1.classify_pb2 import ClassifyRequest
-from lexora.v1.options_pb2 import (
-    FALLBACK_POLICY_NEVER,
-    FALLBACK_POLICY_UNSPECIFIED,
-    RESUME_POLICY_NEVER,
-    RESUME_POLICY_UNSPECIFIED,
-    CallOptions,
-)
+from lexora_contract.messages import options_message, options_of
+from lexora_contract.port import Options
 
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 CALLS = [
@@ -29,7 +23,7 @@ CALLS = [
 
 async def ask(path: str, body: bytes, headers: dict[str, str]) -> tuple[Any, ScriptedRouter]:
     router = ScriptedRouter()
-    router.streams = whole(b"{}")
+    router.relays = whole(b"{}")
     async with client(make_app(router)) as http:
         return await http.post(path, content=body, headers=headers), router
 
@@ -38,16 +32,18 @@ async def ask(path: str, body: bytes, headers: dict[str, str]) -> tuple[Any, Scr
 async def test_every_call_takes_its_options(path: str, body: bytes, headers: dict[str, str]) -> None:
     more = {"x-lexora-priority": "high", "x-lexora-fallback": "never", "x-lexora-resume": "never", "x-request-id": "r"}
     _, router = await ask(path, body, headers | more)
-    options = options_of(router)
-    assert (options.request_id, options.priority) == ("r", 100)
-    assert (options.fallback, options.resume) == (FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER)
+    expected = Options("r", priority=100, fallback_allowed=False, resume_allowed=False)
+    [(_, request, _)] = router.asked
+    asked = request.call.options if hasattr(request, "call") else request.options
+    assert asked in (expected, options_message(expected))
+    assert options_of(options_message(expected)) == expected
 
 
 async def test_without_headers_nothing_is_asked() -> None:
     _, router = await ask(CHAT, BODY, JSON)
-    options = options_of(router)
-    assert not options.HasField("priority")
-    assert (options.fallback, options.resume) == (FALLBACK_POLICY_UNSPECIFIED, RESUME_POLICY_UNSPECIFIED)
+    options = router.asked[0][1].options
+    assert options == Options(options.request_id)
+    assert options_of(options_message(options)) == options
 
 
 @pytest.mark.parametrize(
@@ -56,7 +52,7 @@ async def test_without_headers_nothing_is_asked() -> None:
 )
 async def test_a_priority_is_a_name_or_a_number(given: str, priority: int) -> None:
     _, router = await ask(CHAT, BODY, JSON | {"x-lexora-priority": given})
-    assert router.asked[0][1].call.options.priority == priority
+    assert router.asked[0][1].options.priority == priority
 
 
 @pytest.mark.parametrize(
@@ -76,11 +72,4 @@ async def test_garbage_is_refused_by_name(path: str, body: bytes, headers: dict[
 
 async def test_never_may_be_written_large() -> None:
     _, router = await ask(CHAT, BODY, JSON | {"x-lexora-fallback": "Never"})
-    assert router.asked[0][1].call.options.fallback == FALLBACK_POLICY_NEVER
-
-
-def options_of(router: ScriptedRouter) -> CallOptions:
-    """The options of the only request."""
-    [(_, request, _)] = router.asked
-    found: CallOptions = request.options if isinstance(request, ClassifyRequest) else request.call.options
-    return found
+    assert not router.asked[0][1].options.fallback_allowed

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from typing import Any
 
 import httpx
 import pytest
@@ -10,9 +9,8 @@ import structlog
 from tests.unit.gateway.support import (
     BODY,
     CHAT,
-    HEAD,
-    RECEIPT,
     STREAMED,
+    Client,
     ScriptedRouter,
     connected,
     frames,
@@ -24,22 +22,21 @@ from tests.unit.gateway.support import (
     whole,
 )
 
-from lexora.v1.router_pb2 import StreamResponse
-
 # Far above what it takes, far below what anybody would call a leak.
 SOON = 0.1
 
 
-async def stream_then_hang(router: ScriptedRouter, emit: Any) -> None:
-    await emit(StreamResponse(receipt=RECEIPT, head=HEAD, frames=b"data: 1\n\n"))
+async def stream_then_hang(router: ScriptedRouter, client: Client) -> None:
+    await frames(b"data: 1\n\n")(router, client)
     await router.hang()
 
 
-async def stream_for_ever(router: ScriptedRouter, emit: Any) -> None:
-    await emit(StreamResponse(receipt=RECEIPT, head=HEAD))
+async def stream_for_ever(router: ScriptedRouter, client: Client) -> None:
+    client.accepted()
+    client.head()
     router.waiting.set()
     while True:
-        await emit(StreamResponse(frames=b"data: " + b"x" * 65536 + b"\n\n"))
+        await client.frames(b"data: " + b"x" * 65536 + b"\n\n")
         await asyncio.sleep(0)
 
 
@@ -53,7 +50,7 @@ async def assert_cancelled(router: ScriptedRouter) -> None:
 @pytest.mark.parametrize("body", [BODY, STREAMED])
 async def test_leaving_before_the_head_cancels_the_call(body: bytes) -> None:
     router = ScriptedRouter()
-    router.streams = hanging
+    router.relays = hanging
     async with serving(make_app(router)) as port:
         with structlog.testing.capture_logs() as logs:
             async with connected(port) as (_, writer):
@@ -65,7 +62,7 @@ async def test_leaving_before_the_head_cancels_the_call(body: bytes) -> None:
 
 async def test_leaving_after_the_head_cancels_the_call() -> None:
     router = ScriptedRouter()
-    router.streams = stream_then_hang
+    router.relays = stream_then_hang
     async with serving(make_app(router)) as port:
         async with connected(port) as (reader, writer):
             writer.write(post(CHAT, STREAMED))
@@ -87,7 +84,7 @@ async def test_leaving_cancels_the_short_forms_too(path: str, stream: str) -> No
 
 async def test_a_client_that_stops_reading_and_leaves_cancels_the_call() -> None:
     router = ScriptedRouter()
-    router.streams = stream_for_ever
+    router.relays = stream_for_ever
     async with serving(make_app(router)) as port:
         async with connected(port) as (reader, writer):
             writer.write(post(CHAT, STREAMED))
@@ -112,7 +109,7 @@ async def test_a_connection_serves_one_call_after_another() -> None:
     router = ScriptedRouter()
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         for body in (BODY, STREAMED, BODY, STREAMED):
-            router.streams = frames(b"data: [DONE]\n\n") if body is STREAMED else whole(b"{}")
+            router.relays = frames(b"data: [DONE]\n\n") if body is STREAMED else whole(b"{}")
             writer.write(post(CHAT, body))
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -124,15 +121,15 @@ async def test_frames_arrive_when_they_are_emitted() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
 
-    async def script(_: ScriptedRouter, emit: Any) -> None:
-        await emit(StreamResponse(receipt=RECEIPT, head=HEAD))
-        await go_on.wait()
+    async def script(_: ScriptedRouter, client: Client) -> None:
+        client.accepted()
+        client.head()
         for number in range(3):
             go_on.clear()
-            await emit(StreamResponse(frames=b"data: %d\n\n" % number))
+            await client.frames(b"data: %d\n\n" % number)
             await go_on.wait()
 
-    router.streams = script
+    router.relays = script
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         writer.write(post(CHAT, STREAMED))
         assert b"x-lexora-attempts: 2" in await reader.readuntil(b"\r\n\r\n")
@@ -184,7 +181,7 @@ async def test_an_ordinary_client_sees_the_413_of_a_large_body() -> None:
 
 async def test_every_gauge_is_back_after_many_clients_left() -> None:
     router = ScriptedRouter()
-    router.streams = stream_then_hang
+    router.relays = stream_then_hang
     async with serving(make_app(router)) as port:
         before = len(asyncio.all_tasks())
         for _ in range(20):
@@ -197,7 +194,7 @@ async def test_every_gauge_is_back_after_many_clients_left() -> None:
 
 async def test_a_stream_reaches_a_client_of_http_1_0() -> None:
     router = ScriptedRouter()
-    router.streams = frames(b"data: [DONE]\n\n")
+    router.relays = frames(b"data: [DONE]\n\n")
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         writer.write(post(CHAT, STREAMED).replace(b"HTTP/1.1", b"HTTP/1.0"))
         answer = await reader.read()

@@ -5,8 +5,7 @@ from typing import Any
 
 from tests.unit.gateway.support import HEAD, until
 
-from lexora.v1.raw_pb2 import RawReply
-from lexora.v1.receipt_pb2 import Receipt
+from lexora_contract.answer import Head, Receipt, Reply
 from lexora_contract.operations import Dialect
 from lexora_gateway.errors import invalid
 from lexora_gateway.keepalive import COMMENT, KeptAnswer
@@ -93,7 +92,7 @@ async def test_a_failure_that_meets_the_filler_is_an_event() -> None:
 async def test_a_whole_answer_in_time_is_one() -> None:
     async with answering() as (client, answer):
         answer.streams()
-        await answer.reply(RawReply(body=b"{}"), Receipt())
+        await answer.reply(Reply(Head(200, "application/json"), b"{}"), Receipt())
         await asyncio.sleep(3 * SECONDS)
         assert client.sent == [200, b"{}"]
 

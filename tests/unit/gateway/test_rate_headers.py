@@ -14,16 +14,20 @@ from tests.unit.gateway.support import (
     client,
     failing,
     failure,
+    frames,
     make_app,
     whole,
 )
 
+from lexora.v1 import receipt_pb2
 from lexora.v1.errors_pb2 import UpstreamError
-from lexora.v1.raw_pb2 import Header, RawHead, RawReply
-from lexora.v1.receipt_pb2 import RateLimitState, Receipt
+from lexora.v1.raw_pb2 import Header
 from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
+from lexora_contract.answer import BucketState, Head, RateLimitState, Receipt
+from lexora_contract.messages import receipt_of
+from lexora_contract.port import Send
 from lexora_gateway.errors import from_status
-from lexora_gateway.headers import further, receipt_headers
+from lexora_gateway.headers import passthrough_headers, receipt_headers
 from lexora_gateway.rate_headers import duration, rate_limit_headers
 
 RATES = {
@@ -34,11 +38,11 @@ RATES = {
     "x-ratelimit-remaining-tokens": "0",
     "x-ratelimit-reset-tokens": "6m0s",
 }
-THEIRS = [Header(name="X-RateLimit-Limit-Requests", value="1"), Header(name="x-ratelimit-other", value="2")]
+THEIRS = (("X-RateLimit-Limit-Requests", "1"), ("x-ratelimit-other", "2"))
 
 
-def receipt(**more: Any) -> Receipt:
-    found = Receipt(backend="backup", attempts=2, **more)
+def receipt(**more: Any) -> receipt_pb2.Receipt:
+    found = receipt_pb2.Receipt(backend="backup", attempts=2, **more)
     found.rate_limit.requests.limit, found.rate_limit.requests.remaining = 20, 19
     found.rate_limit.requests.reset.nanos = 99_000_001
     found.rate_limit.tokens.limit, found.rate_limit.tokens.remaining = 90_000, -7
@@ -78,33 +82,28 @@ def test_a_duration_is_written_as_openai_does(milliseconds: int, text: bytes) ->
     assert duration(milliseconds) == text
 
 
-@pytest.mark.parametrize(("seconds", "nanos", "text"), [(0, 1, b"1ms"), (1, 0, b"1s"), (1, 1, b"1.001s"), (-1, 0, b"0s")])
-def test_a_reset_is_rounded_up(seconds: int, nanos: int, text: bytes) -> None:
-    state = RateLimitState()
-    state.requests.reset.seconds, state.requests.reset.nanos = seconds, nanos
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(1e-9, b"1ms"), (0.07, b"70ms"), (1.0, b"1s"), (1.000000001, b"1.001s"), (-1.0, b"0s")]
+)
+def test_a_reset_is_rounded_up(seconds: float, text: bytes) -> None:
+    state = RateLimitState(BucketState(1, 1, seconds), None)
     assert rate_limit_headers(state)[-1] == (b"x-ratelimit-reset-requests", text)
 
 
 def test_what_is_not_limited_is_not_shown() -> None:
-    state = RateLimitState()
-    state.tokens.limit = 5
+    state = RateLimitState(None, BucketState(5, 5, 0.0))
     assert [name for name, _ in rate_limit_headers(state)] == [
         b"x-ratelimit-limit-tokens",
         b"x-ratelimit-remaining-tokens",
         b"x-ratelimit-reset-tokens",
     ]
-    assert receipt_headers(Receipt(rate_limit=RateLimitState())) == []
+    assert receipt_headers(Receipt(rate_limit=RateLimitState(None, None))) == []
 
 
 async def test_a_whole_answer_carries_them() -> None:
     router = ScriptedRouter()
-
-    async def script(_: ScriptedRouter, emit: Any) -> None:
-        head = RawHead(status=200, headers=[*THEIRS, Header(name="x-other", value="3")])
-        told = receipt(fallback="main->backup;reason=UPSTREAM_UNREACHABLE", resumed="token_ids")
-        await emit(StreamResponse(receipt=told, reply=RawReply(head=head, body=b"{}")))
-
-    router.streams = script
+    sent = receipt(fallback="main->backup;reason=UPSTREAM_UNREACHABLE", resumed="token_ids")
+    router.relays = whole(b"{}", headers=(*THEIRS, ("x-other", "3")), receipt=receipt_of(sent))
     response = await ask(router)
     assert rates(response) == RATES
     assert response.headers["x-lexora-fallback"] == "main->backup;reason=UPSTREAM_UNREACHABLE"
@@ -114,12 +113,8 @@ async def test_a_whole_answer_carries_them() -> None:
 
 async def test_a_streams_head_carries_them() -> None:
     router = ScriptedRouter()
-
-    async def script(_: ScriptedRouter, emit: Any) -> None:
-        head = RawHead(status=200, content_type=HEAD.content_type, headers=THEIRS)
-        await emit(StreamResponse(receipt=receipt(fallback="a->b;reason=X"), head=head, frames=b"data: 1\n\n"))
-
-    router.streams = script
+    head, sent = Head(200, HEAD.content_type, THEIRS), receipt(fallback="a->b;reason=X")
+    router.relays = frames(b"data: 1\n\n", head=head, receipt=receipt_of(sent))
     response = await ask(router, STREAMED)
     assert rates(response) == RATES
     assert response.headers["x-lexora-fallback"] == "a->b;reason=X"
@@ -134,8 +129,8 @@ async def test_the_short_forms_carry_them(path: str, stream: bytes) -> None:
     async def one(_: ScriptedRouter) -> GenerateResponse:
         return GenerateResponse(receipt=receipt())
 
-    async def streamed(_: ScriptedRouter, emit: Any) -> None:
-        await emit(StreamResponse(receipt=receipt()))
+    async def streamed(_: ScriptedRouter, send: Send) -> None:
+        await send(StreamResponse(receipt=receipt()))
 
     router.generates, router.streams = one, streamed
     assert rates(await ask(router, b'{"prompt": "x", "stream": %s}' % stream, path)) == RATES
@@ -148,7 +143,7 @@ async def test_a_refusal_carries_them_and_when_to_come_back(body: bytes) -> None
     hint.retry_delay.nanos = 1
     quota = QuotaFailure(violations=[QuotaFailure.Violation(subject="user:x", description="20 requests are used up")])
     refused = failure(8, "", ErrorInfo(reason="RATE_LIMITED"), quota, hint, receipt())
-    router.streams = failing(refused)
+    router.relays = failing(refused)
     response = await ask(router, body)
     assert rates(response) == RATES
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
@@ -162,9 +157,9 @@ async def test_a_refusal_carries_them_and_when_to_come_back(body: bytes) -> None
 
 async def test_the_engines_own_limits_are_dropped_where_ours_are() -> None:
     router = ScriptedRouter()
-    headers = [*THEIRS, Header(name="retry-after", value="7")]
+    headers = [Header(name=name, value=value) for name, value in (*THEIRS, ("retry-after", "7"))]
     upstream = UpstreamError(status=429, content_type="application/json", body=b"{}", headers=headers)
-    router.streams = failing(failure(8, "x", upstream, receipt()))
+    router.relays = failing(failure(8, "x", upstream, receipt()))
     response = await ask(router)
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")
     assert rates(response) == RATES
@@ -172,12 +167,12 @@ async def test_the_engines_own_limits_are_dropped_where_ours_are() -> None:
 
 async def test_without_ours_they_stay() -> None:
     router = ScriptedRouter()
-    router.streams = whole(b"{}", headers=THEIRS)
+    router.relays = whole(b"{}", headers=THEIRS)
     assert rates(await ask(router)) == {"x-ratelimit-limit-requests": "1", "x-ratelimit-other": "2"}
 
 
 def test_an_engine_cannot_speak_for_the_gateway() -> None:
-    assert further([Header(name=f"X-Lexora-{name}", value="x") for name in ("Fallback", "Resumed", "Backend")]) == []
+    assert passthrough_headers(tuple((f"X-Lexora-{name}", "x") for name in ("Fallback", "Resumed", "Backend"))) == []
 
 
 def test_what_no_header_can_carry_is_left_out() -> None:

@@ -10,24 +10,23 @@ from tests.support.paths import FORM_PATHS, JSON_PATHS
 from tests.unit.gateway.support import (
     BODY,
     CHAT,
-    HEAD,
     JSON,
-    RECEIPT,
     STREAMED,
+    TYPED_RECEIPT,
+    Client,
     ScriptedRouter,
     client,
     failing,
     failure,
     frames,
     make_app,
+    until,
     whole,
 )
 
 import lexora_gateway
 from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.raw_pb2 import Header
-from lexora.v1.receipt_pb2 import Receipt
-from lexora.v1.router_pb2 import StreamResponse
 
 
 async def ask(router: ScriptedRouter, path: str = CHAT, body: bytes = BODY, **headers: str) -> Any:
@@ -44,7 +43,7 @@ def raw(**headers: bytes) -> list[tuple[bytes, bytes]]:
 async def test_a_body_goes_through_as_bytes_and_comes_back_as_bytes(path: str) -> None:
     router = ScriptedRouter()
     answer = b'{"seed":9007199254740993 , "x": null}'
-    router.streams = whole(answer, 201, "application/json; charset=utf-8")
+    router.relays = whole(answer, 201, "application/json; charset=utf-8")
     body = b'{ "seed":9007199254740993,"user":null, "odd": 1e400}'
     response = await ask(router, path, body)
     assert (response.status_code, response.content) == (201, answer)
@@ -52,10 +51,10 @@ async def test_a_body_goes_through_as_bytes_and_comes_back_as_bytes(path: str) -
     assert response.headers["content-length"] == str(len(answer))
     assert (response.headers["x-lexora-backend"], response.headers["x-lexora-attempts"]) == ("main", "2")
     [(name, request, _)] = router.asked
-    assert name == "stream"
-    assert (request.call.raw.path, request.call.raw.body) == (path, body)
-    assert request.call.raw.content_type == "application/json"
-    assert request.call.options.request_id == response.headers["x-request-id"]
+    assert name == "relay"
+    assert (request.path, request.body) == (path, body)
+    assert request.content_type == "application/json"
+    assert request.options.request_id == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("path", FORM_PATHS)
@@ -66,7 +65,7 @@ async def test_a_form_goes_through_with_its_boundary(path: str) -> None:
     response = await ask(router, path, body, content_type=media)
     assert response.status_code == 200
     [(name, request, _)] = router.asked
-    assert (name, request.call.raw.content_type, request.call.raw.body) == ("stream", media, body)
+    assert (name, request.content_type, request.body) == ("relay", media, body)
 
 
 @pytest.mark.parametrize("media", ["text/plain", "", "multipart/form-data; boundary=x", "application/jsonx", "json"])
@@ -91,7 +90,7 @@ async def test_no_content_type_is_refused() -> None:
 async def test_json_by_another_name_is_taken(media: str) -> None:
     router = ScriptedRouter()
     assert (await ask(router, content_type=media)).status_code == 200
-    assert router.asked[0][1].call.raw.content_type == media
+    assert router.asked[0][1].content_type == media
 
 
 @pytest.mark.parametrize("path", [CHAT, FORM_PATHS[0]])
@@ -117,7 +116,7 @@ async def test_a_request_id_is_taken_and_returned(given: str) -> None:
     router = ScriptedRouter()
     response = await ask(router, x_request_id=given)
     assert response.headers["x-request-id"] == given
-    assert router.asked[0][1].call.options.request_id == given
+    assert router.asked[0][1].options.request_id == given
 
 
 @pytest.mark.parametrize("given", ["", "a b", "~" * 129, "é"])
@@ -127,7 +126,7 @@ async def test_an_unfit_request_id_is_replaced(given: str) -> None:
         response = await http.post(CHAT, content=BODY, headers=raw(**{"x-request-id": given.encode()}))
     made = response.headers["x-request-id"]
     assert len(made) == 32
-    assert made == router.asked[0][1].call.options.request_id
+    assert made == router.asked[0][1].options.request_id
 
 
 CLIENT = ("x-forwarded-for", "127.0.0.1")
@@ -178,7 +177,7 @@ async def test_the_engines_further_headers_come_along() -> None:
         "bad name": "1",
         "x-bad": "a\r\nb: c",
     }
-    router.streams = whole(b"{}", headers=[Header(name=name, value=value) for name, value in given.items()])
+    router.relays = whole(b"{}", headers=tuple(given.items()))
     response = await ask(router, x_request_id="mine")
     assert response.headers["x-ratelimit-remaining-requests"] == "3"
     assert response.headers["x-request-id"] == "mine"
@@ -188,7 +187,7 @@ async def test_the_engines_further_headers_come_along() -> None:
 
 async def test_a_stream_is_relayed() -> None:
     router = ScriptedRouter()
-    router.streams = frames(b'data: {"a":1}\n\n', b"data: 2\n\n", b"", b"data: [DONE]\n\n")
+    router.relays = frames(b'data: {"a":1}\n\n', b"data: 2\n\n", b"", b"data: [DONE]\n\n")
     response = await ask(router, body=STREAMED, x_request_id="r")
     assert (response.status_code, response.content) == (200, b'data: {"a":1}\n\ndata: 2\n\ndata: [DONE]\n\n')
     headers = response.headers
@@ -197,7 +196,7 @@ async def test_a_stream_is_relayed() -> None:
     assert (headers["x-request-id"], headers["x-lexora-backend"], headers["x-lexora-attempts"]) == ("r", "main", "2")
     assert "content-length" not in headers
     [(name, request, _)] = router.asked
-    assert (name, request.call.raw.body, request.call.options.request_id) == ("stream", STREAMED, "r")
+    assert (name, request.body, request.options.request_id) == ("relay", STREAMED, "r")
 
 
 async def send_raw(router: ScriptedRouter, sent: list[Any]) -> None:
@@ -222,18 +221,17 @@ async def test_each_message_is_sent_at_once_and_nothing_before_the_first() -> No
     router = ScriptedRouter()
     sent: list[Any] = []
 
-    async def script(_: ScriptedRouter, emit: Any) -> None:
-        await emit(StreamResponse(receipt=RECEIPT))
+    async def script(_: ScriptedRouter, client: Client) -> None:
+        client.accepted()
+        client.head()
         assert not sent
-        await emit(StreamResponse(head=HEAD))
-        assert [message["type"] for message in sent] == ["http.response.start"]
         for number in range(3):
-            await emit(StreamResponse(frames=b"data: %d\n\n" % number))
+            await client.frames(b"data: %d\n\n" % number)
+            await until(lambda count=number + 2: len(sent) == count)  # type: ignore[misc]
             assert sent[-1] == {"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True}
-        await emit(StreamResponse(receipt=Receipt(backend="main", attempts=2)))
-        assert len(sent) == 4
+        assert sent[0]["type"] == "http.response.start"
 
-    router.streams = script
+    router.relays = script
     await send_raw(router, sent)
     assert len(sent) == 5
     assert sent[-1] == {"type": "http.response.body", "body": b""}
@@ -242,7 +240,7 @@ async def test_each_message_is_sent_at_once_and_nothing_before_the_first() -> No
 
 async def test_a_stream_without_an_answer_is_a_bug() -> None:
     router = ScriptedRouter()
-    router.streams = frames()
+    router.relays = frames()
     with structlog.testing.capture_logs() as logs:
         response = await ask(router, body=STREAMED, x_request_id="r")
     assert response.status_code == 500
@@ -256,7 +254,7 @@ async def test_an_error_before_the_head_is_a_status(body: bytes) -> None:
     bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="temperature")])
     hint = RetryInfo()
     hint.retry_delay.nanos = 1
-    router.streams = failing(failure(3, "too hot", info, bad, hint, RECEIPT))
+    router.relays = failing(failure(3, "too hot", info, bad, hint, TYPED_RECEIPT))
     response = await ask(router, body=body, x_request_id="r")
     assert response.status_code == 400
     assert response.json() == {
@@ -273,7 +271,7 @@ async def test_the_engines_own_error_comes_back_untouched(body: bytes) -> None:
     own = b'{"error":{"message":"busy" ,"code":429}}'
     headers = [Header(name="retry-after", value="7"), Header(name="x-ratelimit-limit-requests", value="1")]
     upstream = UpstreamError(status=429, content_type="application/problem+json", body=own, headers=headers)
-    router.streams = failing(failure(8, "busy", ErrorInfo(reason="UPSTREAM_ERROR"), upstream))
+    router.relays = failing(failure(8, "busy", ErrorInfo(reason="UPSTREAM_ERROR"), upstream))
     response = await ask(router, body=body)
     assert (response.status_code, response.content) == (429, own)
     assert response.headers["content-type"] == "application/problem+json"
@@ -306,7 +304,7 @@ OWN_EVENTS = {
 @pytest.mark.parametrize("path", list(OWN_EVENTS))
 async def test_an_error_after_the_head_is_the_last_event(path: str) -> None:
     router = ScriptedRouter()
-    router.streams = frames(b"data: 1\n\n", then=BROKEN)
+    router.relays = frames(b"data: 1\n\n", then=BROKEN)
     response = await ask(router, path, STREAMED)
     prefix, event = OWN_EVENTS[path]
     first, _, last = response.content.partition(b"\n\n")
@@ -320,14 +318,14 @@ async def test_an_error_after_the_head_is_the_last_event(path: str) -> None:
 @pytest.mark.parametrize("path", list(OWN_EVENTS))
 async def test_the_engines_own_error_event_is_sent_untouched(path: str) -> None:
     router = ScriptedRouter()
-    router.streams = frames(b"data: 1\n\n", then=ENGINE_BROKE)
+    router.relays = frames(b"data: 1\n\n", then=ENGINE_BROKE)
     response = await ask(router, path, STREAMED)
     assert response.content == b"data: 1\n\n" + OWN_EVENTS[path][0] + b"data: " + ENGINE_EVENT + b"\n\n"
 
 
 async def test_a_failed_stream_ends_its_body_properly() -> None:
     router = ScriptedRouter()
-    router.streams = frames(b"data: 1\n\n", then=BROKEN)
+    router.relays = frames(b"data: 1\n\n", then=BROKEN)
     sent: list[Any] = []
     await send_raw(router, sent)
     assert not sent[-1].get("more_body", False)
@@ -337,7 +335,7 @@ async def test_a_failed_stream_ends_its_body_properly() -> None:
 @pytest.mark.parametrize("body", [BODY, STREAMED])
 async def test_a_bug_is_logged_and_tells_nothing(body: bytes) -> None:
     router = ScriptedRouter()
-    router.streams = failing(ValueError("secret"))
+    router.relays = failing(ValueError("secret"))
     with structlog.testing.capture_logs() as logs:
         response = await ask(router, body=body, x_request_id="find-me")
     assert response.status_code == 500
@@ -349,7 +347,7 @@ async def test_a_bug_is_logged_and_tells_nothing(body: bytes) -> None:
 
 async def test_a_bug_after_the_head_is_an_event() -> None:
     router = ScriptedRouter()
-    router.streams = frames(b"data: 1\n\n", then=ValueError("secret"))
+    router.relays = frames(b"data: 1\n\n", then=ValueError("secret"))
     with structlog.testing.capture_logs() as logs:
         response = await ask(router, body=STREAMED)
     assert response.content.startswith(b'data: 1\n\ndata: {"error":')

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
-from tests.unit.gateway.support import JSON, RECEIPT, Script, ScriptedRouter, client, failing, failure, make_app
+from tests.unit.gateway.support import JSON, TYPED_RECEIPT, Script, ScriptedRouter, client, failing, failure, make_app
 
 from lexora.v1 import chat_pb2
 from lexora.v1.chat_pb2 import ChatChoice, ChatChunk, ChatDelta, ChatMessage, ChatResponse
@@ -14,7 +14,7 @@ from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 
 def completes(text: str) -> Script:
     async def script(_: ScriptedRouter) -> GenerateResponse:
-        return GenerateResponse(receipt=RECEIPT, completion=CompletionResponse(choices=[CompletionChoice(text=text)]))
+        return GenerateResponse(receipt=TYPED_RECEIPT, completion=CompletionResponse(choices=[CompletionChoice(text=text)]))
 
     return script
 
@@ -22,14 +22,14 @@ def completes(text: str) -> Script:
 def chats(text: str | None) -> Script:
     async def script(_: ScriptedRouter) -> GenerateResponse:
         choice = ChatChoice(message=ChatMessage(role=chat_pb2.ROLE_ASSISTANT, text=text))
-        return GenerateResponse(receipt=RECEIPT, chat=ChatResponse(choices=[choice]))
+        return GenerateResponse(receipt=TYPED_RECEIPT, chat=ChatResponse(choices=[choice]))
 
     return script
 
 
 def emits(*messages: StreamResponse, then: Exception | None = None) -> Script:
     async def script(_: ScriptedRouter, emit: Any) -> None:
-        await emit(StreamResponse(receipt=RECEIPT))
+        await emit(StreamResponse(receipt=TYPED_RECEIPT))
         for message in messages:
             await emit(message)
         if then is not None:

@@ -5,15 +5,13 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from tests.unit.gateway.support import (
     BODY,
     CHAT,
-    HEAD,
-    RECEIPT,
     STREAMED,
+    Client,
     ScriptedRouter,
     connected,
     make_app,
@@ -25,7 +23,6 @@ from tests.unit.gateway.support import (
     whole,
 )
 
-from lexora.v1.router_pb2 import StreamResponse
 from lexora_gateway import Patience
 
 SHORT = 0.1
@@ -114,11 +111,11 @@ async def test_a_head_sent_ahead_of_an_answer_waits_for_it() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
 
-    async def script(router: ScriptedRouter, emit: Any) -> None:
+    async def script(router: ScriptedRouter, client: Client) -> None:
         await go_on.wait()
-        await whole(b"{}")(router, emit)
+        await whole(b"{}")(router, client)
 
-    router.streams = script
+    router.relays = script
     async with serving(make_app(router), Patience(head=SHORT)) as port, connected(port) as (reader, writer):
         writer.write(post(CHAT, BODY) + GET[:20])
         await asyncio.sleep(SHORT * 2.5)
@@ -197,11 +194,12 @@ async def test_a_wrong_time_limit_is_refused_before_the_body() -> None:
     assert b"connection: close" in answer
 
 
-async def stream_for_ever(router: ScriptedRouter, emit: Any) -> None:
-    await emit(StreamResponse(receipt=RECEIPT, head=HEAD))
+async def stream_for_ever(router: ScriptedRouter, client: Client) -> None:
+    client.accepted()
+    client.head()
     router.waiting.set()
     while True:
-        await emit(StreamResponse(frames=b"data: " + b"x" * 65536 + b"\n\n"))
+        await client.frames(b"data: " + b"x" * 65536 + b"\n\n")
         await asyncio.sleep(0)
 
 
@@ -219,7 +217,7 @@ async def deaf(port: int, request: bytes) -> AsyncIterator[socket.socket]:
 
 async def test_a_client_that_stops_reading_its_stream_is_cut_off_and_its_call_cancelled() -> None:
     router = ScriptedRouter()
-    router.streams = stream_for_ever
+    router.relays = stream_for_ever
     async with serving(make_app(router), Patience(write=SHORT)) as port, deaf(port, post(CHAT, STREAMED)):
         await asyncio.wait_for(router.cancelled.wait(), 10)
         assert router.active == 0
@@ -227,7 +225,7 @@ async def test_a_client_that_stops_reading_its_stream_is_cut_off_and_its_call_ca
 
 async def test_a_client_that_only_pauses_is_not() -> None:
     router = ScriptedRouter()
-    router.streams = stream_for_ever
+    router.relays = stream_for_ever
     async with serving(make_app(router), Patience(write=60)) as port, deaf(port, post(CHAT, STREAMED)) as client:
         await router.waiting.wait()
         await asyncio.sleep(SHORT)
@@ -238,7 +236,7 @@ async def test_a_client_that_only_pauses_is_not() -> None:
 @pytest.mark.parametrize("more", [(), ("connection: close",)])
 async def test_a_whole_answer_that_nobody_reads_does_not_keep_the_connection(more: tuple[str, ...]) -> None:
     router = ScriptedRouter()
-    router.streams = whole(b"x" * 20_000_000)
+    router.relays = whole(b"x" * 20_000_000)
     async with (
         running(make_app(router), Patience(write=SHORT)) as server,
         deaf(port_of(server), post(CHAT, BODY, *more)),

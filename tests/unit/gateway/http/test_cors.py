@@ -2,9 +2,8 @@ from typing import Any, cast
 
 import pytest
 
-from lexora.v1.raw_pb2 import Header
 from lexora_gateway import headers
-from lexora_gateway.headers import further
+from lexora_gateway.headers import passthrough_headers
 from lexora_gateway.http.cors import EXPOSED, Cors
 
 PAGE = b"https://chat.example.com"
@@ -72,5 +71,5 @@ def test_an_options_request_that_is_no_question_ahead_goes_on() -> None:
 
 
 def test_what_an_engine_says_of_pages_is_not_passed_on() -> None:
-    said = [Header(name="Access-Control-Allow-Origin", value="*"), Header(name="openai-version", value="1")]
-    assert further(said) == [(b"openai-version", b"1")]
+    said = (("Access-Control-Allow-Origin", "*"), ("openai-version", "1"))
+    assert passthrough_headers(said) == [(b"openai-version", b"1")]

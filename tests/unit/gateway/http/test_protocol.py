@@ -5,6 +5,7 @@ import pytest
 from tests.unit.gateway.support import (
     BODY,
     CHAT,
+    Client,
     ScriptedRouter,
     connected,
     hanging,
@@ -16,7 +17,6 @@ from tests.unit.gateway.support import (
     whole,
 )
 
-from lexora_gateway import Emit
 from lexora_gateway.http import protocol
 from lexora_gateway.http.protocol import MAX_HEAD_BYTES
 
@@ -115,7 +115,7 @@ async def test_trailers_are_not_headers() -> None:
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         writer.write(head + b"2\r\n{}\r\n0\r\nx-request-id: trailer\r\n\r\n")
         assert b"x-request-id: trailer" not in await reader.read()
-    assert router.asked[0][1].call.raw.body == b"{}"
+    assert router.asked[0][1].body == b"{}"
 
 
 async def test_what_is_no_http_gets_a_400_in_the_usual_shape() -> None:
@@ -128,12 +128,12 @@ async def test_a_refusal_waits_for_the_answer_before_it() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
 
-    async def waiting(router: ScriptedRouter, emit: Emit) -> None:
+    async def waiting(router: ScriptedRouter, client: Client) -> None:
         router.waiting.set()
         await go_on.wait()
-        await whole(b"{}")(router, emit)
+        await whole(b"{}")(router, client)
 
-    router.streams = waiting
+    router.relays = waiting
     async with serving(make_app(router)) as port, connected(port) as (reader, writer):
         # The second request's body is malformed, so it is none: it never reaches the router.
         writer.write(
@@ -151,7 +151,7 @@ async def test_a_refusal_waits_for_the_answer_before_it() -> None:
 async def test_a_client_that_leaves_behind_pipelined_requests_cancels_the_one_under_way() -> None:
     for together in (3, 0):
         router = ScriptedRouter()
-        router.streams = hanging
+        router.relays = hanging
         async with serving(make_app(router)) as port:
             async with connected(port) as (_, writer):
                 writer.write(post(CHAT, BODY) * (1 + together))
@@ -167,12 +167,12 @@ async def test_pipelined_requests_are_bounded_and_all_answered() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
 
-    async def waiting(router: ScriptedRouter, emit: Emit) -> None:
+    async def waiting(router: ScriptedRouter, client: Client) -> None:
         router.waiting.set()
         await go_on.wait()
-        await whole(b"{}")(router, emit)
+        await whole(b"{}")(router, client)
 
-    router.streams = waiting
+    router.relays = waiting
     async with running(make_app(router)) as server, connected(port_of(server)) as (reader, writer):
         writer.write(post(CHAT, BODY))
         await router.waiting.wait()

@@ -28,12 +28,12 @@ from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.answer import BucketState, Choice, Head, RateLimitState, Reply, Usage
 from lexora_contract.answer import Receipt as Known
 from lexora_contract.operations import OPERATIONS
+from lexora_contract.port import CallContext, StatusError
 from lexora_router.call import Call, Frames
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.messages import receipt_message
 from lexora_router.edge.service import RouterService, Serving
-from lexora_router.edge.status import StatusError
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
 from lexora_router.payload.user_names import bounded
 
@@ -70,14 +70,8 @@ class FakeOverview:
         return "default-m"
 
 
-class FakeContext:
-    def __init__(self, *metadata: tuple[str, str], timeout: float | None = None) -> None:
-        self.metadata = metadata
-        self.timeout = timeout
-        self.peer = ""
-
-    def take_body(self) -> bytes:
-        return b""
+def surrounded(*metadata: tuple[str, str], timeout: float | None = None) -> CallContext:
+    return CallContext(metadata, timeout)
 
 
 def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[RouterService, Scripted]:
@@ -92,13 +86,13 @@ def raw(body: bytes = BODY, path: str = CHAT, **options: Any) -> GenerateRequest
     return GenerateRequest(call=call_pb2.Call(options=CallOptions(**options), raw=RawCall(path=path, body=body)))
 
 
-async def streamed(made: RouterService, request: StreamRequest, context: FakeContext | None = None) -> list[StreamResponse]:
+async def streamed(made: RouterService, request: StreamRequest, context: CallContext | None = None) -> list[StreamResponse]:
     sent: list[StreamResponse] = []
 
     async def send(message: StreamResponse) -> None:
         sent.append(message)
 
-    await made.stream(request, context or FakeContext(), send)
+    await made.stream(request, context or surrounded(), send)
     return sent
 
 
@@ -110,10 +104,10 @@ def detail(error: StatusError, kind: type[M]) -> M:
     raise AssertionError(f"no {kind.__name__} in {error.status}")
 
 
-async def refused(request: GenerateRequest, *steps: Step, context: FakeContext | None = None, **limits: int) -> StatusError:
+async def refused(request: GenerateRequest, *steps: Step, context: CallContext | None = None, **limits: int) -> StatusError:
     made, pipeline = service(*steps, **limits)
     with pytest.raises(StatusError) as raised:
-        await made.generate(request, context or FakeContext())
+        await made.generate(request, context or surrounded())
     if not steps:
         assert pipeline.calls == [], "the pipeline was reached"
     return raised.value
@@ -126,7 +120,7 @@ async def refused(request: GenerateRequest, *steps: Step, context: FakeContext |
 async def test_what_goes_into_the_head_of_the_engine_s_request_is_bounded() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     fits = ("tracestate", "x" * 2048)
-    await made.generate(raw(), FakeContext(("traceparent", "x" * 2049), *[fits] * 100, ("tracestate", "x" * 2049)))
+    await made.generate(raw(), surrounded(("traceparent", "x" * 2049), *[fits] * 100, ("tracestate", "x" * 2049)))
     assert pipeline.calls[0].trace == (fits,)
     long = GenerateRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=BODY, content_type="application/json" + ";" * 1024)))
     assert detail(await refused(long), BadRequest).field_violations[0].field == "raw.content_type"
@@ -137,7 +131,7 @@ async def test_the_client_s_bytes_are_the_call() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     trace = ("traceparent", "00-a-b-01")
     response = await made.generate(
-        raw(request_id="id-1", user="team"), FakeContext(trace, ("authorization", "Bearer theirs"), timeout=30.0)
+        raw(request_id="id-1", user="team"), surrounded(trace, ("authorization", "Bearer theirs"), timeout=30.0)
     )
     [call] = pipeline.calls
     assert (call.id, call.path, call.body, call.model, call.user) == ("id-1", CHAT, BODY, "m", "team")
@@ -161,8 +155,8 @@ async def test_what_the_body_says_is_read() -> None:
 @jumping
 async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
-    await made.generate(raw(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), FakeContext())
-    await made.generate(raw(user="u" * 5000), FakeContext())
+    await made.generate(raw(b'{"model":"m","messages":[],"user":"%s"}' % (b"u" * 5000)), surrounded())
+    await made.generate(raw(user="u" * 5000), surrounded())
     [user] = {call.user for call in pipeline.calls}
     assert user == bounded("u" * 5000)
 
@@ -181,11 +175,11 @@ async def test_a_user_in_the_body_is_the_tenant_and_has_a_bound() -> None:
 @jumping
 async def test_the_options_of_a_call_are_read(options: dict[str, Any], expected: tuple[int | None, bool, bool]) -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
-    await made.generate(raw(**options), FakeContext())
+    await made.generate(raw(**options), surrounded())
     await made.generate(
-        GenerateRequest(call=call_pb2.Call(options=CallOptions(**options), chat=ChatRequest(messages=MESSAGES))), FakeContext()
+        GenerateRequest(call=call_pb2.Call(options=CallOptions(**options), chat=ChatRequest(messages=MESSAGES))), surrounded()
     )
-    await made.embed(EmbedRequest(options=CallOptions(**options), texts=["a"]), FakeContext())
+    await made.embed(EmbedRequest(options=CallOptions(**options), texts=["a"]), surrounded())
     read = [(call.priority, call.fallback_allowed, call.resume_allowed) for call in pipeline.calls]
     assert read == [expected] * 3
 
@@ -194,8 +188,8 @@ async def test_the_options_of_a_call_are_read(options: dict[str, Any], expected:
 async def test_how_many_tokens_a_call_may_use_is_read() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
     for field in ("max_tokens", "max_completion_tokens"):
-        await made.generate(raw(b'{"model":"m","messages":[],"%s":77}' % field.encode()), FakeContext())
-    await made.generate(raw(), FakeContext())
+        await made.generate(raw(b'{"model":"m","messages":[],"%s":77}' % field.encode()), surrounded())
+    await made.generate(raw(), surrounded())
     assert [call.max_tokens for call in pipeline.calls] == [77, 77, None]
 
 
@@ -204,14 +198,14 @@ async def test_how_many_tokens_a_call_may_use_is_read() -> None:
 async def test_every_relayed_path_is_taken(path: str) -> None:
     made, pipeline = service(Reply(JSON_HEAD, b"{}"))
     body = b'{"model":"m","messages":[],"prompt":"a","input":"a"}'
-    await made.generate(raw(body, path), FakeContext())
+    await made.generate(raw(body, path), surrounded())
     assert pipeline.calls[0].path == path
 
 
 @jumping
 async def test_a_typed_chat_is_translated_both_ways() -> None:
     made, pipeline = service(Reply(JSON_HEAD, ANSWER))
-    response = await made.generate(GenerateRequest(call=call_pb2.Call(chat=ChatRequest(messages=MESSAGES))), FakeContext())
+    response = await made.generate(GenerateRequest(call=call_pb2.Call(chat=ChatRequest(messages=MESSAGES))), surrounded())
     assert pipeline.calls[0].path == CHAT
     assert pipeline.calls[0].model == "default-m"
     assert response.chat.choices[0].message.text == "hi"
@@ -221,7 +215,7 @@ async def test_a_typed_chat_is_translated_both_ways() -> None:
 async def test_a_typed_completion_is_translated_both_ways() -> None:
     made, pipeline = service(Reply(JSON_HEAD, b'{"choices":[{"index":0,"text":"hi","finish_reason":"stop"}]}'))
     response = await made.generate(
-        GenerateRequest(call=call_pb2.Call(completion=CompletionRequest(model="m", text="a"))), FakeContext()
+        GenerateRequest(call=call_pb2.Call(completion=CompletionRequest(model="m", text="a"))), surrounded()
     )
     assert pipeline.calls[0].path == "/v1/completions"
     assert response.completion.choices[0].text == "hi"
@@ -230,7 +224,7 @@ async def test_a_typed_completion_is_translated_both_ways() -> None:
 @jumping
 async def test_embeddings_are_translated_both_ways() -> None:
     made, pipeline = service(Reply(JSON_HEAD, b'{"model":"e","data":[{"index":0,"embedding":[0.5,-1.0]}]}'))
-    response = await made.embed(EmbedRequest(options=CallOptions(request_id="id-1"), texts=["a"]), FakeContext())
+    response = await made.embed(EmbedRequest(options=CallOptions(request_id="id-1"), texts=["a"]), surrounded())
     assert (pipeline.calls[0].path, pipeline.calls[0].model) == ("/v1/embeddings", "default-m")
     assert list(response.embeddings[0].values) == [0.5, -1.0]
     assert response.receipt.request_id == "id-1"
@@ -277,7 +271,7 @@ async def test_a_stream_that_breaks_has_sent_what_came_before() -> None:
         sent.append(message)
 
     with pytest.raises(StatusError) as raised:
-        await made.stream(StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))), FakeContext(), send)
+        await made.stream(StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))), surrounded(), send)
     assert [message.frames for message in sent] == [EVENT]
     assert detail(raised.value, UpstreamError).body == b'{"error":{}}'
 
@@ -331,7 +325,7 @@ async def test_a_router_that_drains_takes_nothing() -> None:
     made, pipeline = service()
     made.draining = True
     with pytest.raises(StatusError) as raised:
-        await made.generate(raw(), FakeContext())
+        await made.generate(raw(), surrounded())
     assert detail(raised.value, ErrorInfo).reason == "DRAINING"
     assert pipeline.calls == []
 
@@ -347,7 +341,7 @@ async def test_a_task_goes_to_the_classifier() -> None:
 
     made.serving = replace(made.serving, classify=classifier)
     request = ClassifyRequest(options=CallOptions(user="team"), task_description="Sort", candidate_models=["coder", "m"])
-    answer = await made.classify(request, FakeContext())
+    answer = await made.classify(request, surrounded())
     [(task, candidates, call)] = asked
     assert (task, candidates, call.path, call.user) == ("Sort", ["coder", "m"], "/v1/classify-task", "team")
     assert (answer.recommended_model, answer.task_type, answer.confidence) == ("coder", "code", 0.9)
@@ -360,7 +354,7 @@ async def test_a_task_goes_to_the_classifier() -> None:
 async def test_a_task_must_have_a_text_of_bounded_length(task: str) -> None:
     made, _ = service()
     with pytest.raises(StatusError) as raised:
-        await made.classify(ClassifyRequest(task_description=task), FakeContext())
+        await made.classify(ClassifyRequest(task_description=task), surrounded())
     assert detail(raised.value, BadRequest).field_violations[0].field == "task_description"
 
 
@@ -371,7 +365,7 @@ async def test_a_task_must_have_a_text_of_bounded_length(task: str) -> None:
 @jumping
 async def test_an_engine_s_error_is_carried_as_far_as_the_caller_can_take_it(metadata: Any, carried: int) -> None:
     refusal = UpstreamRefused(400, "application/json", b"x" * 9000)
-    error = await refused(raw(), refusal, context=FakeContext(*metadata))
+    error = await refused(raw(), refusal, context=surrounded(*metadata))
     found = detail(error, UpstreamError)
     assert (len(found.body), found.truncated, found.status) == (carried, True, 400)
 
@@ -390,7 +384,7 @@ async def test_a_bug_is_logged_and_shows_nothing() -> None:
 async def test_a_cancelled_call_stays_cancelled() -> None:
     made, _ = service(asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
-        await made.generate(raw(), FakeContext())
+        await made.generate(raw(), surrounded())
 
 
 # -- the receipt
@@ -426,12 +420,12 @@ async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
     SEEN.statuses.clear()
     made, pipeline = service()
     with pytest.raises(StatusError):
-        await made.generate(raw(b"{"), FakeContext())
+        await made.generate(raw(b"{"), surrounded())
     with pytest.raises(StatusError):
-        await made.generate(raw(path="/metrics"), FakeContext())
+        await made.generate(raw(path="/metrics"), surrounded())
     made.draining = True
     with pytest.raises(StatusError):
-        await made.generate(raw(), FakeContext())
+        await made.generate(raw(), surrounded())
     assert SEEN.statuses == [400, 404, 503]
     assert not pipeline.calls
 
@@ -441,9 +435,9 @@ async def test_a_question_that_fails_is_no_failed_call() -> None:
     made, _ = service()
     made._explainer = cast("Explainer", object())
     for question in (
-        made.explain(ExplainRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=b"{"))), FakeContext()),
-        made.recent_calls(RecentCallsRequest(limit=-1), FakeContext()),
-        made.reload(ReloadRequest(), FakeContext()),
+        made.explain(ExplainRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=b"{"))), surrounded()),
+        made.recent_calls(RecentCallsRequest(limit=-1), surrounded()),
+        made.reload(ReloadRequest(), surrounded()),
     ):
         with pytest.raises(StatusError):
             await question
@@ -457,7 +451,7 @@ async def test_a_question_that_fails_is_no_failed_call() -> None:
 async def test_a_drain_waits_for_calls_and_has_an_end() -> None:
     made, pipeline = service(5.0, Reply(JSON_HEAD, ANSWER))
     assert await made.idle(0.0), "nothing is under way"
-    call = asyncio.create_task(made.generate(raw(), FakeContext()))
+    call = asyncio.create_task(made.generate(raw(), surrounded()))
     await settle(lambda: bool(pipeline.calls))
     assert made.active == 1
     assert not await made.idle(1.0)
@@ -469,7 +463,7 @@ async def test_a_drain_waits_for_calls_and_has_an_end() -> None:
 @jumping
 async def test_what_is_left_at_the_end_is_told_why() -> None:
     made, pipeline = service(1000.0)
-    calls = [asyncio.create_task(made.generate(raw(), FakeContext())) for _ in range(3)]
+    calls = [asyncio.create_task(made.generate(raw(), surrounded())) for _ in range(3)]
     await settle(lambda: len(pipeline.calls) == 3)
     left = calls.pop()
     made.abort()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.support.clock import jumping, now
-from tests.unit.router.edge.test_service import ANSWER, JSON_HEAD, FakeContext, detail, raw, service
+from tests.unit.router.edge.test_service import ANSWER, JSON_HEAD, detail, raw, service, surrounded
 
 from lexora.v1 import call_pb2
 from lexora.v1.chat_pb2 import ChatRequest
@@ -18,9 +18,9 @@ from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.answer import BucketState, RateLimitState, Reply
+from lexora_contract.port import StatusError
 from lexora_router.call import Call
 from lexora_router.edge.service import RouterService
-from lexora_router.edge.status import StatusError
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
 
@@ -67,21 +67,21 @@ ALICE_S = [
 @jumping
 async def test_a_malformed_request_is_a_request_of_its_user(request_: GenerateRequest) -> None:
     made = metered()
-    reasons = [await stands(made.generate(request_, FakeContext())) for _ in range(3)]
+    reasons = [await stands(made.generate(request_, surrounded())) for _ in range(3)]
     assert [left for _, left, _ in reasons] == [1, 0, 0]
     assert {tokens for *_, tokens in reasons} == {600}
     assert reasons[0][0] == reasons[1][0] in ("INVALID_REQUEST", "NOT_FOUND", "REQUEST_TOO_LARGE")
     assert reasons[2][0] == "RATE_LIMITED"
-    assert await stands(made.generate(raw(b"{"), FakeContext())) == ("INVALID_REQUEST", 1, 600)  # somebody else's
+    assert await stands(made.generate(raw(b"{"), surrounded())) == ("INVALID_REQUEST", 1, 600)  # somebody else's
 
 
 @jumping
 async def test_whoever_cannot_be_told_is_anonymous() -> None:
     made = metered()
     bodies = [b'{"user":"alice"', b'{"user":"\xff"}', b"[" * 5000]
-    reasons = [await stands(made.generate(raw(body), FakeContext())) for body in bodies]
+    reasons = [await stands(made.generate(raw(body), surrounded())) for body in bodies]
     assert reasons == [("INVALID_REQUEST", 1, 600), ("INVALID_REQUEST", 0, 600), ("RATE_LIMITED", 0, 600)]
-    assert await stands(made.generate(raw(b"{", user="alice"), FakeContext())) == ("INVALID_REQUEST", 1, 600)
+    assert await stands(made.generate(raw(b"{", user="alice"), surrounded())) == ("INVALID_REQUEST", 1, 600)
 
 
 @jumping
@@ -89,9 +89,9 @@ async def test_every_rpc_is_limited_where_it_is_refused() -> None:
     made = metered()
     asked = CallOptions(user="alice", priority=101)
     ways = [
-        made.stream(StreamRequest(call=call_pb2.Call(options=asked)), FakeContext(), nowhere),
-        made.embed(EmbedRequest(options=asked), FakeContext()),
-        made.classify(ClassifyRequest(options=CallOptions(user="alice")), FakeContext()),
+        made.stream(StreamRequest(call=call_pb2.Call(options=asked)), surrounded(), nowhere),
+        made.embed(EmbedRequest(options=asked), surrounded()),
+        made.classify(ClassifyRequest(options=CallOptions(user="alice")), surrounded()),
     ]
     assert [await stands(way) for way in ways] == [
         ("INVALID_REQUEST", 1, 600),
@@ -103,12 +103,12 @@ async def test_every_rpc_is_limited_where_it_is_refused() -> None:
 @jumping
 async def test_a_router_that_drains_shows_where_a_user_stands_and_charges_nothing() -> None:
     made = metered()
-    await stands(made.generate(raw(b"{", user="alice"), FakeContext()))
+    await stands(made.generate(raw(b"{", user="alice"), surrounded()))
     made.draining = True
     alice = raw(b'{"user":"alice","model":"m","messages":[]}')
     for _ in range(3):
-        assert await stands(made.generate(alice, FakeContext())) == ("DRAINING", 1, 600)
-        assert await stands(made.generate(raw(), FakeContext())) == ("DRAINING", 2, 600)
+        assert await stands(made.generate(alice, surrounded())) == ("DRAINING", 1, 600)
+        assert await stands(made.generate(raw(), surrounded())) == ("DRAINING", 2, 600)
 
 
 @jumping
@@ -120,4 +120,4 @@ async def test_a_bug_tells_where_the_user_stands() -> None:
         raise ZeroDivisionError
 
     made.serving = replace(made.serving, pipeline=broken)
-    assert await stands(made.generate(raw(), FakeContext())) == ("INTERNAL", 19, 0)
+    assert await stands(made.generate(raw(), surrounded())) == ("INTERNAL", 19, 0)

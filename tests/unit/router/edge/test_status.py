@@ -9,7 +9,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.raw_pb2 import Header
 from lexora.v1.receipt_pb2 import Receipt
-from lexora_router.edge.status import StatusError, internal_status, retry_delay, status_of
+from lexora_contract.port import StatusError
+from lexora_router.edge.status import internal_status, retry_delay, status_of
 from lexora_router.errors import (
     ClassifierDisabled,
     ClientStalled,

@@ -11,9 +11,8 @@ from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
 from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, CallOptions
-from lexora_gateway import CallContext
+from lexora_contract.port import CallContext, StatusError
 from lexora_router.config import Config
-from lexora_router.edge.status import StatusError
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.policy.failures import occasions
 from lexora_router.process.app import RouterApp

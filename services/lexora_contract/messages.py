@@ -1,0 +1,86 @@
+"""Between the plain objects of a call and the messages of the contract, for those who read them from a wire."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from lexora.v1 import call_pb2, options_pb2, raw_pb2, receipt_pb2
+from lexora_contract.answer import BucketState, Choice, Head, RateLimitState, Receipt, Reply, Usage
+from lexora_contract.port import Options, RawCall
+
+
+def receipt_of(message: receipt_pb2.Receipt, receipt: Receipt | None = None) -> Receipt:
+    """The receipt of a message, or `receipt` filled with what the message says; instants count from the call's start."""
+    receipt = Receipt() if receipt is None else receipt
+    receipt.backend, receipt.endpoint, receipt.model = message.backend, message.endpoint, message.model
+    receipt.attempts, receipt.lost_tokens = message.attempts, message.lost_tokens
+    receipt.fallback, receipt.resumed = message.fallback, message.resumed
+    if message.HasField("usage"):
+        usage = message.usage
+        receipt.usage = Usage(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    if message.HasField("rate_limit"):
+        state = message.rate_limit
+        receipt.rate_limit = RateLimitState(
+            _bucket(state.requests) if state.HasField("requests") else None,
+            _bucket(state.tokens) if state.HasField("tokens") else None,
+            _bucket(state.concurrent) if state.HasField("concurrent") else None,
+        )
+    if message.HasField("auto"):
+        auto = message.auto
+        receipt.auto = Choice(auto.model, auto.task_type, auto.confidence, auto.classifier)
+    receipt.dispatched_at = seconds(message.queue_time)
+    receipt.first_event_at = seconds(message.time_to_first_token)
+    receipt.finished_at = seconds(message.total_time)
+    return receipt
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def head_of(message: raw_pb2.RawHead) -> Head:
+    """Status and headers of an engine's answer."""
+    return Head(message.status or 200, message.content_type, tuple((each.name, each.value) for each in message.headers))
+
+
+def reply_of(message: raw_pb2.RawReply) -> Reply:
+    """A whole answer."""
+    return Reply(head_of(message.head), message.body)
+
+
+def options_of(message: options_pb2.CallOptions) -> Options:
+    """How a call is to be treated. What is out of bounds is for `check_options` to say."""
+    return Options(
+        request_id=message.request_id,
+        user=message.user,
+        priority=message.priority if message.HasField("priority") else None,
+        fallback_allowed=message.fallback != options_pb2.FALLBACK_POLICY_NEVER,
+        resume_allowed=message.resume != options_pb2.RESUME_POLICY_NEVER,
+        prompt_cache_key=message.prompt_cache_key,
+    )
+
+
+def options_message(options: Options) -> options_pb2.CallOptions:
+    """The options as the contract has them."""
+    message = options_pb2.CallOptions(
+        request_id=options.request_id, user=options.user, prompt_cache_key=options.prompt_cache_key, priority=options.priority
+    )
+    if not options.fallback_allowed:
+        message.fallback = options_pb2.FALLBACK_POLICY_NEVER
+    if not options.resume_allowed:
+        message.resume = options_pb2.RESUME_POLICY_NEVER
+    return message
+
+
+def raw_of(message: raw_pb2.RawCall) -> RawCall:
+    """A call without its body, which stays where it is."""
+    return RawCall(message.path, message.content_type, method=message.method or "POST", query=message.query)
+
+
+def call_message(call: RawCall) -> call_pb2.Call:
+    """A call without its body, which stays where it is."""
+    raw = raw_pb2.RawCall(path=call.path, content_type=call.content_type, method=call.method, query=call.query)
+    return call_pb2.Call(options=options_message(call.options), raw=raw)
+
+
+def _bucket(message: receipt_pb2.RateLimitBucket) -> BucketState:
+    return BucketState(message.limit, message.remaining, seconds(message.reset))
