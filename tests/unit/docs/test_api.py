@@ -24,10 +24,6 @@ from lexora_router.edge.status import DOMAIN, code_of
 from lexora_router.errors import RouterError
 from lexora_router.version import __version__
 
-# Served, and not part of the document about itself.
-UNDOCUMENTED = {("GET", "/docs"), ("GET", "/openapi.json")}
-READMES = ["README.md", "README.ja.md"]
-
 
 def served() -> set[tuple[str, str]]:
     app = create_app(cast("RouterPort", None), version=__version__, max_body_bytes=1, metrics=lambda _: (b"", "text/plain"))
@@ -42,13 +38,6 @@ def test_api_md_has_exactly_the_served_paths() -> None:
     found = named(page("docs/api.md").table("method", "path"))
     assert len(found) == len(set(found))
     assert set(found) == served()
-
-
-@pytest.mark.parametrize(("name", "head"), [("README.md", ("method", "paths")), ("README.ja.md", ("メソッド", "パス"))])
-def test_the_readmes_have_exactly_the_served_paths(name: str, head: tuple[str, str]) -> None:
-    found = named([[row[0], row[1]] for row in page(name).table(*head)])
-    assert len(found) == len(set(found))
-    assert set(found) == served() | UNDOCUMENTED
 
 
 def test_the_first_paths_of_api_md_are_the_relayed_ones() -> None:
@@ -106,9 +95,6 @@ def test_the_example_of_a_recent_call_has_all_its_fields() -> None:
 def test_every_rpc_is_described_and_no_other() -> None:
     methods = [method.name for method in router_pb2.DESCRIPTOR.services_by_name["RouterService"].methods]
     assert [code(row[0])[0] for row in page("docs/api.md").table("rpc", "kind")] == methods
-    for name in READMES:
-        rows = next(table for table in page(name).tables if "RouterService" in table[0][0])[1:]
-        assert [code(row[0])[0] for row in rows] == methods, name
 
 
 def test_streaming_rpcs_are_called_so() -> None:
@@ -117,7 +103,7 @@ def test_streaming_rpcs_are_called_so() -> None:
         assert kind == ("server streaming" if methods[code(name)[0]].server_streaming else "unary")
 
 
-@pytest.mark.parametrize("name", ["docs/api.md", *READMES])
+@pytest.mark.parametrize("name", ["docs/api.md", "docs/tour.md"])
 def test_the_length_of_an_answer_is_that_of_its_body(name: str) -> None:
     whole = [
         (int(found[1]), found[2])

@@ -8,7 +8,7 @@ from typing import cast
 import click
 import pytest
 import typer
-from tests.unit.docs.pages import PATHS, ROOT, Page, code, page
+from tests.unit.docs.pages import PATHS, ROOT, Page
 
 from lexora_cli.main import app
 from lexora_router.config.shape import leaves
@@ -61,12 +61,3 @@ def test_every_configuration_key_exists(each: Page) -> None:
     for span in set(each.spans) - SPAN_ATTRIBUTES:
         if re.fullmatch(rf"(?:{SECTIONS})(?:\.[\w\[\]]+)+", span):
             assert any(key == span or key.startswith((f"{span}.", f"{span}[")) for key in KEYS), span
-
-
-@pytest.mark.parametrize(("name", "head"), [("README.md", "key"), ("README.ja.md", "キー")])
-def test_the_main_keys_and_their_variables_exist(name: str, head: str) -> None:
-    rows = page(name).table(head)
-    assert len(rows) > 10
-    for key, variable, _ in rows:
-        assert code(key)[0] in KEYS
-        assert code(variable)[0] == "LEXORA_" + code(key)[0].upper().replace(".", "__")
