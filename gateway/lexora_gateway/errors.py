@@ -26,6 +26,7 @@ TAKEN_CODINGS = "gzip, deflate, br, zstd"
 # ErrorInfo.reason -> HTTP status, type, code.
 _REASONS: dict[str, tuple[int, str, str | None]] = {
     "INVALID_REQUEST": (400, "invalid_request_error", None),
+    "UNSUPPORTED_BY_BACKEND": (400, "invalid_request_error", "unsupported_by_backend"),
     "UNAUTHENTICATED": (401, "authentication_error", "unauthenticated"),
     "PERMISSION_DENIED": (403, "permission_error", "permission_denied"),
     "MODEL_NOT_FOUND": (404, "not_found_error", "model_not_found"),

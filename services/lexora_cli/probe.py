@@ -9,7 +9,6 @@ from yarl import URL
 
 from lexora_cli.diagnosis import Trouble, of_failure, of_status
 from lexora_router.config import BackendConfig, Config
-from lexora_router.engines.addressing import EngineProtocol, protocol_of
 from lexora_router.engines.transport import Transport, TransportError
 
 _HEALTH_BYTES = 4096
@@ -44,7 +43,7 @@ class _Probe:
         self._backend = backend
         self._section = "vllm" if config.single_backend else f"routing.backends.{name}"
         self._base = URL(address)
-        self._protocol: EngineProtocol = protocol_of(backend)
+        self._adapter = backend.adapter()
         self._found = Finding(name, address)
 
     async def run(self) -> Finding:
@@ -58,7 +57,7 @@ class _Probe:
         return self._found
 
     async def _health(self, transport: Transport) -> Trouble | None:
-        url = self._protocol.health_url(self._base)
+        url = self._adapter.health_url(self._base)
         if url is None:
             return None  # nothing free of charge to ask: the list of models has to do
         answer = await self._get(transport, url, self._config.health.timeout, _HEALTH_BYTES)
@@ -67,7 +66,7 @@ class _Probe:
         return None if answer[0] < 300 else of_status(answer[0], self._section, url.path)
 
     async def _models(self, transport: Transport) -> Trouble | None:
-        url = self._protocol.models_url(self._base)
+        url = self._adapter.models_url(self._base)
         answer = await self._get(transport, url, self._config.catalogue.timeout, _LISTING_BYTES)
         if isinstance(answer, Trouble):
             return answer
@@ -75,8 +74,7 @@ class _Probe:
         if status in (401, 403) or status >= 500:
             return of_status(status, self._section, url.path)
         self._found.models = _ids(body) if status == 200 else None
-        # What Azure lists are its base models, not the deployments that are asked.
-        if self._found.models is not None and self._backend.azure is None:
+        if self._found.models is not None and self._adapter.lists_what_is_asked:
             mapping = self._backend.model_mapping
             asked = [mapping.get(model.name, model.name) for model in self._backend.models]
             self._found.missing = [name for name in asked if name not in self._found.models]
@@ -86,7 +84,7 @@ class _Probe:
         started = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
-                answer = await transport.get(url, self._protocol.auth(), limit=limit)
+                answer = await transport.get(url, self._adapter.headers(), limit=limit)
         except (TransportError, TimeoutError, OSError) as error:
             return of_failure(error, self._section, seconds)
         if self._found.latency_ms is None:

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lexora_contract.answer import Choice
+from lexora_contract.operations import RESPONSES
 from lexora_router.call import Call, Emit, Endpoint, Event, Handler, Target
 from lexora_router.choosing.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
 from lexora_router.engines.transport import Transport
-from lexora_router.errors import QueueFull
+from lexora_router.errors import QueueFull, UnsupportedByBackend
 from lexora_router.fleet.backend import Backend, Conditions, Health, TlsContexts, build_backends, combine
 from lexora_router.fleet.background import survived
 from lexora_router.fleet.catalogue import Catalogue
@@ -205,6 +206,7 @@ class Assembly:
             fallback_on_rate_limit=config.fallback.on_rate_limit if config.fallback.enabled else None,
             clock=lasting.clock,
             resumable=self._resumable(),
+            refusal=self._refusal if any(backend.config.family.serves for backend in self.backends.values()) else None,
             traced=config.telemetry.otlp_endpoint is not None,
         )
 
@@ -214,14 +216,19 @@ class Assembly:
             (Target(backend.name, backend.timeouts, home.served if home is not None else ""), endpoint)
             for backend in self.backends.values()
             for endpoint in backend.endpoints
+            if backend.refusal(RESPONSES) is None
             if home is None or (home.backend, home.address) == (backend.name, endpoint.address)
         ]
 
+    def _refusal(self, target: Target, path: str) -> UnsupportedByBackend | None:
+        return self.backends[target.backend].refusal(path)
+
     def _resumable(self) -> dict[str, Source]:
-        """Pools whose streams another endpoint may continue. Only vLLM is asked for token ids: others may refuse that."""
+        """Pools whose streams another endpoint may continue, as far as their engines can."""
         mode = self.config.failover.resume
+        families = {name: backend.config.family for name, backend in self.backends.items()}
         sources = {
-            name: Source(backend.config.type == "vllm", mode == "text", len(backend.endpoints))
+            name: Source(families[name].token_ids, mode == "text" and families[name].continues_text, len(backend.endpoints))
             for name, backend in self.backends.items()
             if mode and len(backend.endpoints) > 1
         }

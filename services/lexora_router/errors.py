@@ -2,6 +2,7 @@
 
 RouterError                 status  reason
 ├── InvalidRequest             400  INVALID_REQUEST        malformed, wrong-typed or incomplete
+├── UnsupportedByBackend       400  UNSUPPORTED_BY_BACKEND the engines of this model's backend have no such thing
 ├── ModelNotFound              404  MODEL_NOT_FOUND        no such model, and no default backend
 ├── NotFound                   404  NOT_FOUND              an endpoint of the engine that is not relayed
 ├── TooLarge                   413  REQUEST_TOO_LARGE
@@ -47,6 +48,17 @@ class InvalidRequest(RouterError):
     reason = "INVALID_REQUEST"
 
     def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UnsupportedByBackend(RouterError):
+    """The request is in order, but the model's backend does not have what it asks for; `param` names the field."""
+
+    status = 400
+    reason = "UNSUPPORTED_BY_BACKEND"
+
+    def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
 

@@ -17,6 +17,7 @@ from lexora_router.layers.resend import Resend
 from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
+from lexora_router.layers.served_operations import Refusal, ServedOperations
 from lexora_router.layers.stored_responses import AskHome, NoteHome, Places
 from lexora_router.layers.timeouts import EngineTimeouts, Gaps, untold
 from lexora_router.layers.trace import TraceAttempt, TraceQueue
@@ -39,6 +40,7 @@ class Parts:
     clock: Callable[[], float]
     homes: ResponseHomes = field(default_factory=ResponseHomes)
     resumable: Mapping[str, Source] | None = None  # by pool
+    refusal: Refusal | None = None  # None: every backend serves every operation
     gaps: Gaps = untold
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
     auto: Callable[[Call], Awaitable[None]] | None = None  # who names the model for `auto`
@@ -46,7 +48,7 @@ class Parts:
 
 def build(parts: Parts) -> Handler:
     """The handler of every call."""
-    clock, meter, on_rate_limit = parts.clock, parts.meter, parts.fallback_on_rate_limit
+    clock, meter, on_rate_limit, refusal = parts.clock, parts.meter, parts.fallback_on_rate_limit, parts.refusal
     retry = partial(Retry, settings=parts.retry, budgets=parts.budgets, clock=clock, wall_clock=time.time, jitter=random.random)
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
@@ -54,6 +56,7 @@ def build(parts: Parts) -> Handler:
         None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a search for a model too
         partial(Resolve, routes=parts.routes, auto=parts.auto),  # model -> targets, before anything that depends on them
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
+        None if refusal is None else partial(ServedOperations, refusal=refusal),  # below fallback, above all that waits
         TraceQueue if parts.traced else None,  # above admission: a wait begins there
         partial(Admission, pools=parts.pools),  # above retry: a retried call keeps its place
         None if not parts.resumable else partial(Resume, sources=parts.resumable),  # above retry: it has attempts of its own

@@ -63,7 +63,9 @@ def _stages(config: Config, known: Known, ask: Ask) -> list[Stage]:
         elif kind == "embedding":
             made.append(ByExample(ask, classifier.embedding, capabilities, known.learned))
         elif capabilities:
-            made.append(ByModel(ask, classifier.model or "", sorted(capabilities), vllm=_is_vllm(config)))
+            made.append(
+                ByModel(ask, classifier.model or "", sorted(capabilities), switches_thinking=_switches_thinking(config))
+            )
     return made
 
 
@@ -72,9 +74,9 @@ def _capabilities(config: Config) -> frozenset[str]:
     return frozenset(capability for model in models for capability in model.capabilities)
 
 
-def _is_vllm(config: Config) -> bool:
-    """Whether the model that classifies is one of vLLM's, as far as the configuration says."""
+def _switches_thinking(config: Config) -> bool:
+    """Whether the thinking of the model that classifies can be switched off, as far as the configuration says."""
     classifier, backends = config.routing.classifier, config.backends()
     owner = next((name for name, backend in backends.items() if classifier.model in [m.name for m in backend.models]), None)
     name = pinned(config).get(classifier.model or "") or owner or config.default_backend()
-    return name in backends and backends[name].type == "vllm"
+    return name in backends and backends[name].family.switches_thinking

@@ -54,11 +54,11 @@ class ByModel:
 
     name = "llm"
 
-    def __init__(self, ask: Ask, model: str, kinds: Sequence[str], *, vllm: bool) -> None:
+    def __init__(self, ask: Ask, model: str, kinds: Sequence[str], *, switches_thinking: bool) -> None:
         self._ask = ask
         self._model = model
         self._kinds = kinds
-        self._vllm = vllm
+        self._switches_thinking = switches_thinking
         self._guided = True
 
     async def label(self, text: str, origin: Origin) -> Label | None:
@@ -68,7 +68,8 @@ class ByModel:
     async def _answer(self, text: str, origin: Origin) -> bytes:
         if self._guided:
             try:
-                return await self._ask(CHAT, self._model, guided(self._model, text, self._kinds, vllm=self._vllm), origin)
+                body = guided(self._model, text, self._kinds, switches_thinking=self._switches_thinking)
+                return await self._ask(CHAT, self._model, body, origin)
             except UpstreamRefused as refusal:
                 if refusal.http_status != 400:
                     raise

@@ -6,6 +6,7 @@ They read plain mappings and skip what has the wrong type, so that they can repo
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lexora_router.adapters import ADAPTERS, Adapter, family_of, types_where
 from lexora_router.config.problems import nearest
 
 _LEVELS = {"low": 0, "normal": 50, "high": 100}  # the words on the scale of the numbers
@@ -22,24 +23,30 @@ def backend_faults(backend: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _repeated(("urls",), urls)
     yield from _repeated(("fallback_backends",), backend.get("fallback_backends"))
     yield from _repeated(("models",), [_model_name(entry) for entry in _items(backend.get("models"))])
-    vllm = backend.get("type", "vllm") == "vllm"
-    yield from _concurrency_faults(backend, vllm=vllm)
-    azure = backend.get("azure")
-    if not isinstance(azure, Mapping):
-        return
-    if backend.get("type", "vllm") != "openai_compatible":
-        yield ("azure",), "works only with type openai_compatible"
-    if azure.get("api", "deployments") == "deployments" and azure.get("api_version") is None:
-        yield ("azure",), 'needs api_version, for example "2024-10-21" (only api: v1 works without)'
+    family = family_of(backend)
+    if family is not None:
+        yield from _ability_faults(backend, family)
+        yield from _section_faults(backend, family)
 
 
-def _concurrency_faults(backend: Mapping[str, Any], *, vllm: bool) -> Iterator[Fault]:
-    if backend.get("scheduling_policy") == "priority" and not vllm:
-        yield ("scheduling_policy",), "priority works only with type vllm"
+def _section_faults(backend: Mapping[str, Any], family: type[Adapter]) -> Iterator[Fault]:
+    """Yield a section that belongs to another family, and what a family's own lacks."""
+    for name, other in ADAPTERS.items():
+        given = other.section is not None and backend.get(other.section) is not None
+        if given and other is not family:
+            yield (str(other.section),), f"works only with type {name}"
+        if given or other is family:
+            yield from other.faults(backend)
+
+
+def _ability_faults(backend: Mapping[str, Any], family: type[Adapter]) -> Iterator[Fault]:
+    """Yield what engines of the family do not have."""
+    if backend.get("scheduling_policy") == "priority" and not family.schedules_by_priority:
+        yield ("scheduling_policy",), f"priority works only with type {types_where('schedules_by_priority')}"
     if backend.get("concurrency") != "auto":
         return
-    if not vllm:
-        yield ("concurrency",), "auto works only with type vllm"
+    if family.load_metrics is None:
+        yield ("concurrency",), f"auto works only with type {types_where('load_metrics')}"
     elif "max_concurrency" in backend and backend["max_concurrency"] is None:
         yield ("concurrency",), "auto needs max_concurrency"
     yield from _order(backend, "min_concurrency", "max_concurrency")

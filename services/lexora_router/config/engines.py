@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lexora_router.adapters import ADAPTERS, DEFAULT, Adapter, family_of
 from lexora_router.config.admission import QueueOverrides
 from lexora_router.config.check import backend_faults
 from lexora_router.config.section import Section, refuse
@@ -23,7 +24,13 @@ from lexora_router.config.values import (
     UrlPath,
 )
 
-MAX_CONCURRENCY = 64  # attempts in flight per endpoint of vLLM, unless configured
+# A name of the table; for pydantic a Literal of all of them, which a type checker cannot read.
+if TYPE_CHECKING:
+    BackendType = str
+else:
+    BackendType = Literal[tuple(ADAPTERS)]
+
+Family = type[Adapter]
 
 
 class ModelEntry(Section):
@@ -92,7 +99,7 @@ class _Engine(Section):
 class BackendConfig(_Engine):
     """One engine protocol at one address, or at several that serve the same models."""
 
-    type: Literal["vllm", "openai_compatible"] = "vllm"
+    type: BackendType = DEFAULT
     azure: AzureConfig | None = None
     models: tuple[ModelEntry, ...] = Field(default=(), max_length=MAX_ITEMS)
     model_mapping: dict[Text, Text] = Field(default={}, max_length=MAX_ITEMS)  # the client's name -> the engine's
@@ -101,26 +108,38 @@ class BackendConfig(_Engine):
     fallback_models: dict[Text, Text] = Field(default={}, max_length=MAX_ITEMS)
     stream_usage: Flag = True  # ask the engine for stream_options.include_usage
     # GET here tells health; None means that only calls and TCP connects tell.
-    health_path: UrlPath | None = Field(default_factory=lambda data: "/health" if data.get("type") == "vllm" else None)
+    health_path: UrlPath | None = Field(default_factory=lambda data: _family(data).default_health_path)
     ca_file: Text | None = None
     # Attempts in flight per endpoint; None: no limit.
-    max_concurrency: Positive | None = Field(
-        default_factory=lambda data: MAX_CONCURRENCY if data.get("type") == "vllm" else None
-    )
+    max_concurrency: Positive | None = Field(default_factory=lambda data: _family(data).default_max_concurrency)
     queue: QueueOverrides | None = None
+
+    @property
+    def family(self) -> Family:
+        """The family of engines that it belongs to."""
+        return _family(vars(self))
+
+    def adapter(self, environ: Mapping[str, str] = os.environ) -> Adapter:
+        """What is particular about its engines."""
+        return self.family(self, self.resolve_key(environ))
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The base addresses, at least one, without a trailing slash and without /v1."""
         given = self.urls or ((self.url,) if self.url else ())
-        return tuple(url.removesuffix("/openai") for url in given) if self.azure else given
+        return tuple(self.family.base(url) for url in given)
+
+
+def _family(keys: Mapping[str, Any]) -> Family:
+    """The family by what is valid of a backend's keys; a type that is not is reported itself."""
+    return family_of(keys) or ADAPTERS[DEFAULT]
 
 
 class VllmConfig(_Engine):
     """The engine of single-backend mode: used when routing has no backends or is off."""
 
     url: Url | None = "http://localhost:8000"
-    max_concurrency: Positive | None = MAX_CONCURRENCY
+    max_concurrency: Positive | None = ADAPTERS[DEFAULT].default_max_concurrency
 
     @model_validator(mode="before")
     @classmethod

@@ -9,14 +9,15 @@ from weakref import WeakValueDictionary
 
 from lexora_router.call import Target, Timeouts
 from lexora_router.config import BackendConfig, Config
-from lexora_router.engines.addressing import protocol_of
 from lexora_router.engines.transport import Transport
+from lexora_router.errors import UnsupportedByBackend
 from lexora_router.fleet.auto_limit import START, AutoLimit
 from lexora_router.fleet.endpoint import HttpEndpoint, address_of
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.pool import Pool
 from lexora_router.fleet.tenants import input_estimate
 from lexora_router.fleet.terms import Terms, terms_of
+from lexora_router.fleet.translating_endpoint import TranslatingEndpoint
 
 
 class Health(Enum):
@@ -56,6 +57,14 @@ class Backend:
             endpoint.condition.follow(self.terms.rules)
             conditions[self.name, endpoint.address] = endpoint.condition
         self.pool.follow(self.endpoints, self.terms)
+
+    def refusal(self, path: str) -> UnsupportedByBackend | None:
+        """Why calls of an operation cannot be served here; None where they can."""
+        serves = self.config.family.serves
+        if serves is None or path in serves:
+            return None
+        kind, served = self.config.type, ", ".join(sorted(serves))
+        return UnsupportedByBackend(f"Backend `{self.name}` (type {kind}) does not serve {path}; it serves {served}.", "model")
 
     def health(self) -> Health:
         """What the last probes and attempts come to."""
@@ -125,21 +134,18 @@ def _build(
     before = {endpoint.address: endpoint for endpoint in known.endpoints} if known else {}
     context = tls.get(config.ca_file)
     transport = Transport(connect_timeout=config.connect_timeout, clock=clock, ca_file=config.ca_file, tls=context)
-    protocol = protocol_of(config)
+    adapter = config.adapter()
+    make = TranslatingEndpoint if adapter.translators else HttpEndpoint
     terms = terms_of(config, whole)
     endpoints = tuple(
-        HttpEndpoint(
+        make(
             name,
             url,
-            protocol=protocol,
+            adapter=adapter,
             transport=transport,
             condition=conditions.get((name, address_of(url))) or Condition(terms.rules),
             limit=config.max_concurrency,
             auto=_auto(config, before.get(address_of(url))),
-            stream_usage=config.stream_usage,
-            send_priority=config.type == "vllm" and config.scheduling_policy == "priority",
-            keep_priority=config.type != "vllm",  # what the word means to other engines is theirs to say
-            end_mark=config.type == "vllm",  # which always sends it: a stream without is that of an engine that died
             name_as_asked=whole.routing.answer_model == "asked",
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,

@@ -1,12 +1,14 @@
 """Which models the backends list: asked in parallel, each with its own time limit, and remembered."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import structlog
 
+from lexora_router.adapters import Adapter, ListedModel
 from lexora_router.engines.transport import TransportError
 from lexora_router.fleet.backend import Backend
 from lexora_router.fleet.background import survived
@@ -17,23 +19,9 @@ MAX_LISTED_MODELS = 10_000
 _log = structlog.get_logger("lexora.catalogue")
 
 
-@dataclass(frozen=True, slots=True)
-class ListedModel:
-    """A model as its backend lists it; `entry` is the backend's own JSON."""
-
-    id: str
-    entry: bytes
-    max_model_len: int | None
-
-
 @dataclass(slots=True)
 class _Listing:
     models: dict[str, ListedModel] = field(default_factory=dict)
-
-
-class _Entry(msgspec.Struct):
-    id: str
-    max_model_len: int | None = None
 
 
 class _Models(msgspec.Struct):
@@ -107,11 +95,11 @@ class Catalogue:
         try:
             async with asyncio.timeout(self._timeout):
                 status, body = await backend.transport.get(
-                    endpoint.protocol.models_url(endpoint.base), endpoint.protocol.auth(), limit=MAX_LISTING_BYTES
+                    endpoint.adapter.models_url(endpoint.base), endpoint.adapter.headers(), limit=MAX_LISTING_BYTES
                 )
             if status != 200:
                 raise ValueError(f"status {status}")
-            self._remember(backend.name, _Listing(_parse(body)))
+            self._remember(backend.name, _Listing(_parse(body, endpoint.adapter)))
         except (TransportError, TimeoutError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             _log.debug("models_not_listed", backend=backend.name, error=f"{type(error).__name__}: {error}"[:200])
 
@@ -121,12 +109,10 @@ class Catalogue:
         self._listings[backend] = listing
 
 
-def _parse(body: bytes) -> dict[str, ListedModel]:
+def _parse(body: bytes, adapter: Adapter) -> dict[str, ListedModel]:
     models: dict[str, ListedModel] = {}
     for raw in msgspec.json.decode(body, type=_Models).data[:MAX_LISTED_MODELS]:
-        try:
-            entry = msgspec.json.decode(raw, type=_Entry)
-        except msgspec.ValidationError:
-            continue
-        models.setdefault(entry.id, ListedModel(entry.id, bytes(raw), entry.max_model_len))
+        with contextlib.suppress(msgspec.ValidationError):
+            model = adapter.listed(bytes(raw))
+            models.setdefault(model.id, model)
     return models

@@ -98,9 +98,9 @@ class Prober:
 
 async def _ask(endpoint: HttpEndpoint, transport: Transport) -> str:
     """Empty when the endpoint is well, else what is wrong with it."""
-    url = endpoint.protocol.health_url(endpoint.base)
+    url = endpoint.adapter.health_url(endpoint.base)
     if url is not None:
-        status, _ = await transport.get(url, endpoint.protocol.auth(), limit=MAX_ANSWER_BYTES)
+        status, _ = await transport.get(url, endpoint.adapter.headers(), limit=MAX_ANSWER_BYTES)
         return "" if status < 300 else f"the probe was answered {status}"
     await transport.origin(endpoint.base).reach()
     return ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
+from lexora_router.adapters import LoadMetrics
 from lexora_router.engines.transport import Transport, TransportError
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.backend import Backend
@@ -17,11 +18,6 @@ from lexora_router.policy.concurrency import EngineLoad
 MAX_METRICS_BYTES = 4 * 1024 * 1024
 # More requests than that nobody has; the contract tells them in 32 bits.
 MAX_REQUESTS = 1e9
-
-# https://docs.vllm.ai/en/latest/usage/metrics.html; the cache's name changed with the engine's second version.
-_WAITING = b"vllm:num_requests_waiting"
-_RUNNING = b"vllm:num_requests_running"
-_CACHE = (b"vllm:kv_cache_usage_perc", b"vllm:gpu_cache_usage_perc")
 
 _log = structlog.get_logger("lexora.scrape")
 
@@ -60,34 +56,35 @@ class Scraper:
     async def _scrape(self, endpoint: HttpEndpoint, auto: AutoLimit, transport: Transport) -> str:
         """Hand the numbers on; what is wrong otherwise, in words that stay the same as long as it is."""
         asked = self._clock()  # the numbers are at least as new
-        headers = endpoint.protocol.auth()
+        adapter, names = endpoint.adapter, endpoint.adapter.load_metrics
+        assert names is not None  # the configuration sees to it
         try:
             async with asyncio.timeout(self._timeout):
-                url = endpoint.protocol.url(endpoint.base, "/metrics", "")
-                status, body = await transport.get(url, headers, limit=MAX_METRICS_BYTES)
+                url = adapter.metrics_url(endpoint.base)
+                status, body = await transport.get(url, adapter.headers(), limit=MAX_METRICS_BYTES)
         except TimeoutError:
             return f"no answer within {self._timeout:g} s"
         except (TransportError, OSError) as error:
             return str(error)
         if status != 200:
             return f"/metrics was answered {status}"
-        load = parse(body, asked)
+        load = parse(body, asked, names)
         if load is None:
-            return "/metrics does not tell vllm:num_requests_waiting"
+            return f"/metrics does not have {names.waiting.decode()}"
         auto.scraped(load)
         return ""
 
 
-def parse(text: bytes, at: float) -> EngineLoad | None:
-    """The load in an exposition taken at an instant; None when it does not tell how many requests wait.
+def parse(text: bytes, at: float, names: LoadMetrics) -> EngineLoad | None:
+    """The load in an exposition taken at an instant; None when it does not say how many requests wait.
 
     Requests are summed over engines and models; of caches the fullest counts.
     """
-    waiting = list(_values(text, _WAITING))
+    waiting = list(_values(text, names.waiting))
     if not waiting:
         return None
-    cache = [value for name in _CACHE for value in _values(text, name)]
-    running = min(sum(_values(text, _RUNNING)), MAX_REQUESTS)
+    cache = [value for name in names.cache for value in _values(text, name)]
+    running = min(sum(_values(text, names.running)), MAX_REQUESTS)
     return EngineLoad(min(sum(waiting), MAX_REQUESTS), max(cache, default=0.0), at, running)
 
 

@@ -2,7 +2,7 @@
 
 from lexora_contract.answer import Receipt
 from lexora_router.call import Call, Commit, Emit, Handler
-from lexora_router.errors import RouterError
+from lexora_router.errors import RouterError, UnsupportedByBackend
 from lexora_router.policy.failures import goes_on
 
 
@@ -14,8 +14,9 @@ class Fallback:
         self._on_rate_limit = on_rate_limit
 
     async def __call__(self, call: Call, emit: Emit) -> None:
-        """Serve the call; raises the last target's error."""
+        """Serve the call; raises the error of the last target that has what is asked for."""
         commit = Commit(emit)
+        earlier: RouterError | None = None
         targets = call.targets if call.fallback_allowed else call.targets[:1]
         for target, after in zip(targets, (*targets[1:], None), strict=True):
             call.target, call.elsewhere = target, after is not None
@@ -24,8 +25,12 @@ class Fallback:
                 await self._inner(call, commit)
                 return
             except RouterError as error:
+                lacks = isinstance(error, UnsupportedByBackend)
                 if after is None or commit.done or not goes_on(error, on_rate_limit=self._on_rate_limit):
+                    if lacks and earlier is not None:
+                        raise earlier from None
                     raise
+                earlier = earlier if lacks else error.with_traceback(None)  # with it the error would keep this frame alive
                 hop = f"{target.backend}->{after.backend};reason={error.reason}"
                 call.receipt.fallback = f"{call.receipt.fallback}, {hop}" if call.receipt.fallback else hop
                 _start_over(call.receipt)

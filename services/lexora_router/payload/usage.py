@@ -13,6 +13,7 @@ Count = Annotated[float, msgspec.Meta(ge=0, le=2**53)] | None
 class _Details(msgspec.Struct, gc=False):
     cached_tokens: Count = None
     reasoning_tokens: Count = None
+    thinking_tokens: Count = None  # Anthropic's word for the same
 
 
 class UsageJson(msgspec.Struct, gc=False):
@@ -41,7 +42,7 @@ class UsageJson(msgspec.Struct, gc=False):
             input_tokens=int(asked),
             output_tokens=int(given or 0),
             cached_tokens=int(inside.cached_tokens or self.cache_read_input_tokens or 0),
-            reasoning_tokens=int(outside.reasoning_tokens or 0),
+            reasoning_tokens=int(outside.reasoning_tokens or outside.thinking_tokens or 0),
         )
 
 

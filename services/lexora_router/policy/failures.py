@@ -14,6 +14,7 @@ from lexora_router.errors import (
     QueueFull,
     RequestQuarantined,
     RouterError,
+    UnsupportedByBackend,
     UpstreamBroken,
     UpstreamInvalid,
     UpstreamRefused,
@@ -30,6 +31,7 @@ MAX_FAILED = 2
 class Kind(Enum):
     """What happened."""
 
+    NOT_SERVED = auto()
     NO_ROOM = auto()
     OUT_OF_RESOURCES = auto()
     CONNECTION_REFUSED = auto()
@@ -99,6 +101,7 @@ _YES, _NO = True, False
 
 # fmt: off
 VERDICTS = {  # what, outcome, retry, fallback, resume, hint
+    Kind.NOT_SERVED:         Verdict("what the backend does not have", _NEUTRAL, _NEVER, _HOP, _NO, _NO),
     Kind.NO_ROOM:            Verdict("a full queue or no endpoint that takes calls", _NEUTRAL, _NEVER, _HOP, _NO, _NO),
     Kind.OUT_OF_RESOURCES:   Verdict("no file descriptor, memory or port here", _NEUTRAL, _ANYWHERE, _NO_HOP, _YES, _NO),
     Kind.CONNECTION_REFUSED: Verdict("a refused connection", _FAULT, _SHORTLY, _HOP, _YES, _NO),
@@ -113,7 +116,7 @@ VERDICTS = {  # what, outcome, retry, fallback, resume, hint
     Kind.INVALID:            Verdict("an invalid answer", _FAULT, _ELSEWHERE, _HOP, _YES, _NO),
     Kind.TOO_LARGE:          Verdict("too large an answer", _NEUTRAL, _NEVER, _NO_HOP, _NO, _NO),
     Kind.RATE_LIMITED:       Verdict("429", _BUSY, _ANYWHERE, _MAY_HOP, _YES, _YES),
-    Kind.OVERLOADED:         Verdict("503", _BUSY, _ANYWHERE, _HOP, _YES, _YES),
+    Kind.OVERLOADED:         Verdict("503 or 529", _BUSY, _ANYWHERE, _HOP, _YES, _YES),
     Kind.BAD_GATEWAY:        Verdict("502 or 504", _FAULT, _ANYWHERE, _HOP, _YES, _YES),
     Kind.ENGINE_ERROR:       Verdict("another 5xx", _FAULT, _ELSEWHERE, _HOP, _YES, _NO),
     Kind.UNSUPPORTED:        Verdict("501 or 505", _NEUTRAL, _NEVER, _HOP, _YES, _NO),
@@ -139,6 +142,7 @@ _STATUSES = {
     503: Kind.OVERLOADED,
     504: Kind.BAD_GATEWAY,
     505: Kind.UNSUPPORTED,
+    529: Kind.OVERLOADED,  # Anthropic's word for 503
 }
 
 
@@ -161,6 +165,8 @@ def kind_of(error: RouterError) -> Kind:
         case UpstreamInvalid() | UpstreamRefused():
             status = error.http_status
             kind = _STATUSES.get(status, Kind.ENGINE_ERROR if status >= 500 else Kind.REQUEST_REFUSED)
+        case UnsupportedByBackend():
+            kind = Kind.NOT_SERVED
         case NoHealthyEndpoint() | QueueFull() | RequestQuarantined():
             kind = Kind.NO_ROOM
     return kind

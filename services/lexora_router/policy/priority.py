@@ -32,8 +32,3 @@ def parse(text: str) -> int:
 def capped(asked: int, allowed: int) -> int:
     """The priority that a call gets which asks for one and may ask for at most another."""
     return min(asked, allowed)
-
-
-def to_vllm(priority: int) -> int:
-    """The same in vLLM's polarity, where lower is earlier and 0 is the default: `high` -50, `normal` 0, `low` 50."""
-    return NORMAL - priority

@@ -15,8 +15,4 @@ class Names:
     def provider(self, backend: str) -> str:
         """gen_ai.provider.name of a backend; empty when there is no such backend."""
         found = self._backends().get(backend)
-        if found is None:
-            return ""
-        if found.config.azure is not None:
-            return "azure.ai.openai"
-        return "vllm" if found.config.type == "vllm" else "openai"
+        return "" if found is None else found.config.family.provider

@@ -19,8 +19,8 @@ Answer with one JSON object and nothing else: {{"task_type": one of the kinds, "
 _encode = msgspec.json.encode
 
 
-def guided(model: str, task: str, kinds: Sequence[str], *, vllm: bool) -> bytes:
-    """The chat request, with a schema for the answer. vLLM's models are told not to think aloud first."""
+def guided(model: str, task: str, kinds: Sequence[str], *, switches_thinking: bool) -> bytes:
+    """The chat request, with a schema for the answer, and without thinking first where that can be switched off."""
     schema = {
         "type": "object",
         "properties": {
@@ -35,7 +35,7 @@ def guided(model: str, task: str, kinds: Sequence[str], *, vllm: bool) -> bytes:
     body["temperature"] = 0
     body["max_tokens"] = MAX_ANSWER_TOKENS
     body["response_format"] = {"type": "json_schema", "json_schema": {"name": "task", "strict": True, "schema": schema}}
-    if vllm:
+    if switches_thinking:
         body["chat_template_kwargs"] = {"enable_thinking": False}
     return _encode(body)
 

@@ -38,26 +38,21 @@ def prospects(assembly: Assembly, targets: tuple[Target, ...], call: Call, now: 
 def _prospect(backend: Backend, target: Target, call: Call, now: float) -> Prospect:
     pool = backend.pool
     outlook = pool.outlook(call)
+    refusal = backend.refusal(call.path) or outlook.refusal
     endpoints = [_endpoint(endpoint, outlook, now) for endpoint in _likeliest_first(pool.endpoints, outlook, now)]
     message = explain_pb2.TargetExplanation(
         backend=target.backend,
         model=target.model,
         status=_backend_status(backend.health()),
-        verdict=_verdict(outlook),
+        verdict=REJECT if refusal is not None else QUEUE if outlook.position else DISPATCH,
         waiting=pool.waiting,
         max_waiting=pool.limits.max_size,
         position=outlook.position,
         wait_seconds=outlook.wait,
         endpoints=endpoints,
     )
-    message.reason = target_in_words(message, outlook.refusal, pool.limits.timeout)
-    return Prospect(message, outlook.refusal.reason if outlook.refusal is not None else "")
-
-
-def _verdict(outlook: Outlook) -> str:
-    if outlook.refusal is not None:
-        return REJECT
-    return QUEUE if outlook.position else DISPATCH
+    message.reason = target_in_words(message, refusal, pool.limits.timeout)
+    return Prospect(message, refusal.reason if refusal is not None else "")
 
 
 def _likeliest_first(endpoints: tuple[HttpEndpoint, ...], outlook: Outlook, now: float) -> list[HttpEndpoint]:

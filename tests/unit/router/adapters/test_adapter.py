@@ -3,21 +3,21 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from lexora_router.adapters import Adapter
 from lexora_router.config import BackendConfig
-from lexora_router.engines.addressing import EngineProtocol, protocol_of
 from lexora_router.errors import InvalidRequest
 
 HOST = URL("https://h.example")
 CHAT = "/v1/chat/completions"
 
 
-def protocol(**fields: Any) -> EngineProtocol:
-    return protocol_of(BackendConfig.model_validate({"url": str(HOST)} | fields))
+def adapter(**fields: Any) -> Adapter:
+    return BackendConfig.model_validate({"url": str(HOST)} | fields).adapter()
 
 
-def azure(api: str = "deployments", version: str | None = "2024-10-21") -> EngineProtocol:
+def azure(api: str = "deployments", version: str | None = "2024-10-21") -> Adapter:
     fields = {"api": api} | ({"api_version": version} if version else {})
-    return protocol(type="openai_compatible", azure=fields, api_key="az-key")
+    return adapter(type="openai_compatible", azure=fields, api_key="az-key")
 
 
 @pytest.mark.parametrize(
@@ -29,22 +29,22 @@ def azure(api: str = "deployments", version: str | None = "2024-10-21") -> Engin
     ],
 )
 def test_the_path_follows_the_base(base: str, url: str) -> None:
-    assert str(protocol().url(URL(base), CHAT, "m")) == url
+    assert str(adapter().url(URL(base), CHAT, "m")) == url
 
 
 def test_a_bearer_key_or_none() -> None:
-    assert protocol(api_key="sk").auth() == {"authorization": "Bearer sk"}
-    assert protocol().auth() == {}
+    assert adapter(api_key="sk").headers() == {"authorization": "Bearer sk"}
+    assert adapter().headers() == {}
 
 
 def test_a_vllm_has_a_health_path_and_others_only_if_configured() -> None:
-    assert str(protocol().health_url(HOST)) == "https://h.example/health"
-    assert protocol(type="openai_compatible").health_url(HOST) is None
-    assert str(protocol(type="openai_compatible", health_path="/ping").health_url(HOST)) == "https://h.example/ping"
+    assert str(adapter().health_url(HOST)) == "https://h.example/health"
+    assert adapter(type="openai_compatible").health_url(HOST) is None
+    assert str(adapter(type="openai_compatible", health_path="/ping").health_url(HOST)) == "https://h.example/ping"
 
 
 def test_models_are_listed_where_openai_lists_them() -> None:
-    assert str(protocol().models_url(HOST)) == "https://h.example/v1/models"
+    assert str(adapter().models_url(HOST)) == "https://h.example/v1/models"
 
 
 def test_azure_deployments() -> None:
@@ -52,7 +52,7 @@ def test_azure_deployments() -> None:
         "https://h.example/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21"
     )
     assert str(azure().models_url(HOST)) == "https://h.example/openai/models?api-version=2024-10-21"
-    assert azure().auth() == {"api-key": "az-key"}
+    assert azure().headers() == {"api-key": "az-key"}
     assert azure().health_url(HOST) is None
 
 

@@ -46,7 +46,7 @@ REFUSED = UpstreamRefused(400, "application/json", b"{}")
 @jumping
 async def test_a_question_is_a_call_of_the_router_s_own() -> None:
     engine = Engine(SAYS_CODE)
-    label = await ByModel(Ask(engine, now), "judge", KINDS, vllm=True).label("a task", ORIGIN)
+    label = await ByModel(Ask(engine, now), "judge", KINDS, switches_thinking=True).label("a task", ORIGIN)
     assert label is not None
     assert (label.task_type, label.confidence, label.by) == ("code", 0.8, "llm")
     [call] = engine.calls
@@ -58,14 +58,14 @@ async def test_a_question_is_a_call_of_the_router_s_own() -> None:
 @jumping
 async def test_the_identity_of_a_question_stays_within_its_bound() -> None:
     engine = Engine(SAYS_CODE)
-    await ByModel(Ask(engine, now), "judge", KINDS, vllm=True).label("t", Origin("x" * 128, (), 2000.0))
+    await ByModel(Ask(engine, now), "judge", KINDS, switches_thinking=True).label("t", Origin("x" * 128, (), 2000.0))
     assert len(engine.calls[0].id) <= 128
 
 
 @jumping
 async def test_an_engine_that_refuses_the_schema_is_asked_without_from_then_on() -> None:
     engine = Engine(REFUSED, SAYS_CODE, SAYS_CODE)
-    stage = ByModel(Ask(engine, now), "judge", KINDS, vllm=False)
+    stage = ByModel(Ask(engine, now), "judge", KINDS, switches_thinking=False)
     for _ in range(2):
         assert await stage.label("t", ORIGIN) is not None
     assert ["response_format" in body for body in engine.bodies] == [True, False, False]
@@ -77,7 +77,7 @@ async def test_an_engine_that_refuses_the_schema_is_asked_without_from_then_on()
 @jumping
 async def test_a_refusal_is_an_error(answers: list[RouterError], asked: int) -> None:
     engine = Engine(*answers, SAYS_CODE)
-    stage = ByModel(Ask(engine, now), "judge", KINDS, vllm=True)
+    stage = ByModel(Ask(engine, now), "judge", KINDS, switches_thinking=True)
     with pytest.raises(UpstreamRefused):
         await stage.label("t", ORIGIN)
     assert len(engine.calls) == asked
@@ -88,13 +88,13 @@ async def test_a_refusal_is_an_error(answers: list[RouterError], asked: int) -> 
 @pytest.mark.parametrize("text", ["qwen3-32b", '{"task_type": "qwen3-32b"}', '{"task_type": "unknown"}', ""])
 @jumping
 async def test_a_model_that_names_no_kind_abstains(text: str) -> None:
-    assert await ByModel(Ask(Engine(chat(text)), now), "judge", KINDS, vllm=True).label("t", ORIGIN) is None
+    assert await ByModel(Ask(Engine(chat(text)), now), "judge", KINDS, switches_thinking=True).label("t", ORIGIN) is None
 
 
 @jumping
 async def test_a_stream_is_no_answer() -> None:
     with pytest.raises(UpstreamInvalid):
-        await ByModel(Ask(Engine(Frames(b"data: {}\n\n")), now), "judge", KINDS, vllm=True).label("t", ORIGIN)
+        await ByModel(Ask(Engine(Frames(b"data: {}\n\n")), now), "judge", KINDS, switches_thinking=True).label("t", ORIGIN)
 
 
 # -- examples

@@ -92,11 +92,11 @@ def test_the_example_file_has_every_key_with_its_default(path: tuple[str, ...]) 
 def test_the_example_file_has_no_other_keys(tmp_path: Path) -> None:
     known = {key for path in PATHS for key in path}
     keys = set(re.findall(r"(?m)^\s*#?(?:- )?([a-z_]+):", EXAMPLE.read_text(encoding="utf-8")))
-    assert keys - known == {"main", "openai_backup", "batch", "gold", "alice"}
+    assert keys - known == {"main", "openai_backup", "claude", "batch", "gold", "alice"}
     commented = tmp_path / "c.yaml"
     commented.write_text(SWITCHED_ON, encoding="utf-8")
-    config = load(str(commented), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"}).config
-    assert set(config.backends()) == {"main", "openai_backup", "azure"}
+    config = load(str(commented), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}).config
+    assert set(config.backends()) == {"main", "openai_backup", "claude", "azure"}
     assert set(config.tenants) == {"batch"}
     assert set(config.rate_limit.tiers) | set(config.rate_limit.users) == {"gold", "alice"}
 
@@ -132,7 +132,7 @@ def test_the_page_has_the_default_the_variable_and_a_meaning(path: tuple[str, ..
 def test_the_examples_of_the_page_load(example: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(example, encoding="utf-8")
-    result = load(str(file), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k"})
+    result = load(str(file), {"OPENAI_API_KEY": "k", "AZURE_OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"})
     assert result.warnings == ()
     assert result.config.backends()
     assert yaml.safe_load(dump(result.config))

@@ -27,6 +27,7 @@ from lexora_router.errors import (
     RouterError,
     TooLarge,
     Unimplemented,
+    UnsupportedByBackend,
     UpstreamBroken,
     UpstreamInvalid,
     UpstreamRefused,
@@ -53,6 +54,7 @@ def refusal(status: int = 400, body: bytes = b'{"error":{"message":"no"}}', retr
 CODES = [
     (RouterError("?"), code_pb2.INTERNAL),
     (InvalidRequest("bad", "messages"), code_pb2.INVALID_ARGUMENT),
+    (UnsupportedByBackend("no such thing", "n"), code_pb2.INVALID_ARGUMENT),
     (ModelNotFound("m"), code_pb2.NOT_FOUND),
     (ClassifierDisabled("off"), code_pb2.UNAVAILABLE),
     (NotFound("no such path"), code_pb2.NOT_FOUND),

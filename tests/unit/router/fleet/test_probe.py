@@ -138,7 +138,7 @@ async def test_a_bug_in_one_probe_is_logged_and_ends_no_prober(breaks: str, monk
         watch = Watch(*backends)
         with structlog.testing.capture_logs() as logs, monkeypatch.context() as patched:
             patched.setattr(
-                *((endpoint.protocol, "auth", bug) if breaks == "the probe" else (endpoint.condition, "probed", bug))
+                *((endpoint.adapter, "headers", bug) if breaks == "the probe" else (endpoint.condition, "probed", bug))
             )
             async with watching(watch):
                 await watch.probes(3)

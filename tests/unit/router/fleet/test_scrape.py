@@ -11,9 +11,11 @@ from tests.support.raw_server import Do, RawServer, closed_port, reply
 from tests.unit.router.engines.engine import make_backend
 
 from lexora.v1.health_pb2 import EndpointHealth
+from lexora_router.adapters.vllm import Vllm
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.backend import Backend
-from lexora_router.fleet.scrape import MAX_METRICS_BYTES, Scraper, parse
+from lexora_router.fleet.scrape import MAX_METRICS_BYTES, Scraper
+from lexora_router.fleet.scrape import parse as parse_by_names
 from lexora_router.policy.concurrency import EngineLoad
 from lexora_sim.engine.exposition import render
 from lexora_sim.engine.scheduler import Scheduler
@@ -33,6 +35,11 @@ vllm:kv_cache_usage_perc{engine="1",model_name="a"} 0.5
 vllm:request_success_total{finished_reason="stop"} 1e3
 """
 WAITING = "vllm:num_requests_waiting"
+
+
+def parse(text: bytes, at: float) -> EngineLoad | None:
+    assert Vllm.load_metrics is not None
+    return parse_by_names(text, at, Vllm.load_metrics)
 
 
 def metrics(waiting: int) -> bytes:

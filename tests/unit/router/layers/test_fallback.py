@@ -22,6 +22,7 @@ from lexora_router.errors import (
     RouterError,
     TooLarge,
     Unimplemented,
+    UnsupportedByBackend,
     UpstreamBroken,
     UpstreamInvalid,
     UpstreamRefused,
@@ -65,6 +66,7 @@ GOES_ON: list[RouterError] = [
     *(UpstreamTimeout("silent", phase) for phase in ("first token", "idle", "total")),
     NoHealthyEndpoint("open breakers"),
     RequestQuarantined("again", 5.0),
+    UnsupportedByBackend("no such field", "n"),
     *(QueueFull("full", 3, cause) for cause in ("queue_full", "queue_timeout", "deadline")),
 ]
 ENDS: list[RouterError] = [
@@ -113,6 +115,16 @@ async def test_other_errors_are_the_answer(error: RouterError) -> None:
         await Fallback(inner, on_rate_limit=True)(call, Client())
     assert raised.value is error
     assert (inner.asked, call.receipt.fallback) == (["main"], "")
+
+
+@jumping
+async def test_a_fallback_that_lacks_what_is_asked_for_hides_no_failure() -> None:
+    down = UpstreamUnreachable("refused")
+    inner, call = Targets(main=[down], b1=[UnsupportedByBackend("no such field", "n")]), make_call(targets=TARGETS[:2])
+    with pytest.raises(UpstreamUnreachable) as raised:
+        await Fallback(inner, on_rate_limit=False)(call, Client())
+    assert raised.value is down
+    assert inner.asked == ["main", "b1"]
 
 
 def test_the_table_has_every_error() -> None:

@@ -10,6 +10,7 @@ from lexora_router.errors import (
     QueueFull,
     RequestQuarantined,
     RouterError,
+    UnsupportedByBackend,
     UpstreamBroken,
     UpstreamInvalid,
     UpstreamRefused,
@@ -24,6 +25,7 @@ def refused(status: int, body: bytes = b"{}", headers: tuple[tuple[str, str], ..
 
 
 ROWS: list[tuple[RouterError, Kind]] = [
+    (UnsupportedByBackend("no such thing", "n"), Kind.NOT_SERVED),
     (QueueFull("full", 1.0), Kind.NO_ROOM),
     (NoHealthyEndpoint("down"), Kind.NO_ROOM),
     (OutOfResources("files"), Kind.OUT_OF_RESOURCES),
@@ -39,7 +41,7 @@ ROWS: list[tuple[RouterError, Kind]] = [
     (UpstreamBroken("died"), Kind.BROKEN),
     (UpstreamInvalid("an empty 200"), Kind.INVALID),
     (refused(429), Kind.RATE_LIMITED),
-    *((error, Kind.OVERLOADED) for error in (refused(503), UpstreamInvalid("a page", 503))),
+    *((error, Kind.OVERLOADED) for error in (refused(503), refused(529), UpstreamInvalid("a page", 503))),
     *((error, Kind.BAD_GATEWAY) for error in (refused(502), refused(504), UpstreamInvalid("a page", 502))),
     (UpstreamInvalid("above the bound", too_large=True), Kind.TOO_LARGE),
     *((refused(status), Kind.ENGINE_ERROR) for status in (500, 520, 530, 599)),

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexora_router.policy.priority import CLASS, HIGH, LOW, NORMAL, capped, parse, to_vllm
+from lexora_router.adapters.vllm import to_vllm
+from lexora_router.policy.priority import CLASS, HIGH, LOW, NORMAL, capped, parse
 
 priorities = st.integers(LOW, HIGH)
 
