@@ -23,7 +23,8 @@ def family_of(backend: Mapping[str, Any]) -> type[Adapter] | None:
 
     An `openai_compatible` one with the section of a family is of that family: Azure's were configured so before it had a type.
     """
-    family = ADAPTERS.get(backend.get("type", DEFAULT))
+    kind = backend.get("type", DEFAULT)
+    family = ADAPTERS.get(kind) if isinstance(kind, str) else None
     if family is OpenAiCompatible:
         sections = (other for other in ADAPTERS.values() if other.section and backend.get(other.section) is not None)
         return next(sections, family)
