@@ -12,7 +12,7 @@ from lexora_router.policy.callers import TrustedProxies
 from lexora_router.process.launch import stop_event
 from lexora_router.process.listening import HTTP, listen
 from lexora_router.process.process_memory import kept_low
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
 # What surrounds a body in its message.
@@ -21,7 +21,7 @@ _ENVELOPE_BYTES = 2**20
 _log = structlog.get_logger("lexora")
 
 
-async def serve(target: str, config: Config, _source: Source) -> None:
+async def serve(target: str, config: Config, _source: ConfigSource) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile.
 
     All that matters here of the configuration is read at the start only: nothing is loaded again.

@@ -14,13 +14,13 @@ from lexora_router.process.listening import HTTP, listen
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
 from lexora_router.process.serve import end, start_grpc
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
 _log = structlog.get_logger("lexora")
 
 
-async def serve(config: Config, source: Source) -> None:
+async def serve(config: Config, source: ConfigSource) -> None:
     """Serve until SIGTERM or SIGINT, then drain. SIGHUP loads the configuration again.
 
     Raises CannotListen when an address cannot be had.

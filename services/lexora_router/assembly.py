@@ -33,7 +33,7 @@ JUDGE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lasting:
+class Shared:
     """What outlives a configuration: balances of tenants, and who counts calls. `clock` is monotonic, in seconds."""
 
     limiter: RateLimiter
@@ -57,12 +57,12 @@ class Assembly:
     def __init__(
         self,
         config: Config,
-        lasting: Lasting,
+        shared: Shared,
         previous: "Assembly | None",
         on_probe: Callable[[], None],
         tls: TlsContexts | None = None,
     ) -> None:
-        clock = lasting.clock
+        clock = shared.clock
         self.config = config
         self.budgets = _budgets(config, previous)
         self._left: list[Transport] | None = None  # of a retired one, what nobody has taken over
@@ -84,8 +84,8 @@ class Assembly:
         tenancy = Tenancy(config)
         estimate = self.total_estimate if tenancy.limits_tokens() else None
         enabled = config.rate_limit.enabled
-        self.meter = Meter(lasting.limiter, tenancy.tier, input_estimate, estimate, clock) if enabled else None
-        parts = self._parts(lasting)
+        self.meter = Meter(shared.limiter, tenancy.tier, input_estimate, estimate, clock) if enabled else None
+        parts = self._parts(shared)
         # A client's call has passed its limit before it makes the router ask; what asks never asks for `auto` itself.
         own = replace(parts, meter=None, resumable=None, routes=PinnedRoutes(self.routes, pinned(config)))
         self.known: Known = recall(config, previous.known if previous else None)
@@ -186,13 +186,13 @@ class Assembly:
                 with survived("ejection", backend=backend.name):
                     backend.pool.judge()
 
-    def _parts(self, lasting: Lasting) -> Parts:
+    def _parts(self, shared: Shared) -> Parts:
         config, retry = self.config, self.config.retry
         return Parts(
             routes=self.routes,
-            recorders=lasting.recorders,
-            gaps=lasting.gaps,
-            homes=lasting.homes,
+            recorders=shared.recorders,
+            gaps=shared.gaps,
+            homes=shared.homes,
             pools={name: backend.pool for name, backend in self.backends.items()},
             retry=RetrySettings(
                 retry.max_retries,
@@ -204,7 +204,7 @@ class Assembly:
             budgets=self.budgets,
             meter=self.meter,
             fallback_on_rate_limit=config.fallback.on_rate_limit if config.fallback.enabled else None,
-            clock=lasting.clock,
+            clock=shared.clock,
             resumable=self._resumable(),
             refusal=self._refusal if any(backend.config.family.serves for backend in self.backends.values()) else None,
             traced=config.telemetry.otlp_endpoint is not None,

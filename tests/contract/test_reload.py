@@ -12,7 +12,7 @@ from lexora.v1 import reload_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.process.app import RouterApp
 from lexora_router.process.reload import Reloader
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 from tests.support.links import channel, status_in
 from tests.support.loop_engine import LoopEngine
 
@@ -27,7 +27,7 @@ async def test_a_reload_is_answered_and_told(engine: LoopEngine, tmp_path: Path)
     file = tmp_path / "c.yaml"
     wanted = {"vllm": {"url": engine.url}, "reload": {"watch": False}}
     file.write_text(yaml.safe_dump(wanted))
-    source = Source(str(file), {}, {})
+    source = ConfigSource(str(file), {}, {})
     app = RouterApp(source.load().config)
     reloader = Reloader(app, source, asyncio.Event())
     port = await app.start("127.0.0.1", 0)

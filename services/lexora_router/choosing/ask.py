@@ -15,7 +15,7 @@ _JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Cause:
     """The client's call behind a question, for logs and traces; `deadline` (monotonic seconds) is the question's own."""
 
     id: str
@@ -30,10 +30,10 @@ class Ask:
         self._handler = handler
         self._clock = clock
 
-    async def __call__(self, path: str, model: str, body: bytes, origin: Origin) -> bytes:
+    async def __call__(self, path: str, model: str, body: bytes, cause: Cause) -> bytes:
         """The body of a whole answer; raises RouterError."""
         call = Call(
-            id=f"{origin.id[:_MAX_ID]}-classify",
+            id=f"{cause.id[:_MAX_ID]}-classify",
             path=path,
             body=body,
             content_type=_JSON,
@@ -43,8 +43,8 @@ class Ask:
             user=TENANT,
             priority=HIGH,  # a client waits for it before its own call begins
             max_tokens=0,
-            deadline=origin.deadline,
-            trace=origin.trace,
+            deadline=cause.deadline,
+            trace=cause.trace,
         )
         answers: list[bytes] = []
 

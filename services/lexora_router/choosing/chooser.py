@@ -69,7 +69,7 @@ class Chooser:
         call.model = choice.model
         call.body = with_model(call.body, choice.model)
 
-    def foretell(self, call: Call) -> Choice | None:
+    def predict(self, call: Call) -> Choice | None:
         """What a call for `auto` would get, as far as that is known without asking; None where it is a name like others.
 
         Raises ClassifierDisabled.
@@ -78,7 +78,7 @@ class Chooser:
             return None
         labeller, default = self._ready()
         text = normalised(task_of(call.body))
-        return recommend(labeller.foretell(text) if text else _NO_TEXT, self._all(default), default)
+        return recommend(labeller.predict(text) if text else _NO_TEXT, self._all(default), default)
 
     async def close(self) -> None:
         """End the questions under way."""

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lexora_router.call import Call
-from lexora_router.choosing.ask import Origin
+from lexora_router.choosing.ask import Cause
 from lexora_router.choosing.decide.cache import Memory
 from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.text import digest
 from lexora_router.choosing.stages import ByRules, Stage
 from lexora_router.errors import DeadlineExceeded, RouterError
 
-# A classifier that ran out of time so often in a row is left alone for so many seconds: clients need not wait for it.
-TIRED = 3
+# After so many timeouts in a row a classifier is not asked for so many seconds: clients need not wait for it.
+MAX_TIMEOUTS = 3
 REST_SECONDS = 10.0
 
 
@@ -26,7 +26,9 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class _Fatigue:
+class _Slowness:
+    """Timeouts of a classifier, one after the other, and until when it is left alone for them."""
+
     timeouts: int = 0
     until: float = 0.0
 
@@ -49,12 +51,12 @@ class Labeller:
         self._memory = memory
         self._clock = clock
         self._flights: dict[bytes, _Flight] = {}
-        self._fatigue = {stage.name: _Fatigue() for stage in stages}
+        self._slowness = {stage.name: _Slowness() for stage in stages}
 
     async def label(self, text: str, call: Call) -> Label:
-        """The label of a normalised text; its `task_type` is empty when nobody was sure. Raises nothing of its own.
+        """The label of a normalised text; its `task_type` is empty when no classifier was sure. Raises nothing of its own.
 
-        Who asks for the same text at the same time shares one question, which goes on while somebody waits for it.
+        Calls that ask for the same text at the same time share one question, which goes on while one of them waits for it.
         """
         key = digest(text)
         known = self._memory.get(key, self._clock())
@@ -62,18 +64,18 @@ class Labeller:
             return known
         flight = self._flights.get(key)
         if flight is None:
-            origin = Origin(call.id, call.trace, self._clock() + self._timeout)
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._ask(key, text, origin), name="lexora-classify"))
+            cause = Cause(call.id, call.trace, self._clock() + self._timeout)
+            flight = self._flights[key] = _Flight(asyncio.create_task(self._ask(key, text, cause), name="lexora-classify"))
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.waiting -= 1
             if not flight.waiting:
-                self._land(key, flight)
+                self._leave(key, flight)
 
-    def foretell(self, text: str) -> Label:
-        """The label that asking nobody gives: what is remembered, or what rules say that would be asked first."""
+    def predict(self, text: str) -> Label:
+        """The label as far as it is known without asking a model: a remembered one, or that of rules which come first."""
         known = self._memory.get(digest(text), self._clock())
         if known is not None:
             return known
@@ -92,34 +94,34 @@ class Labeller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _land(self, key: bytes, flight: _Flight) -> None:
-        """Nobody waits any more: what is not answered yet ends, and so the engine stops."""
+    def _leave(self, key: bytes, flight: _Flight) -> None:
+        """No call waits any more: a question under way ends, and so the engine stops."""
         flight.task.cancel()
         if self._flights.get(key) is flight:
             del self._flights[key]
 
-    async def _ask(self, key: bytes, text: str, origin: Origin) -> Label:
+    async def _ask(self, key: bytes, text: str, cause: Cause) -> Label:
         notes: list[str] = []
         failed = False
         for stage in self._stages:
-            fatigue = self._fatigue[stage.name]
-            if self._clock() < fatigue.until:
+            slowness = self._slowness[stage.name]
+            if self._clock() < slowness.until:
                 failed = True
                 notes.append(f"{stage.name}: too slow lately, not asked")
                 continue
             try:
-                async with asyncio.timeout_at(origin.deadline):
-                    label = await stage.label(text, origin)
+                async with asyncio.timeout_at(cause.deadline):
+                    label = await stage.label(text, cause)
             except (TimeoutError, DeadlineExceeded):
                 failed = True
                 notes.append(f"{stage.name}: no answer within {self._timeout:g} s")
-                self._tire(fatigue)
+                self._note_timeout(slowness)
                 break
             except RouterError as error:
                 failed = True
                 notes.append(f"{stage.name}: failed ({error.reason})")
                 continue
-            fatigue.timeouts = 0
+            slowness.timeouts = 0
             if label is not None and label.confidence >= self._min_confidence:
                 self._memory.put(key, label, self._clock())
                 return label
@@ -129,10 +131,10 @@ class Labeller:
             self._memory.put(key, unknown, self._clock())
         return unknown
 
-    def _tire(self, fatigue: _Fatigue) -> None:
-        fatigue.timeouts += 1
-        if fatigue.timeouts >= TIRED:
-            fatigue.until = self._clock() + REST_SECONDS
+    def _note_timeout(self, slowness: _Slowness) -> None:
+        slowness.timeouts += 1
+        if slowness.timeouts >= MAX_TIMEOUTS:
+            slowness.until = self._clock() + REST_SECONDS
 
 
 def _doubt(label: Label | None) -> str:

@@ -7,12 +7,12 @@ from typing import Protocol
 import msgspec
 
 from lexora_contract.operations import CHAT, EMBEDDINGS
-from lexora_router.choosing.ask import Ask, Origin
+from lexora_router.choosing.ask import Ask, Cause
 from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.nearest import Vector, nearer, unit, verdict
 from lexora_router.choosing.decide.question import guided, plain
 from lexora_router.choosing.decide.reading import read, said
-from lexora_router.choosing.decide.rules import Rule, match
+from lexora_router.choosing.decide.rules import TaskRule, match
 from lexora_router.choosing.decide.text import excerpt
 from lexora_router.config import EmbeddingConfig
 from lexora_router.errors import UpstreamInvalid, UpstreamRefused
@@ -28,7 +28,7 @@ class Stage(Protocol):
 
     name: str
 
-    async def label(self, text: str, origin: Origin) -> Label | None:
+    async def label(self, text: str, cause: Cause) -> Label | None:
         """The label of a task, None when it abstains; raises RouterError when it cannot tell."""
 
 
@@ -37,10 +37,10 @@ class ByRules:
 
     name = "rules"
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[TaskRule]) -> None:
         self._rules = rules
 
-    async def label(self, text: str, origin: Origin) -> Label | None:
+    async def label(self, text: str, cause: Cause) -> Label | None:
         """The first rule that fits."""
         return self.match(text)
 
@@ -61,19 +61,19 @@ class ByModel:
         self._switches_thinking = switches_thinking
         self._guided = True
 
-    async def label(self, text: str, origin: Origin) -> Label | None:
+    async def label(self, text: str, cause: Cause) -> Label | None:
         """What the model says, if it is one of the kinds."""
-        return read(said(await self._answer(text, origin)), self._kinds)
+        return read(said(await self._answer(text, cause)), self._kinds)
 
-    async def _answer(self, text: str, origin: Origin) -> bytes:
+    async def _answer(self, text: str, cause: Cause) -> bytes:
         if self._guided:
             try:
                 body = guided(self._model, text, self._kinds, switches_thinking=self._switches_thinking)
-                return await self._ask(CHAT, self._model, body, origin)
+                return await self._ask(CHAT, self._model, body, cause)
             except UpstreamRefused as refusal:
                 if refusal.http_status != 400:
                     raise
-        answer = await self._ask(CHAT, self._model, plain(self._model, text, self._kinds), origin)
+        answer = await self._ask(CHAT, self._model, plain(self._model, text, self._kinds), cause)
         self._guided = False  # it was the schema that was refused: not to be tried again
         return answer
 
@@ -110,10 +110,10 @@ class ByExample:
         self._examples = [example for example in config.examples if example.capability in capabilities]
         self._learned = learned
 
-    async def label(self, text: str, origin: Origin) -> Label | None:
+    async def label(self, text: str, cause: Cause) -> Label | None:
         """The capability of the example that is nearest, if it is near enough."""
-        await self._learn(origin)
-        [task] = await self._vectors([excerpt(text, MAX_EMBEDDED)], origin)
+        await self._learn(cause)
+        [task] = await self._vectors([excerpt(text, MAX_EMBEDDED)], cause)
         best: dict[str, float] = {}
         vectors = self._learned.vectors
         if any(len(vector) != len(task) for _, vector in vectors):
@@ -124,19 +124,19 @@ class ByExample:
             await asyncio.sleep(0)
         return verdict(best, self._min_similarity)
 
-    async def _learn(self, origin: Origin) -> None:
+    async def _learn(self, cause: Cause) -> None:
         """Embed what is not known yet; what one call has learned before its time was over is kept for the next."""
         known = self._learned.vectors
         if len(known) == len(self._examples):
             return
         async with self._learned.lock:
             while missing := self._examples[len(known) :][:BATCH]:
-                vectors = await self._vectors([example.text for example in missing], origin)
+                vectors = await self._vectors([example.text for example in missing], cause)
                 known += zip([example.capability for example in missing], vectors, strict=True)
 
-    async def _vectors(self, texts: list[str], origin: Origin) -> list[Vector]:
+    async def _vectors(self, texts: list[str], cause: Cause) -> list[Vector]:
         body = msgspec.json.encode({"model": self._model, "input": texts, "encoding_format": "float"})
-        answer = await self._ask(EMBEDDINGS, self._model, body, origin)
+        answer = await self._ask(EMBEDDINGS, self._model, body, cause)
         try:
             data = sorted(_embeddings.decode(answer).data, key=lambda datum: datum.index)
             vectors = [unit(datum.embedding) for datum in data if len(datum.embedding) <= MAX_DIMENSIONS]

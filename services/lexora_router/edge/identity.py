@@ -4,11 +4,11 @@ import msgspec
 
 from lexora.v1 import call_pb2, classify_pb2, embed_pb2
 from lexora_contract.port import RawCall
-from lexora_router.payload.user_names import Names
+from lexora_router.payload.user_names import UserNames
 
 Request = call_pb2.Call | embed_pb2.EmbedRequest | classify_pb2.ClassifyRequest | RawCall
 
-_decode = msgspec.json.Decoder(Names).decode
+_decode = msgspec.json.Decoder(UserNames).decode
 
 
 def user_of(request: Request, body: bytes) -> str:

@@ -5,7 +5,7 @@ import structlog
 from lexora_router.call import Call
 from lexora_router.errors import RequestQuarantined
 from lexora_router.fleet.slots import Slot, Slots
-from lexora_router.policy.evidence import Source
+from lexora_router.policy.evidence import RequestSource
 from lexora_router.policy.quarantine import Quarantine, fingerprint
 
 # Between two lines of the log about requests that are refused.
@@ -14,9 +14,9 @@ LOG_SECONDS = 10.0
 _log = structlog.get_logger("lexora.pool")
 
 
-def source_of(call: Call) -> Source:
+def source_of(call: Call) -> RequestSource:
     """The call's tenant and the fingerprint of its request, which takes time for a long body."""
-    return Source(call.tenant, fingerprint(call.path, call.body))
+    return RequestSource(call.tenant, fingerprint(call.path, call.body))
 
 
 class BadRequests:

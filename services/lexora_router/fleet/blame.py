@@ -5,7 +5,7 @@ from lexora_router.errors import UpstreamFailure, UpstreamTimeout
 from lexora_router.fleet.bad_requests import BadRequests, source_of
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.slots import Slot, Slots
-from lexora_router.policy.evidence import Charge, Source
+from lexora_router.policy.evidence import Charge, RequestSource
 from lexora_router.policy.failures import MAX_FAILED, is_fatal
 
 
@@ -15,7 +15,7 @@ class Blame:
     __slots__ = ("_bad_requests", "_call", "_charges", "_failed", "_failed_early", "_slots", "permit", "source")
 
     def __init__(self, call: Call, slots: Slots, bad_requests: BadRequests) -> None:
-        self.source: Source = source_of(call)
+        self.source: RequestSource = source_of(call)
         self.permit = 0  # of the request's own breaker, where it has one
         self._call = call
         self._slots = slots

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lexora_router.call import Outcome
 from lexora_router.policy.breaker import Breaker, BreakerRules, State
 from lexora_router.policy.ejection import Signals
-from lexora_router.policy.evidence import Charge, Source
+from lexora_router.policy.evidence import Charge, RequestSource
 from lexora_router.policy.sliding_pair import SlidingPair
 from lexora_router.policy.slow_start import SlowStart
 
@@ -14,7 +14,7 @@ SOUND_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class HealthRules:
     """When an endpoint is taken for bad, and how it comes back; `failed_probes` in a row take one out that was well."""
 
     breaker: BreakerRules
@@ -29,7 +29,7 @@ class Condition:
     word of probes and connections (None before the first), and `reason` says why it is not.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: HealthRules) -> None:
         self._rules = rules
         self._breaker = Breaker(rules.breaker)
         self._refusals = SlidingPair(rules.breaker.window)  # busy
@@ -44,7 +44,7 @@ class Condition:
         self.in_flight = 0
         self.heard_at = 0.0  # when something came from it last
 
-    def follow(self, rules: Rules) -> None:
+    def follow(self, rules: HealthRules) -> None:
         """Go on under other rules."""
         if rules.breaker.window != self._rules.breaker.window:
             self._refusals = SlidingPair(rules.breaker.window)
@@ -112,7 +112,7 @@ class Condition:
                 self._refusals.add(now, 1, 0)
             self._breaker.on_neutral(now, permit)
 
-    def failed(self, permit: int, now: float, source: Source, *, excused: bool) -> Charge | None:
+    def failed(self, permit: int, now: float, source: RequestSource, *, excused: bool) -> Charge | None:
         """The attempt had a fault that may be its request's; excused: it is known to be. What is given back waits for that."""
         self._faults.add(now, 1, 0)
         return self._breaker.on_failure(now, permit, source, excused=excused)
@@ -140,11 +140,11 @@ class Condition:
         """Whether its breaker is open only because one tenant or a few requests failed here, and nobody else has asked."""
         return self._breaker.opened_on_thin_evidence
 
-    def would_give_way(self, source: Source) -> bool:
+    def would_give_way(self, source: RequestSource) -> bool:
         """Whether `give_way` would let a call of this source in."""
         return self._breaker.would_give_way(source)
 
-    def give_way(self, source: Source | None, now: float) -> None:
+    def give_way(self, source: RequestSource | None, now: float) -> None:
         """Let in a call of a source that had no part in that; None: there is one."""
         if self._breaker.give_way(now, source) and self.healthy is not False:
             self._ejected_until = 0.0

@@ -27,7 +27,7 @@ class RoutableModel:
     alias_of: str = ""
 
 
-class Rule(StrEnum):
+class RouteRule(StrEnum):
     """What leads a model's name to a backend."""
 
     CONFIGURED = "configured"
@@ -43,9 +43,9 @@ class Rule(StrEnum):
 class Ruling:
     """How a name leads to its targets: `rule` decided, and after an alias or a default model `by` did for the name `model`."""
 
-    rule: Rule
+    rule: RouteRule
     model: str
-    by: Rule
+    by: RouteRule
     targets: tuple[Target, ...]
 
 
@@ -84,10 +84,10 @@ class ModelRoutes:
         if not model:
             return self._unnamed()
         if model in self._configured:
-            return Ruling(Rule.CONFIGURED, model, Rule.CONFIGURED, self._configured[model])
+            return Ruling(RouteRule.CONFIGURED, model, RouteRule.CONFIGURED, self._configured[model])
         own = self._aliases.get(model, model)
         by, targets = self._named(own)
-        return Ruling(by if own == model else Rule.ALIAS, own, by, targets)
+        return Ruling(by if own == model else RouteRule.ALIAS, own, by, targets)
 
     def context(self, model: str) -> int | None:
         """Tokens that prompt and answer of a model may have together, by the configuration or its backend's list, if known."""
@@ -176,25 +176,25 @@ class ModelRoutes:
         fallbacks = (self._backends[name].fallback_target(model) for name in backend.config.fallback_backends)
         return (backend.target(model), *fallbacks)
 
-    def _named(self, model: str) -> tuple[Rule, tuple[Target, ...]]:
+    def _named(self, model: str) -> tuple[RouteRule, tuple[Target, ...]]:
         """Where a model goes that is no alias."""
         route = self._configured.get(model)
         if route is not None:
-            return Rule.CONFIGURED, route
+            return RouteRule.CONFIGURED, route
         backend = self._lister(model)
         if backend is not None:
-            return Rule.LISTED, self._route(backend, model)
+            return RouteRule.LISTED, self._route(backend, model)
         if self._strict or self._default is None:
-            return Rule.NONE, ()
-        return Rule.DEFAULT_BACKEND, self._route(self._default, model)
+            return RouteRule.NONE, ()
+        return RouteRule.DEFAULT_BACKEND, self._route(self._default, model)
 
     def _unnamed(self) -> Ruling:
         if self._default_model:
             found = self.rule(self._default_model)
             if found.targets:
-                return Ruling(Rule.DEFAULT_MODEL, found.model, found.by, found.targets)
+                return Ruling(RouteRule.DEFAULT_MODEL, found.model, found.by, found.targets)
         if self._default is not None:
-            return Ruling(Rule.DEFAULT_BACKEND, "", Rule.DEFAULT_BACKEND, self._route(self._default, ""))
+            return Ruling(RouteRule.DEFAULT_BACKEND, "", RouteRule.DEFAULT_BACKEND, self._route(self._default, ""))
         raise InvalidRequest("No model is named, and no default model is configured.", "model")
 
     def _lister(self, model: str) -> Backend | None:

@@ -7,7 +7,7 @@ from lexora_router.call import Outcome
 from lexora_router.errors import NoHealthyEndpoint
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.endpoint_health import Condition
-from lexora_router.policy.evidence import Source
+from lexora_router.policy.evidence import RequestSource
 from lexora_router.policy.picker import pick
 
 
@@ -91,13 +91,13 @@ class Slots:
         """Look whether one of these breakers has opened on thin evidence."""
         self.out_on_thin_evidence |= any(condition.out_on_thin_evidence for condition in conditions)
 
-    def give_way(self, source: Source | None, now: float) -> None:
+    def give_way(self, source: RequestSource | None, now: float) -> None:
         """Let in a call (None: those that wait) where breakers are open only because of other requests."""
         for endpoint in self.endpoints:
             endpoint.condition.give_way(source, now)
         self.out_on_thin_evidence = any(endpoint.condition.out_on_thin_evidence for endpoint in self.endpoints)
 
-    def would_give_way(self, source: Source) -> list[HttpEndpoint]:
+    def would_give_way(self, source: RequestSource) -> list[HttpEndpoint]:
         """Endpoints that `give_way` would open to a call of this source."""
         return [endpoint for endpoint in self.endpoints if endpoint.condition.would_give_way(source)]
 

@@ -8,7 +8,7 @@ from lexora_router.config.admission import RateTier, TenantConfig
 from lexora_router.fleet.shares import Standing
 from lexora_router.policy.input_size import input_tokens
 from lexora_router.policy.priority import capped, parse
-from lexora_router.policy.rate_limiter import Limits, Rules
+from lexora_router.policy.rate_limiter import LimitRules, RateLimits
 
 T = TypeVar("T")
 
@@ -54,14 +54,14 @@ class Tenancy:
         rules = self.rules()
         return any(limits.tokens_per_minute for limits in (rules.default, *rules.users.values(), *rules.tiers.values()))
 
-    def rules(self) -> Rules:
+    def rules(self) -> LimitRules:
         """Whose rate limits are whose."""
         config = self._config.rate_limit
         tiers = {name: _limits(config, tier) for name, tier in config.tiers.items()}
         users = {
             name: _limits(config, user, config.tiers.get(user.tier or self.tier(name))) for name, user in config.users.items()
         }
-        return Rules(_limits(config), users, tiers)
+        return LimitRules(_limits(config), users, tiers)
 
 
 def _allowed(tenant: TenantConfig) -> tuple[int, int, float]:
@@ -69,14 +69,14 @@ def _allowed(tenant: TenantConfig) -> tuple[int, int, float]:
     return parse(str(tenant.priority)), parse(str(tenant.max_priority)), tenant.weight
 
 
-def _limits(config: RateLimitConfig, *layers: RateTier | None) -> Limits:
+def _limits(config: RateLimitConfig, *layers: RateTier | None) -> RateLimits:
     """The first layer that says something wins, else the defaults."""
 
     def first(name: str, default: T) -> T:
         values = (getattr(layer, name) for layer in layers if layer is not None)
         return next((value for value in values if value is not None), default)
 
-    return Limits(
+    return RateLimits(
         first("rate", config.default_rate),
         first("burst", config.default_burst),
         first("tokens_per_minute", config.tokens_per_minute),

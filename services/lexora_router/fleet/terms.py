@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lexora_router.call import Call
 from lexora_router.config import BackendConfig, Config
-from lexora_router.fleet.endpoint_health import Rules
+from lexora_router.fleet.endpoint_health import HealthRules
 from lexora_router.fleet.shares import Standing
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.fleet.waiting import QueueLimits
@@ -31,7 +31,7 @@ class Terms:
 
     limits: QueueLimits
     standing: Callable[[Call], Standing]
-    rules: Rules
+    rules: HealthRules
     ejection: EjectionRules
     most_quarantined: int = MAX_REQUESTS
 
@@ -66,7 +66,7 @@ def _ejection(config: BackendConfig, whole: Config) -> EjectionRules:
     )
 
 
-def _rules(config: BackendConfig, whole: Config) -> Rules:
+def _rules(config: BackendConfig, whole: Config) -> HealthRules:
     """Failures in a row open a breaker; a share of them does so only where no endpoint may be ejected.
 
     Elsewhere that is a case for ejection, which leaves enough of the pool: to serve half of the calls is better than none.
@@ -81,4 +81,4 @@ def _rules(config: BackendConfig, whole: Config) -> Rules:
         open_time=health.open_time,
         max_open_time=health.max_open_time,
     )
-    return Rules(breaker, SlowStart(window=health.slow_start), health.unhealthy_threshold)
+    return HealthRules(breaker, SlowStart(window=health.slow_start), health.unhealthy_threshold)

@@ -11,7 +11,7 @@ from lexora_contract.operations import COMPLETIONS, operation_of
 from lexora_router.errors import InvalidRequest
 from lexora_router.payload.fields import Fields, check_model
 from lexora_router.payload.json_object import check_utf8, is_null, malformed, object_of, opens, value_of
-from lexora_router.payload.user_names import Names, bounded, text_of
+from lexora_router.payload.user_names import UserNames, bounded, text_of
 
 _INTEGERS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n", "priority")
 _UNREAD = frozenset(["messages", "prompt", "input", "prompt_embeds", "safety_identifier", "metadata", "prompt_cache_key"])
@@ -21,7 +21,7 @@ class _StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
 
-class _Wire(Names, gc=False):
+class _Wire(UserNames, gc=False):
     model: str | None = None
     stream: bool | None = None
     prompt_cache_key: msgspec.Raw = msgspec.Raw()

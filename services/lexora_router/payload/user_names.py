@@ -12,7 +12,7 @@ _HASH_BYTES = 16
 _CLAUDE_SESSION = re.compile(r"(user_.*)_session_[\w-]*", re.DOTALL)
 
 
-class Names(msgspec.Struct, gc=False):
+class UserNames(msgspec.Struct, gc=False):
     """The fields that may name a user. All but `user` are read leniently: they are the engine's to judge."""
 
     user: str | None = None

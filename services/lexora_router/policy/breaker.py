@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 from lexora_router.policy.backoff import Backoff
-from lexora_router.policy.evidence import Charge, Evidence, Source, Strength, Suspects
+from lexora_router.policy.evidence import Charge, Evidence, RequestSource, Strength, Suspects
 
 
 class State(StrEnum):
@@ -141,7 +141,9 @@ class Breaker:
         self.on_first_token(now, permit)
         self._evidence.succeeded(tenant, now)
 
-    def on_failure(self, now: float, permit: int, source: Source | None = None, *, excused: bool = False) -> Charge | None:
+    def on_failure(
+        self, now: float, permit: int, source: RequestSource | None = None, *, excused: bool = False
+    ) -> Charge | None:
         """A call failed, at its begin or in the middle, and it was the endpoint's fault, as far as is known.
 
         With a source it may have been the request's: what is given back is to be confirmed or excused when that is known;
@@ -191,14 +193,14 @@ class Breaker:
             self.forget()
             self._renew()
 
-    def give_way(self, now: float, source: Source | None) -> bool:
+    def give_way(self, now: float, source: RequestSource | None) -> bool:
         """Close for a call that is none of those which opened it on thin evidence (None: there is one); whether it did."""
         if not self.would_give_way(source):
             return False
         self._doubt(now)
         return True
 
-    def would_give_way(self, source: Source | None) -> bool:
+    def would_give_way(self, source: RequestSource | None) -> bool:
         """What `give_way` would do."""
         return self._suspects is not None and not (source is not None and self._suspects.include(source))
 

@@ -60,7 +60,7 @@ class Ejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """What changed: who is out from now on, and who is back (and starts slowly)."""
 
     ejected: tuple[Ejection, ...]
@@ -85,7 +85,7 @@ class Ejector:
         """Go on under other rules; who sits out does so until its time is over."""
         self._rules = rules
 
-    def judge(self, pool: Mapping[str, Signals], now: float) -> Verdict:
+    def judge(self, pool: Mapping[str, Signals], now: float) -> Judgement:
         """Decide anew about the pool as it is: endpoints by key, with what is known of each. Absent ones are forgotten."""
         self._records = {key: self._records.get(key) or _Record() for key in pool}
         most = most_ejected(len(pool), self._rules.max_ejection_percent)
@@ -97,7 +97,7 @@ class Ejector:
             if found is not None:
                 suspects.append((*found, key))
         suspects.sort(key=lambda suspect: (_RANK[suspect[0]], -suspect[1], suspect[2]))
-        return Verdict(tuple(self._eject(key, reason, now) for reason, _, key in suspects[:room]), tuple(returned))
+        return Judgement(tuple(self._eject(key, reason, now) for reason, _, key in suspects[:room]), tuple(returned))
 
     def is_ejected(self, key: str, now: float) -> bool:
         """Whether this endpoint sits out now."""

@@ -28,7 +28,7 @@ CHANCE = 1e-4
 MAX_SOURCES = 1000
 
 
-class Source(NamedTuple):
+class RequestSource(NamedTuple):
     """Where a failure came from: the tenant, and the fingerprint of its request."""
 
     tenant: str
@@ -47,10 +47,10 @@ class Strength(IntEnum):
 class Suspects:
     """The sources of thin evidence: single requests, or, where these are none, all of one tenant's."""
 
-    requests: frozenset[Source]
+    requests: frozenset[RequestSource]
     tenants: frozenset[str]
 
-    def include(self, source: Source) -> bool:
+    def include(self, source: RequestSource) -> bool:
         """Whether a call of this source would tell nothing new."""
         return source in self.requests if self.requests else source.tenant in self.tenants
 
@@ -59,7 +59,7 @@ class Suspects:
 class Charge:
     """One failure, for its call to confirm or excuse."""
 
-    source: Source
+    source: RequestSource
     at: float
     row: int
     counted: bool  # among the ends of the window
@@ -132,7 +132,7 @@ class Evidence:
         if self._length:
             self._new_row()
 
-    def failed(self, now: float, source: Source | None = None, *, excused: bool = False) -> Charge | None:
+    def failed(self, now: float, source: RequestSource | None = None, *, excused: bool = False) -> Charge | None:
         """A call failed; without a source it says as much as one whose request succeeded elsewhere."""
         if not self._length:
             self._row_at = now
@@ -228,7 +228,7 @@ class Evidence:
         self._row += 1
         self._length = self._confirmed = 0
         self._row_at = 0.0  # its first failure
-        self._undecided: Counter[Source] = Counter()
+        self._undecided: Counter[RequestSource] = Counter()
 
     def _lone_tenant(self) -> str | None:
         """The only tenant that has failed in this row, if nothing else speaks against the endpoint."""

@@ -36,7 +36,7 @@ class Ticket(Generic[T]):
         return copy
 
 
-class Flow(Generic[T]):
+class TenantFlow(Generic[T]):
     """One tenant's calls of one priority: those that wait, and the weighted tokens of those that were served."""
 
     __slots__ = ("counter", "order", "tenant", "waiting", "weight")
@@ -48,9 +48,9 @@ class Flow(Generic[T]):
         self.waiting: OrderedDict[Ticket[T], None] = OrderedDict()
         self.order = 0  # of its valid entry in the heap of its band; 0 while nothing waits
 
-    def twin(self) -> "Flow[T]":
+    def twin(self) -> "TenantFlow[T]":
         """A copy in which nothing waits yet."""
-        flow: Flow[T] = Flow(self.tenant, self.counter)
+        flow: TenantFlow[T] = TenantFlow(self.tenant, self.counter)
         flow.weight, flow.order = self.weight, self.order
         return flow
 
@@ -65,20 +65,20 @@ class Band(Generic[T]):
         self.waiting: OrderedDict[Ticket[T], None] = OrderedDict()  # oldest first
         self.active = 0  # flows that wait
         self.lift = 0.0  # added to the counters here when they are compared with those of other bands
-        self._flows: dict[str, Flow[T]] = {}
-        self._idle: OrderedDict[str, Flow[T]] = OrderedDict()  # served, and now waiting for nothing
+        self._flows: dict[str, TenantFlow[T]] = {}
+        self._idle: OrderedDict[str, TenantFlow[T]] = OrderedDict()  # served, and now waiting for nothing
         self._max_idle = max_idle
         # An entry's counter is a lower bound: a flow whose counter falls gets a new entry.
-        self._heap: list[tuple[float, int, Flow[T]]] = []
+        self._heap: list[tuple[float, int, TenantFlow[T]]] = []
         self._order = 0  # makes equal counters first in first out
-        self._last: Flow[T] | None = None
+        self._last: TenantFlow[T] | None = None
         self._left = 0.0  # counter of the last flow that stopped waiting
 
-    def __iter__(self) -> Iterator[Flow[T]]:
+    def __iter__(self) -> Iterator[TenantFlow[T]]:
         """The flows that wait."""
         return (flow for flow in self._flows.values() if flow.waiting)
 
-    def flow(self, tenant: str) -> Flow[T] | None:
+    def flow(self, tenant: str) -> TenantFlow[T] | None:
         """The tenant's flow, None when its counter has been forgotten."""
         return self._flows.get(tenant)
 
@@ -86,7 +86,7 @@ class Band(Generic[T]):
         """Let it wait, at the end of its flow."""
         flow = self._flows.get(ticket.tenant)
         if flow is None:
-            flow = self._flows[ticket.tenant] = Flow(ticket.tenant, 0.0)
+            flow = self._flows[ticket.tenant] = TenantFlow(ticket.tenant, 0.0)
         if not flow.waiting:
             flow.counter = max(flow.counter, self.floor())
             self._activate(flow)
@@ -125,7 +125,7 @@ class Band(Generic[T]):
         """Charge a ticket that never waited; its flow is the last one served, from which the others start."""
         flow = self._flows.get(ticket.tenant)
         if flow is None:
-            flow = self._flows[ticket.tenant] = Flow(ticket.tenant, 0.0)
+            flow = self._flows[ticket.tenant] = TenantFlow(ticket.tenant, 0.0)
         flow.counter = max(flow.counter, self.floor()) + ticket.cost / ticket.share
         self._last = flow
         self._rest(flow)
@@ -140,10 +140,10 @@ class Band(Generic[T]):
             # One that waits for nothing is lifted first, as if it came back now: then it may be forgotten below the floor.
             flow.counter = (flow.counter if flow.waiting else max(flow.counter, self.floor())) + amount
         else:  # forgotten, so it stood at the floor
-            flow = self._flows[tenant] = Flow(tenant, self.floor() + amount)
+            flow = self._flows[tenant] = TenantFlow(tenant, self.floor() + amount)
             self._rest(flow)
 
-    def _give_back(self, flow: Flow[T], amount: float) -> None:
+    def _give_back(self, flow: TenantFlow[T], amount: float) -> None:
         flow.counter += amount
         if flow.waiting:
             self._enter(flow)
@@ -174,7 +174,7 @@ class Band(Generic[T]):
         band.active, band.lift, band._order, band._left = self.active, self.lift, self._order, self._left
         return band
 
-    def _least(self) -> Flow[T]:
+    def _least(self) -> TenantFlow[T]:
         """The flow that goes next. At least one must be active."""
         heap = self._heap
         while True:
@@ -186,12 +186,12 @@ class Band(Generic[T]):
             else:
                 return flow
 
-    def _activate(self, flow: Flow[T]) -> None:
+    def _activate(self, flow: TenantFlow[T]) -> None:
         self.active += 1
         self._idle.pop(flow.tenant, None)
         self._enter(flow)
 
-    def _enter(self, flow: Flow[T]) -> None:
+    def _enter(self, flow: TenantFlow[T]) -> None:
         """Make an entry for the flow; one that it had is stale from here on."""
         self._order += 1
         flow.order = self._order
@@ -202,7 +202,7 @@ class Band(Generic[T]):
             self._heap = [entry for entry in self._heap if entry[1] == entry[2].order]
             heapify(self._heap)
 
-    def _deactivate(self, flow: Flow[T]) -> None:
+    def _deactivate(self, flow: TenantFlow[T]) -> None:
         self.active -= 1
         flow.order = 0
         if not self.active:
@@ -210,7 +210,7 @@ class Band(Generic[T]):
         self._compact()
         self._rest(flow)
 
-    def _rest(self, flow: Flow[T]) -> None:
+    def _rest(self, flow: TenantFlow[T]) -> None:
         """Remember an idle flow's counter, and forget others: not above the floor it means nothing, and there is a bound."""
         self._idle[flow.tenant] = flow
         floor = self.floor()

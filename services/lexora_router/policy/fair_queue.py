@@ -22,7 +22,7 @@ from itertools import count
 from math import ceil
 from typing import Generic, TypeVar
 
-from lexora_router.policy.fair_band import Band, Flow, Ticket
+from lexora_router.policy.fair_band import Band, TenantFlow, Ticket
 from lexora_router.policy.priority import CLASS, HIGH, LOW
 
 T = TypeVar("T")
@@ -126,7 +126,7 @@ class FairQueue(Generic[T]):
         trial.push(new, now)
         return next(ahead for ahead in count() if trial.pop(now) is new)
 
-    def _before(self, level: int, own: Flow[T] | None, turn: int, weight: float, now: float) -> int:
+    def _before(self, level: int, own: TenantFlow[T] | None, turn: int, weight: float, now: float) -> int:
         """Tickets before the one that has `turn` others of its own flow before it."""
         before = turn
         for band in self._bands.values():

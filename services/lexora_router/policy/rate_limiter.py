@@ -20,7 +20,7 @@ Dimension = Literal["requests", "tokens", "concurrent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RateLimits:
     """What one user may do: `rate` requests per second, `burst` at once; for the other two None is any number."""
 
     rate: float = 10.0
@@ -30,14 +30,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class LimitRules:
     """Whose limits are whose: a user's own, else those of the tier, else the default."""
 
-    default: Limits = Limits()
-    users: Mapping[str, Limits] = field(default_factory=dict)
-    tiers: Mapping[str, Limits] = field(default_factory=dict)
+    default: RateLimits = RateLimits()
+    users: Mapping[str, RateLimits] = field(default_factory=dict)
+    tiers: Mapping[str, RateLimits] = field(default_factory=dict)
 
-    def limits(self, user: str, tier: str) -> Limits:
+    def limits(self, user: str, tier: str) -> RateLimits:
         """Return the limits of this user."""
         return self.users.get(settings_name(user)) or self.tiers.get(tier) or self.default
 
@@ -55,13 +55,13 @@ class _Buckets:
 
     __slots__ = ("limits", "open", "requests", "tokens")
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: RateLimits, now: float) -> None:
         self.open = 0
         self.requests = TokenBucket(limits.rate, limits.burst, now)
         self.tokens: TokenBucket | None = None
         self.follow(limits, now)
 
-    def follow(self, limits: Limits, now: float) -> None:
+    def follow(self, limits: RateLimits, now: float) -> None:
         """Take over other limits, after a reload or a change of tier, without a gift."""
         self.limits = limits
         self.requests.adjust(limits.rate, limits.burst, now)
@@ -123,7 +123,7 @@ class RateLimiter:
     Raises ValueError when `max_users` is below 1.
     """
 
-    def __init__(self, rules: Rules, now: float, *, max_users: int = 100_000) -> None:
+    def __init__(self, rules: LimitRules, now: float, *, max_users: int = 100_000) -> None:
         if max_users < 1:
             raise ValueError(f"max_users must be at least 1, not {max_users}")
         self._rules = rules
@@ -135,7 +135,7 @@ class RateLimiter:
         """Users with buckets of their own."""
         return len(self._users)
 
-    def configure(self, rules: Rules, *, max_users: int) -> None:
+    def configure(self, rules: LimitRules, *, max_users: int) -> None:
         """Go on under other rules. Balances stay; each user's limits change at its next call."""
         if max_users < 1:
             raise ValueError(f"max_users must be at least 1, not {max_users}")

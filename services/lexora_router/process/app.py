@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from lexora_router.assembly import Assembly, Lasting
+from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.grpc_server import GrpcServer
@@ -24,7 +24,7 @@ from lexora_router.telemetry.export import SpanCollector, telemetry_of
 from lexora_router.telemetry.lag import LoopLag
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics
-from lexora_router.telemetry.names import Names
+from lexora_router.telemetry.names import BoundedNames
 from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import Reload, ReloadCollector, ReloadLog
 from lexora_router.telemetry.stats import Stats
@@ -43,11 +43,11 @@ class RouterApp:
         self.registry = _registry()
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
         self._stats, recent = Stats(self._label, clock()), RecentCalls()
-        self._telemetry = telemetry_of(config.telemetry, Names(self._label, lambda: self._assembly.backends), clock)
+        self._telemetry = telemetry_of(config.telemetry, BoundedNames(self._label, lambda: self._assembly.backends), clock)
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log tells a call's trace
         recorders = (*traces, self._stats, recent, Metrics(self.registry, self._label), AccessLog())
-        self._lasting = Lasting(self._limiter, recorders, clock, self._stats.windows.gap)
-        self._assembly = Assembly(config, self._lasting, None, self._on_probe)
+        self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap)
+        self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)
         self._retired: list[Assembly] = []
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
@@ -111,7 +111,7 @@ class RouterApp:
         `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used; then nothing has changed.
         """
         old = self._assembly
-        new = Assembly(config, self._lasting, old, self._on_probe, tls)
+        new = Assembly(config, self._shared, old, self._on_probe, tls)
         rules, serving = Tenancy(config).rules(), _serving(new, self.service.serving.reload)
         # All is built, and what follows cannot fail. Nothing in it awaits: no call sees half of it.
         new.take_over(old)

@@ -13,7 +13,7 @@ import uvloop
 from lexora_contract.escape import escaped
 from lexora_router.config import Config
 from lexora_router.config.load import ConfigError
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 from lexora_router.telemetry.logs import configure_logs
 
 FAILED = 1
@@ -24,7 +24,7 @@ _log = structlog.get_logger("lexora")
 def launch(
     file: str | None,
     options: Mapping[str, Any],
-    serve: Callable[[Config, Source], Coroutine[Any, Any, None]],
+    serve: Callable[[Config, ConfigSource], Coroutine[Any, Any, None]],
     *,
     search: bool = True,
 ) -> int:
@@ -35,7 +35,7 @@ def launch(
     `serve` gets the configuration, and where it is from, to load it again. Returns the exit code: 0 after a clean end, 1 when
     the configuration is wrong or an address cannot be had. What is wrong goes to stderr in plain words.
     """
-    source = Source(file, options, os.environ, search=search)
+    source = ConfigSource(file, options, os.environ, search=search)
     try:
         loaded = source.load()
     except ConfigError as error:

@@ -15,7 +15,7 @@ from lexora_router.config.models import CorsConfig
 from lexora_router.config.problems import Path, Problem, show
 from lexora_router.engines.transport import tls_context
 from lexora_router.process.app import RouterApp
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 from lexora_router.telemetry.reloads import Reload, Result
 
 # Read at the start only: where to listen, what has been given to the servers, how to log, and where traces go.
@@ -62,7 +62,7 @@ class Reloader:
     `hangup` is set by SIGHUP.
     """
 
-    def __init__(self, router: RouterApp, source: Source, hangup: asyncio.Event) -> None:
+    def __init__(self, router: RouterApp, source: ConfigSource, hangup: asyncio.Event) -> None:
         self._router = router
         self._source = source
         self._hangup = hangup

@@ -11,7 +11,7 @@ from lexora_router.process.listening import GRPC, METRICS, CannotListen, address
 from lexora_router.process.metrics_server import MetricsServer
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
 # After the drain: for the last messages of answers that have just ended, and for watchers of the health service.
@@ -20,7 +20,7 @@ GRACE_SECONDS = 1.0
 _log = structlog.get_logger("lexora")
 
 
-async def serve(config: Config, source: Source) -> None:
+async def serve(config: Config, source: ConfigSource) -> None:
     """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen. SIGHUP loads the configuration again."""
     stop, hangup = stop_event(), hangup_event()
     metrics_listener = _metrics_listener(config)

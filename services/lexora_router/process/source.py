@@ -11,7 +11,7 @@ from lexora_router.config.load import Loaded, find, load
 Stamp = tuple[Path, int, int, int]
 
 
-class Source:
+class ConfigSource:
     """A file, the environment, and options of the command, which win. Methods read files: not for an event loop.
 
     `file` is what the user named, None to look in the usual places, unless `search` is false; `options` are values by key

@@ -9,11 +9,11 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 if TYPE_CHECKING:
     from lexora_router.config import TelemetryConfig
-    from lexora_router.telemetry.names import Names
+    from lexora_router.telemetry.names import BoundedNames
     from lexora_router.telemetry.otel.telemetry import Telemetry
 
 
-def telemetry_of(config: TelemetryConfig, names: Names, clock: Callable[[], float]) -> Telemetry | None:
+def telemetry_of(config: TelemetryConfig, names: BoundedNames, clock: Callable[[], float]) -> Telemetry | None:
     """What the section asks for; None without an endpoint. Raises OSError for what only shows when it is set in motion."""
     if config.otlp_endpoint is None:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from lexora_router.fleet.backend import Backend
 
 
-class Names:
+class BoundedNames:
     """Names with a bound, for what is kept apart or grouped by name."""
 
     def __init__(self, label: Callable[[str], str], backends: Callable[[], Mapping[str, Backend]]) -> None:

@@ -35,7 +35,7 @@ async def test_every_metric_is_named_with_its_type() -> None:
 
 async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     app = RouterApp(Config())
-    (metrics,) = (recorder for recorder in app._lasting.recorders if isinstance(recorder, Metrics))
+    (metrics,) = (recorder for recorder in app._shared.recorders if isinstance(recorder, Metrics))
     for status, error in ((CLIENT_GONE, CancelledError()), (429, RateLimited("words", 1.0, "user:a"))):
         call = finished_call()
         call.receipt.fallback = "main->spare;reason=QUEUE_FULL"

@@ -12,7 +12,7 @@ from lexora_contract.answer import Head
 from lexora_router.call import Call, Emit, Event, Frames, Outcome, Target, Timeouts
 from lexora_router.errors import UpstreamFailure
 from lexora_router.fleet.endpoint import HttpEndpoint
-from lexora_router.fleet.endpoint_health import Condition, Rules
+from lexora_router.fleet.endpoint_health import Condition, HealthRules
 from lexora_router.fleet.pool import Pool
 from lexora_router.fleet.shares import Standing
 from lexora_router.fleet.terms import Terms
@@ -115,8 +115,8 @@ class Scripted:
             await emit(step)
 
 
-RULES = Rules(BreakerRules(consecutive_failures=3, open_time=5.0), SlowStart(window=0.0))
-POOL_RULES = Rules(BreakerRules(), SlowStart(window=0.0))
+RULES = HealthRules(BreakerRules(consecutive_failures=3, open_time=5.0), SlowStart(window=0.0))
+POOL_RULES = HealthRules(BreakerRules(), SlowStart(window=0.0))
 
 
 class FakeEndpoint(Scripted):
@@ -130,7 +130,7 @@ class FakeEndpoint(Scripted):
         address: str = "http://e:1",
         healthy: bool | None = None,
         limit: int | None = None,
-        rules: Rules = RULES,
+        rules: HealthRules = RULES,
     ) -> None:
         super().__init__(*steps)
         self.address = address
@@ -164,7 +164,7 @@ def make_pool(
     max_bytes: int = 10**9,
     ejection: EjectionRules | None = None,
     standing: Callable[[Call], Standing] = standing_of,
-    rules: Rules = POOL_RULES,
+    rules: HealthRules = POOL_RULES,
     most_quarantined: int = MAX_REQUESTS,
     **changes: Any,
 ) -> Pool:

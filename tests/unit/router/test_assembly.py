@@ -19,14 +19,14 @@ from tests.unit.router.snapshot import snapshot
 from tests.unit.router.support import Client, make_call
 
 from lexora_contract.answer import Reply
-from lexora_router.assembly import Assembly, Lasting
+from lexora_router.assembly import Assembly, Shared
 from lexora_router.call import Call, Outcome
 from lexora_router.config import Config
 from lexora_router.policy.breaker import State
-from lexora_router.policy.rate_limiter import RateLimiter, Rules
+from lexora_router.policy.rate_limiter import LimitRules, RateLimiter
 from lexora_router.process.app import RouterApp
 
-LASTING = Lasting(RateLimiter(Rules(), 0.0), (), time.monotonic)
+SHARED = Shared(RateLimiter(LimitRules(), 0.0), (), time.monotonic)
 BODY = b'{"model":"m","messages":[]}'
 
 
@@ -36,8 +36,8 @@ def config(*urls: str, limit: int = 1, **sections: Any) -> Config:
     return Config.model_validate({"routing": {"backends": {"main": main, "other": other}}, **sections})
 
 
-def assembly(config: Config, previous: Assembly | None = None, lasting: Lasting = LASTING) -> Assembly:
-    made = Assembly(config, lasting, previous, lambda: None)
+def assembly(config: Config, previous: Assembly | None = None, shared: Shared = SHARED) -> Assembly:
+    made = Assembly(config, shared, previous, lambda: None)
     made.take_over(previous)
     return made
 

@@ -23,7 +23,7 @@ from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.pipeline import Parts, build
 from lexora_router.policy.backoff import Backoff
-from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
+from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.eligibility import Source
 
@@ -55,7 +55,7 @@ class Routes:
 
 
 def meter(**limits: Any) -> Meter:
-    return Meter(RateLimiter(Rules(Limits(**limits)), now()), lambda _: "", lambda _: 1, lambda _: 1, now)
+    return Meter(RateLimiter(LimitRules(RateLimits(**limits)), now()), lambda _: "", lambda _: 1, lambda _: 1, now)
 
 
 NO_RETRY = RetrySettings(0, Backoff(), respect_retry_after=True, max_retry_after=60.0)

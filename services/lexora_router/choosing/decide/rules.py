@@ -11,7 +11,7 @@ from lexora_router.config.patterns import MAX_TEXT, Pattern, compiled
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class TaskRule:
     """Tasks in which one of the patterns occurs have this capability."""
 
     patterns: tuple[Pattern, ...]
@@ -19,16 +19,16 @@ class Rule:
     confidence: float
 
 
-def compile_rules(configured: Iterable[RuleConfig], capabilities: frozenset[str]) -> tuple[Rule, ...]:
+def compile_rules(configured: Iterable[RuleConfig], capabilities: frozenset[str]) -> tuple[TaskRule, ...]:
     """The rules in their order, without those for capabilities that no model has."""
     return tuple(
-        Rule((*_words(rule.words), *map(compiled, rule.patterns)), rule.capability, rule.confidence)
+        TaskRule((*_words(rule.words), *map(compiled, rule.patterns)), rule.capability, rule.confidence)
         for rule in configured
         if rule.capability in capabilities
     )
 
 
-def match(rules: Sequence[Rule], text: str) -> Label | None:
+def match(rules: Sequence[TaskRule], text: str) -> Label | None:
     """The label of the first rule that fits the beginning or the end of a task; None when none does."""
     shown = excerpt(text, MAX_TEXT)
     for rule in rules:

@@ -11,7 +11,7 @@ from lexora_router.edge.explain.targets import REJECT, Prospect, prospects
 from lexora_router.edge.explain.words import rule_in_words, summary, tenant_in_words
 from lexora_router.edge.messages import auto_message, fill_bucket
 from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
-from lexora_router.fleet.routes import Rule, Ruling
+from lexora_router.fleet.routes import RouteRule, Ruling
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.priority import parse
 from lexora_router.policy.rate_limiter import Decision, RateLimiter
@@ -33,9 +33,9 @@ class Explainer:
         """
         assembly = self._assembly()
         choice, disabled = _choice(assembly, call)
-        ruling = await _ruling(assembly, call, asked) if disabled is None else Ruling(Rule.NONE, asked, Rule.NONE, ())
+        ruling = await _ruling(assembly, call, asked) if disabled is None else Ruling(RouteRule.NONE, asked, RouteRule.NONE, ())
         if choice is not None:
-            ruling = Ruling(Rule.AUTO, ruling.model, ruling.by, ruling.targets)
+            ruling = Ruling(RouteRule.AUTO, ruling.model, ruling.by, ruling.targets)
         estimate = assembly.total_estimate(call)
         decision = self._decision(call, assembly.config, estimate)
         tenant = _tenant(call, assembly.config, decision, estimate)
@@ -72,7 +72,7 @@ def _choice(assembly: Assembly, call: Call) -> tuple[Choice | None, ClassifierDi
     if call.model != AUTO:
         return None, None
     try:
-        choice = assembly.chooser.foretell(call)
+        choice = assembly.chooser.predict(call)
     except ClassifierDisabled as disabled:
         return None, disabled
     if choice is not None:
@@ -90,7 +90,7 @@ async def _ruling(assembly: Assembly, call: Call, asked: str) -> Ruling:
             return found
         found = routes.rule(call.model)
     if call.model and not asked:
-        return Ruling(Rule.DEFAULT_MODEL, found.model, found.by, found.targets)
+        return Ruling(RouteRule.DEFAULT_MODEL, found.model, found.by, found.targets)
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from lexora.v1 import explain_pb2
 from lexora_contract.answer import Choice
 from lexora_router.errors import RouterError
-from lexora_router.fleet.routes import Rule, Ruling
+from lexora_router.fleet.routes import RouteRule, Ruling
 from lexora_router.policy.rate_limiter import Decision
 
 # Of the endpoints that get nothing, so many are named one by one.
@@ -19,9 +19,9 @@ def rule_in_words(ruling: Ruling, asked: str, choice: Choice | None = None) -> s
     if choice is not None:
         task = f", of kind `{choice.task_type}`" if choice.task_type else ""
         return f"`auto` becomes `{own}`{task} ({choice.by}: {choice.reasoning.rstrip('.')}), which {_found(ruling)}."
-    if ruling.rule is Rule.DEFAULT_MODEL:
+    if ruling.rule is RouteRule.DEFAULT_MODEL:
         return f"No model is named, so it is the default one, `{own}`, which {_found(ruling)}."
-    if ruling.rule is Rule.ALIAS:
+    if ruling.rule is RouteRule.ALIAS:
         return f"`{name}` is an alias of `{own}`, which {_found(ruling)}."
     if not name:
         return f"No model is named, and none is known: {_backend(ruling)} is the default backend."
@@ -30,11 +30,11 @@ def rule_in_words(ruling: Ruling, asked: str, choice: Choice | None = None) -> s
 
 def _found(ruling: Ruling) -> str:
     match ruling.by:
-        case Rule.CONFIGURED:
+        case RouteRule.CONFIGURED:
             return f"is configured at backend {_backend(ruling)}"
-        case Rule.LISTED:
+        case RouteRule.LISTED:
             return f"is not configured, but listed by backend {_backend(ruling)}"
-        case Rule.DEFAULT_BACKEND:
+        case RouteRule.DEFAULT_BACKEND:
             return f"is neither configured nor listed anywhere, so it goes to the default backend {_backend(ruling)}"
     return "is neither configured nor listed anywhere, and no default backend takes such models: nobody serves it"
 

@@ -6,7 +6,7 @@ from opentelemetry.metrics import Histogram, Meter
 
 from lexora_router.call import Call
 from lexora_router.telemetry.metrics import DURATION_BUCKETS, TTFT_BUCKETS
-from lexora_router.telemetry.names import Names
+from lexora_router.telemetry.names import BoundedNames
 from lexora_router.telemetry.otel.conventions import error_type, operation
 
 # The conventions' buckets: seconds per token, and tokens.
@@ -17,7 +17,7 @@ TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
 class GenAiMetrics:
     """A recorder of finished calls."""
 
-    def __init__(self, names: Names, meter: Meter) -> None:
+    def __init__(self, names: BoundedNames, meter: Meter) -> None:
         self._names = names
 
         def made(name: str, unit: str, description: str, bounds: Sequence[float]) -> Histogram:

@@ -21,7 +21,7 @@ from yarl import URL
 from lexora_router.config import TelemetryConfig
 from lexora_router.config.telemetry import HEADERS, RESOURCE, pairs
 from lexora_router.layers.observe import Recorder
-from lexora_router.telemetry.names import Names
+from lexora_router.telemetry.names import BoundedNames
 from lexora_router.telemetry.otel.complaints import Complaints
 from lexora_router.telemetry.otel.metrics import GenAiMetrics
 from lexora_router.telemetry.otel.prompts import captured
@@ -45,7 +45,7 @@ class Telemetry:
     """
 
     def __init__(
-        self, config: TelemetryConfig, names: Names, clock: Callable[[], float], environ: Mapping[str, str] = os.environ
+        self, config: TelemetryConfig, names: BoundedNames, clock: Callable[[], float], environ: Mapping[str, str] = os.environ
     ) -> None:
         assert config.otlp_endpoint is not None
         who, where = _resource(config, environ), _destination(config, environ)

@@ -17,7 +17,7 @@ from lexora_router.call import Call
 from lexora_router.errors import RouterError, UpstreamRefused
 from lexora_router.policy.failures import verdict_of
 from lexora_router.telemetry.account import rejection
-from lexora_router.telemetry.names import Names
+from lexora_router.telemetry.names import BoundedNames
 from lexora_router.telemetry.otel.conventions import Value, answered, asked, error_type, operation
 
 # A wait between two attempts is worth a span when it took this long; the first one always has its own.
@@ -59,7 +59,7 @@ class Tracer:
         self,
         spans: trace.Tracer,
         ids: SpanIds,
-        names: Names,
+        names: BoundedNames,
         *,
         prompts: Callable[[Call], dict[str, Value]] | None,
         clock: Callable[[], float],

@@ -42,7 +42,7 @@ class FakeLabeller:
         self.asked.append(text)
         return self.answer
 
-    def foretell(self, text: str) -> Label:
+    def predict(self, text: str) -> Label:
         return self.answer
 
     async def close(self) -> None:
@@ -167,13 +167,13 @@ async def test_what_auto_would_become_is_foretold_and_changes_nothing() -> None:
     made, labeller = chooser()
     call = auto_call()
     before = call.body
-    choice = made.foretell(call)
+    choice = made.predict(call)
     assert choice is not None
     assert (choice.model, call.model, call.body, call.receipt.auto) == ("coder", "auto", before, None)
     assert labeller.asked == []
-    assert chooser(models=FakeModels("auto"))[0].foretell(call) is None
+    assert chooser(models=FakeModels("auto"))[0].predict(call) is None
     with pytest.raises(ClassifierDisabled):
-        chooser(None)[0].foretell(call)
+        chooser(None)[0].predict(call)
 
 
 @jumping

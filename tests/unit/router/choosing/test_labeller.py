@@ -5,11 +5,11 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import make_call
 
-from lexora_router.choosing.ask import Origin
+from lexora_router.choosing.ask import Cause
 from lexora_router.choosing.decide.cache import Memory
 from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.rules import compile_rules
-from lexora_router.choosing.labeller import REST_SECONDS, TIRED, Labeller
+from lexora_router.choosing.labeller import MAX_TIMEOUTS, REST_SECONDS, Labeller
 from lexora_router.choosing.stages import ByRules, Stage
 from lexora_router.config import RuleConfig
 from lexora_router.errors import DeadlineExceeded, RouterError, UpstreamUnreachable
@@ -26,12 +26,12 @@ class Fake:
         self.answer = answer
         self.seconds = seconds
         self.asked: list[str] = []
-        self.origins: list[Origin] = []
+        self.origins: list[Cause] = []
         self.cancelled = 0
 
-    async def label(self, text: str, origin: Origin) -> Label | None:
+    async def label(self, text: str, cause: Cause) -> Label | None:
         self.asked.append(text)
-        self.origins.append(origin)
+        self.origins.append(cause)
         try:
             await asyncio.sleep(self.seconds)
         except asyncio.CancelledError:
@@ -105,13 +105,13 @@ async def test_all_of_them_together_have_one_budget(late: Fake) -> None:
 async def test_one_that_is_too_slow_again_and_again_is_left_alone_for_a_while() -> None:
     stage, other = Fake(SURE, 100.0), Fake(None, name="other")
     made = labeller(other, stage)
-    for number in range(TIRED):
+    for number in range(MAX_TIMEOUTS):
         await made.label(f"t{number}", make_call())
     began = now()
     label = await made.label("more", make_call())
     assert now() == began
     assert "fake: too slow lately" in label.reasoning
-    assert (len(stage.asked), len(other.asked)) == (TIRED, TIRED + 1)
+    assert (len(stage.asked), len(other.asked)) == (MAX_TIMEOUTS, MAX_TIMEOUTS + 1)
     await asyncio.sleep(REST_SECONDS)
     stage.seconds = 0.0
     assert await made.label("more", make_call()) is SURE, "it was not remembered, and the rest is over"
@@ -170,10 +170,10 @@ RULES = ByRules(compile_rules([RuleConfig(capability="code", words=("python",))]
 async def test_what_would_be_said_is_foretold_without_asking_anybody() -> None:
     stage = Fake(Label("chat", 0.8, "why", "fake"))
     made = labeller(RULES, stage)
-    assert made.foretell("some python").task_type == "code"
-    assert made.foretell("t") == Label("", 0.0, "The kind of task is not known before fake is asked.", "")
-    assert labeller(RULES).foretell("t").reasoning == "The kind of task is unknown to the rules."
-    assert labeller(RULES, min_confidence=0.95).foretell("some python").task_type == ""
+    assert made.predict("some python").task_type == "code"
+    assert made.predict("t") == Label("", 0.0, "The kind of task is not known before fake is asked.", "")
+    assert labeller(RULES).predict("t").reasoning == "The kind of task is unknown to the rules."
+    assert labeller(RULES, min_confidence=0.95).predict("some python").task_type == ""
     assert stage.asked == []
     await made.label("t", make_call())
-    assert made.foretell("t").task_type == "chat", "it is remembered"
+    assert made.predict("t").task_type == "chat", "it is remembered"

@@ -22,12 +22,12 @@ from lexora_contract.port import StatusError
 from lexora_router.call import Call
 from lexora_router.edge.service import RouterService
 from lexora_router.layers.rate_limit import Meter
-from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
+from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
 
 
 def metered(*, draining: bool = False) -> RouterService:
     """Two requests and 600 tokens for everybody."""
-    limits = RateLimiter(Rules(Limits(1e-6, 2, 600)), now())
+    limits = RateLimiter(LimitRules(RateLimits(1e-6, 2, 600)), now())
     made, _ = service(Reply(JSON_HEAD, ANSWER), meter=Meter(limits, lambda _: "", lambda _: 1, lambda _: 1, now))
     made.draining = draining
     return made

@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 
 from lexora_router.call import Outcome
-from lexora_router.fleet.endpoint_health import Condition, Rules
+from lexora_router.fleet.endpoint_health import Condition, HealthRules
 from lexora_router.policy.breaker import BreakerRules, State
 from lexora_router.policy.ejection import Signals
 from lexora_router.policy.slow_start import SlowStart
 
-RULES = Rules(
+RULES = HealthRules(
     BreakerRules(consecutive_failures=3, min_volume=100, window=10.0, open_time=5.0, max_open_time=20.0),
     SlowStart(window=10.0, minimum=0.1),
 )

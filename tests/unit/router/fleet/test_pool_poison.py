@@ -19,13 +19,13 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.fleet.endpoint_health import Rules
+from lexora_router.fleet.endpoint_health import HealthRules
 from lexora_router.fleet.pool import Pool
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.slow_start import SlowStart
 
 TIMEOUT = 2.0
-RULES = Rules(BreakerRules(failure_share=None, window=30.0), SlowStart(window=0.0))
+RULES = HealthRules(BreakerRules(failure_share=None, window=30.0), SlowStart(window=0.0))
 KINDS: dict[str, Callable[[], UpstreamFailure]] = {
     "500": lambda: UpstreamRefused(500, "application/json", b"{}"),
     "reset": lambda: UpstreamUnreachable("reset"),

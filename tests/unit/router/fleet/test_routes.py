@@ -9,7 +9,7 @@ from lexora_router.config import Config
 from lexora_router.errors import InvalidRequest, ModelNotFound
 from lexora_router.fleet.backend import build_backends
 from lexora_router.fleet.catalogue import Catalogue, ListedModel
-from lexora_router.fleet.routes import DISCOVERY_INTERVAL, ModelRoutes, PinnedRoutes, Rule
+from lexora_router.fleet.routes import DISCOVERY_INTERVAL, ModelRoutes, PinnedRoutes, RouteRule
 
 
 class FakeCatalogue:
@@ -217,15 +217,15 @@ async def test_the_rule_s_targets_are_those_that_are_found(more: dict[str, Any])
 @pytest.mark.parametrize(
     ("model", "rule", "by", "own"),
     [
-        ("a1", Rule.CONFIGURED, Rule.CONFIGURED, "a1"),
-        ("b1", Rule.LISTED, Rule.LISTED, "b1"),
-        ("ghost", Rule.DEFAULT_BACKEND, Rule.DEFAULT_BACKEND, "ghost"),
-        ("fast", Rule.ALIAS, Rule.CONFIGURED, "a1"),
-        ("away", Rule.ALIAS, Rule.DEFAULT_BACKEND, "ghost"),
-        ("", Rule.DEFAULT_MODEL, Rule.CONFIGURED, "a1"),
+        ("a1", RouteRule.CONFIGURED, RouteRule.CONFIGURED, "a1"),
+        ("b1", RouteRule.LISTED, RouteRule.LISTED, "b1"),
+        ("ghost", RouteRule.DEFAULT_BACKEND, RouteRule.DEFAULT_BACKEND, "ghost"),
+        ("fast", RouteRule.ALIAS, RouteRule.CONFIGURED, "a1"),
+        ("away", RouteRule.ALIAS, RouteRule.DEFAULT_BACKEND, "ghost"),
+        ("", RouteRule.DEFAULT_MODEL, RouteRule.CONFIGURED, "a1"),
     ],
 )
-async def test_which_rule_leads_to_them(model: str, rule: Rule, by: Rule, own: str) -> None:
+async def test_which_rule_leads_to_them(model: str, rule: RouteRule, by: RouteRule, own: str) -> None:
     found, _ = routes(two(default_backend="a", default_model_for_unknown_task="fast", aliases=ALIASES), b=["b1"])
     ruling = found.rule(model)
     assert (ruling.rule, ruling.by, ruling.model) == (rule, by, own)
@@ -234,13 +234,13 @@ async def test_which_rule_leads_to_them(model: str, rule: Rule, by: Rule, own: s
 
 async def test_no_rule_leads_to_what_nobody_serves() -> None:
     found, _ = routes(two(aliases=ALIASES))
-    assert (found.rule("ghost").rule, found.rule("ghost").targets) == (Rule.NONE, ())
-    assert (found.rule("away").rule, found.rule("away").by, found.rule("away").targets) == (Rule.ALIAS, Rule.NONE, ())
+    assert (found.rule("ghost").rule, found.rule("ghost").targets) == (RouteRule.NONE, ())
+    assert (found.rule("away").rule, found.rule("away").by, found.rule("away").targets) == (RouteRule.ALIAS, RouteRule.NONE, ())
 
 
 async def test_a_call_without_a_model_may_go_to_a_default_backend_that_knows_none() -> None:
     found, _ = routes({"default_backend": "a", "backends": {"a": {}}})
-    assert found.rule("").rule is Rule.DEFAULT_BACKEND
+    assert found.rule("").rule is RouteRule.DEFAULT_BACKEND
     assert where(found, "") == ("a", "")
 
 

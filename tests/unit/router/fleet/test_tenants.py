@@ -6,7 +6,7 @@ from tests.unit.router.support import make_call
 from lexora_router.config import Config
 from lexora_router.fleet.shares import Standing
 from lexora_router.fleet.tenants import ASSUMED_OUTPUT_TOKENS, FORM_TOKENS, Tenancy, input_estimate, total_estimate
-from lexora_router.policy.rate_limiter import Limits
+from lexora_router.policy.rate_limiter import RateLimits
 
 
 def tenancy(**config: Any) -> Tenancy:
@@ -88,15 +88,15 @@ RATE_LIMIT = {
 @pytest.mark.parametrize(
     ("user", "limits"),
     [
-        ("anybody", Limits(5.0, 10, 1000, 8)),
-        ("own", Limits(1.0, 1, 1, 8)),
-        ("part", Limits(2.0, 10, 1000, 8)),
-        ("tiered", Limits(50.0, 3, 1000, 4)),
-        ("by-tenant", Limits(50.0, 4, 1000, 2)),
-        ("tenant-only", Limits(5.0, 10, 9, 8)),
+        ("anybody", RateLimits(5.0, 10, 1000, 8)),
+        ("own", RateLimits(1.0, 1, 1, 8)),
+        ("part", RateLimits(2.0, 10, 1000, 8)),
+        ("tiered", RateLimits(50.0, 3, 1000, 4)),
+        ("by-tenant", RateLimits(50.0, 4, 1000, 2)),
+        ("tenant-only", RateLimits(5.0, 10, 9, 8)),
     ],
 )
-def test_limits_are_the_user_s_own_then_the_tier_s_then_the_defaults(user: str, limits: Limits) -> None:
+def test_limits_are_the_user_s_own_then_the_tier_s_then_the_defaults(user: str, limits: RateLimits) -> None:
     made = tenancy(rate_limit=RATE_LIMIT, tenants={"by-tenant": {"tier": "gold"}, "tenant-only": {"tier": "tokens"}})
     assert made.rules().limits(user, made.tier(user)) == limits
 
@@ -109,4 +109,4 @@ def test_whether_anybody_s_tokens_are_limited() -> None:
 
 def test_without_tenants_there_are_no_tiers() -> None:
     assert tenancy().tier("anybody") == ""
-    assert tenancy().rules().limits("anybody", "") == Limits(1000.0, 1000, None, 1000)
+    assert tenancy().rules().limits("anybody", "") == RateLimits(1000.0, 1000, None, 1000)

@@ -11,7 +11,7 @@ from lexora_contract.answer import BucketState, Usage
 from lexora_router.call import Call, Emit, Frames
 from lexora_router.errors import RateLimited, UpstreamBroken, UpstreamTimeout
 from lexora_router.layers.rate_limit import Meter, RateLimit
-from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
+from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
 ESTIMATE, INPUT = 100, 10
@@ -34,9 +34,11 @@ class Engine(Scripted):
         await super().__call__(call, seen)
 
 
-def limited(*steps: Step, usage: Usage | None = None, rules: Rules | None = None, **limits: Any) -> tuple[RateLimit, Engine]:
+def limited(
+    *steps: Step, usage: Usage | None = None, rules: LimitRules | None = None, **limits: Any
+) -> tuple[RateLimit, Engine]:
     fields = {"rate": 1.0, "burst": 2, "tokens_per_minute": None} | limits
-    limiter = RateLimiter(rules or Rules(Limits(**fields)), now())
+    limiter = RateLimiter(rules or LimitRules(RateLimits(**fields)), now())
     inner = Engine(*steps, usage=usage)
     tiers = {"golden": "gold"}
     meter = Meter(limiter, lambda name: tiers.get(name, ""), lambda _: INPUT, lambda _: ESTIMATE, now)
@@ -103,7 +105,7 @@ async def test_each_tenant_has_its_own_and_the_nameless_share_one() -> None:
 
 @jumping
 async def test_the_tenant_s_tier_counts() -> None:
-    rules = Rules(Limits(1.0, 1), tiers={"gold": Limits(10.0, 5)})
+    rules = LimitRules(RateLimits(1.0, 1), tiers={"gold": RateLimits(10.0, 5)})
     layer, inner = limited(rules=rules)
     for _ in range(5):
         await ask(layer, user="golden")

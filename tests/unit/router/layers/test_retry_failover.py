@@ -9,7 +9,7 @@ from tests.unit.router.support import HEAD, Client, FakeEndpoint, Step, make_cal
 
 from lexora_router.call import Frames, Handler, compose
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamRefused, UpstreamTimeout
-from lexora_router.fleet.endpoint_health import Rules
+from lexora_router.fleet.endpoint_health import HealthRules
 from lexora_router.fleet.pool import Pool
 from lexora_router.layers.admission import Admission
 from lexora_router.layers.balance import Balance, attempt
@@ -20,7 +20,7 @@ from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.policy.slow_start import SlowStart
 
 ANSWER: tuple[Step, ...] = (HEAD, Frames(b"a"))
-NO_BREAKER = Rules(BreakerRules(consecutive_failures=10**6, min_volume=10**6), SlowStart(window=0.0))
+NO_BREAKER = HealthRules(BreakerRules(consecutive_failures=10**6, min_volume=10**6), SlowStart(window=0.0))
 
 
 def pipeline(pool: Pool, budget: RetryBudget) -> Handler:

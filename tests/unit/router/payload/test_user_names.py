@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from lexora_router.payload.user_names import MAX_LENGTH, Names, bounded
+from lexora_router.payload.user_names import MAX_LENGTH, UserNames, bounded
 
 DEVICE, SESSION, ACCOUNT = "d" * 64, "5f0c2a1e-8f3b-4d57-9a67-0f1f2e3d4c5b", "0b9d7c52-2f6a-4f0f-8f7b-6f1d2c3b4a59"
 
@@ -34,7 +34,7 @@ def claude(**fields: str) -> str:
     ],
 )
 def test_the_first_field_that_names_somebody_counts(body: str, name: str) -> None:
-    assert msgspec.json.decode(body, type=Names).named() == name
+    assert msgspec.json.decode(body, type=UserNames).named() == name
 
 
 def test_a_long_name_is_shortened_and_stays_one_of_its_own() -> None:

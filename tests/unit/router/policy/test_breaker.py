@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexora_router.policy.breaker import TRANSITIONS, Breaker, BreakerRules, Event, State
-from lexora_router.policy.evidence import Source
+from lexora_router.policy.evidence import RequestSource
 
 RULES = BreakerRules(consecutive_failures=3, min_volume=10, window=10, open_time=5, max_open_time=40)
 
@@ -239,10 +239,10 @@ def test_it_never_lets_two_trials_through_and_never_sticks(steps: list[tuple[flo
 # -- on thin evidence
 
 
-MALLORY, ALICE = Source("mallory", 1), Source("alice", 2)
+MALLORY, ALICE = RequestSource("mallory", 1), RequestSource("alice", 2)
 
 
-def opened_by(source: Source, now: float = 0.0) -> Breaker:
+def opened_by(source: RequestSource, now: float = 0.0) -> Breaker:
     breaker = Breaker(RULES)
     for _ in range(RULES.consecutive_failures):
         breaker.on_failure(now, breaker.allow(now), source)
@@ -262,9 +262,9 @@ def test_where_one_request_opened_it_another_one_finds_it_closed() -> None:
         breaker.on_failure(2.0, breaker.allow(2.0), MALLORY)
     assert breaker.state(2.0) is State.CLOSED
     for tenant in ("alice", "bob", "carol"):
-        breaker.on_failure(3.0, breaker.allow(3.0), Source(tenant, 7))
+        breaker.on_failure(3.0, breaker.allow(3.0), RequestSource(tenant, 7))
     assert breaker.state(3.0) is State.OPEN
-    assert not breaker.give_way(3.0, Source("dan", 8)), "three of three: that is no matter of who asks"
+    assert not breaker.give_way(3.0, RequestSource("dan", 8)), "three of three: that is no matter of who asks"
 
 
 def test_an_answer_to_an_earlier_call_closes_it_as_well() -> None:

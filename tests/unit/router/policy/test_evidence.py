@@ -2,20 +2,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexora_router.policy.evidence import Charge, Evidence, Source, Strength
+from lexora_router.policy.evidence import Charge, Evidence, RequestSource, Strength
 
 LIMIT = 3
 NONE, THIN, FIRM = Strength
 WINDOW = 30.0
 
 
-def fail(evidence: Evidence, now: float, *sources: Source | None, excused: bool = False) -> list[Charge]:
+def fail(evidence: Evidence, now: float, *sources: RequestSource | None, excused: bool = False) -> list[Charge]:
     charges = [evidence.failed(now, source, excused=excused) for source in sources]
     return [charge for charge in charges if charge is not None]
 
 
-def requests(tenant: str, *numbers: int) -> list[Source]:
-    return [Source(tenant, number) for number in numbers]
+def requests(tenant: str, *numbers: int) -> list[RequestSource]:
+    return [RequestSource(tenant, number) for number in numbers]
 
 
 def busy(evidence: Evidence, until: float, gap: float, *tenants: str) -> None:
@@ -40,7 +40,9 @@ A, B = requests("a", 1, 2, 3, 4), requests("b", 5, 6)
         ([None, A[0], A[0]], THIN),
     ],
 )
-def test_where_nothing_was_ever_answered_a_row_of_failures_is_enough(sources: list[Source | None], strength: Strength) -> None:
+def test_where_nothing_was_ever_answered_a_row_of_failures_is_enough(
+    sources: list[RequestSource | None], strength: Strength
+) -> None:
     evidence = Evidence(WINDOW)
     fail(evidence, 1.0, *sources)
     assert evidence.strength(LIMIT, 1.0) is strength
@@ -55,7 +57,7 @@ def test_where_nothing_was_ever_answered_a_row_of_failures_is_enough(sources: li
         ([None] * 3, FIRM),
     ],
 )
-def test_where_others_are_answered_one_tenant_is_not_enough(sources: list[Source | None], strength: Strength) -> None:
+def test_where_others_are_answered_one_tenant_is_not_enough(sources: list[RequestSource | None], strength: Strength) -> None:
     evidence = Evidence(WINDOW)
     busy(evidence, 10.0, 0.5, "c", "d")
     fail(evidence, 10.1, *sources)
@@ -121,14 +123,14 @@ def test_where_answers_and_failures_are_mixed_a_row_must_be_longer_than_chance_m
     for number in range(90):
         now = number / 10
         if number % 3:
-            fail(evidence, now, Source("a", number))
+            fail(evidence, now, RequestSource("a", number))
             assert evidence.strength(2, now) is NONE or number < 30
         else:
             evidence.succeeded("a", now)
     row = 0
     while evidence.strength(2, 9.0) is NONE:
         row += 1
-        fail(evidence, 9.0, Source("a", 1000 + row))
+        fail(evidence, 9.0, RequestSource("a", 1000 + row))
     assert 15 < row < 40
 
 
@@ -144,14 +146,14 @@ def test_others_than_the_suspects_make_thin_evidence_too_thin() -> None:
 
     fail(evidence, 20.0, *A)
     suspects = evidence.suspects(LIMIT)
-    assert (suspects.include(A[0]), suspects.include(Source("a", 99)), suspects.include(B[0])) == (True, True, False)
+    assert (suspects.include(A[0]), suspects.include(RequestSource("a", 99)), suspects.include(B[0])) == (True, True, False)
     evidence.doubt(suspects, 40.0)
     assert evidence.strength(LIMIT, 20.0) is NONE
     fail(evidence, 20.0, B[0])
     assert evidence.strength(LIMIT, 20.0) is FIRM
 
 
-sources = st.one_of(st.none(), st.builds(Source, st.sampled_from("abc"), st.integers(0, 5)))
+sources = st.one_of(st.none(), st.builds(RequestSource, st.sampled_from("abc"), st.integers(0, 5)))
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("fail"), sources, st.booleans()),
@@ -169,7 +171,7 @@ def test_whatever_happens_the_books_are_right(script: list[tuple[str, object, ob
     failures = successes = 0
     for kind, what, more in script:
         if kind == "fail":
-            assert what is None or isinstance(what, Source)
+            assert what is None or isinstance(what, RequestSource)
             charges += fail(evidence, now, what, excused=bool(more))
             failures += 1
             row += 1
@@ -195,6 +197,6 @@ def test_a_dead_endpoint_of_a_pool_is_out_after_as_many_failures_as_ever(calls: 
     for number in range(before):
         evidence.succeeded("abc"[number % 3], number * 0.1)
     for count, (tenant, request) in enumerate(calls, 1):
-        (charge,) = fail(evidence, 2.5, Source(tenant, request))
+        (charge,) = fail(evidence, 2.5, RequestSource(tenant, request))
         evidence.confirm(charge, 2.5)
         assert (evidence.strength(LIMIT, 2.5) is FIRM) == (count >= LIMIT)

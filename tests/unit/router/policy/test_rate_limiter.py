@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from lexora_router.policy.rate_limiter import (
     MAX_LOOKED_AT,
     Decision,
-    Limits,
+    LimitRules,
     Quota,
     RateLimiter,
-    Rules,
+    RateLimits,
     duration,
 )
 
 
-def limiter(limits: Limits = Limits(), *, max_users: int = 100_000, **named: dict[str, Limits]) -> RateLimiter:  # noqa: B008
-    return RateLimiter(Rules(limits, **named), 0, max_users=max_users)
+def limiter(limits: RateLimits = RateLimits(), *, max_users: int = 100_000, **named: dict[str, RateLimits]) -> RateLimiter:  # noqa: B008
+    return RateLimiter(LimitRules(limits, **named), 0, max_users=max_users)
 
 
 def spend(rates: RateLimiter, user: str, times: int, now: float = 0, tokens: int = 0) -> int:
@@ -29,17 +29,17 @@ def spend(rates: RateLimiter, user: str, times: int, now: float = 0, tokens: int
 
 
 def test_requests_at_four_times_the_limit() -> None:
-    rates = limiter(Limits(10, 20))
+    rates = limiter(RateLimits(10, 20))
     assert sum(rates.check("a", 0, i / 40).allowed for i in range(1000)) == 20 + int(10 * 999 / 40)
 
 
 def test_one_user_does_not_use_up_another() -> None:
-    rates = limiter(Limits(1, 5))
+    rates = limiter(RateLimits(1, 5))
     assert (spend(rates, "a", 9), spend(rates, "b", 9)) == (5, 5)
 
 
 def test_a_refusal_says_what_is_exceeded_and_when_to_come_back() -> None:
-    rates = limiter(Limits(2, 3))
+    rates = limiter(RateLimits(2, 3))
     spend(rates, "a", 3)
     decision = rates.check("a", 0, 0.1)
     assert (decision.allowed, decision.exceeded, decision.tokens, decision.reservation) == (False, "requests", None, None)
@@ -49,7 +49,7 @@ def test_a_refusal_says_what_is_exceeded_and_when_to_come_back() -> None:
 
 
 def test_a_refusal_for_tokens_costs_no_request_and_the_other_way_round() -> None:
-    rates = limiter(Limits(1, 2, 600))
+    rates = limiter(RateLimits(1, 2, 600))
     first = rates.check("a", 500, 0)
     assert first.allowed
     assert first.tokens == Quota(600, 100, 50)
@@ -64,7 +64,7 @@ def test_a_refusal_for_tokens_costs_no_request_and_the_other_way_round() -> None
 
 
 def test_a_reservation_is_settled_once_with_real_usage() -> None:
-    rates = limiter(Limits(100, 100, 600))
+    rates = limiter(RateLimits(100, 100, 600))
     reservation = rates.check("a", 500, 0).reservation
     assert reservation is not None
     reservation.settle(50, 0)
@@ -74,7 +74,7 @@ def test_a_reservation_is_settled_once_with_real_usage() -> None:
 
 
 def test_more_than_reserved_is_charged_too() -> None:
-    rates = limiter(Limits(100, 100, 600))
+    rates = limiter(RateLimits(100, 100, 600))
     reservation = rates.check("a", 500, 0).reservation
     assert reservation is not None
     reservation.settle(700, 0)
@@ -84,7 +84,7 @@ def test_more_than_reserved_is_charged_too() -> None:
 
 @pytest.mark.parametrize(("claimed", "charged"), [(100, 100), (10**400, 600)])
 def test_unknown_usage_leaves_the_estimate_up_to_a_minutes_worth(claimed: int, charged: int) -> None:
-    rates = limiter(Limits(100, 100, 600))
+    rates = limiter(RateLimits(100, 100, 600))
     reservation = rates.check("a", claimed, 0).reservation
     assert reservation is not None
     reservation.settle(None, 0)
@@ -94,7 +94,7 @@ def test_unknown_usage_leaves_the_estimate_up_to_a_minutes_worth(claimed: int, c
 
 
 def test_a_claim_beyond_reason_reserves_what_the_bucket_holds_and_no_debt() -> None:
-    rates = limiter(Limits(100, 100, 600))
+    rates = limiter(RateLimits(100, 100, 600))
     reservation = rates.check("a", 10**400, 0).reservation
     assert reservation is not None
     assert reservation.tokens == 600
@@ -105,7 +105,7 @@ def test_a_claim_beyond_reason_reserves_what_the_bucket_holds_and_no_debt() -> N
 
 
 def test_calls_under_way_are_bounded_and_come_back_once() -> None:
-    rates = limiter(Limits(100, 100, None, 2), users={"boss": Limits(100, 100, None, 3)})
+    rates = limiter(RateLimits(100, 100, None, 2), users={"boss": RateLimits(100, 100, None, 3)})
     one, two = (rates.check("a", 0, 0) for _ in range(2))
     assert (one.concurrent, two.concurrent) == (Quota(2, 1, 0), Quota(2, 0, 0))
     refused = rates.check("a", 0, 0)
@@ -120,9 +120,9 @@ def test_calls_under_way_are_bounded_and_come_back_once() -> None:
 
 
 def test_a_bound_on_calls_under_way_that_comes_by_a_reload_knows_those_under_way() -> None:
-    rates = limiter(Limits(100, 100))
+    rates = limiter(RateLimits(100, 100))
     under_way = [rates.check("a", 0, 0) for _ in range(3)]
-    rates.configure(Rules(Limits(100, 100, None, 3)), max_users=10)
+    rates.configure(LimitRules(RateLimits(100, 100, None, 3)), max_users=10)
     assert rates.check("a", 0, 0).exceeded == "concurrent"
     settle(under_way[0], 0, 0)
     assert rates.check("a", 0, 0).allowed
@@ -132,7 +132,7 @@ def test_a_bound_on_calls_under_way_that_comes_by_a_reload_knows_those_under_way
 def test_tokens_used_never_exceed_the_limit_by_more_than_one_reservation(
     calls: list[tuple[float, int, float]], at_once: int
 ) -> None:
-    rates, now, used, largest = limiter(Limits(1000, 1000, 600)), 0.0, 0, 0
+    rates, now, used, largest = limiter(RateLimits(1000, 1000, 600)), 0.0, 0, 0
     under_way = []
     for gap, tokens, share in calls:
         now += gap
@@ -148,22 +148,22 @@ def test_tokens_used_never_exceed_the_limit_by_more_than_one_reservation(
 
 
 def test_a_users_own_limits_come_before_the_tiers_and_those_before_the_default() -> None:
-    rates = limiter(Limits(1, 1), users={"boss": Limits(1, 4)}, tiers={"gold": Limits(1, 2)})
+    rates = limiter(RateLimits(1, 1), users={"boss": RateLimits(1, 4)}, tiers={"gold": RateLimits(1, 2)})
     assert sum(rates.check("boss", 0, 0, tier="gold").allowed for _ in range(9)) == 4
     assert sum(rates.check("a", 0, 0, tier="gold").allowed for _ in range(9)) == 2
     assert sum(rates.check("b", 0, 0, tier="unknown").allowed for _ in range(9)) == 1
 
 
 def test_other_rules_keep_balances() -> None:
-    rates = limiter(Limits(1, 10, 600))
+    rates = limiter(RateLimits(1, 10, 600))
     spend(rates, "a", 10, tokens=60)
-    rates.configure(Rules(Limits(1, 100, 6000)), max_users=10)
+    rates.configure(LimitRules(RateLimits(1, 100, 6000)), max_users=10)
     assert not rates.check("a", 1, 0).allowed
     assert rates.check("a", 1, 1).requests == Quota(100, 0, 100)
 
 
 def test_changing_tiers_to_and_fro_wins_nothing() -> None:
-    rates = limiter(tiers={"free": Limits(1, 100, 60), "open": Limits(1, 100)})
+    rates = limiter(tiers={"free": RateLimits(1, 100, 60), "open": RateLimits(1, 100)})
     admitted = 0
     for _ in range(10):
         admitted += rates.check("a", 60, 0, tier="free").allowed
@@ -172,7 +172,7 @@ def test_changing_tiers_to_and_fro_wins_nothing() -> None:
 
 
 def test_the_least_recently_used_full_buckets_make_room() -> None:
-    rates = limiter(Limits(1, 10), max_users=3)
+    rates = limiter(RateLimits(1, 10), max_users=3)
     for user in ("busy", "old", "new"):
         spend(rates, user, 1)
     spend(rates, "busy", 9, 1)
@@ -184,7 +184,7 @@ def test_the_least_recently_used_full_buckets_make_room() -> None:
 
 
 def test_when_none_is_full_newcomers_share_one_pair() -> None:
-    rates = limiter(Limits(1e-6, 5), max_users=2)
+    rates = limiter(RateLimits(1e-6, 5), max_users=2)
     spend(rates, "a", 1)
     spend(rates, "b", 1)
     assert sum(rates.check(f"spoofed-{i}", 0, 1).allowed for i in range(100)) == 5
@@ -193,7 +193,7 @@ def test_when_none_is_full_newcomers_share_one_pair() -> None:
 
 
 def test_a_bucket_with_a_call_under_way_is_not_forgotten_though_it_is_full_again() -> None:
-    rates = limiter(Limits(10, 10, 600), max_users=1)
+    rates = limiter(RateLimits(10, 10, 600), max_users=1)
     reservation = rates.check("a", 100, 0).reservation
     assert reservation is not None
     rates.check("b", 1, 1000)
@@ -202,7 +202,7 @@ def test_a_bucket_with_a_call_under_way_is_not_forgotten_though_it_is_full_again
 
 
 def test_the_search_for_room_goes_on_where_it_stopped() -> None:
-    rates = limiter(Limits(1e-6, 5), max_users=20, users={"idle": Limits(1e6, 5)})
+    rates = limiter(RateLimits(1e-6, 5), max_users=20, users={"idle": RateLimits(1e6, 5)})
     for i in range(19):
         spend(rates, f"busy-{i}", 1)
     spend(rates, "idle", 1)
@@ -214,7 +214,7 @@ def test_the_search_for_room_goes_on_where_it_stopped() -> None:
 
 
 def test_the_map_is_bounded() -> None:
-    rates = limiter(Limits(1, 1), max_users=5)
+    rates = limiter(RateLimits(1, 1), max_users=5)
     for i in range(50):
         spend(rates, str(i), 1, i * 10)
     assert len(rates) == 5
@@ -226,7 +226,7 @@ steps = st.lists(st.tuples(st.sampled_from("abcdefg"), st.floats(0, 2), st.integ
 @given(steps, st.integers(1, 4))
 def test_eviction_never_grants_quota(calls: list[tuple[str, float, int, int]], max_users: int) -> None:
     """Those who always had buckets of their own get the very answers that a limiter without a bound gives."""
-    limits = Limits(0.7, 3, 300)
+    limits = RateLimits(0.7, 3, 300)
     bounded, unbounded = limiter(limits, max_users=max_users), limiter(limits)
     shared: set[str] = set()
     admitted: dict[str, list[float]] = defaultdict(list)
@@ -263,11 +263,11 @@ def test_no_room_for_anybody_is_refused(max_users: int) -> None:
     with pytest.raises(ValueError, match="max_users"):
         limiter(max_users=max_users)
     with pytest.raises(ValueError, match="max_users"):
-        limiter().configure(Rules(), max_users=max_users)
+        limiter().configure(LimitRules(), max_users=max_users)
 
 
 def test_where_a_user_stands_is_told_without_a_charge() -> None:
-    rates = limiter(Limits(1, 5, 600))
+    rates = limiter(RateLimits(1, 5, 600))
     assert rates.standing("a", 0) == (Quota(5, 5, 0), Quota(600, 600, 0), None)
     rates.check("a", 100, 0)
     for _ in range(10):
@@ -277,7 +277,7 @@ def test_where_a_user_stands_is_told_without_a_charge() -> None:
 
 
 def test_a_request_without_tokens_is_let_in_while_tokens_are_owed() -> None:
-    rates = limiter(Limits(1, 3, 600))
+    rates = limiter(RateLimits(1, 3, 600))
     first = rates.check("a", 600, 0)
     settle(first, 6000, 0)
     decision = rates.check("a", 0, 0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.router.snapshot import snapshot
 
-from lexora_router.policy.rate_limiter import Limits, RateLimiter, Rules
+from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
 
 USERS = st.sampled_from("abcde")
 TIERS = st.sampled_from(["", "gold"])
@@ -17,7 +17,7 @@ CALLS = st.tuples(USERS, st.integers(0, 200), st.floats(0, 5), TIERS, st.boolean
 def test_it_decides_as_check_does_and_changes_nothing(
     calls: list[tuple[str, int, float, str, bool]], user: str, tokens: int, tier: str, most: int
 ) -> None:
-    rules = Rules(Limits(1, 3, 120), {"e": Limits(0.5, 1)}, {"gold": Limits(2, 5, 600)})
+    rules = LimitRules(RateLimits(1, 3, 120), {"e": RateLimits(0.5, 1)}, {"gold": RateLimits(2, 5, 600)})
     limiter, now = RateLimiter(rules, 0.0, max_users=most), 0.0
     for name, cost, passed, of, settled in calls:
         now += passed
@@ -32,15 +32,15 @@ def test_it_decides_as_check_does_and_changes_nothing(
 
 
 def test_a_limit_that_has_changed_counts_at_once() -> None:
-    limiter = RateLimiter(Rules(Limits(1, 10)), 0.0)
+    limiter = RateLimiter(LimitRules(RateLimits(1, 10)), 0.0)
     limiter.check("a", 1, 0.0)
-    limiter.configure(Rules(Limits(1, 2)), max_users=10)
+    limiter.configure(LimitRules(RateLimits(1, 2)), max_users=10)
     assert limiter.peek("a", 1, 0.0).requests.limit == 2
     assert limiter._users["a"].limits.burst == 10, "its own change comes with its next call"
 
 
 def test_asking_about_a_stranger_makes_no_buckets() -> None:
-    limiter = RateLimiter(Rules(Limits(1, 2)), 0.0)
+    limiter = RateLimiter(LimitRules(RateLimits(1, 2)), 0.0)
     for _ in range(5):
         assert limiter.peek("stranger", 1, 0.0).requests.remaining == 1
     assert len(limiter) == 0

@@ -11,7 +11,7 @@ import structlog
 from lexora_router.config import Config
 from lexora_router.process import launch
 from lexora_router.process.listening import GRPC, HTTP, CannotListen, address, address_of, listen
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +33,10 @@ class Served:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.config: Config | None = None
-        self.source: Source | None = None
+        self.source: ConfigSource | None = None
         self._error = error
 
-    async def __call__(self, config: Config, source: Source) -> None:
+    async def __call__(self, config: Config, source: ConfigSource) -> None:
         self.config, self.source = config, source
         if self._error:
             raise self._error

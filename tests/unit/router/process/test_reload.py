@@ -16,7 +16,7 @@ from lexora_router.config.load import Loaded
 from lexora_router.config.models import CorsConfig
 from lexora_router.process.app import RouterApp
 from lexora_router.process.reload import RESTART_KEYS, Reloader, differences, with_kept
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 from lexora_router.telemetry.reloads import ReloadLog, Result
 
 LOOK_SECONDS = 0.02
@@ -44,7 +44,7 @@ class FakeRouter:
         self.taken.append(config)
 
 
-class GatedSource(Source):
+class GatedSource(ConfigSource):
     """A source whose loads wait for `gate`, when there is one; `loads` counts them."""
 
     gate: threading.Event | None = None

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lexora_router.config.load import ConfigError
-from lexora_router.process.source import Source
+from lexora_router.process.source import ConfigSource
 
 
 @pytest.fixture
@@ -14,8 +14,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def source(file: Path | None, **environ: str) -> Source:
-    return Source(None if file is None else str(file), {"server.port": None, "server.grpc_port": 7}, environ)
+def source(file: Path | None, **environ: str) -> ConfigSource:
+    return ConfigSource(None if file is None else str(file), {"server.port": None, "server.grpc_port": 7}, environ)
 
 
 def test_file_environment_and_options_in_that_order(file: Path) -> None:

@@ -16,7 +16,7 @@ from yarl import URL
 
 from lexora_router.config import TelemetryConfig
 from lexora_router.telemetry.export import telemetry_of
-from lexora_router.telemetry.names import Names
+from lexora_router.telemetry.names import BoundedNames
 from lexora_router.telemetry.otel import telemetry as module
 from lexora_router.telemetry.otel.telemetry import Telemetry, target_of
 
@@ -57,7 +57,7 @@ def start(lines: list[EventDict]) -> Iterator[Start]:
 
     def start(address: str, interval: float | None = 3600.0) -> Telemetry:
         config = TelemetryConfig(otlp_endpoint=address, metrics_interval=interval)
-        started.append(Telemetry(config, Names(str, dict), time.monotonic, {}))
+        started.append(Telemetry(config, BoundedNames(str, dict), time.monotonic, {}))
         return started[-1]
 
     yield start
@@ -98,7 +98,7 @@ def test_a_variable_that_the_sdk_cannot_read(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
     config = TelemetryConfig(otlp_endpoint="http://127.0.0.1:1")
     with pytest.raises(OSError, match=r"OTEL_.*'soon'"):
-        telemetry_of(config, Names(str, dict), time.monotonic)
+        telemetry_of(config, BoundedNames(str, dict), time.monotonic)
 
 
 def test_metrics_come_again_and_again(receiver: Receiver, start: Start) -> None:
