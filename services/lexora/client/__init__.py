@@ -1,0 +1,30 @@
+"""A thin client of a Lexora router over gRPC, blocking (`Client`) and for asyncio (`AsyncClient`).
+
+    from lexora.client import Client
+
+    with Client("127.0.0.1:50051") as lexora:
+        answer = lexora.chat("qwen3-32b", "Tell me a story.", max_tokens=100)
+        print(answer.text, answer.receipt.backend)
+        for text in lexora.stream("qwen3-32b", "And another one."):
+            print(text, end="", flush=True)
+
+It imports grpc and generated code only. `client.router` is the stub with every rpc of the contract.
+"""
+
+from lexora.client._aio import AsyncClient, AsyncStream
+from lexora.client._answers import Answer, ToolRequest, tool_result
+from lexora.client._blocking import Client, Stream
+from lexora.client._errors import LexoraError
+from lexora.client._settings import Settings
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "AsyncStream",
+    "Client",
+    "LexoraError",
+    "Settings",
+    "Stream",
+    "ToolRequest",
+    "tool_result",
+]
