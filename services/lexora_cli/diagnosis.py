@@ -28,13 +28,14 @@ def of_failure(error: TransportError | TimeoutError | OSError, section: str, sec
     return Trouble(f"ca_file cannot be used: {error.strerror or error}", f"correct {section}.ca_file")
 
 
-def of_status(status: int, section: str, path: str) -> Trouble:
-    """An answer that says that calls would fail."""
+def of_status(status: int, section: str, path: str, *, usual: bool) -> Trouble:
+    """An answer that says that calls would fail; `usual`: every engine of the backend's type has a path for its health."""
     problem = f"{path} was answered {status}"
     if status in (401, 403):
         return Trouble(problem, f"the key was refused: set {section}.api_key_env to the variable that holds a valid one")
     if status == 404:
-        return Trouble(problem, f"not a vLLM server? set {section}.type: openai_compatible, or another {section}.health_path")
+        kind = f"another kind of server? set {section}.type: openai_compatible, or " if usual else "set "
+        return Trouble(problem, f"{kind}another {section}.health_path")
     if status < 400:
         return Trouble(problem, f"the engine redirects: name its final address in {section}.url")
     return Trouble(problem, "the engine says that it is not well: see its log")

@@ -63,7 +63,7 @@ class _Probe:
         answer = await self._get(transport, url, self._config.health.timeout, _HEALTH_BYTES)
         if isinstance(answer, Trouble):
             return answer
-        return None if answer[0] < 300 else of_status(answer[0], self._section, url.path)
+        return None if answer[0] < 300 else self._of_status(answer[0], url)
 
     async def _models(self, transport: Transport) -> Trouble | None:
         url = self._adapter.models_url(self._base)
@@ -72,13 +72,16 @@ class _Probe:
             return answer
         status, body = answer
         if status in (401, 403) or status >= 500:
-            return of_status(status, self._section, url.path)
+            return self._of_status(status, url)
         self._found.models = _ids(body) if status == 200 else None
         if self._found.models is not None and self._adapter.lists_what_is_asked:
             mapping = self._backend.model_mapping
             asked = [mapping.get(model.name, model.name) for model in self._backend.models]
             self._found.missing = [name for name in asked if name not in self._found.models]
         return None
+
+    def _of_status(self, status: int, url: URL) -> Trouble:
+        return of_status(status, self._section, url.path, usual=self._adapter.default_health_path is not None)
 
     async def _get(self, transport: Transport, url: URL, seconds: float, limit: int) -> tuple[int, bytes] | Trouble:
         started = time.monotonic()

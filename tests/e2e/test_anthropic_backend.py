@@ -18,7 +18,7 @@ from lexora.v1 import call_pb2, chat_pb2, router_pb2, router_pb2_grpc
 from tests.support import wire
 from tests.support.messages_engine import KEY, MessagesEngine, error, error_body, event
 from tests.support.raw_server import reply
-from tests.support.servers import Gateway, Simulator, calm_config
+from tests.support.servers import Gateway, Simulator, base_config, calm_config
 
 MODEL, ALIAS = "claude-sonnet-5", "house-model"
 HELLO: list[Any] = [{"role": "user", "content": "hi"}]
@@ -324,6 +324,32 @@ def test_typed_callers_are_translated_too(gateway: Gateway, engine: MessagesEngi
         answer = router_pb2_grpc.RouterServiceStub(channel).Generate(request, timeout=10)
     assert answer.chat.choices[0].message.tool_calls[0].name == "get_weather"
     assert answer.chat.usage.input_tokens == 43
+
+
+def test_retries_breakers_and_limits_are_those_of_every_backend(engine: MessagesEngine, tmp_path: Path) -> None:
+    with MessagesEngine(MODEL) as busy:
+        busy.answer = error(529, "overloaded_error", "Overloaded")
+        claude = {"urls": [busy.url, engine.url], "type": "anthropic", "api_key": KEY, "models": [MODEL]}
+        config = base_config(claude=claude)
+        config["health"]["failure_threshold"] = 2
+        config["rate_limit"] = {"default_rate": 1000, "default_burst": 1000, "tokens_per_minute": 1000}
+        with Gateway(config, tmp_path) as gateway, OpenAI(base_url=f"{gateway.http}/v1", api_key="x", max_retries=0) as client:
+
+            def chat(user: str, **fields: Any) -> Any:
+                return client.chat.completions.with_raw_response.create(model=MODEL, messages=HELLO, user=user, **fields)
+
+            attempts = {chat("ann", max_tokens=5).headers["x-lexora-attempts"] for _ in range(12)}
+            assert attempts == {"1", "2"}  # never a failure, whichever endpoint is asked first
+            assert len(busy.requests) > 2  # one that is overloaded is well, and asked again
+            # Charged is what the engine counted: 43 tokens in and 7 out of each call.
+            assert int(chat("bob", max_tokens=5).headers["x-ratelimit-remaining-tokens"]) > 900
+            assert int(chat("bob", max_tokens=5).headers["x-ratelimit-remaining-tokens"]) in range(900, 950)
+            engine.broken = b": \n\n"
+            engine.requests.clear()
+            stream = client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+            with stream, pytest.raises(openai.APIError):
+                list(stream)
+            assert len(engine.requests) == 1  # the client had seen its beginning
 
 
 def test_one_beside_a_fleet_as_its_fallback(engine: MessagesEngine, tmp_path: Path) -> None:

@@ -99,6 +99,16 @@ async def test_the_key_is_sent(monkeypatch: Any) -> None:
 async def test_something_else_than_vllm() -> None:
     found = await against([reply(b"", status="404 Not Found")])
     assert "openai_compatible" in advice(found)
+    found = await against([reply(b"", status="404 Not Found")], type="openai_compatible", health_path="/up")
+    assert advice(found) == "set another routing.backends.main.health_path"
+
+
+async def test_an_anthropic_is_asked_in_its_own_way() -> None:
+    async with RawServer([MODELS]) as server:
+        found = await one({"url": server.url, "type": "anthropic", "api_key": "sk-ant"})
+        [request] = server.requests
+    assert (request.target, request.header("x-api-key")) == ("/v1/models?limit=1000", "sk-ant")
+    assert found.models == ["a", "b"]
 
 
 async def test_an_engine_that_is_not_well() -> None:
