@@ -34,7 +34,7 @@ JUDGE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What outlives a configuration: balances of tenants, and who counts calls. `clock` is monotonic, in seconds."""
+    """What outlives a configuration: the tenants' balances and the recorders of calls. `clock` is monotonic, in seconds."""
 
     limiter: RateLimiter
     recorders: tuple[Recorder, ...]
@@ -65,7 +65,7 @@ class Assembly:
         clock = shared.clock
         self.config = config
         self.budgets = _budgets(config, previous)
-        self._left: list[Transport] | None = None  # of a retired one, what nobody has taken over
+        self._left: list[Transport] | None = None  # of a retired one: what its successor has not taken over
         self.conditions: Conditions = Conditions() if previous is None else previous.conditions
         known = previous.backends if previous else {}
         self.backends: dict[str, Backend] = build_backends(config, clock, known, tls, self.conditions)
@@ -124,7 +124,7 @@ class Assembly:
     def foresee(self, tenant: str, size: int) -> None:
         """Raise what is sure of a call before its body of `size` bytes is read: RateLimited, or QueueFull at every backend.
 
-        `tenant` is empty while nobody is named. Charges and changes nothing.
+        `tenant` is empty while no user is named. Charges and changes nothing.
         """
         if self.meter is not None and tenant:
             self.meter.foresee(tenant)
@@ -149,7 +149,7 @@ class Assembly:
 
     @property
     def busy(self) -> bool:
-        """Of a retired one: whether somebody still uses a connection, or waits for a listing."""
+        """Of a retired one: whether calls still use a connection, or wait for a listing."""
         return self.catalogue.refreshing or any(transport.open for transport in self._left or ())
 
     async def stop(self) -> None:
@@ -175,7 +175,7 @@ class Assembly:
         return combine([backend.health() for backend in self.backends.values()])
 
     def dispatch(self) -> None:
-        """Let those who wait look for an endpoint."""
+        """Let the calls that wait look for an endpoint."""
         for backend in self.backends.values():
             backend.pool.dispatch()
 

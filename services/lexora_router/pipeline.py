@@ -43,7 +43,7 @@ class Parts:
     refusal: Refusal | None = None  # None: every backend serves every operation
     gaps: Gaps = untold
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
-    auto: Callable[[Call], Awaitable[None]] | None = None  # who names the model for `auto`
+    auto: Callable[[Call], Awaitable[None]] | None = None  # names the model for `auto`
 
 
 def build(parts: Parts) -> Handler:
@@ -63,7 +63,7 @@ def build(parts: Parts) -> Handler:
         retry if parts.retry.max_retries else None,  # the one owner of attempts; never after the first byte
         Resend,  # below retry: a connection that closes as it is used costs no retry
         TraceAttempt if parts.traced else None,  # one span per attempt
-        partial(Balance, clock=clock),  # picks an endpoint, and tells it how the attempt went
+        partial(Balance, clock=clock),  # picks an endpoint, and reports how the attempt went
         partial(NoteHome, homes=parts.homes, clock=clock),  # below balance: where the attempt is
         partial(EngineTimeouts, clock=clock, gaps=parts.gaps),  # below retry: silence costs one attempt, not the call
     )

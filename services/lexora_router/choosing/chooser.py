@@ -47,7 +47,7 @@ class Chooser:
     async def choose(self, task: str, candidates: Sequence[str], call: Call) -> Choice:
         """The best model for a task among the candidates (all configured models when empty).
 
-        Raises ClassifierDisabled, and InvalidRequest that names the candidates that nobody knows. An unknown task, a
+        Raises ClassifierDisabled, and InvalidRequest that names the candidates that no backend has. An unknown task, a
         classifier that fails or is late is no error: then it is the default model, and `reasoning` says why.
         """
         labeller, default = self._ready()
@@ -60,7 +60,7 @@ class Chooser:
         """Give a call for `auto` the model that fits its last user message; the choice is in its receipt.
 
         A real model or alias of that name wins. Where tasks are not classified a default backend gets the name as any other
-        that nobody lists; without one ClassifierDisabled is raised.
+        that no backend lists; without one ClassifierDisabled is raised.
         """
         if not self._chooses_for(call):
             return

@@ -29,7 +29,7 @@ class Stage(Protocol):
     name: str
 
     async def label(self, text: str, cause: Cause) -> Label | None:
-        """The label of a task, None when it abstains; raises RouterError when it cannot tell."""
+        """The label of a task, None when it abstains; raises RouterError when it gets no answer."""
 
 
 class ByRules:

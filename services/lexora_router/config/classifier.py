@@ -46,13 +46,13 @@ class EmbeddingConfig(Section):
     """The nearest labelled example decides."""
 
     model: Text | None = None
-    backend: BackendName | None = None  # default: whoever serves the model
+    backend: BackendName | None = None  # default: the one that serves the model
     min_similarity: Ratio = 0.5  # cosine; below it nothing is near
     examples: tuple[ExampleConfig, ...] = Field(default=(), max_length=MAX_EXAMPLES)
 
 
 class ClassifierConfig(Section):
-    """Who names the kind of a task, in which order, and how sure it must be."""
+    """The classifiers that name the kind of a task, in which order, and how sure they must be."""
 
     enabled: Flag = False
     type: Annotated[tuple[Kind, ...], BeforeValidator(_one_or_many)] = Field(default=("llm",), min_length=1, max_length=3)
@@ -61,7 +61,7 @@ class ClassifierConfig(Section):
     cache_size: Count = Field(default=1000, le=MAX_CACHED)  # answers that are remembered
     cache_ttl: Delay = 300.0
     model: Text | None = None  # of llm
-    backend: BackendName | None = None  # of llm; default: whoever serves the model
+    backend: BackendName | None = None  # of llm; default: the one that serves the model
     rules: tuple[RuleConfig, ...] = Field(default=(), max_length=MAX_RULES)
     embedding: EmbeddingConfig = EmbeddingConfig()
 

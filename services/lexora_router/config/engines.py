@@ -107,7 +107,7 @@ class BackendConfig(_Engine):
     # Used when this backend is another's fallback, before model_mapping: what is asked -> what is served.
     fallback_models: dict[Text, Text] = Field(default={}, max_length=MAX_ITEMS)
     stream_usage: Flag = True  # ask the engine for stream_options.include_usage
-    # GET here tells health; None means that only calls and TCP connects tell.
+    # GET here shows health; None: only calls and TCP connects do.
     health_path: UrlPath | None = Field(default_factory=lambda data: _family(data).default_health_path)
     ca_file: Text | None = None
     # Attempts in flight per endpoint; None: no limit.

@@ -13,7 +13,7 @@ PRIORITIES = ("high", "normal", "low")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Browsers write scheme and host in small letters, and leave out a scheme's own port. A `*` has a dot or a colon beside it:
-# https://*example.com would be anybody's who has bought badexample.com.
+# https://*example.com would match badexample.com, which another owner may have.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 
@@ -34,7 +34,7 @@ def backend_name(name: str) -> str:
 
 
 def header_safe(key: str) -> bool:
-    """Tell whether an engine's key can travel in a header: printable ASCII without spaces, not empty."""
+    """Whether an engine's key can travel in a header: printable ASCII without spaces, not empty."""
     return bool(key) and key.isascii() and key.isprintable() and " " not in key
 
 
@@ -45,7 +45,7 @@ def _header_safe(secret: SecretStr) -> SecretStr:
 
 
 def _env_name(name: str) -> str:
-    # Capitals only: then a key that somebody pasted here is refused, and no warning or dump shows it.
+    # Capitals only: then a key that was pasted here is refused, and no warning or dump shows it.
     if not _ENV_NAME.fullmatch(name):
         raise ValueError("must name an environment variable, in capitals, digits and '_' (it is not the key itself)")
     return name

@@ -202,7 +202,7 @@ class RouterService:
     def foresee(self, tenant: str, size: int) -> None:
         """Raise StatusError for a call that would be refused whatever its body of `size` bytes says.
 
-        `tenant` is empty while nobody is named. Nothing is charged or counted: that is for the call that then comes without a
+        `tenant` is empty while no user is named. Nothing is charged or counted: that is for the call that then comes without a
         body.
         """
         try:

@@ -2,7 +2,7 @@
 
 from lexora_router.policy.concurrency import STALE_SCRAPES, AdaptiveLimit, EngineLoad
 
-# A unary answer's time is that of all its tokens. It is compared with its like only: not while streams tell their first token.
+# A unary answer's time is that of all its tokens. It counts only while there are no first tokens of streams.
 UNARY_AFTER_SECONDS = 10.0
 START = 16
 

@@ -1,4 +1,4 @@
-"""Work in the background that a bug must not end: without probes, say, nobody would ever come back."""
+"""Work in the background that a bug must not end: without probes, say, no endpoint would ever come back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

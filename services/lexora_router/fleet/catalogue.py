@@ -42,7 +42,7 @@ class Catalogue:
         self._refreshing: asyncio.Task[None] | None = None
 
     def adopt(self, other: "Catalogue") -> None:
-        """Begin with what another one knows of backends with the same name, until they are asked again."""
+        """Begin with another one's listings of backends with the same name, until they are asked again."""
         for name in self._listings.keys() & other._listings.keys():
             self._listings[name] = other._listings[name]
         self._listers = None

@@ -1,4 +1,4 @@
-"""What one backend's attempts and waits came to: plain counters, read when somebody asks for metrics."""
+"""What one backend's attempts and waits came to: plain counters, read when metrics are scraped."""
 
 from bisect import bisect_left
 from collections.abc import Sequence

@@ -39,7 +39,7 @@ class Condition:
         self._back = False  # since the last ejection it was gone, and came again
         self._failed_probes = 0  # one after the other
         self.healthy: bool | None = None
-        self.logged: bool | None = None  # what the log has of it; a call may have found out before the probe
+        self.logged: bool | None = None  # the state that was logged last; a call may have found a change before the probe
         self.reason = ""
         self.in_flight = 0
         self.heard_at = 0.0  # when something came from it last
@@ -137,7 +137,7 @@ class Condition:
 
     @property
     def out_on_thin_evidence(self) -> bool:
-        """Whether its breaker is open only because one tenant or a few requests failed here, and nobody else has asked."""
+        """Whether its breaker is open only because one tenant or a few requests failed here, and no others have been asked."""
         return self._breaker.opened_on_thin_evidence
 
     def would_give_way(self, source: RequestSource) -> bool:

@@ -10,7 +10,7 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 class Outlook:
     """What a pool would do with a call: refuse it, let it wait at a `position` (1 is next), or, at 0, give it a slot at once.
 
-    `free` are the endpoints that could get a call now; `wait` is about how long, in seconds, None while nobody knows.
+    `free` are the endpoints that could get a call now; `wait` is about how long, in seconds, None while unknown.
     """
 
     free: tuple[HttpEndpoint, ...]

@@ -82,7 +82,7 @@ class Prober:
         except (TransportError, OSError, UnicodeError) as error:
             reason = f"the probe failed: {error}"
             refused = isinstance(error.__cause__ or error, ConnectionRefusedError)
-        # Nobody listens: no call could connect either. All else may pass, such as a probe that a busy engine answers late.
+        # No process listens: no call could connect either. All else may pass, such as a probe that a busy engine answers late.
         condition = endpoint.condition
         condition.probed(reason, self._clock(), sure=refused)
         healthy = condition.healthy is True

@@ -50,10 +50,10 @@ class Ruling:
 
 
 class ModelRoutes:
-    """Who serves which model.
+    """Which backends serve which model.
 
     A backend with `models` serves those; what else it lists is served too unless `strict_models` is set. A backend without
-    `models` serves whatever it lists. Everything else goes to the default backend, or to nobody.
+    `models` serves whatever it lists. Everything else goes to the default backend, or nowhere.
     """
 
     def __init__(self, config: Config, backends: Mapping[str, Backend], catalogue: Catalogue) -> None:
@@ -72,7 +72,7 @@ class ModelRoutes:
                 self._lengths.setdefault(entry.name, entry.max_model_len)
 
     def find(self, model: str) -> tuple[Target, ...]:
-        """Targets of a model, its own first, then the fallbacks, by what is known now; empty when nobody serves it.
+        """Targets of a model, its own first, then the fallbacks, by what is known now; empty when no backend serves it.
 
         Raises InvalidRequest when no model is named and there is no default.
         """
@@ -130,7 +130,7 @@ class ModelRoutes:
         return list(found.values())
 
     def offer(self, model: str) -> Offer | None:
-        """The same of one model or alias; one that is only listed by its backend counts as `general`. None: nobody has it."""
+        """The same of one model or alias, None when no backend has it; one that is only listed counts as `general`."""
         name = model if model in self._configured else self._aliases.get(model, model)
         for backend in self._backends.values():
             entry = next((entry for entry in backend.config.models if entry.name == name), None)

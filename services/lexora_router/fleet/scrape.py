@@ -16,7 +16,7 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.policy.concurrency import EngineLoad
 
 MAX_METRICS_BYTES = 4 * 1024 * 1024
-# More requests than that nobody has; the contract tells them in 32 bits.
+# No engine has more requests; the contract counts them in 32 bits.
 MAX_REQUESTS = 1e9
 
 _log = structlog.get_logger("lexora.scrape")
@@ -40,15 +40,15 @@ class Scraper:
 
     async def _watch(self, endpoint: HttpEndpoint, auto: AutoLimit, backend: Backend) -> None:
         transport = Transport(connect_timeout=self._timeout, clock=self._clock, ca_file=backend.config.ca_file)
-        told: str | None = None
+        logged: str | None = None
         try:
             while True:
                 where = {"backend": endpoint.backend, "endpoint": endpoint.address}
                 with survived("scrape", **where):
                     problem = await self._scrape(endpoint, auto, transport)
-                    if problem != told:
+                    if problem != logged:
                         _log.info("engine_metrics", **where, read=not problem, reason=problem)
-                        told = problem
+                        logged = problem
                 await asyncio.sleep(backend.config.scrape_interval * random.uniform(0.9, 1.1))  # noqa: S311 - spread out
         finally:
             transport.close()

@@ -50,7 +50,7 @@ class Tenancy:
         return self._config.tenant(name).tier or ""
 
     def limits_tokens(self) -> bool:
-        """Whether anybody's tokens per minute are limited."""
+        """Whether any user's tokens per minute are limited."""
         rules = self.rules()
         return any(limits.tokens_per_minute for limits in (rules.default, *rules.users.values(), *rules.tiers.values()))
 

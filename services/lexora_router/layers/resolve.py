@@ -7,10 +7,10 @@ from lexora_router.call import AUTO, Call, Emit, Handler, Target
 
 
 class Routes(Protocol):
-    """Who serves which model."""
+    """Which backends serve which model."""
 
     def find(self, model: str) -> tuple[Target, ...]:
-        """Targets of a model in order of preference, by what is known now; empty when nobody serves it."""
+        """Targets of a model in order of preference, by what is known now; empty when no backend serves it."""
 
     async def discover(self, model: str) -> tuple[Target, ...]:
         """Ask the backends again; raises ModelNotFound."""

@@ -47,7 +47,7 @@ class UsageJson(msgspec.Struct, gc=False):
 
 
 def merge_usage(seen: Usage | None, found: Usage) -> Usage:
-    """Usage after one more event of a stream: counts only grow, and Anthropic's tell input and output apart."""
+    """Usage after one more event of a stream: counts only grow, and Anthropic's come in two halves, input and output."""
     if seen is None:
         return found
     return Usage(

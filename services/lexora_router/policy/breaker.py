@@ -1,9 +1,10 @@
 """A circuit breaker: when to stop asking an endpoint that fails, and when to try it again.
 
 Closed, all calls go through, and each counts once, by its end. Open, none goes. After a while it is half-open: one call, the
-trial, goes through. It passes with its first token, so that nobody waits for the end of a long stream. A unary answer says
-nothing before its end, which may be minutes away: when a trial has run for as long as the breaker was open, one more may begin,
-and the first of them to speak or to fail decides. The next open time is longer, until it has stayed closed for a while.
+trial, goes through. It passes with its first token, so that other calls need not wait for the end of a long stream. A unary
+answer says nothing before its end, which may be minutes away: when a trial has run for as long as the breaker was open,
+one more may begin, and the first of them to speak or to fail decides. The next open time is longer, until it has stayed closed
+for a while.
 
 The caller says what an end means. A failure is the endpoint's fault: no connection, a broken or empty answer, silence, a 5xx.
 Neutral is everything that says nothing about its health: 4xx (the client's fault), 429 and 503 (it is alive and busy), a
@@ -31,7 +32,7 @@ class State(StrEnum):
 class Event(Enum):
     """What moves a breaker."""
 
-    TRIPPED = auto()  # too many failures, or somebody else's judgement
+    TRIPPED = auto()  # too many failures, or another component's judgement
     WAITED = auto()  # the open time is over
     TRIAL_PASSED = auto()
     TRIAL_FAILED = auto()
@@ -111,7 +112,7 @@ class Breaker:
         self._backoff = Backoff(rules.open_time, rules.growth, rules.max_open_time)
 
     def allow(self, now: float) -> int:
-        """Ask for a call to go through: a permit, or 0. When it is not closed, who gets a permit holds the trial."""
+        """Ask for a call to go through: a permit, or 0. When it is not closed, the one call that gets a permit is the trial."""
         if self._state is State.CLOSED:
             return self._permit
         if now < self._until:
@@ -182,11 +183,11 @@ class Breaker:
             self._until = now
 
     def trip(self, now: float) -> None:
-        """Open on somebody else's judgement, such as a probe's."""
+        """Open on another component's judgement, such as a probe's."""
         self._move(Event.TRIPPED, now)
 
     def back(self, now: float) -> None:
-        """The endpoint was gone and is back: the trial may come now, and what its past says of it counts no more."""
+        """The endpoint was gone and is back: the trial may come now, and its past counts no more."""
         if self._state is State.OPEN:
             self._until = min(self._until, now)
         elif self._state is State.CLOSED:
@@ -223,7 +224,7 @@ class Breaker:
         return self._evidence.ends(now)
 
     def state(self, now: float) -> State:
-        """Return the state for metrics; an open time that is over counts as half-open, though nobody has asked yet."""
+        """Return the state for metrics; an open time that is over counts as half-open, even before the next call."""
         if self._state is State.OPEN and now >= self._until:
             return State.HALF_OPEN
         return self._state

@@ -1,4 +1,4 @@
-"""Who a call comes from: its user and its client's address, as the wire and the proxies in front of it have them.
+"""Where a call comes from: its user and its client's address, as the wire and the proxies in front of it have them.
 
 Only a proxy that is trusted is believed. A client writes whatever it likes into `X-Forwarded-For`; each proxy adds the address
 that it was asked from at the right end, so the client is the first address from the right that is no trusted proxy. `Forwarded`
@@ -30,7 +30,7 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self._networks)
 
     def _client(self, peer: str, forwarded_for: str) -> str:
-        """The client's address behind `peer`; empty where nobody says one."""
+        """The client's address behind `peer`; empty where it is not given."""
         client = peer
         if not forwarded_for:
             return client
@@ -50,7 +50,7 @@ class TrustedProxies:
 
 @lru_cache(_CACHED)
 def network_of(address: str) -> str:
-    """What of an address tells one client from another: all of IPv4, the /64 of IPv6; empty if it is none."""
+    """The part of an address that distinguishes clients: all of IPv4, the /64 of IPv6; empty if it is none."""
     parsed = _parsed(address)
     if parsed is None:
         return ""

@@ -72,7 +72,7 @@ class AdaptiveLimit:
         self._ttfts: list[float] = []  # of this round; at most _ROUND_MOST
         self._busiest = 0  # most calls in flight in this round
         self._normal: float | None = None  # median TTFT without congestion
-        self._learnt_at = self.limit  # more calls than that say nothing of it
+        self._learnt_at = self.limit  # the value was measured with no more calls than these
         self._calmest = (most + 1, 0.0)  # fewest in flight at a dispatch of the first round, and the TTFT of that call
         self._starting = True  # no congestion seen yet
         self._fall: tuple[int, float] | None = None  # limit when TTFT got too long, and the worst median since
@@ -108,7 +108,7 @@ class AdaptiveLimit:
         elif load.waiting >= 1:
             self._decrease(_CONGESTED, now)
         elif load.kv_cache_usage >= _KV_FULL:
-            self._end(now)  # full but nobody waits: more would preempt, less would waste
+            self._end(now)  # full but no call waits: more would preempt, less would waste
         else:
             self._fall = None
             self._learn(current)
@@ -116,7 +116,7 @@ class AdaptiveLimit:
 
     def _by_latency(self, current: float, now: float) -> None:
         if self._normal is None:
-            # The endpoint may be overloaded from the first round on; the call that had the least company knows better.
+            # The endpoint may be overloaded from the first round on; the call that had the least company is the better measure.
             calm = _TOLERANCE * self._calmest[1]
             self._normal = calm if current > _TOLERANCE * calm + _SLACK else current
         if current > _TOLERANCE * self._normal + _SLACK:

@@ -23,7 +23,7 @@ class DrainRate:
         self._quiet_since: float | None = None  # since when calls have waited and none has finished
 
     def finished(self, held: float, now: float) -> None:
-        """A call gave its slot back after `held` seconds. Calls that never used the engine should not be told."""
+        """A call gave its slot back after `held` seconds. Not for calls that never used the engine."""
         self._count = min(self._count + 1, _MEMORY)
         self._mean += (max(0.0, held) - self._mean) / self._count
         if self._quiet_since is not None:
@@ -48,7 +48,7 @@ class DrainRate:
     def wait(self, ahead: int, slots: int, now: float) -> float | None:
         """Seconds until a call with `ahead` others before it gets one of `slots`; None while nothing is known.
 
-        Infinite without slots. Refuse nobody on None.
+        Infinite without slots. None is no reason to refuse a call.
         """
         if slots < 1:
             return float("inf")
@@ -56,6 +56,6 @@ class DrainRate:
         return None if held is None else (ahead + 1) * held / slots
 
     def retry_after(self, ahead: int, slots: int, now: float, *, longest: int = 300) -> int:
-        """What to tell a client that was refused: the same wait in whole seconds, 1 to `longest`; 1 while nothing is known."""
+        """A refused client's Retry-After: the same wait in whole seconds, 1 to `longest`; 1 while nothing is known."""
         wait = self.wait(ahead, slots, now)
         return 1 if wait is None else max(1, ceil(min(wait, longest)))

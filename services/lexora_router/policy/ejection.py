@@ -61,7 +61,7 @@ class Ejection:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What changed: who is out from now on, and who is back (and starts slowly)."""
+    """What changed: endpoints that are out from now on, and those that are back (and start slowly)."""
 
     ejected: tuple[Ejection, ...]
     returned: tuple[str, ...]
@@ -82,7 +82,7 @@ class Ejector:
         self._records: dict[str, _Record] = {}
 
     def follow(self, rules: EjectionRules) -> None:
-        """Go on under other rules; who sits out does so until its time is over."""
+        """Go on under other rules; endpoints that are out stay so until their time is over."""
         self._rules = rules
 
     def judge(self, pool: Mapping[str, Signals], now: float) -> Judgement:

@@ -36,7 +36,7 @@ class RequestSource(NamedTuple):
 
 
 class Strength(IntEnum):
-    """How much a row of failures says of the endpoint; thin: nobody but one tenant, or a few requests, has asked."""
+    """How much a row of failures says of the endpoint; thin: only one tenant, or a few requests, have come."""
 
     NONE = 0
     THIN = 1
@@ -51,7 +51,7 @@ class Suspects:
     tenants: frozenset[str]
 
     def include(self, source: RequestSource) -> bool:
-        """Whether a call of this source would tell nothing new."""
+        """Whether a call of this source would be no new evidence."""
         return source in self.requests if self.requests else source.tenant in self.tenants
 
 

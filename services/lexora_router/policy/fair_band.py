@@ -154,7 +154,7 @@ class Band(Generic[T]):
         return self.lift + self.floor()
 
     def floor(self) -> float:
-        """The counter below which nobody starts: the least of those that wait, else of those that did."""
+        """The counter below which no flow starts: the least of those that wait, else of those that did."""
         if self.active:
             return self._least().counter
         return max(self._left, self._last.counter) if self._last is not None else self._left

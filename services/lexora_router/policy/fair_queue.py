@@ -88,7 +88,7 @@ class FairQueue(Generic[T]):
         return chosen.pop(parts)
 
     def serve(self, ticket: Ticket[T]) -> None:
-        """Count a ticket that goes at once, because nothing waits: what a tenant had to itself puts it behind nobody later."""
+        """Count a ticket that goes at once, because nothing waits: what a tenant had to itself is not held against it later."""
         assert not self._size
         ticket.share = ticket.weight
         band = self._band(ticket.priority)

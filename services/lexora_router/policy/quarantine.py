@@ -21,7 +21,7 @@ SAMPLE_BYTES = 131_072
 
 
 def fingerprint(path: str, body: bytes) -> int:
-    """A number for this request, different in each process, so that nobody can make a body with another one's."""
+    """A number for this request, different in each process, so that no client can make a body with another one's number."""
     if len(body) <= 2 * SAMPLE_BYTES:
         return hash((path, body))
     return hash((path, len(body), body[:SAMPLE_BYTES], body[-SAMPLE_BYTES:]))

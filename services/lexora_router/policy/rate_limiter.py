@@ -43,7 +43,7 @@ class LimitRules:
 
 
 class Quota(NamedTuple):
-    """Where a user stands in one dimension: the most at once, what is left of it, seconds until all is back."""
+    """Where a user stands in one dimension: the most at once, what is left, seconds until all is back."""
 
     limit: int
     remaining: int
@@ -88,7 +88,7 @@ class Reservation:
         buckets.open += 1
 
     def settle(self, actual: int | None, now: float) -> None:
-        """Charge what was really used; a second time does nothing. None: nobody knows, what was reserved stands."""
+        """Charge what was really used; a second time does nothing. None: unknown, what was reserved stands."""
         buckets, self._buckets = self._buckets, None
         if buckets is None:
             return
@@ -146,12 +146,12 @@ class RateLimiter:
         """Charge one request and an estimate of its tokens, both or neither; 0 tokens: the request alone.
 
         At most what the bucket holds when full is reserved, whatever a client claims that it may use: more would be a debt
-        of all who share the account. What was used above that is charged at the end.
+        of all that share the account. What was used above that is charged at the end.
         """
         return _charge(self._find(user, tier, now), tokens, now)
 
     def peek(self, user: str, tokens: int, now: float, *, tier: str = "") -> Decision:
-        """What `check` would decide now; charges nobody, and makes and forgets no buckets."""
+        """What `check` would decide now; charges nothing, and makes and forgets no buckets."""
         return _charge(self._copy(user, tier, now), tokens, now)
 
     def standing(self, user: str, now: float, *, tier: str = "") -> tuple[Quota, Quota | None, Quota | None]:

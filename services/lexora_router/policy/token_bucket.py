@@ -36,7 +36,7 @@ class TokenBucket:
         self._level = min(self.burst, self.balance(now) + reserved - actual)
 
     def wait(self, n: float, now: float) -> float:
-        """Seconds until `take(n)` succeeds if nobody else takes, 0 when it does now; infinite when n is more than `burst`."""
+        """Seconds until `take(n)` succeeds if no other call takes, 0 when it does now; infinite when n is more than `burst`."""
         missing = n - self.balance(now)
         if missing <= SLACK:
             return 0.0

@@ -11,7 +11,7 @@ from math import inf
 
 # An answer is overdue after so many times the longest of the latest ones.
 FACTOR = 4.0
-# With fewer answers than these of a kind none of it is ever overdue.
+# A kind of call with fewer answers than these is never overdue.
 MIN_ANSWERS = 10
 # The longest is that of so many answers at least, and of twice as many at most.
 GENERATION = 100

@@ -44,7 +44,7 @@ class RouterApp:
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
         self._stats, recent = Stats(self._label, clock()), RecentCalls()
         self._telemetry = telemetry_of(config.telemetry, BoundedNames(self._label, lambda: self._assembly.backends), clock)
-        traces = self._telemetry.recorders if self._telemetry else ()  # first: the log tells a call's trace
+        traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
         recorders = (*traces, self._stats, recent, Metrics(self.registry, self._label), AccessLog())
         self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
@@ -113,7 +113,7 @@ class RouterApp:
         old = self._assembly
         new = Assembly(config, self._shared, old, self._on_probe, tls)
         rules, serving = Tenancy(config).rules(), _serving(new, self.service.serving.reload)
-        # All is built, and what follows cannot fail. Nothing in it awaits: no call sees half of it.
+        # All is built, and what follows cannot fail. Nothing awaits from here on: no call sees half of the change.
         new.take_over(old)
         self._assembly, self.service.serving = new, serving
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
@@ -155,7 +155,7 @@ class RouterApp:
         return self._assembly.routes.label(model)
 
     def _on_probe(self) -> None:
-        """Those who wait for an endpoint that is back go on. Load balancers are told when the last backend goes, or is back."""
+        """Let calls that wait for an endpoint go on, and update the health service that load balancers watch."""
         self._assembly.dispatch()
         serving = self._assembly.health() is not Health.UNHEALTHY
         if serving != self._serving and not self.service.draining:

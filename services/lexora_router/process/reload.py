@@ -1,4 +1,4 @@
-"""Loads the configuration again: on SIGHUP, when the file has changed, and when somebody asks. A bad one changes nothing."""
+"""Loads the configuration again: on SIGHUP, when the file has changed, and on the rpc Reload. A bad one changes nothing."""
 
 import asyncio
 import ssl
@@ -57,9 +57,9 @@ class _Prepared:
 
 
 class Reloader:
-    """Reloads one at a time; those who ask while one runs share the next. `start` it in the event loop, `close` it at the end.
+    """Reloads one at a time; requests that come while one runs share the next.
 
-    `hangup` is set by SIGHUP.
+    `start` it in the event loop, `close` it at the end. `hangup` is set by SIGHUP.
     """
 
     def __init__(self, router: RouterApp, source: ConfigSource, hangup: asyncio.Event) -> None:
@@ -88,7 +88,7 @@ class Reloader:
         await asyncio.gather(*self._tasks, *self._runs, return_exceptions=True)
 
     async def reload(self, trigger: str) -> Reload:
-        """Load the configuration and put it in force, if it can be used and is another one; tells what came of it."""
+        """Load the configuration and put it in force, if it can be used and is another one; the result says what came of it."""
         if self._next is None:
             self._next = asyncio.create_task(self._run(trigger))
             self._runs.add(self._next)
@@ -97,7 +97,7 @@ class Reloader:
 
     async def _run(self, trigger: str) -> Reload:
         async with self._lock:
-            self._next = None  # who asks from here on may know of a newer file
+            self._next = None  # a request from here on may be for a newer file
             reload = await self._once(trigger)
         _tell(reload)
         self._applied.set()

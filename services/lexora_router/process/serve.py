@@ -70,7 +70,7 @@ async def start_grpc(router: RouterApp) -> str:
         if not isinstance(error.__cause__, RuntimeError):
             raise  # not gRPC's word for an address: a certificate file, for example
         if not host.startswith("unix:"):
-            # gRPC does not say why: an ordinary socket meets the same trouble, and tells.
+            # gRPC does not say why: an ordinary socket gets the same error, with its reason.
             listen(host, server.grpc_port, GRPC).close()
         raise CannotListen(address(host, server.grpc_port), error, GRPC) from error
 

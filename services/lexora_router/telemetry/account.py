@@ -9,7 +9,7 @@ from lexora_router.call import Call
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined, RouterError
 from lexora_router.layers.observe import CLIENT_GONE
 
-# The name that all share who get none of their own.
+# The name of all that get none of their own.
 OTHER = "other"
 # Reloads may bring ever new models; these many have a name of their own.
 MAX_MODELS = 200

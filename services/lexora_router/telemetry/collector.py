@@ -38,7 +38,7 @@ class ProcessFacts:
         """Three metrics."""
         build = GaugeMetricFamily("lexora_build_info", "Always 1: the version that runs.", labels=["version", "python"])
         build.add_metric([__version__, platform.python_version()], 1)
-        lost = CounterMetricFamily("lexora_log_lines_dropped", "Log lines that were dropped because nobody read fast enough.")
+        lost = CounterMetricFamily("lexora_log_lines_dropped", "Log lines that were dropped because the reader was too slow.")
         lost.add_metric([], LineWriter.dropped_in_all)
         short = CounterMetricFamily(
             "lexora_out_of_resources", "Connections that could not be made for want of this machine's own.", labels=["error"]

@@ -1,4 +1,4 @@
-"""The export of spans and metrics where the configuration asks for it. Nothing of it is imported elsewhere: it is an extra."""
+"""The export of spans and metrics where the configuration asks for it. It is an extra, so no other module imports the SDK."""
 
 from __future__ import annotations
 

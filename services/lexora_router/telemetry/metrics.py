@@ -1,4 +1,4 @@
-"""Prometheus metrics of the router. Labels are bounded: models that nobody serves count as "other"."""
+"""Prometheus metrics of the router. Labels are bounded: models that no backend serves count as "other"."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The names under which telemetry groups calls: models, and who provides them."""
+"""The names under which telemetry groups calls: models, and their providers."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,7 @@ class BoundedNames:
     """Names with a bound, for what is kept apart or grouped by name."""
 
     def __init__(self, label: Callable[[str], str], backends: Callable[[], Mapping[str, Backend]]) -> None:
-        self.label = label  # a model's name, "other" for one that nobody lists
+        self.label = label  # a model's name, "other" for one that no backend lists
         self._backends = backends
 
     def provider(self, backend: str) -> str:

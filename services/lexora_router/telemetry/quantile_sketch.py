@@ -1,6 +1,6 @@
 """Quantiles of durations in fixed memory: counts in buckets whose bounds grow by a constant factor, as in DDSketch.
 
-Paper: https://arxiv.org/abs/1908.10693. The value told for a bucket is the one that is off by the same share at both its ends.
+Paper: https://arxiv.org/abs/1908.10693. A bucket's value is the one that is off by the same share at both its ends.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,7 +10,7 @@ from itertools import accumulate
 from math import ceil, log
 from operator import add
 
-# Between these, in seconds, a quantile is off by at most this share of the true value; beyond them the bound itself is told.
+# Between these, in seconds, a quantile is off by at most this share of the true value; beyond them it is the bound itself.
 ACCURACY = 0.05
 LOWEST, HIGHEST = 10e-6, 3 * 3600.0
 

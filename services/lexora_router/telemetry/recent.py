@@ -1,4 +1,4 @@
-"""The calls that finished last, without what was asked and answered, and without who asked."""
+"""The calls that finished last, without questions, answers and users."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class RecentCalls:
         self._calls: deque[RecentCall] = deque(maxlen=KEPT)
 
     def begin(self, call: Call) -> None:
-        """Nothing: only finished calls are told."""
+        """Nothing: only finished calls are kept."""
 
     def end(self, call: Call, status: int, error: BaseException | None) -> None:
         """Remember the call."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-# A file of 1 MiB may be wrong in every line; nobody reads further.
+# A file of 1 MiB may be wrong in every line; no reader needs more.
 MAX_LINES = 1000
 
 

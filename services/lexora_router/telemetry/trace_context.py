@@ -1,4 +1,4 @@
-"""W3C trace context: which trace a call is part of, for those who only name it. https://www.w3.org/TR/trace-context/"""
+"""W3C trace context: which trace a call is part of. https://www.w3.org/TR/trace-context/"""
 
 import re
 

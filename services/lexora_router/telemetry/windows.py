@@ -1,4 +1,4 @@
-"""What ended in the last minutes, in slices of ten seconds: fixed memory, merged when somebody asks."""
+"""What ended in the last minutes, in slices of ten seconds: fixed memory, merged on demand."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator

@@ -116,7 +116,7 @@ class Exchange:
             self._push(self._chunk(event))
 
     def finish(self, *, terminate: bool = True) -> None:
-        """End the stream, with the terminating chunk unless told otherwise; then the connection goes on or closes."""
+        """End the stream, with the terminating chunk unless `terminate` is false; then the connection goes on or closes."""
         if self.over or self.held:
             return
         if not terminate:

@@ -1,4 +1,4 @@
-"""Who runs, who waits, and how fast: the engine's scheduler."""
+"""The engine's scheduler: which sequences run, which wait, and how fast."""
 
 from __future__ import annotations
 

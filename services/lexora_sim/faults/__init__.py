@@ -1,1 +1,1 @@
-"""Faults on demand: what they are, who asked for them, what they do to an answer."""
+"""Faults on demand: what they are, and what they do to an answer."""

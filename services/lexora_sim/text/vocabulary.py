@@ -2,7 +2,7 @@
 
 Text is encoded to canonical ids only (below FIRST_GENERATED); the language answers with generated ids only. Many generated
 ids share one text, so an answer never re-tokenizes to the ids it was made of, and the generated tail of a sequence can be
-told from its prompt by looking at the ids.
+distinguished from its prompt by the ids.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A kind of task: one of the configured capabilities, empty when nobody was sure. `confidence` is 0 to 1."""
+    """A kind of task: one of the configured capabilities, empty when no classifier was sure. `confidence` is 0 to 1."""
 
     task_type: str
     confidence: float

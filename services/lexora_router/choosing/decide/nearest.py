@@ -40,4 +40,4 @@ def verdict(best: Mapping[str, float], min_similarity: float) -> Label | None:
     if near < min_similarity:
         return None
     confidence = 1 / sum(math.exp((other - near) / TEMPERATURE) for other in best.values())
-    return Label(capability, confidence, f"An example of it is near (similarity {near:.2f}).", "embedding")
+    return Label(capability, confidence, f"A similar example exists (similarity {near:.2f}).", "embedding")

@@ -17,7 +17,7 @@ _SPACE = re.compile(r"\s+")
 def normalised(text: str) -> str:
     """The text in one form: NFKC, each run of white space one blank, at most MAX_TASK characters, the middle of more cut out.
 
-    Upper and lower case stay: they may tell a name from a word.
+    Upper and lower case stay: they may distinguish a name from a word.
     """
     plain = unicodedata.normalize("NFKC", excerpt(text, _MAX_RAW))
     return excerpt(_SPACE.sub(" ", plain).strip(), MAX_TASK)

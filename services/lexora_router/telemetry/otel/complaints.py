@@ -14,7 +14,7 @@ _sdk = logging.getLogger("opentelemetry")
 
 
 class Complaints(logging.Handler):
-    """Hears the SDK's loggers, which nobody else hears, from `listen` to `close`."""
+    """Handles the SDK's loggers, which have no other handler, from `listen` to `close`."""
 
     def __init__(self, endpoint: str, dropped: Callable[[], int]) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""How OpenTelemetry's conventions for generative AI call what the router knows.
+"""The router's facts under the names of OpenTelemetry's conventions for generative AI.
 
 https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai: spans and metrics; in development, as of 2026)
 """
@@ -42,7 +42,7 @@ def asked(call: Call) -> dict[str, Value]:
 
 
 def answered(call: Call, status: int, error: BaseException | None) -> dict[str, Value]:
-    """Attributes of what became of it."""
+    """Attributes of a call's outcome."""
     receipt = call.receipt
     found: dict[str, Value] = {"http.response.status_code": status}
     if receipt.backend:

@@ -28,7 +28,7 @@ class SpanQueue(SpanProcessor):
 
     @property
     def dropped(self) -> int:
-        """Spans that nobody will see."""
+        """Spans that are not exported."""
         return self._refused + self._sent.lost
 
     def on_end(self, span: ReadableSpan) -> None:

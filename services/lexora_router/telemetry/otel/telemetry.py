@@ -1,4 +1,4 @@
-"""All of it together: what an endpoint in the configuration sets in motion. No provider is global."""
+"""The whole export, as an endpoint in the configuration sets it in motion. No provider is global."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -85,7 +85,7 @@ class Telemetry:
 
 
 def _resource(config: TelemetryConfig, environ: Mapping[str, str]) -> Resource:
-    """Who speaks."""
+    """The resource that spans and metrics come from."""
     named = {"service.name": config.service_name} if config.service_name else {}
     who = {"service.name": "lexora", "service.version": __version__, "service.instance.id": str(uuid4())}
     return Resource.create(who | pairs(environ.get(RESOURCE, ""), headers=False) | named)
