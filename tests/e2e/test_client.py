@@ -126,6 +126,7 @@ with Client.from_env() as client:
 """
 
 
+@pytest.mark.timeout(300)  # an environment of its own is made
 def test_the_client_alone_from_its_own_distribution(gateway: Gateway, tmp_path: Path) -> None:
     def run(*argv: str, **env: str) -> str:
         done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=300, env=env or None)

@@ -11,6 +11,8 @@ import pytest
 from tests.support.process import REPOSITORY
 from tests.support.servers import Gateway, Simulator, base_config
 
+pytestmark = pytest.mark.timeout(300)  # environments of their own are made
+
 # As a service writes it: dictionaries for messages, names for enums.
 CLIENT = """
 import sys, grpc, google.protobuf
