@@ -5,12 +5,10 @@ from lexora_gateway.buffered import BufferedBytes
 from lexora_gateway.http.client_timeouts import Patience
 from lexora_gateway.http.connections import Connections, bounded
 from lexora_gateway.http.cors import Cors
-from lexora_gateway.http.protocol import BoundedHttpProtocol
 from lexora_gateway.scrape import process_metrics
 from lexora_gateway.serve import GatewayServer, log_router, server_config
 
 __all__ = [
-    "BoundedHttpProtocol",
     "BufferedBytes",
     "Connections",
     "Cors",

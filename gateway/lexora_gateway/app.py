@@ -23,7 +23,6 @@ from lexora_gateway.paths import unknown_path
 from lexora_gateway.read_routes import Control
 from lexora_gateway.relay import relays, stored_routes
 from lexora_gateway.request import Limits, nearest, nobody, request_id_of
-from lexora_gateway.response import Answer
 from lexora_gateway.short_forms import Chat, Generate
 from lexora_gateway.swagger import Documentation
 from lexora_gateway.ui import Page
@@ -60,6 +59,10 @@ class GatewayApp(FastAPI):
         self.paths: Collection[str] = ()
         self.router.routes[:0] = [Route(path, each, methods=["POST"]) for path, each in self._endpoints.items()]
 
+    def direct_endpoints(self) -> dict[bytes, Endpoint]:
+        """What a server may serve below ASGI, by path: all POST endpoints, or none where middleware has to see them."""
+        return {} if self.user_middleware else {path.encode(): each for path, each in self._endpoints.items()}
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
         if scope["type"] != "http":
@@ -93,7 +96,8 @@ class GatewayApp(FastAPI):
         except Exception:  # the boundary: the client gets an answer, the log gets the traceback
             _log.exception("bug", request_id=request_id, path=scope["path"])
             if not usual.started:
-                await Answer(send, request_id, dialect_of(scope["path"])).fail(bug(request_id))
+                failure = in_dialect(dialect_of(scope["path"]), bug(request_id), request_id)
+                await Response(failure.body(), failure.status, media_type=failure.content_type.decode())(scope, receive, usual)
 
 
 def create_app(

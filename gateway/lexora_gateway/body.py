@@ -7,7 +7,6 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from lexora_contract.content_coding import STEP_BYTES
-from lexora_gateway.cancel_on_disconnect import ClientGone
 from lexora_gateway.content_coding import decoder_of
 from lexora_gateway.errors import Refused, request_timeout, too_large
 from lexora_gateway.request import hops_of, user_of
@@ -15,7 +14,8 @@ from lexora_gateway.request import hops_of, user_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lexora_gateway.asgi_types import Headers, Message, Receive, Scope
+    from lexora_gateway.asgi_types import Headers
+    from lexora_gateway.client_side import ClientSide
     from lexora_gateway.content_coding import RequestDecoder
     from lexora_gateway.request import Limits
 
@@ -25,28 +25,28 @@ _TICK = 0.001
 _SMALL_BYTES = 64 * 1024
 
 
-async def read_body(receive: Receive, scope: Scope, headers: Headers, limits: Limits, end: float) -> bytes:
+async def read_body(client: ClientSide, limits: Limits, end: float) -> bytes:
     """The whole body without its content codings, at most `limits.max_body_bytes`, there by the loop's time `end`.
 
     Raises Refused: 413 as soon as the declared or the received length passes the limit, reading no further, 408 when the
     client is too slow, 415 for a coding that is not taken, 429 and 503 when too much is being read already. Raises ClientGone
     when the client leaves before the end.
     """
+    headers = client.headers
     declared = _declared(headers)
     if declared > limits.max_body_bytes:
         raise Refused(too_large(limits.max_body_bytes))
-    decoder = decoder_of(_codings(scope)) if b"content-encoding" in headers else None
+    decoder = decoder_of(_codings(client)) if b"content-encoding" in headers else None
+    if decoder is None and (body := client.arrived()) is not None:
+        return _within(limits, body)
     wait = _Wait(limits.body_silence, end)
     try:
         if declared > _SMALL_BYTES:
-            limits.buffered.check(declared, _owners(scope, headers, limits))
-        message = await receive()
-        if decoder is None and message["type"] == "http.request" and not message.get("more_body", False):
-            body: bytes = message.get("body", b"")
-            if len(body) > limits.max_body_bytes:
-                raise Refused(too_large(limits.max_body_bytes))
-            return body
-        return await _Incoming(limits, _owners(scope, headers, limits), decoder).read(message, receive, wait)
+            limits.buffered.check(declared, _owners(client, limits))
+        piece, more = await client.read()
+        if decoder is None and not more:
+            return _within(limits, piece)
+        return await _Incoming(limits, _owners(client, limits), decoder).read(piece, client, wait, more=more)
     except asyncio.CancelledError:
         # An outer cancellation at the same time leaves a count above 0 and must go on as one.
         if wait.over and wait.task.uncancel() == 0:
@@ -68,11 +68,11 @@ class _Incoming:
         self._body = BytesIO()
         self._size = 0
 
-    async def read(self, message: Message, receive: Receive, wait: _Wait) -> bytes:
+    async def read(self, piece: bytes, client: ClientSide, wait: _Wait, *, more: bool) -> bytes:
+        """The body that begins with `piece`."""
         received = 0
         try:
-            while message["type"] == "http.request":
-                piece: bytes = message.get("body", b"")
+            while True:
                 received += len(piece)
                 if received > self._limit:
                     raise Refused(too_large(self._limit))
@@ -80,16 +80,15 @@ class _Incoming:
                     self._add(piece)
                 else:
                     await self._add_decoded(self._decoder, piece)
-                if not message.get("more_body", False):
+                if not more:
                     if self._decoder is not None:
                         self._decoder.end()
                     return self._body.getvalue()
                 if piece:
                     wait.heard()
-                message = await receive()
+                piece, more = await client.read()
         finally:
             self._buffered.give_back(self._size, self._owners)
-        raise ClientGone
 
     def _add(self, piece: bytes) -> None:
         if self._size + len(piece) > self._limit:
@@ -118,16 +117,22 @@ def _declared(headers: Headers) -> int:
     return int(declared) if declared.isdigit() else 0
 
 
-def _codings(scope: Scope) -> list[bytes]:
+def _within(limits: Limits, body: bytes) -> bytes:
+    if len(body) > limits.max_body_bytes:
+        raise Refused(too_large(limits.max_body_bytes))
+    return body
+
+
+def _codings(client: ClientSide) -> list[bytes]:
     """Every content-encoding header: several of them are one list."""
-    return [value for name, value in scope["headers"] if name == b"content-encoding"]
+    return [value for name, value in client.pairs if name == b"content-encoding"]
 
 
-def _owners(scope: Scope, headers: Headers, limits: Limits) -> tuple[str, ...]:
+def _owners(client: ClientSide, limits: Limits) -> tuple[str, ...]:
     """Whose share a body takes: that of the user whom a trusted proxy names, else of the client's address, if it has one."""
-    if user := user_of(headers):
+    if user := user_of(client.headers):
         return (f"user:{user}",)
-    hops = hops_of(scope, headers)
+    hops = hops_of(client)
     address = limits.client_of(hops[0][1]) if hops else ""
     return (f"address:{address}",) if address else ()
 

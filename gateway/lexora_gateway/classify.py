@@ -10,12 +10,10 @@ from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
 from lexora_contract.messages import options_message, receipt_of
 from lexora_contract.rpcs import CLASSIFY
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.json_body import parse_object
 
 if TYPE_CHECKING:
-    from lexora_gateway.asgi_types import Receive
     from lexora_gateway.request_context import Asked
     from lexora_gateway.response import Answer
 
@@ -25,7 +23,7 @@ _MAX_CHARACTERS = 10_000
 class ClassifyTask(Endpoint):
     """`{"task_description": ..., "candidate_models": [...]}` -> the recommended model and the alternatives."""
 
-    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+    async def serve(self, asked: Asked, answer: Answer) -> None:
         """Ask the router to classify."""
         fields = parse_object(asked.body)
         task = fields.text("task_description")
@@ -37,8 +35,8 @@ class ClassifyTask(Endpoint):
         options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
         request = ClassifyRequest(options=options_message(options), task_description=task, candidate_models=models)
         asked.body = b""  # the request has what is needed of it
-        response = await until_gone(receive, self._router.unary(CLASSIFY, request, asked.context))
-        await answer.json(msgspec.json.encode(_shape(response)), receipt_of(response.receipt))
+        response = await self._router.unary(CLASSIFY, request, asked.context)
+        answer.json(msgspec.json.encode(_shape(response)), receipt_of(response.receipt))
 
 
 def _shape(response: ClassifyResponse) -> dict[str, object]:

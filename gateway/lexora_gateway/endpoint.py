@@ -1,4 +1,4 @@
-"""A POST endpoint as a plain ASGI application: body in, failures out, the same for all of them."""
+"""A POST endpoint: body in, failures out, the same for all of them, at either client side."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import structlog
 from lexora_contract.operations import Dialect
 from lexora_contract.port import StatusError
 from lexora_contract.rpcs import EXPLAIN as EXPLAIN_RPC
-from lexora_gateway.asgi_types import headers_of
+from lexora_gateway.asgi_client import AsgiClient
 from lexora_gateway.body import announced, read_body
 from lexora_gateway.call_headers import EXPLAIN, check_explain
-from lexora_gateway.cancel_on_disconnect import ClientGone, until_gone
+from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import Refused, bug, from_status, invalid
 from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.message_json import as_json
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lexora.v1.explain_pb2 import ExplainRequest
     from lexora_contract.port import RouterPort
     from lexora_gateway.asgi_types import Headers, Receive, Scope, Send
+    from lexora_gateway.client_side import ClientSide
     from lexora_gateway.request import Limits
 
 _log = structlog.get_logger("lexora_gateway")
@@ -41,38 +42,44 @@ class Endpoint(ABC):
     def __init__(self, router: RouterPort, limits: Limits, dialect: Dialect = Dialect.OTHER) -> None:
         self._router = router
         self._limits = limits
-        self._answer: Callable[[Send, str], Answer] = partial(Answer, dialect=dialect)
+        self._answer: Callable[[ClientSide, str], Answer] = partial(Answer, dialect=dialect)
         if limits.stream_keepalive is not None:
             self._answer = partial(KeptAnswer, dialect=dialect, seconds=limits.stream_keepalive)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Writes nothing to a client that left."""
-        headers = headers_of(scope)
+        """Serve one request of an ASGI server."""
+        client = AsgiClient(scope, receive, send)
+        await client.run(self.handle(client))
+
+    async def handle(self, client: ClientSide) -> None:
+        """Serve one request. It is cancelled when the client leaves."""
+        headers = client.headers
         request_id = request_id_of(headers)
-        answer = self._answer(send, request_id)
-        asked = Asked(headers, request_id, hops_of(scope, headers))
+        answer = self._answer(client, request_id)
+        asked = Asked(headers, request_id, hops_of(client))
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
-            check_user(scope, headers, limits.trusts)
+            check_user(client, limits.trusts)
             self._foresee(asked)
-            asked.body = await read_body(receive, scope, headers, limits, clock.end)
+            asked.body = await read_body(client, limits, clock.end)
             self.check(headers, asked.body)
             asked.context = context_of(headers, clock.remaining(), asked.hops)
+            asked.context.flow = client.flow
             if EXPLAIN not in headers:
-                await self.serve(asked, receive, answer)
+                await self.serve(asked, answer)
             else:
-                await self._explain(asked, receive, answer)
+                await self._explain(asked, answer)
         except ClientGone:
             return
         except StatusError as error:
-            await answer.fail(from_status(error.status, request_id))
+            answer.fail(from_status(error.status, request_id))
         except Refused as error:
             free = EXPLAIN in headers  # to ask costs nothing, however badly
-            await answer.fail(error.failure if free else await counted(self._router, error.failure, asked))
+            answer.fail(error.failure if free else await counted(self._router, error.failure, asked))
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
-            _log.exception("bug", request_id=request_id, path=scope["path"])
-            await answer.fail(bug(request_id))
+            _log.exception("bug", request_id=request_id, endpoint=type(self).__name__)
+            answer.fail(bug(request_id))
         finally:
             answer.close()
 
@@ -101,16 +108,16 @@ class Endpoint(ABC):
         name = EXPLAIN.decode()
         raise Refused(invalid(f"{name} cannot be had here: it is for calls that a model answers.", name))
 
-    async def _explain(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+    async def _explain(self, asked: Asked, answer: Answer) -> None:
         """Answer what would become of the call instead of serving it."""
         check_explain(asked.headers)
         question = self.explained(asked)
-        explanation = await until_gone(receive, self._router.unary(EXPLAIN_RPC, question, asked.context_with_body()))
+        explanation = await self._router.unary(EXPLAIN_RPC, question, asked.context_with_body())
         headers = [(b"content-type", b"application/json"), (EXPLAIN, b"1")]
-        await answer.whole(200, headers, msgspec.json.encode(as_json(explanation)))
+        answer.whole(200, headers, msgspec.json.encode(as_json(explanation)))
 
     @abstractmethod
-    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+    async def serve(self, asked: Asked, answer: Answer) -> None:
         """Answer a request whose body has been read."""
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from lexora_contract.answer import Receipt
 from lexora_contract.operations import Dialect
 from lexora_gateway.errors import stream_expected
 from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
-    from lexora_contract.answer import Head, Reply
-    from lexora_gateway.asgi_types import Send
+    from lexora_contract.answer import Head
+    from lexora_gateway.client_side import ClientSide
     from lexora_gateway.errors import Failure
 
 # A comment (https://html.spec.whatwg.org/multipage/server-sent-events.html) is no event; Anthropic's API has one for it.
@@ -33,21 +32,18 @@ class KeptAnswer(Answer):
     """An answer that is never silent for longer than `seconds` once it is known to stream.
 
     When nothing has come by then, its head goes out as that of an event stream, and `filler` after it. A failure, or a whole
-    answer, that comes later is an error event.
+    answer, that comes later is an error event. One timer, moved only when it runs out.
     """
 
-    __slots__ = ("_filler", "_filling", "_is_writing", "_loop", "_seconds", "_timer", "_wrote_at")
+    __slots__ = ("_filler", "_loop", "_seconds", "_timer", "_wrote_at")
 
-    def __init__(self, send: Send, request_id: str, dialect: Dialect, *, seconds: float) -> None:
-        super().__init__(send, request_id, dialect)
+    def __init__(self, client: ClientSide, request_id: str, dialect: Dialect, *, seconds: float) -> None:
+        super().__init__(client, request_id, dialect)
         self._seconds = seconds
         self._filler = filler_of(dialect)
         self._loop = asyncio.get_running_loop()
         self._wrote_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        # A write of the filler under way, which all others wait for; and one of the others.
-        self._filling: asyncio.Task[None] | None = None
-        self._is_writing = False
 
     def streams(self) -> None:
         """The call is known to stream."""
@@ -59,73 +55,39 @@ class KeptAnswer(Answer):
         """Nothing more will be written."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._filling is not None:
-            self._filling.cancel()
+            self._timer = None
 
-    async def begin(self, head: Head | None, receipt: Receipt) -> None:
-        """Send status and headers of a stream."""
-        self._is_writing = True
-        try:
-            await super().begin(head, receipt)
-        finally:
-            self._wrote()
+    def head(self, head: Head | None) -> None:
+        """Status and headers of a stream, unless its head is out already."""
+        if not self._client.started:
+            super().head(head)
 
-    async def piece(self, body: bytes) -> None:
-        """Send a piece of a stream."""
-        if self._filling is not None:
-            await self._filling
-        self._is_writing = True
-        try:
-            await super().piece(body)
-        finally:
-            self._wrote()
-
-    async def end(self) -> None:
-        """End a stream."""
-        await self._settle()
-        await super().end()
-
-    async def reply(self, reply: Reply, receipt: Receipt) -> None:
-        """Send the engine's whole answer, or say in the stream that has begun that there is one."""
-        await self._settle()
-        if self.started:
-            await super().fail(stream_expected())
-        else:
-            await super().reply(reply, receipt)
-
-    async def fail(self, failure: Failure) -> None:
-        """Send a failure."""
-        await self._settle()
-        await super().fail(failure)
-
-    def _wrote(self) -> None:
-        self._is_writing = False
+    def frames(self, data: bytes) -> None:
+        """Whole events of a stream."""
+        self._client.write(data)
         self._wrote_at = self._loop.time()
 
-    async def _settle(self) -> None:
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        if self._filling is not None:
-            await self._filling
-            self._timer.cancel()
+    def finish(self) -> None:
+        """Send the whole reply, or say in the stream that has begun that there is one; or end the stream."""
+        self.close()
+        if self._reply is not None and self._client.started:
+            super().fail(stream_expected())
+        else:
+            super().finish()
+
+    def fail(self, failure: Failure) -> None:
+        """Send a failure."""
+        self.close()
+        super().fail(failure)
 
     def _check(self) -> None:
         left = self._wrote_at + self._seconds - self._loop.time()
-        if self._is_writing:
+        if self._client.flow.paused:
             # The client does not read; it has more than enough to wake up for.
             left = self._seconds
-        if left > _TICK:
-            self._timer = self._loop.call_later(left, self._check)
-        else:
-            self._filling = self._loop.create_task(self._fill())
-
-    async def _fill(self) -> None:
-        try:
-            if not self.started:
-                await super().begin(None, Receipt())
-            await super().piece(self._filler)
-        finally:
-            self._filling = None
-        self._wrote_at = self._loop.time()
-        self._timer = self._loop.call_later(self._seconds, self._check)
+        elif left <= _TICK:
+            if not self._client.started:
+                super().head(None)
+            self.frames(self._filler)
+            left = self._seconds
+        self._timer = self._loop.call_later(left, self._check)

@@ -10,9 +10,7 @@ from lexora.v1.explain_pb2 import ExplainRequest
 from lexora_contract.messages import call_message
 from lexora_contract.operations import OPERATIONS, STORED, dialect_of
 from lexora_contract.port import RawCall
-from lexora_gateway.asgi_sink import AsgiSink
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.keepalive import ANNOUNCE
@@ -33,14 +31,13 @@ class Relay(Endpoint):
         self._path = path
         self._announce = ANNOUNCE if limits.stream_keepalive is not None else ()
 
-    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+    async def serve(self, asked: Asked, answer: Answer) -> None:
         """Relay the call. Whether it streams is for the router to say, which parses the body."""
         call, context = self._call(asked), asked.context
         call.body, asked.body = asked.body, b""
         context.metadata += self._announce
-        sink = AsgiSink(answer, context.flow)
-        await until_gone(receive, sink.served(self._router.relay(call, context, sink)))
-        await sink.end()
+        await self._router.relay(call, context, answer)
+        answer.finish()
 
     def explained(self, asked: Asked) -> ExplainRequest:
         """The same call, to be explained."""

@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 from dataclasses import dataclass
+from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from lexora_gateway.errors import Refused, invalid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lexora_gateway.asgi_types import Headers, Scope
+    from lexora_gateway.asgi_types import Headers
     from lexora_gateway.buffered import BufferedBytes
+    from lexora_gateway.client_side import ClientSide
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 # A longer value would make the gRPC call itself fail, so it is dropped instead.
@@ -25,6 +27,10 @@ _LEAST_SECONDS = 0.001
 USER = b"x-lexora-user"
 _FORWARDED = b"x-forwarded-for"
 _MAX_FORWARDED = 1024  # bytes from the right, where the nearest proxies are
+
+# Request ids are unique, not secret: one random half for the process, and the number of the call.
+_PROCESS = token_hex(8)
+_calls = count(1)
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -61,7 +67,7 @@ def request_id_of(headers: Headers) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return token_hex(16)
+    return f"{_PROCESS}{next(_calls):016x}"
 
 
 def timeout_of(headers: Headers, max_timeout: float) -> float | None:
@@ -75,25 +81,24 @@ def context_of(headers: Headers, timeout: float | None, hops: Metadata = ()) -> 
     return CallContext((*_trace(headers), *hops) if b"traceparent" in headers else hops, timeout)
 
 
-def hops_of(scope: Scope, headers: Headers) -> Metadata:
+def hops_of(client: ClientSide) -> Metadata:
     """How a request came here, as a proxy says it: `x-forwarded-for` with the client's address added at the right end."""
-    client = scope.get("client")
-    address = client[0] if client else ""
-    if _FORWARDED not in headers:
+    address = client.address
+    if _FORWARDED not in client.headers:
         return (("x-forwarded-for", address),) if address else ()
-    lines = b",".join(value for name, value in scope["headers"] if name == _FORWARDED)[-_MAX_FORWARDED:]
+    lines = b",".join(value for name, value in client.pairs if name == _FORWARDED)[-_MAX_FORWARDED:]
     before = lines.decode("latin-1")
     return (("x-forwarded-for", f"{before},{address}" if before.isascii() and before.isprintable() else address),)
 
 
-def check_user(scope: Scope, headers: Headers, trusts: Callable[[str], bool]) -> None:
+def check_user(client: ClientSide, trusts: Callable[[str], bool]) -> None:
     """Drop an x-lexora-user that no trusted proxy sent. Raises Refused (400) for more than one."""
+    headers = client.headers
     if USER not in headers:
         return
-    client = scope.get("client")
-    if not trusts(client[0] if client else ""):
+    if not trusts(client.address):
         del headers[USER]
-    elif sum(name == USER for name, _ in scope["headers"]) > 1:
+    elif sum(name == USER for name, _ in client.pairs) > 1:
         name = USER.decode()
         del headers[USER]  # whose word each of them is cannot be told
         raise Refused(invalid(f"{name} is there more than once; a proxy must replace it, not add another one.", name))

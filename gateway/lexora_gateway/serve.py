@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvicorn
 
+from lexora_gateway.app import GatewayApp
 from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.http.connections import Connections
-from lexora_gateway.http.protocol import protocol_with
+from lexora_gateway.http.protocol import HttpProtocol
+from lexora_gateway.http.site import Site
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
     from collections.abc import Awaitable, Callable
 
     from fastapi import FastAPI
+    from uvicorn.server import ServerState
 
     from lexora_gateway.http.cors import Cors
-
-# Longer than the idle time after which the usual clients drop a pooled connection by themselves.
-KEEP_ALIVE_SECONDS = 75
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -39,17 +40,24 @@ def server_config(
     cors: Cors | None = None,
     connections: Connections | None = None,
 ) -> uvicorn.Config:
-    """uvicorn on uvloop and httptools, heads and slow clients bounded, without its own logs. Port 0 picks a free port.
+    """uvicorn's server on uvloop, with this package's own connections. Port 0 picks a free port.
 
-    `patience` bounds heads and writes here; its silence inside a body is for `create_app`. With `cors` pages of other origins
-    may call. Without `connections` there may be any number of them.
+    An application of `create_app` must be complete: with middleware of its own, all calls go through it. `patience` bounds
+    heads, writes and idle connections here; its silence inside a body is for `create_app`. With `cors` pages of other
+    origins may call. Without `connections` there may be any number of them.
     """
+    endpoints = app.direct_endpoints() if isinstance(app, GatewayApp) else {}
+    site = Site(app, endpoints, patience, cors, connections or Connections())
+
+    def connection(server_state: ServerState, **_: Any) -> HttpProtocol:
+        return HttpProtocol(site, server_state)
+
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         loop="auto",
-        http=protocol_with(patience, cors, connections or Connections()),
+        http=cast("type[asyncio.Protocol]", connection),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -57,7 +65,6 @@ def server_config(
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
 
 

@@ -16,11 +16,10 @@ from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.sampling_pb2 import SamplingParams
 from lexora.v1.tokens_pb2 import TokenIds
-from lexora_contract.answer import Receipt
 from lexora_contract.messages import options_message, receipt_of
+from lexora_contract.port import Flow, Gate
 from lexora_contract.rpcs import GENERATE
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.cancel_on_disconnect import until_gone
 from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.json_body import Fields, is_integer, parse_object
 from lexora_gateway.openai.messages import chat_messages
@@ -29,7 +28,6 @@ from lexora_gateway.sse import data_event
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
-    from lexora_gateway.asgi_types import Receive
     from lexora_gateway.request import Limits
     from lexora_gateway.request_context import Asked
     from lexora_gateway.response import Answer
@@ -47,21 +45,24 @@ class ShortForm(Endpoint):
         super().__init__(router, limits)
         self._default_model = default_model or ""
 
-    async def serve(self, asked: Asked, receive: Receive, answer: Answer) -> None:
+    async def serve(self, asked: Asked, answer: Answer) -> None:
         """Call the router in typed form, whole or streamed."""
         fields, options, stream = _read(asked)
         if stream:
             request = self.streamed(options, fields)
             asked.body = b""  # the request has it
             answer.streams()
-            sink = _Events(answer, self)
-            await until_gone(receive, self._router.stream(request, asked.context, sink.emit))
-            await sink.end()
+            events = _Events(answer, self)
+            # `send` waits for the client, so the call's own flow has nothing to do.
+            asked.context.flow.attach(events.gate)
+            asked.context.flow = Flow()
+            await self._router.stream(request, asked.context, events.send)
+            events.end()
         else:
             whole = self.whole(options, fields)
             asked.body = b""
-            response = await until_gone(receive, self._router.unary(GENERATE, whole, asked.context))
-            await answer.json(msgspec.json.encode({self.field: self.text_of(response)}), receipt_of(response.receipt))
+            response = await self._router.unary(GENERATE, whole, asked.context)
+            answer.json(msgspec.json.encode({self.field: self.text_of(response)}), receipt_of(response.receipt))
 
     def explained(self, asked: Asked) -> ExplainRequest:
         """The same call, to be explained."""
@@ -156,26 +157,33 @@ class Chat(ShortForm):
 
 
 class _Events:
-    """Passes typed pieces on as events; the head goes out with the router's first message."""
+    """Passes typed pieces on as events; the head goes out with the first of them."""
 
-    __slots__ = ("_answer", "_form")
+    __slots__ = ("_answer", "_form", "_has_head", "gate")
 
     def __init__(self, answer: Answer, form: ShortForm) -> None:
         self._answer = answer
         self._form = form
+        self._has_head = False
+        self.gate = Gate()
 
-    async def emit(self, message: StreamResponse) -> None:
-        if not self._answer.started:
-            await self._answer.begin(None, receipt_of(message.receipt))
+    async def send(self, message: StreamResponse) -> None:
+        self._begin(message)
         delta = self._form.delta_of(message)
         if delta:
-            await self._answer.piece(data_event({self._form.field: delta}))
+            self._answer.frames(data_event({self._form.field: delta}))
+            await self.gate.passed()
 
-    async def end(self) -> None:
-        if not self._answer.started:
-            await self._answer.begin(None, Receipt())
-        await self._answer.piece(b"data: [DONE]\n\n")
-        await self._answer.end()
+    def end(self) -> None:
+        self._begin(StreamResponse())
+        self._answer.frames(b"data: [DONE]\n\n")
+        self._answer.end()
+
+    def _begin(self, message: StreamResponse) -> None:
+        if not self._has_head:
+            self._has_head = True
+            self._answer.accepted(receipt_of(message.receipt), streams=True)
+            self._answer.head(None)
 
 
 def _read(asked: Asked) -> tuple[Fields, CallOptions, bool]:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 HEAD_SECONDS = 30.0
 # Outlives a lost packet's retransmissions and a client that pauses between its pieces.
 BODY_SILENCE_SECONDS = 60.0
-# A reader that pauses for longer must buffer by itself: its call keeps a slot. uvicorn would wait for ever.
+# A reader that pauses for longer must buffer by itself: its call keeps a slot.
 WRITE_STALL_SECONDS = 60.0
+# Longer than the idle time after which the usual clients drop a pooled connection by themselves.
+IDLE_SECONDS = 75.0
 # A stalled connection is looked at so many times before it is cut off, so the cut is late by a tenth at most.
 _LOOKS = 10
 
@@ -23,12 +25,13 @@ class Patience:
     """Bounds on a slow client, in seconds.
 
     `head`: from a request head's first byte to its last. `body`: the longest silence inside a body. `write`: the longest
-    time in which not one byte of an answer can be written.
+    time in which not one byte of an answer can be written. `idle`: the longest time between an answer and the next request.
     """
 
     head: float = HEAD_SECONDS
     body: float = BODY_SILENCE_SECONDS
     write: float = WRITE_STALL_SECONDS
+    idle: float = IDLE_SECONDS
 
 
 PATIENCE = Patience()

@@ -1,15 +1,20 @@
 """How many HTTP connections there may be, in all and from one address; idle ones make room first.
 
 A connection costs a file descriptor, and its call needs a second one at an engine: without a bound, clients that only hold
-connections would leave none for engines. To close an idle connection is every server's right (RFC 9112, section 9.5).
+connections would leave none for engines. To close an idle connection is every server's right (RFC 9112, section 9.5), and
+one that was idle for long is closed in any case.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 # Refused connections that may still read why at one time; further ones are dropped at once.
 MAX_LINGERING = 16
@@ -35,16 +40,23 @@ class Connections:
     `refused` counts those for which no room could be made, by the bound that they met.
     """
 
-    def __init__(self, most: int = sys.maxsize, most_per_address: int = sys.maxsize) -> None:
+    def __init__(
+        self,
+        most: int = sys.maxsize,
+        most_per_address: int = sys.maxsize,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.most = most
         self.most_per_address = most_per_address
+        self._clock = clock
         self._logged_at = float("-inf")
         self._unlogged = 0
         self.lingering = 0  # refused ones that may still read why
         self.refused = {"server.max_connections": 0, "server.max_connections_per_address": 0}
         self._addresses: dict[str, _Address] = {}
         self._of: dict[Connection, str] = {}
-        self._idle: OrderedDict[Connection, None] = OrderedDict()
+        self._idle: OrderedDict[Connection, float] = OrderedDict()  # and since when
 
     @property
     def open(self) -> int:
@@ -84,12 +96,23 @@ class Connections:
         """Nothing is under way on it from now on."""
         address = self._of.get(connection)
         if address is not None:
-            self._idle[connection] = self._addresses[address].idle[connection] = None
+            self._idle[connection] = self._clock()
+            self._addresses[address].idle[connection] = None
 
     def busy(self, connection: Connection) -> None:
         """A request has begun on it."""
-        if self._idle.pop(connection, self) is None:
+        if self._idle.pop(connection, None) is not None:
             self._addresses[self._of[connection]].idle.pop(connection, None)
+
+    def close_idle_for(self, seconds: float) -> float:
+        """Close the connections that were idle for so long. Returns the seconds until the next one may be due."""
+        now = self._clock()
+        while self._idle:
+            left = next(iter(self._idle.values())) + seconds - now
+            if left > 0:
+                return left
+            self._close_one(self._idle)
+        return seconds
 
     def unlogged(self, now: float) -> int:
         """Connections that were refused since the last line of the log, 0 while it is too early for the next one."""
@@ -99,7 +122,7 @@ class Connections:
         times, self._unlogged = self._unlogged, 0
         return times
 
-    def _close_one(self, idle: OrderedDict[Connection, None]) -> bool:
+    def _close_one(self, idle: Mapping[Connection, object]) -> bool:
         if not idle:
             return False
         oldest = next(iter(idle))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lexora_gateway.errors import origin_not_allowed
 from lexora_gateway.openai.header_docs import REFUSAL
@@ -13,9 +13,8 @@ from lexora_gateway.response import Answer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
-    from lexora_gateway.asgi_types import HeaderList, Headers, Receive, Scope, Send
+    from lexora_gateway.asgi_types import HeaderList, Headers
+    from lexora_gateway.http.exchange import Exchange
 
 ANY = "*"
 _METHODS = b"DELETE, GET, HEAD, POST"
@@ -49,30 +48,19 @@ class Cors:
             return [_VARY]
         return [(b"access-control-allow-origin", origin), self._exposed, _VARY]
 
-    def applied(self, app: Any, cycle: RequestResponseCycle) -> Any:
-        """The application for one request: itself, or, for a browser's question ahead, the answer to that.
+    def is_preflight(self, method: bytes, headers: Headers) -> bool:
+        """Whether a request is a browser's question ahead of another one."""
+        return method == b"OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
 
-        What it answers gets its headers where the server adds its own: nothing is done for each piece of a stream.
-        """
-        headers = dict(cycle.scope["headers"])
-        if cycle.scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers:
-            return self._preflight
-        if added := self.allowed(headers):
-            cycle.default_headers = cycle.default_headers + added
-        return app
-
-    def _allows(self, origin: bytes) -> bool:
-        return self._origin.fullmatch(origin) is not None
-
-    async def _preflight(self, scope: Scope, _: Receive, send: Send) -> None:
-        """Every path is answered alike: what is not there is told to the request itself, which the page can read."""
-        headers: Headers = dict(scope["headers"])
-        answer = Answer(send, request_id_of(headers))
+    async def preflight(self, client: Exchange) -> None:
+        """Answer a question ahead. Every path is answered alike: what is not there the request itself is told, visibly."""
+        headers = client.headers
+        answer = Answer(client, request_id_of(headers))
         origin = headers[b"origin"]
         if not self._any and not self._allows(origin):
             failure = origin_not_allowed(origin.decode("latin-1"))
             failure.headers.append(_VARY_PREFLIGHT)
-            await answer.fail(failure)
+            answer.fail(failure)
             return
         asked = headers.get(b"access-control-request-headers")
         granted = [
@@ -86,7 +74,10 @@ class Cors:
             granted.append((b"access-control-allow-headers", asked if self._headers is None else self._headers))
         if headers.get(b"access-control-request-private-network") == b"true":
             granted.append((b"access-control-allow-private-network", b"true"))
-        await answer.empty(204, granted)
+        answer.empty(204, granted)
+
+    def _allows(self, origin: bytes) -> bool:
+        return self._origin.fullmatch(origin) is not None
 
 
 def _pattern(origin: str) -> str:

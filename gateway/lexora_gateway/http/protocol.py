@@ -1,31 +1,31 @@
-"""uvicorn's httptools protocol with framing by RFC 9112 and bounds on the request head and on slow clients."""
+"""An HTTP/1.1 connection of the facade: framing by RFC 9112, requests in their order, bounds on heads and on slow clients."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
 
 import structlog
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from lexora_contract.operations import dialect_of
 from lexora_gateway.errors import Failure, Refused, in_dialect, invalid, plain, too_many_connections
-from lexora_gateway.http.client_timeouts import PATIENCE, Patience, StallWatch
-from lexora_gateway.http.connections import MAX_LINGERING, Connections
-from lexora_gateway.http.framing import check_head, without_upgrade
-from lexora_gateway.http10 import without_chunks
+from lexora_gateway.http.asgi import AsgiCall
+from lexora_gateway.http.client_timeouts import StallWatch
+from lexora_gateway.http.connections import MAX_LINGERING
+from lexora_gateway.http.exchange import Exchange
+from lexora_gateway.http.framing import check_head, split_target, without_upgrade
 from lexora_gateway.request import request_id_of
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from uvicorn.config import Config
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
-    from lexora_gateway.http.cors import Cors
+    from lexora_gateway.asgi_types import HeaderList, Headers
+    from lexora_gateway.http.site import Site
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -39,39 +39,31 @@ MAX_PIPELINED = 8
 _PER_HEADER = 4
 
 
-class _LingeringTransport:
-    """A connection as one response sees it: to close it means to close it gently."""
+class HttpProtocol(asyncio.Protocol):
+    """One connection. An endpoint of the site is served by itself, below ASGI; all else by the site's ASGI application.
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = close
+    Request heads over 64 KiB are refused with 431, as are trailers and chunk extensions. A head that takes longer than
+    `patience.head` is answered 408. A connection to which nothing could be written for `patience.write` is cut off, which
+    its call sees as a client that left. Offers of an upgrade are ignored. What cannot be parsed is refused in its turn, after
+    the answers to what came before it.
 
-
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses request heads over 64 KiB with 431 and closes; also bounds trailers and chunk extensions.
-
-    A head that takes longer than `patience.head` is answered 408. A connection to which nothing could be written for
-    `patience.write` is cut off, which the application sees as a disconnect. Offers of an upgrade are ignored. What cannot be
-    parsed is refused in its turn, after the answers to what came before it.
+    The server asks for `shutdown`, has every connection in `state.connections` and every task in `state.tasks`.
     """
 
-    patience = PATIENCE
-    cors: Cors | None = None
-    admitted = Connections()
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.url = b""
-        self.parser = HttpRequestParser(self)
-        # The request that is being answered; uvicorn's `cycle` is the one that was parsed last.
-        self._answering: RequestResponseCycle | None = None
+    def __init__(self, site: Site, state: ServerState) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport
+        self.address = ""
+        self._site = site
+        self._state = state
+        self._parser = HttpRequestParser(self)
+        # Of the head that came last.
+        self._target = b""
+        self._pairs: HeaderList = []
+        # The request that is being answered, those that wait for it, and the one that came last.
+        self._answering: Exchange | None = None
+        self._pipeline: deque[Exchange] = deque()
+        self._received: Exchange | None = None
         # Of what was parsed last, while the answers before it are under way.
         self._refusal: Failure | None = None
         # Bytes received since the parser last got anywhere: a head began, a piece of a body came, a message ended.
@@ -80,6 +72,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # Length of the read that brought the head's first byte.
         self._first_read = 0
         self._in_head = False
+        self._is_idle = True
+        self._reads = True
+        self._takes = True  # what is written to it
         self._linger_left = 0
         self._linger_end: asyncio.TimerHandle | None = None
         # Runs only while the head under way did not come in one read.
@@ -87,37 +82,77 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stall: StallWatch
         self._over = ""  # the bound that this connection met
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+    # The connection.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a server's are transports
         """A new connection; its first byte is waited for as long as a next request's."""
-        super().connection_made(transport)
-        self._stall = StallWatch(self.loop, transport, self.patience.write)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-        self._over = self.admitted.admit(self, self.client[0] if self.client else "")
+        self.transport = transport
+        self._state.connections.add(self)  # type: ignore[arg-type]  # a set of uvicorn's own
+        peer = _inet(transport, "peername")
+        self.address = peer[0] if peer else ""
+        self._stall = StallWatch(self.loop, transport, self._site.patience.write)
+        self._over = self._site.connections.admit(self, self.address)
+        self._site.watch_idle(self.loop)
         if self._over:
             self._turn_away(too_many_connections(self._over))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         """The end of the connection."""
-        self.admitted.forget(self)
-        self.admitted.lingering -= bool(self._over)
+        self._state.connections.discard(self)
+        self._site.connections.forget(self)
+        self._site.connections.lingering -= bool(self._over)
         if self._linger_end is not None:
             self._linger_end.cancel()
         self._stop_head_timer()
         self._stall.stop()
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
-        if self._answering is not None and not self._answering.response_complete:
-            self._give_up(self._answering)
+        if self._answering is not None:
+            self._answering.lose()
+        self._pipeline.clear()
+        # It has this protocol, and this protocol has it.
+        del self._parser
 
     def pause_writing(self) -> None:
         """The client does not take what is written to it."""
-        super().pause_writing()
+        self._takes = False
+        if self._answering is not None:
+            self._answering.flow.pause()
         self._stall.start()
 
     def resume_writing(self) -> None:
         """The client takes it again."""
-        super().resume_writing()
+        self._takes = True
+        if self._answering is not None:
+            self._answering.flow.resume()
         self._stall.resume()
+
+    def close_idle(self) -> None:
+        """No next request came in time, or room is made for another connection; nothing is under way on this one."""
+        self._close()
+
+    def shutdown(self) -> None:
+        """The server stops: an idle connection is closed, a response under way is the last one."""
+        if self._answering is None:
+            self._close()
+        else:
+            last = self._pipeline[-1] if self._pipeline else self._answering
+            last.keep_alive = False
+
+    def first_lines(self, status: int) -> bytes:
+        """The first lines of a response."""
+        return self._site.first_lines(status, self._state.default_headers)
+
+    def read_on(self) -> None:
+        """Read as long as there is room for what comes: for requests, and for the rest of the last one's body."""
+        ahead = self._received is not None and self._received.is_ahead
+        reads = self._linger_end is not None or not (ahead or len(self._pipeline) >= MAX_PIPELINED)
+        if reads is not self._reads and not self.transport.is_closing():
+            self._reads = reads
+            if reads:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    # What is read.
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; refuse what grows without end."""
@@ -125,11 +160,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._throw_away(len(data))
             return
         if self._refusal is not None:
-            # Nothing after it can be a request. Reading goes on, or nobody would see the client leave.
+            # Nothing after it can be a request. Reading goes on, or the client's leaving would not be seen.
             return
-        if self.timeout_keep_alive_task is not None:
-            self.admitted.busy(self)
-            self._unset_keepalive_if_required()
+        if self._is_idle:
+            self._is_idle = False
+            self._site.connections.busy(self)
         self._read = len(data)
         self._unparsed += self._read
         try:
@@ -139,7 +174,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_too_large())
-        else:
+        elif self._in_head or self._received is None or not self._received.is_open:
             self._expect_more()
 
     def _parse(self, data: bytes) -> None:
@@ -147,14 +182,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         parsed = 0
         while (offered := self._stopped_at(memoryview(data)[parsed:] if parsed else data)) is not None:
             parsed += offered
-            old = self.parser
-            head = without_upgrade(old.get_method(), self.url, old.get_http_version(), self.headers)
-            self.parser = HttpRequestParser(self)
-            self.parser.feed_data(head)
+            old = self._parser
+            head = without_upgrade(old.get_method(), self._target, old.get_http_version(), self._pairs)
+            self._parser = HttpRequestParser(self)
+            self._parser.feed_data(head)
 
     def _stopped_at(self, data: bytes | memoryview) -> int | None:
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except HttpParserUpgrade as offer:
             position: int = offer.args[0]
             return position
@@ -165,12 +200,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unparsed = 0
         self._first_read = self._read
         self._in_head = True
-        super().on_message_begin()
+        self._target = b""
+        self._pairs = []
+
+    def on_url(self, target: bytes) -> None:
+        """The request's target, or a piece of it."""
+        self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers are dropped, because nothing here reads them."""
         if self._in_head:
-            super().on_header(name, value)
+            self._pairs.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """A whole head; it may have come in one large read."""
@@ -178,69 +218,111 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         if self._first_read + self._unparsed > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             raise Refused(_too_large())
-        parser = self.parser
-        check_head(parser.get_method(), parser.get_http_version(), self.headers)
-        if not parser.should_upgrade():
-            super().on_headers_complete()
-            if 0 < len(self.pipeline) < MAX_PIPELINED:
-                # uvicorn stops to read at the first one, and would not see the client leave.
-                self.flow.resume_reading()
+        parser, pairs = self._parser, self._pairs
+        method, version, headers = parser.get_method(), parser.get_http_version(), dict(pairs)
+        check_head(method, version, pairs, headers)
+        if parser.should_upgrade():
+            return
+        # A target is mostly nothing but the path of an endpoint.
+        path, query = (self._target, b"") if self._target in self._site.endpoints else split_target(self._target)
+        self._received = exchange = Exchange(
+            self,
+            method=method,
+            path=path,
+            query=query,
+            version=version,
+            pairs=pairs,
+            headers=headers,
+            keep_alive=parser.should_keep_alive(),
+        )
+        if self._answering is None:
+            self._start(exchange)
+        else:
+            self._pipeline.append(exchange)
+            self.read_on()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._unparsed = 0
-        super().on_body(body)
+        exchange = self._received
+        assert exchange is not None
+        exchange.feed(body)
+        if exchange.is_ahead:
+            self.read_on()
 
     def on_message_complete(self) -> None:
         """A request's last byte."""
         self._unparsed = 0
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+        if not self._parser.should_upgrade():
+            assert self._received is not None
+            self._received.feed_end()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    # What is answered.
+
+    def _start(self, exchange: Exchange) -> None:
         """A request's turn to be answered."""
-        self._answering = cycle
-        if self.cors is not None:
-            app = self.cors.applied(app, cycle)
-        super()._start_asgi_task(cycle, without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
-
-    def on_response_complete(self) -> None:
-        """A response's last byte."""
-        if self._linger_end is None:
-            is_last = not self.pipeline
-            super().on_response_complete()
-            if self.timeout_keep_alive_task is not None and not self._in_head:
-                self.admitted.idle(self)
-            if is_last and self._refusal is not None and not self.transport.is_closing():
-                self._write_refusal(self._refusal)
+        self._answering = exchange
+        if not self._takes:
+            exchange.flow.pause()
+        cors = self._site.cors
+        if cors is not None:
+            if cors.is_preflight(exchange.method, exchange.headers):
+                exchange.task = self._task(exchange, cors.preflight, exchange)
                 return
-            if self._head_end is not None:
-                # What was sent ahead of this response may not have been read since.
-                self._stop_head_timer()
-                self._expect_more()
-            if self.transport.is_closing():
-                self._stall.start()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """No next request came."""
-        self._close()
-
-    def close_idle(self) -> None:
-        """Make room for another connection; nothing is under way on this one."""
-        self._close()
-
-    def shutdown(self) -> None:
-        """The server stops: an idle connection is closed, a response under way is the last one."""
-        super().shutdown()
-        if self.transport.is_closing():
-            self._stall.start()
-
-    def close_gently(self) -> None:
-        """Close, but let a client that is still sending its request read the answer first."""
-        if self.cycle is not None and not self.cycle.more_body:
-            self._close()
+            exchange.added = cors.allowed(exchange.headers)
+        endpoint = self._site.endpoints.get(exchange.path) if exchange.method == b"POST" else None
+        if endpoint is not None:
+            exchange.task = self._task(exchange, endpoint.handle, exchange)
         else:
-            self._linger()
+            call = AsgiCall(exchange, _inet(self.transport, "sockname"), _inet(self.transport, "peername"))
+            self._task(exchange, call.run, self._site.app)
+
+    def _task(self, exchange: Exchange, serve: Callable[[Any], Awaitable[None]], given: Any) -> asyncio.Task[None]:
+        task = self.loop.create_task(self._serve(exchange, serve, given))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+        return task
+
+    async def _serve(self, exchange: Exchange, serve: Callable[[Any], Awaitable[None]], given: Any) -> None:
+        try:
+            await serve(given)
+        finally:
+            if exchange.is_open:
+                # Cancelled by the server, or its answer broke off: the client must not take it for a whole one.
+                exchange.lose()
+                self.transport.abort()
+
+    def answered(self, exchange: Exchange) -> None:
+        """The last byte of an answer is written."""
+        self._state.total_requests += 1
+        self._answering = None
+        if exchange is self._received and not exchange.more_body:
+            self._received = None
+        if self._linger_end is not None or self.transport.is_closing():
+            return
+        if not exchange.keep_alive:
+            self._pipeline.clear()
+            if exchange.more_body:
+                # It may still be sending its request, and should read the answer first.
+                self._linger()
+            else:
+                self._close()
+            return
+        if self._pipeline:
+            self._start(self._pipeline.popleft())
+        elif self._refusal is not None:
+            self._write_refusal(self._refusal)
+            return
+        elif not self._in_head:
+            self._is_idle = True
+            self._site.connections.idle(self)
+        self.read_on()
+        if self._head_end is not None:
+            # What was sent ahead of this response may not have been read since.
+            self._stop_head_timer()
+            self._expect_more()
+
+    # Slow clients, and the end of a connection.
 
     def _close(self) -> None:
         self.transport.close()
@@ -254,7 +336,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._linger_end = self.loop.call_later(LINGER_SECONDS, self._close)
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.flow.resume_reading()
+        self.read_on()
 
     def _throw_away(self, count: int) -> None:
         self._linger_left -= count
@@ -262,26 +344,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._close()
 
     def _expect_more(self) -> None:
-        """After a read: what has not come whole gets a time limit, or a gentle end in case it is refused."""
-        cycle = self.cycle
-        if self._in_head or cycle is None or cycle.response_complete:
-            if self._head_end is None and not self.transport.is_closing():
-                self._head_end = self.loop.call_later(self.patience.head, self._on_head_timeout)
-        elif cycle.more_body and cycle.transport is self.transport:
-            cycle.transport = cast("asyncio.Transport", _LingeringTransport(self.transport, self.close_gently))
+        """A head, or what is left of a body that is not wanted, has a time limit from now on."""
+        if self._head_end is None and not self.transport.is_closing():
+            self._head_end = self.loop.call_later(self._site.patience.head, self._on_head_timeout)
 
     def _on_head_timeout(self) -> None:
         self._head_end = None
         if self._linger_end is not None:
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._answering is not None:
             # A head that was sent ahead of the answer before it: its time starts with the end of that one.
             self._expect_more()
         elif self._in_head:
-            failure = plain(408, f"The request head was not complete after {self.patience.head:g} seconds.")
-            self._refuse(failure)
+            self._refuse(plain(408, f"The request head was not complete after {self._site.patience.head:g} seconds."))
         else:
-            # Newlines between requests, or the rest of a body that nobody wants.
+            # Newlines between requests, or the rest of a body that is not wanted.
             self._close()
 
     def _stop_head_timer(self) -> None:
@@ -289,65 +366,68 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_end.cancel()
             self._head_end = None
 
+    # Refusals of what is no request.
+
     def _refuse(self, failure: Failure) -> None:
         """Answer what came last with a failure and close, as soon as all that came before it is answered."""
-        cycle = self.cycle
-        if cycle is None or (cycle.response_complete and not cycle.more_body):
+        exchange = self._received
+        if exchange is None or not (exchange.is_open or exchange.more_body):
             self._write_refusal(failure)
-        elif not cycle.more_body:
+        elif not exchange.more_body:
             self._refusal = failure
-        elif cycle is not self._answering:
-            self.pipeline.popleft()
-            self.cycle = cast("RequestResponseCycle", self._answering)
+        elif exchange is not self._answering and exchange.is_open:
+            self._pipeline.pop()
+            self._received = self._answering
             self._refusal = failure
-        elif cycle.response_started:
+        elif exchange.started:
             # A second status would be taken for a part of its answer, or for the next one.
             self.transport.close()
         else:
-            self._give_up(cycle)
+            exchange.lose()
             self._write_refusal(failure)
-
-    def _give_up(self, cycle: RequestResponseCycle) -> None:
-        """The application sees a disconnect, and nothing that it sends is written."""
-        cycle.disconnected = True
-        cycle.message_event.set()
 
     def _turn_away(self, failure: Failure) -> None:
         """Refuse a connection before its first request."""
-        self.admitted.lingering += 1
-        if (times := self.admitted.unlogged(self.loop.time())) > 0:
-            _log.warning("connections_refused", bound=self._over, client=self.client[0] if self.client else None, times=times)
-        if self.admitted.lingering > MAX_LINGERING:
+        connections = self._site.connections
+        connections.lingering += 1
+        if (times := connections.unlogged(self.loop.time())) > 0:
+            _log.warning("connections_refused", bound=self._over, client=self.address or None, times=times)
+        if connections.lingering > MAX_LINGERING:
             self.transport.abort()
         else:
             self._write_failure(failure, request_id_of({}), {})
 
     def _write_refusal(self, failure: Failure) -> None:
-        received = dict(self.headers or ())
+        received = dict(self._pairs)
         request_id = request_id_of(received)
-        path = self.url.partition(b"?")[0].decode("latin-1")
+        path = self._target.partition(b"?")[0].decode("latin-1")
         failure = in_dialect(dialect_of(path), failure, request_id)
-        client = self.client[0] if self.client else None
+        client = self.address or None
         _log.info("request_refused", status=failure.status, reason=failure.message, client=client, request_id=request_id)
         self._write_failure(failure, request_id, received)
 
-    def _write_failure(self, failure: Failure, request_id: str, received: dict[bytes, bytes]) -> None:
+    def _write_failure(self, failure: Failure, request_id: str, received: Headers) -> None:
         body = failure.body()
         headers = [
-            *self.server_state.default_headers,
             (b"content-type", failure.content_type),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", request_id.encode()),
             *failure.headers,
-            *(self.cors.allowed(received) if self.cors is not None else ()),
+            *(self._site.cors.allowed(received) if self._site.cors is not None else ()),
             (b"connection", b"close"),
         ]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[failure.status] + lines + b"\r\n" + body)
+        self.transport.write(self.first_lines(failure.status) + lines + b"\r\n" + body)
         self._linger()
 
     def _head_bytes(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + _PER_HEADER for name, value in self.headers)
+        return len(self._target) + sum(len(name) + len(value) + _PER_HEADER for name, value in self._pairs)
+
+
+def _inet(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
+    """Host and port of an end of a connection, if it has them."""
+    found = transport.get_extra_info(name)
+    return (found[0], found[1]) if isinstance(found, tuple) else None
 
 
 def _too_large() -> Failure:
@@ -365,9 +445,3 @@ def _failure_of(error: HttpParserError) -> Failure:
         return invalid(f"Invalid HTTP request received: {error}.")
     cause = error.__context__
     return cause.failure if isinstance(cause, Refused) else invalid("Invalid HTTP request received.")
-
-
-def protocol_with(patience: Patience, cors: Cors | None, connections: Connections) -> type[BoundedHttpProtocol]:
-    """The protocol of one server: with its time limits, its connections, and with CORS where that is wanted."""
-    own = {"patience": patience, "cors": cors, "admitted": connections}
-    return type("BoundedHttpProtocol", (BoundedHttpProtocol,), own)

@@ -2,13 +2,14 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lexora_gateway.body import read_body
 from lexora_gateway.buffered import BufferedBytes
-from lexora_gateway.cancel_on_disconnect import ClientGone
+from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import Refused
 from lexora_gateway.request import Limits
 
@@ -17,29 +18,31 @@ LIMIT = 6
 
 
 async def read(
-    receive: Callable[[], Awaitable[Any]],
+    pieces: Callable[[], Awaitable[Any]],
     headers: dict[bytes, bytes] | None = None,
     silence: float = 60.0,
     within: float = math.inf,
+    buffered: BufferedBytes | None = None,
 ) -> bytes:
-    scope: dict[str, Any] = {"headers": list((headers or {}).items()), "client": ("10.0.0.1", 4711)}
-    limits = Limits(LIMIT, 3600.0, silence, BufferedBytes(LIMIT, LIMIT))
-    return await read_body(receive, scope, headers or {}, limits, asyncio.get_running_loop().time() + within)
+    client: Any = SimpleNamespace(
+        headers=headers or {}, pairs=[*(headers or {}).items()], address="10.0.0.1", read=pieces, arrived=lambda: None
+    )
+    limits = Limits(LIMIT, 3600.0, silence, buffered or BufferedBytes(LIMIT, LIMIT))
+    return await read_body(client, limits, asyncio.get_running_loop().time() + within)
 
 
 class Pieces:
-    """A receive() that counts how often it was asked."""
+    """A body whose pieces are there at once, which counts how often it was asked for one."""
 
     def __init__(self, *pieces: bytes, more: bool = False) -> None:
-        self.messages: list[dict[str, Any]] = [
-            {"type": "http.request", "body": piece, "more_body": more or index < len(pieces) - 1}
-            for index, piece in enumerate(pieces)
-        ]
+        self.pieces = [(piece, more or index < len(pieces) - 1) for index, piece in enumerate(pieces)]
         self.asked = 0
 
-    async def __call__(self) -> dict[str, Any]:
+    async def __call__(self) -> tuple[bytes, bool]:
         self.asked += 1
-        return self.messages.pop(0) if self.messages else {"type": "http.disconnect"}
+        if not self.pieces:
+            raise ClientGone
+        return self.pieces.pop(0)
 
 
 @pytest.mark.parametrize("pieces", [(b"abcdef",), (b"abc", b"def"), (b"", b"abc", b"", b"def", b"")])
@@ -81,19 +84,17 @@ async def test_bytes_count_for_their_owner_while_they_come(headers: dict[bytes, 
     buffered, seen = BufferedBytes(LIMIT, LIMIT), []
     pieces = Pieces(b"abc", b"def", b"", b"")
 
-    async def receive() -> dict[str, Any]:
+    async def watched() -> tuple[bytes, bool]:
         seen.append((buffered.held, set(buffered._by_owner)))
         return await pieces()
 
-    scope: dict[str, Any] = {"headers": list(headers.items()), "client": ("10.0.0.1", 4711)}
-    limits = Limits(LIMIT, 3600.0, 60.0, buffered)
-    assert await read_body(receive, scope, headers, limits, asyncio.get_running_loop().time() + 60) == b"abcdef"
+    assert await read(watched, headers, buffered=buffered) == b"abcdef"
     assert seen == [(0, set()), (3, {*owners}), (6, {*owners}), (6, {*owners})]
     assert (buffered.held, buffered._by_owner) == (0, {})
 
 
 class Slow:
-    """A receive() whose pieces come so many seconds apart; `last` ends the body, else it falls silent."""
+    """A body whose pieces come so many seconds apart; `last` ends the body, else it falls silent."""
 
     def __init__(self, pieces: int, apart: float, piece: bytes = b"a", last: bool = False) -> None:
         self.left = pieces
@@ -101,12 +102,12 @@ class Slow:
         self.piece = piece
         self.last = last
 
-    async def __call__(self) -> dict[str, Any]:
+    async def __call__(self) -> tuple[bytes, bool]:
         if self.left == 0:
             await asyncio.Event().wait()
         await asyncio.sleep(self.apart)
         self.left -= 1
-        return {"type": "http.request", "body": self.piece, "more_body": self.left > 0 or not self.last}
+        return self.piece, self.left > 0 or not self.last
 
 
 async def refusal(receive: Slow, silence: float, within: float) -> float:

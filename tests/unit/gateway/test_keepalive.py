@@ -1,42 +1,53 @@
+"""The filler of silent streams, with a client's side that remembers what it got."""
+
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.unit.gateway.support import HEAD, until
+from tests.unit.gateway.support import HEAD, RECEIPT, until
 
-from lexora_contract.answer import Head, Receipt, Reply
+from lexora_contract.answer import Head, Reply
 from lexora_contract.operations import Dialect
+from lexora_contract.port import Flow
 from lexora_gateway.errors import invalid
 from lexora_gateway.keepalive import COMMENT, KeptAnswer
 from lexora_gateway.sse import openai_error
 
 SECONDS = 0.02
+END = b"(end)"
 
 
-class Client:
-    """Takes what is sent as long as `reads` is set; `sent` has what it took, a head as its status."""
+class Memory:
+    """A ClientSide; `sent` has what was written, a head as its status."""
 
     def __init__(self) -> None:
         self.sent: list[bytes | int] = []
-        self.waiting = 0
-        self.reads = asyncio.Event()
-        self.reads.set()
+        self.flow = Flow()
+        self.started = False
 
-    async def send(self, message: Any) -> None:
-        self.waiting += 1
-        await self.reads.wait()
-        self.waiting -= 1
-        self.sent.append(message["status"] if message["type"] == "http.response.start" else message["body"])
+    def start(self, status: int, _: Any) -> None:
+        self.started = True
+        self.sent.append(status)
 
-    def took(self, *sent: bytes | int) -> Callable[[], bool]:
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def end(self) -> None:
+        self.sent.append(END)
+
+    def whole(self, status: int, headers: Any, body: bytes) -> None:
+        self.start(status, headers)
+        self.write(body)
+
+    def got(self, *sent: bytes | int) -> Callable[[], bool]:
         return lambda: self.sent[: len(sent)] == list(sent)
 
 
 @asynccontextmanager
-async def answering() -> AsyncIterator[tuple[Client, KeptAnswer]]:
-    client = Client()
-    answer = KeptAnswer(client.send, "id", Dialect.OPENAI, seconds=SECONDS)
+async def answering() -> AsyncIterator[tuple[Memory, KeptAnswer]]:
+    client: Any = Memory()
+    answer = KeptAnswer(client, "id", Dialect.OPENAI, seconds=SECONDS)
     try:
         yield client, answer
     finally:
@@ -45,70 +56,63 @@ async def answering() -> AsyncIterator[tuple[Client, KeptAnswer]]:
 
 async def test_nothing_is_written_before_the_call_is_known_to_stream() -> None:
     async with answering() as (client, answer):
+        answer.accepted(RECEIPT, streams=False)
         await asyncio.sleep(3 * SECONDS)
         assert not client.sent
         answer.streams()
-        await until(client.took(200, COMMENT, COMMENT))
+        await until(client.got(200, COMMENT, COMMENT))
 
 
-async def test_a_piece_waits_for_the_filler_under_way() -> None:
+async def test_the_engines_head_comes_too_late_and_its_frames_do_not() -> None:
     async with answering() as (client, answer):
-        client.reads.clear()
-        answer.streams()
-        await until(lambda: client.waiting == 1)
-        piece = asyncio.create_task(answer.piece(b"x"))
-        await asyncio.sleep(0)
-        client.reads.set()
-        await piece
-        assert client.sent == [200, COMMENT, b"x"]
+        answer.accepted(RECEIPT, streams=True)
+        await until(client.got(200, COMMENT))
+        answer.head(HEAD)
+        before = len(client.sent)
+        answer.frames(b"x")
+        answer.finish()
+        assert client.sent[before:] == [b"x", END]
 
 
 async def test_a_client_that_does_not_read_gets_no_filler() -> None:
     async with answering() as (client, answer):
         answer.streams()
-        client.reads.clear()
-        begin = asyncio.create_task(answer.begin(HEAD, Receipt()))
+        client.flow.pause()
         await asyncio.sleep(5 * SECONDS)
-        assert client.waiting == 1
-        client.reads.set()
-        await begin
-        await until(client.took(200, COMMENT))
+        assert not client.sent
+        client.flow.resume()
+        await until(client.got(200, COMMENT))
 
 
-async def test_a_failure_that_meets_the_filler_is_an_event() -> None:
-    async with answering() as (client, answer):
-        client.reads.clear()
-        answer.streams()
-        await until(lambda: client.waiting == 1)
-        failing = asyncio.create_task(answer.fail(invalid("late")))
-        await asyncio.sleep(0)
-        client.reads.set()
-        await failing
-        assert client.sent == [200, COMMENT, openai_error(invalid("late"))]
-        await asyncio.sleep(3 * SECONDS)
-        assert len(client.sent) == 3
-
-
-async def test_a_whole_answer_in_time_is_one() -> None:
+async def test_what_is_late_is_an_event() -> None:
     async with answering() as (client, answer):
         answer.streams()
-        await answer.reply(Reply(Head(200, "application/json"), b"{}"), Receipt())
+        await until(client.got(200, COMMENT))
+        answer.fail(invalid("late"))
+        assert client.sent[-2:] == [openai_error(invalid("late")), END]
+    async with answering() as (client, answer):
+        answer.streams()
+        await until(client.got(200, COMMENT))
+        answer.reply(Reply(Head(200, "application/json"), b"{}"))
+        answer.finish()
+        assert b"whole answer where a stream was asked for" in client.sent[-2]  # type: ignore[operator]
+
+
+async def test_a_whole_answer_in_time_is_one_and_nothing_comes_after_an_end() -> None:
+    async with answering() as (client, answer):
+        answer.streams()
+        answer.reply(Reply(Head(200, "application/json"), b"{}"))
+        answer.finish()
         await asyncio.sleep(3 * SECONDS)
         assert client.sent == [200, b"{}"]
-
-
-async def test_nothing_is_written_after_the_end_or_for_a_client_that_left() -> None:
     async with answering() as (client, answer):
         answer.streams()
-        await answer.begin(HEAD, Receipt())
-        await answer.end()
+        answer.head(HEAD)
+        answer.finish()
         await asyncio.sleep(3 * SECONDS)
-        assert client.sent == [200, b""]
+        assert client.sent == [200, END]
     async with answering() as (client, answer):
-        client.reads.clear()
         answer.streams()
-        await until(lambda: client.waiting == 1)
-        answer.close()
-        client.reads.set()
+        answer.close()  # the client left
         await asyncio.sleep(3 * SECONDS)
         assert not client.sent

@@ -234,7 +234,7 @@ async def test_each_message_is_sent_at_once_and_nothing_before_the_first() -> No
     router.relays = script
     await send_raw(router, sent)
     assert len(sent) == 5
-    assert sent[-1] == {"type": "http.response.body", "body": b""}
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
     assert (b"x-lexora-backend", b"main") in sent[0]["headers"]
 
 
@@ -328,8 +328,8 @@ async def test_a_failed_stream_ends_its_body_properly() -> None:
     router.relays = frames(b"data: 1\n\n", then=BROKEN)
     sent: list[Any] = []
     await send_raw(router, sent)
-    assert not sent[-1].get("more_body", False)
-    assert sent[-1]["body"].startswith(b"data: {")
+    assert sent[-2]["body"].startswith(b"data: {")
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 @pytest.mark.parametrize("body", [BODY, STREAMED])

@@ -100,11 +100,29 @@ async def test_a_body_that_nobody_reads_does_not_hold_a_connection() -> None:
                 assert await rest(reader) == b""
 
 
-async def test_a_connection_without_a_first_byte_is_closed() -> None:
-    async with running(make_app(ScriptedRouter())) as server:
-        server.config.timeout_keep_alive = 0
-        async with connected(port_of(server)) as (reader, _):
+async def test_a_connection_without_a_first_byte_is_closed_and_so_is_an_idle_one() -> None:
+    async with serving(make_app(ScriptedRouter()), Patience(idle=SHORT)) as port:
+        async with connected(port) as (reader, _):
             assert await rest(reader) == b""
+        async with connected(port) as (reader, writer):
+            for _ in range(3):
+                await asyncio.sleep(SHORT / 2)
+                writer.write(GET)
+                assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+            assert await rest(reader) == b""
+
+
+async def test_a_connection_that_is_busy_for_long_is_not_idle() -> None:
+    router = ScriptedRouter()
+
+    async def script(router: ScriptedRouter, client: Client) -> None:
+        await asyncio.sleep(SHORT * 3)
+        await whole(b"{}")(router, client)
+
+    router.relays = script
+    async with serving(make_app(router), Patience(idle=SHORT)) as port, connected(port) as (reader, writer):
+        writer.write(post(CHAT, BODY))
+        assert (await reader.readuntil(b"{}")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_head_sent_ahead_of_an_answer_waits_for_it() -> None:

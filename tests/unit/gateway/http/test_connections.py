@@ -72,3 +72,20 @@ def test_nothing_is_kept_of_addresses_that_have_gone(closed: list[str]) -> None:
 def test_half_of_the_descriptors_are_for_clients_and_half_of_that_for_one_of_them() -> None:
     found = [bounded(128), bounded(1), bounded(1000, 100), bounded(1000, 100, 100)]
     assert [(each.most, each.most_per_address) for each in found] == [(64, 32), (1, 1), (100, 50), (100, 100)]
+
+
+def test_what_is_idle_for_long_is_closed_in_its_order(closed: list[str]) -> None:
+    now = 0.0
+    book = Connections(10, 10, clock=lambda: now)
+    a1, _, b1 = admit(book, closed, "a1", "a2", "b1")
+    now = 6.0
+    book.busy(b1)
+    book.busy(a1)
+    book.idle(a1)
+    assert book.close_idle_for(10.0) == 4.0
+    now = 10.0
+    assert book.close_idle_for(10.0) == 6.0
+    assert closed == ["a2"]
+    now = 100.0
+    assert book.close_idle_for(10.0) == 10.0
+    assert (closed, book.open) == (["a2", "a1"], 1)

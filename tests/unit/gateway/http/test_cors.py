@@ -1,4 +1,5 @@
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -51,23 +52,22 @@ def test_listed_origins(listed: str, origin: bytes, allowed: bool) -> None:
     [(("*",), b"authorization, x-own"), (("x-lexora-priority", "Authorization"), b"x-lexora-priority, Authorization")],
 )
 async def test_headers_that_a_page_may_send(listed: tuple[str, ...], told: bytes) -> None:
-    messages: list[Any] = []
-
-    async def send(message: Any) -> None:
-        messages.append(message)
-
+    sent: list[Any] = []
     asked = {b"origin": PAGE, b"access-control-request-method": b"POST"}
     asked[b"access-control-request-headers"] = b"authorization, x-own"
-    cycle = cast("Any", type("Cycle", (), {"scope": {"method": "OPTIONS", "headers": list(asked.items())}}))
-    await Cors([PAGE.decode()], headers=listed, max_age=5.0).applied(None, cycle)(cycle.scope, None, send)
-    given = dict(messages[0]["headers"])
-    assert given[b"access-control-allow-headers"] == told
-    assert given[b"access-control-max-age"] == b"5"
+    client: Any = SimpleNamespace(headers=asked, start=lambda *given: sent.append(given), end=lambda: None)
+    await Cors([PAGE.decode()], headers=listed, max_age=5.0).preflight(client)
+    [(status, headers)] = sent
+    assert status == 204
+    assert dict(headers)[b"access-control-allow-headers"] == told
+    assert dict(headers)[b"access-control-max-age"] == b"5"
 
 
-def test_an_options_request_that_is_no_question_ahead_goes_on() -> None:
-    cycle = cast("Any", type("Cycle", (), {"scope": {"method": "OPTIONS", "headers": []}, "default_headers": []}))
-    assert Cors(["*"]).applied("app", cycle) == "app"
+def test_what_is_a_question_ahead() -> None:
+    cors, asked = Cors(["*"]), {b"origin": PAGE, b"access-control-request-method": b"POST"}
+    assert cors.is_preflight(b"OPTIONS", asked)
+    assert not cors.is_preflight(b"POST", asked)
+    assert not cors.is_preflight(b"OPTIONS", {b"origin": PAGE})
 
 
 def test_what_an_engine_says_of_pages_is_not_passed_on() -> None:

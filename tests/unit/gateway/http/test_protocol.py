@@ -180,7 +180,7 @@ async def test_pipelined_requests_are_bounded_and_all_answered() -> None:
         for _ in range(3 * protocol.MAX_PIPELINED):
             writer.write(post(CHAT, BODY))
             await round_trip(port_of(server))
-        assert len(connection.pipeline) == protocol.MAX_PIPELINED  # type: ignore[union-attr]
+        assert len(connection._pipeline) == protocol.MAX_PIPELINED
         go_on.set()
         for _ in range(1 + 3 * protocol.MAX_PIPELINED):
             assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"{}"), 5)
