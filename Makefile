@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --quiet --dist loadfile
 # Test processes at a time.
-WORKERS ?= 2
+WORKERS ?= 3
 # What has been installed: Lexora alone, which is all that the demo needs, and the development tools. Python compiles what it
 # imports, so pip need not compile all of them.
 RUN := $(VENV)/.installed
@@ -47,7 +47,8 @@ demo: $(RUN) ## Start a simulated engine and the gateway; print the lines to try
 
 test: $(DEV) ## Run all tests, as CI does.
 	@$(PYTEST) -n $(WORKERS) tests/unit tests/contract
-	@$(PYTEST) tests/e2e tests/chaos
+	@$(PYTEST) -n $(WORKERS) tests/e2e
+	@$(PYTEST) tests/chaos
 
 test-fast: $(DEV) ## Run the unit and contract tests.
 	@$(PYTEST) -n $(WORKERS) tests/unit tests/contract

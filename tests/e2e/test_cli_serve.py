@@ -108,7 +108,7 @@ def test_json_logs_tell_the_addresses_and_the_warnings(engine: Simulator, tmp_pa
     wanted["logging"] = {"format": "json"}
     wanted["routing"]["backends"]["main"]["api_key_env"] = "NO_SUCH_KEY"
     file = write_config(wanted, tmp_path)
-    with Process([*LEXORA, "serve", "-c", str(file), "--host", "127.0.0.1"], cwd=tmp_path) as gateway:
+    with Process([*LEXORA, "serve", "-c", str(file), "--host", "127.0.0.1"], cwd=tmp_path, fresh=True) as gateway:
         gateway.wait_for(r'"serving"')
         lines = [json.loads(line) for line in gateway.lines]
         (serving,) = [line for line in lines if line["event"] == "serving"]
@@ -120,10 +120,10 @@ def test_json_logs_tell_the_addresses_and_the_warnings(engine: Simulator, tmp_pa
 
 def test_router_and_gateway_in_two_processes(engine: Simulator, tmp_path: Path) -> None:
     file = write_config(config(engine), tmp_path)
-    with Process([*LEXORA, "router", "--config", str(file)]) as router:
+    with Process([*LEXORA, "router", "--config", str(file)], fresh=True) as router:
         grpc_address = router.wait_for(r"serving\b.*grpc=(\S+)").group(1)
         arguments = ["gateway", "--router", grpc_address, "--config", str(file)]
-        with Process([*LEXORA, *arguments]) as gateway:
+        with Process([*LEXORA, *arguments], fresh=True) as gateway:
             http = gateway.wait_for(r"serving\b.*http=(\S+)").group(1)
             answer = httpx.post(f"{http}/v1/chat/completions", json=chat(3, stream=False)).raise_for_status()
             assert answer.headers["x-lexora-backend"] == "main"
@@ -141,7 +141,9 @@ def test_router_and_gateway_in_two_processes(engine: Simulator, tmp_path: Path) 
 
 def test_python_m_lexora_router_ends_its_grpc_streams(engine: Simulator, tmp_path: Path) -> None:
     file = write_config(config(engine), tmp_path)
-    with Process([*python("lexora_router"), "--config", str(file), "--host", "127.0.0.1", "--grpc-port", "0"]) as router:
+    with Process(
+        [*python("lexora_router"), "--config", str(file), "--host", "127.0.0.1", "--grpc-port", "0"], fresh=True
+    ) as router:
         address = router.wait_for(r"serving\b.*grpc=(\S+)").group(1)
         asked = ChatRequest(model=MODEL, messages=[ChatMessage(role=ROLE_USER, text="hi")])
         asked.sampling.max_tokens = 40

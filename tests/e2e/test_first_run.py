@@ -77,7 +77,7 @@ def test_only_this_machine_is_served_unless_it_is_said(
 def test_url_and_model_need_no_file_and_look_for_none(engine: Simulator, tmp_path: Path) -> None:
     (tmp_path / "lexora_config.yaml").write_text("routing: {backends: {other: {url: 'http://127.0.0.1:9'}}}\n")
     given = ("--url", engine.url, "--model", SECOND)
-    with Process([*LEXORA, "serve", *given, *FREE_PORTS], cwd=tmp_path) as process:
+    with Process([*LEXORA, "serve", *given, *FREE_PORTS], cwd=tmp_path, fresh=True) as process:
         base = process.wait_for(r"\bserving\b.*http=(\S+)").group(1)
         body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
         answer = httpx.post(f"{base}/chat", json=body).raise_for_status()

@@ -13,19 +13,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.preloaded import MODULES, Preloaded
+
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Process:
-    """A child process whose output is read all the time, so that it never blocks on a full pipe."""
+    """A child process whose output is read all the time, so that it never blocks on a full pipe.
 
-    def __init__(self, argv: Sequence[str], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    The product's own modules are imported already, unless it has to be a `fresh` interpreter.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, env: dict[str, str] | None = None, cwd: Path | None = None, fresh: bool = False
+    ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("LEXORA_")}
-        self._popen = subprocess.Popen(
-            list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean | (env or {}), cwd=cwd
-        )
+        self._popen: subprocess.Popen[str] | Preloaded
+        if not fresh and list(argv[:2]) == [sys.executable, "-m"] and argv[2] in MODULES:
+            self._popen = Preloaded(argv, env=clean | (env or {}), cwd=cwd)
+        else:
+            self._popen = subprocess.Popen(
+                list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean | (env or {}), cwd=cwd
+            )
         self.lines: list[str] = []
         self._news: queue.Queue[None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
