@@ -206,7 +206,7 @@ class Assembly:
             fallback_on_rate_limit=config.fallback.on_rate_limit if config.fallback.enabled else None,
             clock=shared.clock,
             resumable=self._resumable(),
-            refusal=self._refusal if any(backend.config.family.serves for backend in self.backends.values()) else None,
+            refusal=self._refusal if any(backend.adapter.serves for backend in self.backends.values()) else None,
             traced=config.telemetry.otlp_endpoint is not None,
         )
 
@@ -226,9 +226,9 @@ class Assembly:
     def _resumable(self) -> dict[str, Source]:
         """Pools whose streams another endpoint may continue, as far as their engines can."""
         mode = self.config.failover.resume
-        families = {name: backend.config.family for name, backend in self.backends.items()}
+        adapters = {name: backend.adapter for name, backend in self.backends.items()}
         sources = {
-            name: Source(families[name].token_ids, mode == "text" and families[name].continues_text, len(backend.endpoints))
+            name: Source(adapters[name].token_ids, mode == "text" and adapters[name].continues_text, len(backend.endpoints))
             for name, backend in self.backends.items()
             if mode and len(backend.endpoints) > 1
         }

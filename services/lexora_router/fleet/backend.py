@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from weakref import WeakValueDictionary
 
+from lexora_router.adapters import Adapter
 from lexora_router.call import Target, Timeouts
 from lexora_router.config import BackendConfig, Config
 from lexora_router.engines.transport import Transport
@@ -35,6 +36,7 @@ class Backend:
 
     name: str
     config: BackendConfig
+    adapter: Adapter
     endpoints: tuple[HttpEndpoint, ...]
     transport: Transport
     timeouts: Timeouts
@@ -60,7 +62,7 @@ class Backend:
 
     def refusal(self, path: str) -> UnsupportedByBackend | None:
         """Why calls of an operation cannot be served here; None where they can."""
-        serves = self.config.family.serves
+        serves = self.adapter.serves
         if serves is None or path in serves:
             return None
         kind, served = self.config.type, ", ".join(sorted(serves))
@@ -154,7 +156,7 @@ def _build(
     )
     pool = known.pool if known else Pool(name, endpoints, terms, cost=input_estimate, randrange=random.randrange, clock=clock)
     timeouts = Timeouts(config.first_token, config.idle, config.total_timeout)
-    return Backend(name, config, endpoints, transport, timeouts, pool, terms, _built_from(whole))
+    return Backend(name, config, adapter, endpoints, transport, timeouts, pool, terms, _built_from(whole))
 
 
 def _auto(config: BackendConfig, before: HttpEndpoint | None) -> AutoLimit | None:

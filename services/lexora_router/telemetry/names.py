@@ -15,4 +15,4 @@ class BoundedNames:
     def provider(self, backend: str) -> str:
         """gen_ai.provider.name of a backend; empty when there is no such backend."""
         found = self._backends().get(backend)
-        return "" if found is None else found.config.family.provider
+        return "" if found is None else found.adapter.provider
