@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from lexora_gateway import BufferedBytes, Connections, Cors, GatewayServer, Patience, bounded, server_config
 from lexora_router.config.models import CorsConfig, ServerConfig
 from lexora_router.machine import usable_descriptors, usable_memory
-from lexora_router.process.listening import address_of, backlog
+from lexora_router.process.listening import backlog, listening_address
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
 GRACE_SECONDS = 5
@@ -65,7 +65,7 @@ class HttpServer:
         )
         config.backlog = backlog()
         config.timeout_graceful_shutdown = GRACE_SECONDS
-        self.url = f"http://{address_of(listener)}"
+        self.url = f"http://{listening_address(listener)}"
         self._ready = asyncio.Event()
         self._server = _Server(config, lambda _: self._ready.set())
         self._listener = listener

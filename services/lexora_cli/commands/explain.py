@@ -69,9 +69,9 @@ def explain(
 
 
 def _number(priority: str) -> int:
-    from lexora_router.policy.priority import parse
+    from lexora_router.policy.priority import parse_priority
 
     try:
-        return parse(priority)
+        return parse_priority(priority)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--priority") from None

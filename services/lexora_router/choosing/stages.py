@@ -11,7 +11,7 @@ from lexora_router.choosing.ask import Ask, Cause
 from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.nearest import Vector, nearer, unit, verdict
 from lexora_router.choosing.decide.question import guided, plain
-from lexora_router.choosing.decide.reading import read, said
+from lexora_router.choosing.decide.reading import answer_text, read
 from lexora_router.choosing.decide.rules import TaskRule, match
 from lexora_router.choosing.decide.text import excerpt
 from lexora_router.config import EmbeddingConfig
@@ -63,7 +63,7 @@ class ByModel:
 
     async def label(self, text: str, cause: Cause) -> Label | None:
         """What the model says, if it is one of the kinds."""
-        return read(said(await self._answer(text, cause)), self._kinds)
+        return read(answer_text(await self._answer(text, cause)), self._kinds)
 
     async def _answer(self, text: str, cause: Cause) -> bytes:
         if self._guided:

@@ -24,7 +24,7 @@ from lexora_router.config.check import (
 from lexora_router.config.env import FILE_VARIABLE, apply
 from lexora_router.config.explain import explain
 from lexora_router.config.models import Config
-from lexora_router.config.options import apply_options, check_options
+from lexora_router.config.options import apply_options, check_command_options
 from lexora_router.config.positions import MAX_BYTES, Tree, read_map
 from lexora_router.config.problems import ConfigError, Path, Problem, Where
 from lexora_router.config.shape import ROOT, Shape
@@ -65,7 +65,7 @@ def load(
         _check_keys(config, environ, tree)
         _check_authorities(config, tree)
         check_telemetry(config.telemetry, environ, tree)
-        check_options(options, config, tree)
+        check_command_options(options, config, tree)
     if config is None or tree.problems:
         raise ConfigError(tree.problems)
     return Loaded(config, file, tuple(warnings(config, tree, environ)))

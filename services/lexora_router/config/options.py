@@ -33,7 +33,7 @@ def apply_options(options: Mapping[str, Any], tree: Tree) -> None:
         put(tree, path, value, Where(OPTIONS[key], variable=True))
 
 
-def check_options(options: Mapping[str, Any], config: Config, tree: Tree) -> None:
+def check_command_options(options: Mapping[str, Any], config: Config, tree: Tree) -> None:
     """An address that was asked for and would not be served is a mistake, not a warning."""
     for key, value in options.items():
         if key.startswith("vllm.") and value is not None and not config.single_backend:

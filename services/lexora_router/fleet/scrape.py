@@ -68,14 +68,14 @@ class Scraper:
             return str(error)
         if status != 200:
             return f"/metrics was answered {status}"
-        load = parse(body, asked, names)
+        load = read_metrics(body, asked, names)
         if load is None:
             return f"/metrics does not have {names.waiting.decode()}"
         auto.scraped(load)
         return ""
 
 
-def parse(text: bytes, at: float, names: LoadMetrics) -> EngineLoad | None:
+def read_metrics(text: bytes, at: float, names: LoadMetrics) -> EngineLoad | None:
     """The load in an exposition taken at an instant; None when it does not say how many requests wait.
 
     Requests are summed over engines and models; of caches the fullest counts.

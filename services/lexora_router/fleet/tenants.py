@@ -7,7 +7,7 @@ from lexora_router.config import Config, RateLimitConfig
 from lexora_router.config.admission import RateTier, TenantConfig
 from lexora_router.fleet.shares import Standing
 from lexora_router.policy.input_size import input_tokens
-from lexora_router.policy.priority import capped, parse
+from lexora_router.policy.priority import capped, parse_priority
 from lexora_router.policy.rate_limiter import LimitRules, RateLimits
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Tenancy:
 
 def _allowed(tenant: TenantConfig) -> tuple[int, int, float]:
     """The priority of calls that ask for none, the highest that they may ask for, and the tenant's weight."""
-    return parse(str(tenant.priority)), parse(str(tenant.max_priority)), tenant.weight
+    return parse_priority(str(tenant.priority)), parse_priority(str(tenant.max_priority)), tenant.weight
 
 
 def _limits(config: RateLimitConfig, *layers: RateTier | None) -> RateLimits:

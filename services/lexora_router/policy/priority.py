@@ -14,7 +14,7 @@ CLASS: Final = 50
 _NAMES: Final = {"low": LOW, "normal": NORMAL, "high": HIGH}
 
 
-def parse(text: str) -> int:
+def parse_priority(text: str) -> int:
     """The priority, 0 to 100, of `high`, `normal`, `low` (any case) or of a whole number from 0 to 100.
 
     Raises ValueError, with a message for the client, for anything else.

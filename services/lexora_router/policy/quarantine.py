@@ -141,13 +141,18 @@ class Quarantine:
         everywhere = len(record.endpoints) > 1
         if not vouched or not (everywhere or answered_at > record.first):
             return False
-        breaker, before = record.breaker, record.breaker.opened
+        before = record.breaker.opened
+        self._charge(record, now, permit, fatal=fatal and everywhere, alone=pool_answered_at <= record.first)
+        return record.breaker.opened > before == 0
+
+    def _charge(self, record: _Record, now: float, permit: int, *, fatal: bool, alone: bool) -> None:
+        """Count a failure that is the request's fault."""
+        breaker = record.breaker
         if breaker.state(now) is not State.CLOSED:
             breaker.on_failure(now, permit)
-        elif record.failures >= self._rules.consecutive_failures or (fatal and everywhere and not record.good):
+        elif record.failures >= self._rules.consecutive_failures or (fatal and not record.good):
             breaker.trip(now)
-            record.alone = pool_answered_at <= record.first
-        return breaker.opened > before == 0
+            record.alone = alone
 
     def succeeded(self, request: int, now: float, permit: int) -> None:
         """It has been answered."""

@@ -61,7 +61,7 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def address_of(listener: socket.socket) -> str:
+def listening_address(listener: socket.socket) -> str:
     """host:port of a listening socket."""
     host, port = listener.getsockname()[:2]
     return address(host, port)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lexora_router.process.listening import address_of
+from lexora_router.process.listening import listening_address
 
 # A scrape that takes longer than this at the end of the process is cut.
 GRACE_SECONDS = 1
@@ -31,7 +31,7 @@ class MetricsServer:
                 headers["content-encoding"] = "gzip"
             return Response(body, headers=headers)
 
-        self.url = f"http://{address_of(listener)}/metrics"
+        self.url = f"http://{listening_address(listener)}/metrics"
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(

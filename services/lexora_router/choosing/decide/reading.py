@@ -34,7 +34,7 @@ _chat = msgspec.json.Decoder(_Chat)
 _object = msgspec.json.Decoder(dict[str, Any])
 
 
-def said(body: bytes) -> str:
+def answer_text(body: bytes) -> str:
     """The text of a chat completion; empty when there is none."""
     try:
         choices = _chat.decode(body).choices

@@ -13,7 +13,7 @@ from lexora_router.edge.messages import auto_message, fill_bucket
 from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
 from lexora_router.fleet.routes import RouteRule, Ruling
 from lexora_router.fleet.tenants import Tenancy
-from lexora_router.policy.priority import parse
+from lexora_router.policy.priority import parse_priority
 from lexora_router.policy.rate_limiter import Decision, RateLimiter
 
 
@@ -114,7 +114,7 @@ def _tenant(call: Call, config: Config, decision: Decision | None, estimate: int
         user=name,
         tier=own.tier if own is not None and own.tier else tenancy.tier(name),
         priority=standing.priority,
-        max_priority=parse(str(config.tenant(name).max_priority)),
+        max_priority=parse_priority(str(config.tenant(name).max_priority)),
         weight=standing.weight,
         estimated_tokens=estimate if decision is None or decision.tokens is None else min(estimate, decision.tokens.limit),
         allowed=decision is None or decision.allowed,

@@ -15,7 +15,7 @@ from lexora_router.adapters.vllm import Vllm
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.backend import Backend
 from lexora_router.fleet.scrape import MAX_METRICS_BYTES, Scraper
-from lexora_router.fleet.scrape import parse as parse_by_names
+from lexora_router.fleet.scrape import read_metrics as parse_by_names
 from lexora_router.policy.concurrency import EngineLoad
 from lexora_sim.engine.exposition import render
 from lexora_sim.engine.scheduler import Scheduler
@@ -37,7 +37,7 @@ vllm:request_success_total{finished_reason="stop"} 1e3
 WAITING = "vllm:num_requests_waiting"
 
 
-def parse(text: bytes, at: float) -> EngineLoad | None:
+def read_metrics(text: bytes, at: float) -> EngineLoad | None:
     assert Vllm.load_metrics is not None
     return parse_by_names(text, at, Vllm.load_metrics)
 
@@ -47,16 +47,18 @@ def metrics(waiting: int) -> bytes:
 
 
 def test_requests_are_summed_over_engines_and_the_fullest_cache_counts() -> None:
-    assert parse(EXPOSITION, 7.0) == EngineLoad(waiting=7.0, kv_cache_usage=0.5, at=7.0, running=7.0)
+    assert read_metrics(EXPOSITION, 7.0) == EngineLoad(waiting=7.0, kv_cache_usage=0.5, at=7.0, running=7.0)
 
 
 def test_the_older_name_of_the_cache_is_known() -> None:
     text = EXPOSITION.replace(b"vllm:kv_cache", b"vllm:gpu_cache")
-    assert parse(text, 0.0) == parse(EXPOSITION, 0.0)
+    assert read_metrics(text, 0.0) == read_metrics(EXPOSITION, 0.0)
 
 
 def test_what_no_engine_can_have_fits_the_contract_all_the_same() -> None:
-    load = parse(b"vllm:num_requests_waiting 1e300\nvllm:num_requests_waiting 1e300\nvllm:num_requests_running 1e12\n", 0.0)
+    load = read_metrics(
+        b"vllm:num_requests_waiting 1e300\nvllm:num_requests_waiting 1e300\nvllm:num_requests_running 1e12\n", 0.0
+    )
     assert load is not None
     EndpointHealth(waiting=int(load.waiting), running=int(load.running))
 
@@ -65,7 +67,7 @@ async def test_the_simulator_s_exposition_is_understood() -> None:
     scheduler = Scheduler(SimSettings(models=("a", "b")))
     scheduler.metrics["a"].waiting, scheduler.metrics["b"].waiting, scheduler.metrics["b"].running = 2, 3, 4
     scheduler.kv_used = scheduler.kv_capacity // 2
-    assert parse(render(scheduler), 1.0) == EngineLoad(5.0, 0.5, 1.0, running=4.0)
+    assert read_metrics(render(scheduler), 1.0) == EngineLoad(5.0, 0.5, 1.0, running=4.0)
 
 
 @pytest.mark.parametrize(
@@ -74,19 +76,19 @@ async def test_the_simulator_s_exposition_is_understood() -> None:
     + [f"{WAITING}{rest}\n".encode() for rest in ("", " ", " many", "{", "{a}", " NaN", " +Inf", "_by_reason 3")],
 )
 def test_what_does_not_tell_is_no_load(text: bytes) -> None:
-    assert parse(text, 0.0) is None
+    assert read_metrics(text, 0.0) is None
 
 
 @pytest.mark.parametrize(("rest", "value"), [(" 3", 3.0), ("{} 3", 3.0), (" 1e2 5", 100.0), (" -1", 0.0), (" 3\r", 3.0)])
 def test_numbers_are_read_as_written(rest: str, value: float) -> None:
-    load = parse(f"{WAITING}{rest}\n{WAITING} NaN".encode(), 0.0)
+    load = read_metrics(f"{WAITING}{rest}\n{WAITING} NaN".encode(), 0.0)
     assert load is not None
     assert load.waiting == value
 
 
 @given(st.binary() | st.lists(st.sampled_from([*EXPOSITION.split(b"\n"), b"{", b"}", b" ", b"\xff"])).map(b"\n".join))
 def test_no_text_is_too_odd(text: bytes) -> None:
-    load = parse(text, 0.0)
+    load = read_metrics(text, 0.0)
     assert load is None or (load.waiting >= 0 and load.kv_cache_usage >= 0)
 
 
@@ -94,7 +96,7 @@ def test_a_long_exposition_is_read_in_no_time() -> None:
     """The event loop waits for this: thousands of series of other metrics must cost little."""
     text = b'vllm:time_to_first_token_seconds_bucket{le="0.001",model_name="a"} 17.0\n' * 40_000 + EXPOSITION
     began = time.process_time()
-    assert parse(text, 0.0) == parse(EXPOSITION, 0.0)
+    assert read_metrics(text, 0.0) == read_metrics(EXPOSITION, 0.0)
     assert time.process_time() - began < 0.05
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from lexora_router.config import Config
 from lexora_router.process import launch
-from lexora_router.process.listening import GRPC, HTTP, CannotListen, address, address_of, listen
+from lexora_router.process.listening import GRPC, HTTP, CannotListen, address, listen, listening_address
 from lexora_router.process.source import ConfigSource
 
 
@@ -120,6 +120,6 @@ def test_addresses_as_people_write_them() -> None:
     assert address("::1", 80) == "[::1]:80"
     assert address("unix:/run/x", 0) == "unix:/run/x"
     with listen("127.0.0.1", 0, HTTP) as listener:
-        assert address_of(listener) == f"127.0.0.1:{listener.getsockname()[1]}"
+        assert listening_address(listener) == f"127.0.0.1:{listener.getsockname()[1]}"
         assert not listener.getblocking()
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexora_router.choosing.decide.label import Label
-from lexora_router.choosing.decide.reading import MAX_REASONING, clean, read, said
+from lexora_router.choosing.decide.reading import MAX_REASONING, answer_text, clean, read
 
 KINDS = ["code", "reasoning", "翻訳", "general"]
 GOOD = '{"task_type": "code", "confidence": 0.8, "reasoning": "It asks for {code}."}'
@@ -105,4 +105,4 @@ def test_no_answer_leads_outside_the_kinds(text: str, cut: int) -> None:
     ],
 )
 def test_the_text_of_a_chat(answer: Any, text: str) -> None:
-    assert said(json.dumps(answer).encode()) == text
+    assert answer_text(json.dumps(answer).encode()) == text
