@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from lexora_contract.operations import CLASSIFY_TASK, dialect_of
-from lexora_contract.port import RouterPort, StatusError
+from lexora_contract.port import CallFailed, RouterPort
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
-from lexora_gateway.errors import Failure, Refused, bug, from_status, in_dialect, invalid, plain
+from lexora_gateway.errors import Failure, Refused, bug, from_failed, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
 from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.openai.docs import path_items, stored_items
@@ -134,7 +134,7 @@ def create_app(
     Documentation().add_to(app)
     app.paths = {route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path}
     Page(router).add_to(app)
-    app.add_exception_handler(StatusError, _on_status)
+    app.add_exception_handler(CallFailed, _on_status)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
@@ -150,8 +150,8 @@ def _respond(request: Request, failure: Failure) -> Response:
 
 
 def _on_status(request: Request, error: Exception) -> Response:
-    assert isinstance(error, StatusError)
-    return _respond(request, from_status(error.status, request.state.request_id))
+    assert isinstance(error, CallFailed)
+    return _respond(request, from_failed(error, request.state.request_id))
 
 
 def _on_refused(request: Request, error: Exception) -> Response:

@@ -10,13 +10,13 @@ import msgspec
 import structlog
 
 from lexora_contract.operations import Dialect
-from lexora_contract.port import StatusError
+from lexora_contract.port import CallFailed
 from lexora_contract.rpcs import EXPLAIN as EXPLAIN_RPC
 from lexora_gateway.asgi_client import AsgiClient
 from lexora_gateway.body import announced, read_body
 from lexora_gateway.call_headers import EXPLAIN, check_explain
 from lexora_gateway.client_side import ClientGone
-from lexora_gateway.errors import Refused, bug, from_status, invalid
+from lexora_gateway.errors import Refused, bug, from_failed, invalid
 from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.message_json import as_json
 from lexora_gateway.report_refusal import counted
@@ -72,8 +72,8 @@ class Endpoint(ABC):
                 await self._explain(asked, answer)
         except ClientGone:
             return
-        except StatusError as error:
-            answer.fail(from_status(error.status, request_id))
+        except CallFailed as error:
+            answer.fail(from_failed(error, request_id))
         except Refused as error:
             free = EXPLAIN in headers  # to ask costs nothing, however badly
             answer.fail(error.failure if free else await counted(self._router, error.failure, asked))
@@ -90,8 +90,8 @@ class Endpoint(ABC):
             return
         try:
             self._router.foresee(user_of(asked.headers), size)
-        except StatusError as error:
-            failure = from_status(error.status, asked.request_id)
+        except CallFailed as error:
+            failure = from_failed(error, asked.request_id)
             failure.headers.append((b"connection", b"close"))
             raise Refused(failure) from None
 

@@ -1,4 +1,4 @@
-"""google.rpc.Status and the facade's own refusals, as HTTP answers in OpenAI's shape."""
+"""Failed calls and the facade's own refusals, as HTTP answers in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -7,62 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
-from google.rpc import code_pb2
 
 from lexora_contract.operations import Dialect
+from lexora_contract.reasons import REASONS
 from lexora_gateway import anthropic_errors
 from lexora_gateway.headers import media_type, passthrough_headers, receipt_headers
-from lexora_gateway.status_details import Details, details_of
 
 if TYPE_CHECKING:
-    from google.rpc.status_pb2 import Status
-
+    from lexora_contract.port import CallFailed
     from lexora_gateway.asgi_types import HeaderList
 
 JSON = b"application/json"
 # Content codings of request bodies, as they are named to clients.
 TAKEN_CODINGS = "gzip, deflate, br, zstd"
 
-# ErrorInfo.reason -> HTTP status, type, code.
-_REASONS: dict[str, tuple[int, str, str | None]] = {
-    "INVALID_REQUEST": (400, "invalid_request_error", None),
-    "UNSUPPORTED_BY_BACKEND": (400, "invalid_request_error", "unsupported_by_backend"),
-    "UNAUTHENTICATED": (401, "authentication_error", "unauthenticated"),
-    "PERMISSION_DENIED": (403, "permission_error", "permission_denied"),
-    "MODEL_NOT_FOUND": (404, "not_found_error", "model_not_found"),
-    "NOT_FOUND": (404, "not_found_error", "not_found"),
-    "REQUEST_TOO_LARGE": (413, "invalid_request_error", "request_too_large"),
-    "CLIENT_STALLED": (499, "invalid_request_error", "client_stalled"),
-    "RATE_LIMITED": (429, "rate_limit_error", "rate_limited"),
-    "QUEUE_FULL": (429, "rate_limit_error", "queue_full"),
-    "CANCELLED": (499, "api_error", "cancelled"),
-    "UPSTREAM_UNREACHABLE": (502, "api_error", "upstream_unreachable"),
-    "UPSTREAM_BROKEN": (502, "api_error", "upstream_broken"),
-    "UPSTREAM_INVALID": (502, "api_error", "upstream_invalid"),
-    "CLASSIFIER_DISABLED": (503, "api_error", "classifier_disabled"),
-    "NO_HEALTHY_ENDPOINT": (503, "api_error", "no_healthy_endpoint"),
-    "OUT_OF_RESOURCES": (503, "api_error", "out_of_resources"),
-    "REQUEST_QUARANTINED": (503, "api_error", "request_quarantined"),
-    "DRAINING": (503, "api_error", "draining"),
-    "UPSTREAM_TIMEOUT": (504, "api_error", "upstream_timeout"),
-    "DEADLINE_EXCEEDED": (504, "api_error", "deadline_exceeded"),
-    "UNIMPLEMENTED": (501, "server_error", "unimplemented"),
-    "INTERNAL": (500, "server_error", None),
-}
-# gRPC code -> the reason it stands for, when the status names none that is known here.
-_CODES: dict[int, str] = {
-    code_pb2.CANCELLED: "CANCELLED",
-    code_pb2.INVALID_ARGUMENT: "INVALID_REQUEST",
-    code_pb2.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
-    code_pb2.NOT_FOUND: "NOT_FOUND",
-    code_pb2.PERMISSION_DENIED: "PERMISSION_DENIED",
-    code_pb2.RESOURCE_EXHAUSTED: "RATE_LIMITED",
-    code_pb2.FAILED_PRECONDITION: "INVALID_REQUEST",
-    code_pb2.OUT_OF_RANGE: "INVALID_REQUEST",
-    code_pb2.UNIMPLEMENTED: "UNIMPLEMENTED",
-    code_pb2.UNAVAILABLE: "NO_HEALTHY_ENDPOINT",
-    code_pb2.UNAUTHENTICATED: "UNAUTHENTICATED",
-}
 # A plain HTTP status -> the reason it stands for, for the facade's own routes.
 _HTTP: dict[int, tuple[str, str | None]] = {
     404: ("not_found_error", "not_found"),
@@ -117,9 +75,9 @@ def invalid(message: str, param: str | None = None) -> Failure:
 
 def too_large(limit: int) -> Failure:
     """413, after which the connection is closed because the rest of the body is not read."""
-    status, kind, code = _REASONS["REQUEST_TOO_LARGE"]
-    message = f"The request body is larger than the {limit} bytes this server takes."
-    return Failure(status, message, kind, code=code, headers=[(b"connection", b"close")])
+    failure = _own("REQUEST_TOO_LARGE", f"The request body is larger than the {limit} bytes this server takes.")
+    failure.headers.append((b"connection", b"close"))
+    return failure
 
 
 def unsupported_coding(given: str) -> Failure:
@@ -150,6 +108,12 @@ def too_many_connections(bound: str) -> Failure:
     return _unread(Failure(503, message, "api_error", code="too_many_connections"))
 
 
+def _own(reason: str, message: str) -> Failure:
+    """A refusal of the facade's own, for a reason that the router has too."""
+    row = REASONS[reason]
+    return Failure(row.status, message, row.type, code=row.openai_code)
+
+
 def _unread(failure: Failure) -> Failure:
     """Refused before its body was read to the end: the connection is closed; there may be room in a second."""
     failure.headers += [(b"retry-after", b"1"), (b"connection", b"close")]
@@ -171,14 +135,14 @@ def request_timeout(message: str) -> Failure:
 
 def model_not_found(model: str) -> Failure:
     """404 for a model that is not listed."""
-    status, kind, code = _REASONS["MODEL_NOT_FOUND"]
-    return Failure(status, f"The model `{model}` does not exist.", kind, "model", code)
+    failure = _own("MODEL_NOT_FOUND", f"The model `{model}` does not exist.")
+    failure.param = "model"
+    return failure
 
 
 def stream_expected() -> Failure:
     """502 for a whole answer that comes when a stream has begun, and cannot be given in it."""
-    status, kind, code = _REASONS["UPSTREAM_INVALID"]
-    return Failure(status, "The engine sent a whole answer where a stream was asked for.", kind, code=code)
+    return _own("UPSTREAM_INVALID", "The engine sent a whole answer where a stream was asked for.")
 
 
 def bug(request_id: str) -> Failure:
@@ -200,43 +164,34 @@ def in_dialect(dialect: Dialect, failure: Failure, request_id: str) -> Failure:
     return replace(failure, status=anthropic_errors.status_of(failure), raw=msgspec.json.encode(body))
 
 
-def from_status(status: Status, request_id: str) -> Failure:
-    """The HTTP answer to a call that ended in `status`; the engine's own error comes back untouched."""
-    details = details_of(status)
-    receipt = receipt_headers(details.receipt) if details.receipt is not None else []
-    upstream = details.upstream
-    if upstream is not None and upstream.status > 0:
-        own = tuple((each.name, each.value) for each in upstream.headers)
+def from_failed(failed: CallFailed, request_id: str) -> Failure:
+    """The HTTP answer to a failed call; the engine's own error comes back untouched."""
+    receipt = receipt_headers(failed.receipt) if failed.receipt is not None else []
+    engine = failed.engine
+    if engine is not None and engine.status > 0:
         return Failure(
-            upstream.status,
-            status.message,
+            engine.status,
+            failed.message,
             "api_error",
-            headers=[
-                *passthrough_headers(own, details.receipt),
-                *receipt,
-            ],
-            content_type=media_type(upstream.content_type, JSON),
-            raw=upstream.body,
+            headers=[*passthrough_headers(engine.headers, failed.receipt), *receipt],
+            content_type=media_type(engine.content_type, JSON),
+            raw=engine.body,
         )
-    failure = _from_reason(status, details, request_id)
-    failure.trace_id = details.trace_id
-    failure.headers += [*_retry_after(details), *receipt]
-    if upstream is not None and not upstream.truncated:
-        failure.event = upstream.body
+    failure = bug(request_id) if failed.reason == "INTERNAL" and not failed.message else _from_reason(failed)
+    failure.trace_id = failed.trace_id
+    failure.headers += [*_retry_after(failed), *receipt]
+    if engine is not None and not engine.truncated:
+        failure.event = engine.body
     return failure
 
 
-def _from_reason(status: Status, details: Details, request_id: str) -> Failure:
-    reason = details.reason if details.reason in _REASONS else _CODES.get(status.code)
-    if reason is None or (reason == "INTERNAL" and not status.message):
-        # The text of an unforeseen status may be an exception's.
-        return bug(request_id)
-    http_status, kind, code = _REASONS[reason]
-    message = status.message or details.quota or reason.replace("_", " ").capitalize() + "."
-    return Failure(http_status, message, kind, details.param, code)
+def _from_reason(failed: CallFailed) -> Failure:
+    reason = REASONS[failed.reason]
+    message = failed.message or reason.name.replace("_", " ").capitalize() + "."
+    return Failure(reason.status, message, reason.type, failed.param, reason.openai_code)
 
 
-def _retry_after(details: Details) -> HeaderList:
-    if details.retry_after is None:
+def _retry_after(failed: CallFailed) -> HeaderList:
+    if failed.retry_after is None:
         return []
-    return [(b"retry-after", b"%d" % max(1, math.ceil(details.retry_after)))]
+    return [(b"retry-after", b"%d" % max(1, math.ceil(failed.retry_after)))]

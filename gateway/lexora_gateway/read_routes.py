@@ -13,7 +13,7 @@ from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
 from lexora.v1.recent_pb2 import RecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
-from lexora_contract.port import CallContext, RouterPort, StatusError
+from lexora_contract.port import CallContext, CallFailed, RouterPort
 from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
@@ -139,7 +139,7 @@ class Control:
     async def _health(self, request: Request) -> tuple[str, dict[str, str]]:
         try:
             response = await self._router.unary(HEALTH, HealthRequest(), self._context(request))
-        except StatusError:
+        except CallFailed:
             # Without its router the facade can serve nobody.
             return "unhealthy", {}
         return _overall(response), {name: status_name(each.status) for name, each in sorted(response.backends.items())}

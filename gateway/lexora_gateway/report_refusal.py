@@ -9,12 +9,11 @@ import msgspec
 from lexora.v1.call_pb2 import Call
 from lexora.v1.router_pb2 import GenerateRequest
 from lexora_contract.messages import options_message
-from lexora_contract.port import Options, RouterPort, StatusError
+from lexora_contract.port import CallFailed, Options, RouterPort
 from lexora_contract.rpcs import GENERATE
-from lexora_gateway.errors import Failure, from_status
+from lexora_gateway.errors import Failure, from_failed
 from lexora_gateway.headers import receipt_headers
 from lexora_gateway.request import context_of, user_of
-from lexora_gateway.status_details import details_of
 
 if TYPE_CHECKING:
     from lexora_gateway.request_context import Asked
@@ -41,16 +40,15 @@ async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure
     context.metadata += (("x-lexora-refused", _told(failure)),)
     try:
         await router.unary(GENERATE, GenerateRequest(call=Call(options=options_message(options))), context)
-    except StatusError as error:
-        details = details_of(error.status)
-        if details.reason == "RATE_LIMITED":
-            limited = from_status(error.status, asked.request_id)
+    except CallFailed as error:
+        if error.reason == "RATE_LIMITED":
+            limited = from_failed(error, asked.request_id)
             # What is left of a body that was not read to its end must not be taken for the next request.
             limited.headers += [header for header in failure.headers if header[0] == b"connection"]
             return limited
-        failure.trace_id = details.trace_id
-        if details.receipt is not None:
-            failure.headers += receipt_headers(details.receipt)
+        failure.trace_id = error.trace_id
+        if error.receipt is not None:
+            failure.headers += receipt_headers(error.receipt)
     return failure
 
 

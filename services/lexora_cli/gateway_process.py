@@ -3,9 +3,9 @@
 import structlog
 from prometheus_client import REGISTRY
 
-from lexora_cli.draining import DrainingPort
 from lexora_cli.http_server import HttpServer, buffered_bytes
 from lexora_contract.channel import ChannelRouter
+from lexora_contract.draining import DrainingPort
 from lexora_gateway import create_app, log_router, process_metrics
 from lexora_router.config import Config
 from lexora_router.policy.callers import TrustedProxies

@@ -19,6 +19,8 @@ class Usage:
 class Receipt:
     """What happened to a call so far: layers write, `Observe` and the client read. Instants in seconds, 0 when not reached."""
 
+    request_id: str = ""
+    received_at: float = 0.0
     backend: str = ""
     endpoint: str = ""
     model: str = ""
@@ -96,3 +98,17 @@ class Reply:
 
     head: Head
     body: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class EngineError:
+    """The engine's own error, untouched: an answer of 400 or above, or an event of a stream, whose `status` is 0.
+
+    `truncated`: the body was longer than a wire could carry.
+    """
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Headers = ()
+    truncated: bool = False

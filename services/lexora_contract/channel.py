@@ -5,17 +5,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.answer import Receipt
 from lexora_contract.messages import call_message, head_of, receipt_of, reply_of
-from lexora_contract.port import CallContext, ClientSink, Gate, RawCall, Send, StatusError
+from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, RawCall, Send
 from lexora_contract.rpcs import ROUTER, Request, Response, Rpc
+from lexora_contract.status import failed_of
 
 T = TypeVar("T")
 # Gets an event and its reason.
@@ -27,12 +25,6 @@ _HTTP_PORT = "--router names an HTTP port; it takes the router's gRPC port, whic
 # Says to the router how long an engine's error body may be in a status.
 _ERROR_BYTES = ("x-lexora-error-bytes", str(_MIB))
 _METADATA_BYTES = 2 * _MIB
-_UNREACHABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
-_SHORTLY = any_pb2.Any()
-_SHORTLY.Pack(RetryInfo(retry_delay=Duration(seconds=1)))
-_DEADLINE: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-_TOO_LATE = any_pb2.Any()
-_TOO_LATE.Pack(ErrorInfo(reason="DEADLINE_EXCEEDED", domain="lexora.spirrow"))
 
 
 def _unlogged(_event: str, _reason: str) -> None:
@@ -120,15 +112,13 @@ class ChannelRouter:
         try:
             return await answer
         except grpc.aio.AioRpcError as error:
-            status = _status(error.code(), error.details(), error.trailing_metadata(), self._log)
-            raise StatusError(status) from error
+            raise _failed(error.code(), error.details(), error.trailing_metadata(), self._log) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             # grpc.aio raises the same for a call that the router ended with CANCELLED, without any cancellation here.
-            status = _status(await call.code(), await call.details(), await call.trailing_metadata(), self._log)
-            raise StatusError(status) from None
+            raise _failed(await call.code(), await call.details(), await call.trailing_metadata(), self._log) from None
 
 
 class _Incoming:
@@ -174,23 +164,21 @@ class _Outgoing:
         return data
 
 
-def _status(code: grpc.StatusCode, message: str | None, metadata: Any, log: Log) -> Status:
+def _failed(code: grpc.StatusCode, message: str | None, metadata: Any, log: Log) -> CallFailed:
     for name, value in metadata or ():
         if name == _DETAILS:
             try:
-                return Status.FromString(value)
+                return failed_of(Status.FromString(value))
             except DecodeError:
                 break
     if code is grpc.StatusCode.UNAVAILABLE:
         log("router_unreachable", _HTTP_PORT if "http1.x server" in (message or "") else message or "")
         message = "The gateway cannot reach its router; try again shortly."
-        return Status(code=_UNREACHABLE, message=message, details=[_SHORTLY])
+        return CallFailed("NO_HEALTHY_ENDPOINT", message, retry_after=1.0)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         # The channel gave the call up before the router's own answer to that came; its text is "Deadline Exceeded".
-        message = "The call was not done within its deadline."
-        return Status(code=_DEADLINE, message=message, details=[_TOO_LATE])
-    number: int = code.value[0]
-    return Status(code=number, message=message or "")
+        return CallFailed("DEADLINE_EXCEEDED", "The call was not done within its deadline.")
+    return failed_of(Status(code=code.value[0], message=message or ""))
 
 
 def _metadata(context: CallContext) -> tuple[tuple[str, str], ...]:

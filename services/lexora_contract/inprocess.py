@@ -6,9 +6,6 @@ from lexora.v1.router_pb2 import StreamRequest
 from lexora_contract.port import CallContext, ClientSink, RawCall, Send
 from lexora_contract.rpcs import Request, Response, Rpc
 
-# In process nothing has to fit into metadata: an engine's error arrives whole.
-_WHOLE_ERRORS = (("x-lexora-error-bytes", str(1024 * 1024)),)
-
 
 class Service(Protocol):
     """What serves the calls; for each rpc it has an `async def name_of_rpc(request, context)` besides."""
@@ -32,17 +29,14 @@ class InProcessRouter:
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""
-        context.metadata += _WHOLE_ERRORS
         serve: Any = getattr(self._service, rpc.method)
         response: Response = await serve(request, context)
         return response
 
     async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
         """Serve one call in the engine's own bytes."""
-        context.metadata += _WHOLE_ERRORS
         await self._service.relay(call, context, sink)
 
     async def stream(self, request: StreamRequest, context: CallContext, send: Send) -> None:
         """A call in typed form, streamed."""
-        context.metadata += _WHOLE_ERRORS
         await self._service.stream(request, context, send)

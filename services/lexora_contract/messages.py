@@ -1,15 +1,31 @@
-"""Between the plain objects of a call and the messages of the contract, for those who read them from a wire."""
+"""Between the plain objects of a call and the messages of the contract."""
+
+from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
-from lexora.v1 import call_pb2, options_pb2, raw_pb2, receipt_pb2
+from lexora.v1 import call_pb2, options_pb2, raw_pb2, receipt_pb2, tokens_pb2
 from lexora_contract.answer import BucketState, Choice, Head, RateLimitState, Receipt, Reply, Usage
 from lexora_contract.port import Options, RawCall
+
+
+class Bucket(Protocol):
+    """Where a token bucket stands: what fits, what is left, and seconds until it is full."""
+
+    @property
+    def limit(self) -> int: ...  # noqa: D102
+
+    @property
+    def remaining(self) -> int: ...  # noqa: D102
+
+    @property
+    def reset(self) -> float: ...  # noqa: D102
 
 
 def receipt_of(message: receipt_pb2.Receipt, receipt: Receipt | None = None) -> Receipt:
     """The receipt of a message, or `receipt` filled with what the message says; instants count from the call's start."""
     receipt = Receipt() if receipt is None else receipt
+    receipt.request_id = message.request_id
     receipt.backend, receipt.endpoint, receipt.model = message.backend, message.endpoint, message.model
     receipt.attempts, receipt.lost_tokens = message.attempts, message.lost_tokens
     receipt.fallback, receipt.resumed = message.fallback, message.resumed
@@ -84,3 +100,77 @@ def call_message(call: RawCall) -> call_pb2.Call:
 
 def _bucket(message: receipt_pb2.RateLimitBucket) -> BucketState:
     return BucketState(message.limit, message.remaining, seconds(message.reset))
+
+
+def receipt_message(receipt: Receipt) -> receipt_pb2.Receipt:
+    """The receipt as the contract has it: instants become durations since the call came in."""
+    message = receipt_pb2.Receipt(
+        request_id=receipt.request_id,
+        backend=receipt.backend,
+        endpoint=receipt.endpoint,
+        model=receipt.model,
+        attempts=receipt.attempts,
+        usage=usage_message(receipt.usage),
+        fallback=receipt.fallback,
+        resumed=receipt.resumed,
+        lost_tokens=receipt.lost_tokens,
+    )
+    if receipt.rate_limit is not None:
+        fill_bucket(message.rate_limit.requests, receipt.rate_limit.requests)
+        fill_bucket(message.rate_limit.tokens, receipt.rate_limit.tokens)
+        fill_bucket(message.rate_limit.concurrent, receipt.rate_limit.concurrent)
+    if receipt.auto is not None:
+        message.auto.CopyFrom(auto_message(receipt.auto))
+    for instant, duration in (
+        (receipt.dispatched_at, message.queue_time),
+        (receipt.first_event_at, message.time_to_first_token),
+        (receipt.finished_at, message.total_time),
+    ):
+        if instant:
+            set_duration(duration, instant - receipt.received_at)
+    return message
+
+
+def auto_message(choice: Choice) -> receipt_pb2.AutoChoice:
+    """How the model was chosen for a call that asked for `auto`."""
+    return receipt_pb2.AutoChoice(
+        model=choice.model, task_type=choice.task_type, confidence=choice.confidence, classifier=choice.by
+    )
+
+
+def fill_bucket(message: receipt_pb2.RateLimitBucket, state: Bucket | None) -> None:
+    """Where a bucket stands; None, for what is not limited, leaves the message unset."""
+    if state is not None:
+        message.limit, message.remaining = state.limit, state.remaining
+        set_duration(message.reset, max(state.reset, 0.0))
+
+
+def set_duration(message: Duration, seconds: float) -> None:
+    """Put seconds into a duration."""
+    message.seconds, message.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+
+
+def head_message(head: Head) -> raw_pb2.RawHead:
+    """Status, content type and headers of an engine's answer."""
+    return raw_pb2.RawHead(
+        status=head.status,
+        content_type=head.content_type,
+        headers=[raw_pb2.Header(name=name, value=value) for name, value in head.headers],
+    )
+
+
+def reply_message(reply: Reply) -> raw_pb2.RawReply:
+    """A whole answer, its body untouched."""
+    return raw_pb2.RawReply(head=head_message(reply.head), body=reply.body)
+
+
+def usage_message(usage: Usage | None) -> tokens_pb2.Usage | None:
+    """The contract's form of a usage."""
+    if usage is None:
+        return None
+    return tokens_pb2.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+    )

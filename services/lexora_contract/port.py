@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from google.rpc.status_pb2 import Status
-
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
-from lexora_contract.answer import Head, Receipt, Reply
+from lexora_contract.answer import EngineError, Head, Receipt, Reply
+from lexora_contract.reasons import REASONS
 from lexora_contract.rpcs import Request, Response, Rpc
 
 
@@ -153,26 +152,47 @@ class CallContext:
         return body
 
 
-class StatusError(Exception):
-    """A call ended in a google.rpc.Status.
+class CallFailed(Exception):
+    """A call that ended in an error.
 
-    Its details are Any messages of ErrorInfo, BadRequest, RetryInfo, QuotaFailure, lexora.v1.UpstreamError and
-    lexora.v1.Receipt.
+    `reason` has a row in `reasons`, `message` is for the client, `code` is gRPC's. `param` names the field of a malformed
+    request; `retry_after` is in seconds; `quota` names the tenant and the bucket that is used up; `engine` is the engine's
+    own error; `receipt` is as far as the call came.
     """
 
-    def __init__(self, status: Status) -> None:
-        super().__init__(status.message)
-        self.status = status
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        code: int | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        quota: str = "",
+        engine: EngineError | None = None,
+        receipt: Receipt | None = None,
+        trace_id: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.code: int = REASONS[reason].code if code is None else code
+        self.param = param
+        self.retry_after = retry_after
+        self.quota = quota
+        self.engine = engine
+        self.receipt = receipt
+        self.trace_id = trace_id
 
 
 Send = Callable[[StreamResponse], Awaitable[None]]
 
 
 class RouterPort(Protocol):
-    """A router. Every method raises StatusError; cancelling the task that awaits one cancels the call."""
+    """A router. Every method raises CallFailed; cancelling the task that awaits one cancels the call."""
 
     def foresee(self, user: str, size: int) -> None:
-        """Raise StatusError for a call that would be refused whatever its body of `size` bytes says.
+        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says.
 
         For the time before the body is read; `user` is empty while none is named. A router elsewhere is not asked.
         """

@@ -29,12 +29,17 @@ hold no secret and no stack trace. A cancelled call raises `asyncio.CancelledErr
 
 from typing import ClassVar
 
+from lexora_contract.reasons import REASONS
+
 
 class RouterError(Exception):
     """A call that ends in an error; `message` is for the client."""
 
     status: ClassVar[int] = 500
     reason: ClassVar[str] = "INTERNAL"
+
+    def __init_subclass__(cls) -> None:
+        cls.status = REASONS[cls.reason].status
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -44,7 +49,6 @@ class RouterError(Exception):
 class InvalidRequest(RouterError):
     """The request is malformed, wrong-typed or incomplete; `param` names the field, if one can be named."""
 
-    status = 400
     reason = "INVALID_REQUEST"
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -55,7 +59,6 @@ class InvalidRequest(RouterError):
 class UnsupportedByBackend(RouterError):
     """The request is in order, but the model's backend does not have what it asks for; `param` names the field."""
 
-    status = 400
     reason = "UNSUPPORTED_BY_BACKEND"
 
     def __init__(self, message: str, param: str) -> None:
@@ -66,7 +69,6 @@ class UnsupportedByBackend(RouterError):
 class ModelNotFound(RouterError):
     """Nobody serves this model and no default backend takes it."""
 
-    status = 404
     reason = "MODEL_NOT_FOUND"
 
     def __init__(self, model: str) -> None:
@@ -77,28 +79,24 @@ class ModelNotFound(RouterError):
 class NotFound(RouterError):
     """The path is not one of the endpoints that are relayed."""
 
-    status = 404
     reason = "NOT_FOUND"
 
 
 class TooLarge(RouterError):
     """The request is larger than the configured bound."""
 
-    status = 413
     reason = "REQUEST_TOO_LARGE"
 
 
 class ClientStalled(RouterError):
     """The client took nothing of its answer for so long that it was ended; layers see a client that left."""
 
-    status = 499
     reason = "CLIENT_STALLED"
 
 
 class RateLimited(RouterError):
     """The tenant is over its rate limit; `retry_after` is in seconds, `subject` names the tenant and the bucket."""
 
-    status = 429
     reason = "RATE_LIMITED"
 
     def __init__(self, message: str, retry_after: float, subject: str) -> None:
@@ -114,7 +112,6 @@ class QueueFull(RouterError):
     ("deadline").
     """
 
-    status = 429
     reason = "QUEUE_FULL"
 
     def __init__(self, message: str, retry_after: float, cause: str = "queue_full") -> None:
@@ -126,21 +123,18 @@ class QueueFull(RouterError):
 class Unimplemented(RouterError):
     """The contract has it, this version does not."""
 
-    status = 501
     reason = "UNIMPLEMENTED"
 
 
 class ClassifierDisabled(RouterError):
     """Tasks are not classified here; the message says what the configuration lacks."""
 
-    status = 503
     reason = "CLASSIFIER_DISABLED"
 
 
 class NoHealthyEndpoint(RouterError):
     """No endpoint of the backend takes calls now; one may do so in `retry_after` seconds."""
 
-    status = 503
     reason = "NO_HEALTHY_ENDPOINT"
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
@@ -151,7 +145,6 @@ class NoHealthyEndpoint(RouterError):
 class RequestQuarantined(RouterError):
     """This request has failed wherever it went, at endpoints that answer others; it may be tried in `retry_after` seconds."""
 
-    status = 503
     reason = "REQUEST_QUARANTINED"
 
     def __init__(self, message: str, retry_after: float) -> None:
@@ -162,14 +155,12 @@ class RequestQuarantined(RouterError):
 class Draining(RouterError):
     """The router is shutting down and takes no new calls."""
 
-    status = 503
     reason = "DRAINING"
 
 
 class DeadlineExceeded(RouterError):
     """The client's deadline passed."""
 
-    status = 504
     reason = "DEADLINE_EXCEEDED"
 
 
@@ -212,7 +203,6 @@ class UpstreamRefused(UpstreamFailure):
 class OutOfResources(UpstreamFailure):
     """This machine lacks what a connection takes: file descriptors, memory, ports. The endpoint was not asked."""
 
-    status = 503
     reason = "OUT_OF_RESOURCES"
     sent = False
 
@@ -224,7 +214,6 @@ class UpstreamUnreachable(UpstreamFailure):
     that the engine closed as the request was on its way.
     """
 
-    status = 502
     reason = "UPSTREAM_UNREACHABLE"
 
     def __init__(self, message: str, how: str = "lost") -> None:
@@ -240,7 +229,6 @@ class UpstreamInvalid(UpstreamFailure):
     `too_large`: the answer may be right, but is larger than `server.max_response_bytes`.
     """
 
-    status = 502
     reason = "UPSTREAM_INVALID"
 
     def __init__(self, message: str, http_status: int = 0, retry_after: str | None = None, *, too_large: bool = False) -> None:
@@ -253,7 +241,6 @@ class UpstreamInvalid(UpstreamFailure):
 class UpstreamBroken(UpstreamFailure):
     """The answer stopped before its end; `event` is the engine's own error payload (JSON), empty if it sent none."""
 
-    status = 502
     reason = "UPSTREAM_BROKEN"
 
     def __init__(self, message: str, event: bytes = b"") -> None:
@@ -267,7 +254,6 @@ class UpstreamTimeout(UpstreamFailure):
     "silent": sooner than the first token had to come, for several calls wait there for too long and nothing is heard.
     """
 
-    status = 504
     reason = "UPSTREAM_TIMEOUT"
 
     def __init__(self, message: str, phase: str, seconds: float = 0.0) -> None:

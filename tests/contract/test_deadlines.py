@@ -11,8 +11,9 @@ from google.rpc import code_pb2
 
 from lexora.v1 import call_pb2, models_pb2, receipt_pb2, router_pb2, stats_pb2
 from lexora_contract.channel import ChannelRouter
-from lexora_contract.port import CallContext, StatusError
+from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import GENERATE
+from lexora_contract.status import status_of
 from tests.contract.conftest import config_of
 from tests.contract.messages import FORMS, STREAM_FORMS, delta, receipt, streamed, unary
 from tests.support.links import MIB, WAYS, Link, Outcome, linked
@@ -116,11 +117,11 @@ async def test_a_router_that_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         router = ChannelRouter(f"127.0.0.1:{silent.getsockname()[1]}", max_send_bytes=MIB)
         try:
-            with pytest.raises(StatusError) as raised:
+            with pytest.raises(CallFailed) as raised:
                 await router.unary(GENERATE, unary(**FORMS["chat"]), CallContext(timeout=0.2))
         finally:
             await router.close()
-    outcome = Outcome(status=raised.value.status)
+    outcome = Outcome(status=status_of(raised.value, max_body=MIB))
     assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
     assert outcome.failure.message == "The call was not done within its deadline."
 

@@ -1,6 +1,7 @@
 """Trailing metadata over a real channel: who answered, and when to come back."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -130,7 +131,7 @@ async def test_a_resumed_stream_is_told(router: tuple[RouterApp, str], monkeypat
         call.receipt.backend, call.receipt.attempts, call.receipt.resumed = "main", 2, "token_ids"
 
     app, address = router
-    monkeypatch.setattr(app.service, "pipeline", resumed)
+    monkeypatch.setattr(app.service, "serving", replace(app.service.serving, pipeline=resumed))
     async with channel(address) as wire:
         call: Any = RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["raw"]))
         assert [message async for message in call]
@@ -148,7 +149,7 @@ async def test_a_bug_tells_an_identity_and_nothing_else(
         raise KeyError("a secret")
 
     app, address = router
-    monkeypatch.setattr(app.service, "pipeline", broken)
+    monkeypatch.setattr(app.service, "serving", replace(app.service.serving, pipeline=broken))
     async with channel(address) as wire:
         stub = RouterServiceStub(wire)
         for call in (stub.Generate(unary(raw=raw_call())), stub.Stream(streamed(raw=raw_call()))):

@@ -101,14 +101,22 @@ async def test_a_long_error_arrives_whole(call: Callable[..., Any], engine: Loop
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_stock_channel_gets_as_much_as_fits(router: tuple[RouterApp, str], engine: LoopEngine, streaming: bool) -> None:
-    """Clients take 8 KiB of metadata unless told otherwise."""
+@pytest.mark.parametrize(("wish", "carried"), [("", 3072), ("1000", 1000), ("-1", 3072)])
+async def test_a_stock_channel_gets_as_much_as_fits(
+    router: tuple[RouterApp, str], engine: LoopEngine, streaming: bool, wish: str, carried: int
+) -> None:
+    """Clients take 8 KiB of metadata unless they say otherwise."""
+    metadata = (("x-lexora-error-bytes", wish),) if wish else ()
     body = b'{"error":{"message":"%b"}}' % (b"\xe3\x81\x82" * 40_000)
     headers = f"x-long: {'h' * 30_000}\r\nx-ratelimit-reset-tokens: 6m\r\nretry-after: 7\r\n"
     engine.answer(failing("429 Too Many Requests", body, headers))
     async with channel(router[1]) as wire:
         stub = RouterServiceStub(wire)
-        call: Any = stub.Stream(streamed(**STREAM_FORMS["chat"])) if streaming else stub.Generate(unary(**FORMS["chat"]))
+        call: Any = (
+            stub.Stream(streamed(**STREAM_FORMS["chat"]), metadata=metadata)
+            if streaming
+            else stub.Generate(unary(**FORMS["chat"]), metadata=metadata)
+        )
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await (call.read() if streaming else call)
         size = sum(len(name) + len(value) + 32 for name, value in raised.value.trailing_metadata() or ())
@@ -116,7 +124,7 @@ async def test_a_stock_channel_gets_as_much_as_fits(router: tuple[RouterApp, str
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert outcome.reason == "UPSTREAM_ERROR"
     assert outcome.upstream.truncated
-    assert outcome.upstream.body == body[:3072]
+    assert outcome.upstream.body == body[:carried]
     assert [header.name for header in outcome.upstream.headers] == ["x-ratelimit-reset-tokens", "retry-after"]
     # Some clients count base64, a third longer, and the message percent-encoded.
     assert size * 4 / 3 + 3 * len(outcome.failure.message.encode()) < 8192

@@ -19,8 +19,9 @@ from lexora.v1 import embed_pb2, errors_pb2, receipt_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.inprocess import InProcessRouter
-from lexora_contract.port import CallContext, RouterPort, StatusError
+from lexora_contract.port import CallContext, CallFailed, RouterPort
 from lexora_contract.rpcs import CLASSIFY, EXPLAIN, GENERATE, GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS, RELOAD, Rpc
+from lexora_contract.status import failed_of, status_of
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 
@@ -190,7 +191,7 @@ def _embed_over(wire: grpc.aio.Channel) -> Embed:
         try:
             return await RouterServiceStub(wire).Embed(request, timeout=context.timeout, metadata=context.metadata)
         except grpc.aio.AioRpcError as error:
-            raise StatusError(status_in(error)) from error
+            raise failed_of(status_in(error)) from error
 
     return embed
 
@@ -198,8 +199,8 @@ def _embed_over(wire: grpc.aio.Channel) -> Embed:
 async def _outcome(call: Awaitable[Any]) -> Outcome:
     try:
         answer = await call
-    except StatusError as error:
-        return Outcome(status=_settled_status(error.status))
+    except CallFailed as error:
+        return Outcome(status=_settled_status(status_of(error, max_body=MIB)))
     return Outcome([] if answer is None else [_settled(answer)])
 
 

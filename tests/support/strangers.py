@@ -17,7 +17,7 @@ from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2 import GenerateRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
 from lexora_contract.inprocess import InProcessRouter
-from lexora_contract.port import CallContext, StatusError
+from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import GENERATE, GET_STATS
 from lexora_router.config import BackendConfig, Config, RateLimitConfig, RoutingConfig
 from lexora_router.process.app import RouterApp
@@ -49,7 +49,7 @@ async def _ask(router: InProcessRouter, number: int) -> None:
     body = b'{"model":"model-%d","user":"user-%d","messages":[]}' % (number, number)
     try:
         await router.unary(GENERATE, GenerateRequest(call=Call(raw=RawCall(path="/v1/chat/completions", body=body))), CONTEXT)
-    except StatusError:
+    except CallFailed:
         return
     raise AssertionError("a model that nobody has was served")
 

@@ -10,8 +10,6 @@ from lexora_router.policy.callers import TrustedProxies, network_of
 # Longer ones would only make the engine refuse the head of its request.
 MAX_TRACE_LENGTH = 2048
 MAX_TOLD_LENGTH = 400
-# What fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest.
-DEFAULT_ERROR_BYTES = 3072
 USER = "x-lexora-user"
 MAX_FORWARDED = 1024  # characters from the right, where the nearest proxies are
 
@@ -36,14 +34,6 @@ def check_identity(context: CallContext) -> None:
     """Raise InvalidRequest for a user that is named twice: the second may be the client's own word, passed on by a proxy."""
     if sum(name == USER for name, _ in context.metadata) > 1:
         raise InvalidRequest(f"{USER} is there more than once; a proxy must replace it, not add another one.", USER)
-
-
-def error_bytes(context: CallContext) -> int:
-    """How much of an upstream's error the caller can take; our own facade says, stock clients get the safe default."""
-    for name, value in context.metadata:
-        if name == "x-lexora-error-bytes" and value.isdigit():
-            return min(int(value), 1024 * 1024)
-    return DEFAULT_ERROR_BYTES
 
 
 def announces_streams(context: CallContext) -> bool:

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from lexora.v1 import classify_pb2
 from lexora_contract.answer import Choice
+from lexora_contract.messages import receipt_message
 from lexora_contract.operations import CLASSIFY_TASK
 from lexora_router.call import Call
-from lexora_router.edge.messages import receipt_message
 from lexora_router.errors import InvalidRequest, Unimplemented
 
 MAX_TASK_LENGTH = 10_000
@@ -27,7 +27,7 @@ async def classify(
     if classifier is None:
         raise Unimplemented("This router classifies nothing.")
     choice = await classifier(task, request.candidate_models, call)
-    receipt = receipt_message(call.id, call.started, call.receipt)
+    receipt = receipt_message(call.receipt)
     receipt.ClearField("auto")  # it is the answer itself
     return classify_pb2.ClassifyResponse(
         recommended_model=choice.model,

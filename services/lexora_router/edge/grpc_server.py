@@ -8,7 +8,6 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -26,11 +25,13 @@ from lexora.v1 import (
     stats_pb2,
 )
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
-from lexora_contract.port import CallContext, StatusError
+from lexora_contract.messages import receipt_message, receipt_of
+from lexora_contract.port import CallContext, CallFailed
+from lexora_contract.status import status_of
+from lexora_router.edge.call_failed import failed
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.service import RouterService
-from lexora_router.edge.status import status_of
 from lexora_router.edge.write_limit import WriteLimit
 from lexora_router.errors import ClientStalled
 from lexora_router.machine import usable_descriptors
@@ -38,6 +39,11 @@ from lexora_router.policy.rate_limiter import duration
 
 SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_METADATA_BYTES = 2 * 1024 * 1024
+# Of an engine's own error, what fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest; a
+# client that accepts more says so.
+DEFAULT_ERROR_BYTES = 3072
+MAX_ERROR_BYTES = 1024 * 1024
+ERROR_BYTES = "x-lexora-error-bytes"
 # Clients keep long calls alive with pings, some every second; one that pings faster for long is sent away (GOAWAY
 # "too_many_pings"), as gRPC does by default from 5 minutes down.
 MIN_PING_INTERVAL_MS = 500
@@ -98,7 +104,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         error = ClientStalled(f"The client took nothing of the answer for {self._write_timeout:g} s (server.write_timeout).")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STALLED_SECONDS):
-                await _refused(context, status_of(error, receipt, max_body=0))
+                await _refused(context, failed(error, receipt_of(receipt)))
 
     async def Embed(self, request: embed_pb2.EmbedRequest, context: _Context) -> embed_pb2.EmbedResponse:  # noqa: D102
         response = await _served(context, self._service.embed(request, _wire(context)))
@@ -140,14 +146,16 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 async def _served(context: _Context, answer: Awaitable[_Answer]) -> _Answer:
     try:
         return await answer
-    except StatusError as error:
-        status = error.status
-    # Not inside the handler: grpc keeps the exception that `abort` raises, and with it the one it was raised in.
-    return await _refused(context, status)
+    except CallFailed as error:
+        # Refused below: grpc keeps the exception that `abort` raises, and with it the one it was raised in, and all its frames.
+        end = error
+        end.__traceback__ = end.__cause__ = end.__context__ = None
+    return await _refused(context, end)
 
 
-async def _refused(context: _Context, status: status_pb2.Status) -> NoReturn:
-    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(status)))
+async def _refused(context: _Context, end: CallFailed) -> NoReturn:
+    status = status_of(end, max_body=_error_bytes(context))
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *_hints(end)))
     try:
         await context.abort(_CODES[status.code], status.message)
     except grpc.aio.InternalError:
@@ -206,17 +214,18 @@ def _auto(auto: receipt_pb2.AutoChoice) -> str:
     return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.classifier}"
 
 
-def _hints(status: status_pb2.Status) -> tuple[tuple[str, str], ...]:
+def _hints(end: CallFailed) -> tuple[tuple[str, str], ...]:
     """Trailing metadata of a failed call: what stock clients read, and the receipt."""
-    hints: tuple[tuple[str, str], ...] = ()
-    retry, receipt = error_details_pb2.RetryInfo(), receipt_pb2.Receipt()
-    for detail in status.details:
-        if detail.Unpack(retry):
-            milliseconds = retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos // 1_000_000
-            hints += (("grpc-retry-pushback-ms", str(milliseconds)),)
-        elif detail.Unpack(receipt):
-            hints += _trailing(receipt)
-    return hints
+    pushback = () if end.retry_after is None else (("grpc-retry-pushback-ms", str(round(end.retry_after * 1e9) // 1_000_000)),)
+    return (*pushback, *(() if end.receipt is None else _trailing(receipt_message(end.receipt))))
+
+
+def _error_bytes(context: _Context) -> int:
+    """How much of an upstream's error the caller can take; our own facade says, stock clients get the safe default."""
+    for name, value in context.invocation_metadata() or ():
+        if name == ERROR_BYTES and isinstance(value, str) and value.isdigit():
+            return min(int(value), MAX_ERROR_BYTES)
+    return DEFAULT_ERROR_BYTES
 
 
 class GrpcServer:

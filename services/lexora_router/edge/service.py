@@ -8,11 +8,10 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import structlog
-from google.rpc import status_pb2
 
 from lexora.v1 import (
     call_pb2,
@@ -28,28 +27,27 @@ from lexora.v1 import (
     router_pb2,
     stats_pb2,
 )
-from lexora_contract.answer import Reply
-from lexora_contract.messages import options_of, raw_of
+from lexora_contract.answer import Receipt, Reply
+from lexora_contract.draining import Underway
+from lexora_contract.messages import options_of, raw_of, receipt_message, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
-from lexora_contract.port import CallContext, ClientSink, Flow, Options, RawCall, Send, StatusError
+from lexora_contract.port import CallContext, ClientSink, Flow, Options, RawCall, Send
 from lexora_router.call import ANONYMOUS, Call, Event, Handler
 from lexora_router.edge.call_context import (
     announces_streams,
     check_identity,
-    error_bytes,
     identity,
     refuse_empty,
     trace_of,
 )
+from lexora_router.edge.call_failed import bug_in, failed
 from lexora_router.edge.classify import Classifier, classify
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.identity import Request, user_of
 from lexora_router.edge.introspection import Overview
-from lexora_router.edge.messages import receipt_message, reply_message
 from lexora_router.edge.options import check_options, check_policies, is_id
 from lexora_router.edge.paced import paced
 from lexora_router.edge.stats_messages import reload_message
-from lexora_router.edge.status import internal_status, status_of
 from lexora_router.edge.stream_sink import StreamSink
 from lexora_router.edge.translate import (
     chat_body,
@@ -115,7 +113,7 @@ class Serving:
 
 
 class RouterService:
-    """Serves the rpcs of RouterService. Every method raises StatusError, and nothing else, for a failed call."""
+    """Serves the rpcs of RouterService. Every method raises CallFailed, and nothing else, for a failed call."""
 
     def __init__(
         self,
@@ -129,8 +127,7 @@ class RouterService:
     ) -> None:
         self.serving = serving  # a reload puts another one here
         self._explainer = explainer
-        self._calls: dict[asyncio.Task[Any], Call] = {}
-        self._idle: asyncio.Event | None = None
+        self._calls: Underway[Call] = Underway()
         self._overview = overview
         self._recorders = recorders
         self._max_body_bytes = max_body_bytes
@@ -200,7 +197,7 @@ class RouterService:
         await self._guarded(_NO_OPTIONS, context, refuse, always=not counted, limited=call_pb2.Call() if counted else None)
 
     def foresee(self, tenant: str, size: int) -> None:
-        """Raise StatusError for a call that would be refused whatever its body of `size` bytes says.
+        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says.
 
         `tenant` is empty while no user is named. Nothing is charged or counted: that is for the call that then comes without a
         body.
@@ -211,7 +208,7 @@ class RouterService:
             if self.serving.foresee is not None:
                 self.serving.foresee(bounded(tenant), size)
         except RouterError as error:
-            raise StatusError(status_of(error, receipt_pb2.Receipt(), max_body=0)) from None
+            raise failed(error, Receipt()) from None
 
     # -- overview
 
@@ -296,17 +293,15 @@ class RouterService:
         limited: Request | None = None,
         body: bytes = b"",
     ) -> _Answer:
-        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a StatusError.
+        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a CallFailed.
 
         `limited` is a request that counts, also against its user's limit, even when it never becomes a call; questions about
         the router do not. `body` is the call's, if it is not in the context.
         """
         plain = options if isinstance(options, Options) else options_of(options)
         call = self._call(plain, context, body or context.take_body())
-        task = asyncio.current_task()
-        assert task is not None
         if not always:
-            self._calls[task] = call
+            self._calls.begin(call)
         try:
             if self.draining and not always:
                 raise Draining(DRAINING)
@@ -316,20 +311,19 @@ class RouterService:
             check_identity(context)
             return await serve(call)
         except RouterError as error:
-            raise StatusError(self._status(call, error, limited, error_bytes(context))) from error
+            if limited is not None and not call.receipt.finished_at:
+                error = self._end_unseen(call, error, limited)
+            raise failed(error, call.receipt, trace_id_of(call.trace)) from error
         except asyncio.CancelledError:
-            # A client that left at the same moment has cancelled the task once more: then nobody needs an answer.
-            if call.aborted and task.uncancel() == 0:
-                late, trace_id = Draining(NOT_DONE), trace_id_of(call.trace)
-                raise StatusError(status_of(late, self._receipt(call), max_body=0, trace_id=trace_id)) from None
+            if self._calls.ended_by_abort():
+                raise failed(Draining(NOT_DONE), call.receipt, trace_id_of(call.trace)) from None
             raise
         except Exception as bug:  # the boundary: a client gets an identity, the log gets the rest
             _log.exception("bug", request_id=call.id)
-            raise StatusError(internal_status(self._receipt(call), trace_id_of(call.trace))) from bug
+            raise bug_in(call.receipt, trace_id_of(call.trace)) from bug
         finally:
-            self._calls.pop(task, None)
-            if not self._calls and self._idle is not None:
-                self._idle.set()
+            if not always:
+                self._calls.end()
 
     @property
     def active(self) -> int:
@@ -339,30 +333,16 @@ class RouterService:
     @property
     def held(self) -> int:
         """Bytes of their bodies. O(calls)."""
-        return sum(len(call.body) for call in self._calls.values())
+        return sum(len(call.body) for call in self._calls)
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no call is under way, for at most so many seconds; whether that came."""
-        try:
-            async with asyncio.timeout(seconds):
-                while self._calls:
-                    self._idle = asyncio.Event()
-                    await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._calls.idle(seconds)
 
     def abort(self) -> None:
         """End the calls under way with an error that says why, so that their clients get an end of their answers."""
-        for task, call in self._calls.items():
-            if not call.aborted:
-                call.aborted = True
-                task.cancel()
-
-    def _status(self, call: Call, error: RouterError, limited: Request | None, max_body: int) -> status_pb2.Status:
-        if limited is not None and not call.receipt.finished_at:
-            error = self._end_unseen(call, error, limited)
-        return status_of(error, self._receipt(call), max_body=max_body, trace_id=trace_id_of(call.trace))
+        for call in self._calls.abort():
+            call.aborted = True
 
     def _end_unseen(self, call: Call, error: RouterError, request: Request) -> RouterError:
         """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
@@ -391,8 +371,11 @@ class RouterService:
     def _call(self, options: Options, context: CallContext, body: bytes) -> Call:
         now = self._clock()
         user, address = identity(context, self.serving.proxies)
+        given = options.request_id
+        request_id = given if given and is_id(given) else secrets.token_hex(16)
         return Call(
-            id=options.request_id if options.request_id and is_id(options.request_id) else secrets.token_hex(16),
+            id=request_id,
+            receipt=Receipt(request_id, now),
             path="",
             body=body,
             content_type=JSON,
@@ -483,7 +466,7 @@ class RouterService:
         return answers[0]
 
     def _receipt(self, call: Call) -> receipt_pb2.Receipt:
-        return receipt_message(call.id, call.started, call.receipt)
+        return receipt_message(call.receipt)
 
 
 async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from lexora.v1 import chat_pb2, receipt_pb2, router_pb2
 from lexora_contract.answer import Head, Reply
+from lexora_contract.messages import head_message, reply_message
 from lexora_contract.port import Send
 from lexora_router.call import Event, Frames
-from lexora_router.edge.messages import head_message, reply_message
 from lexora_router.edge.translate import ChunkReader, CompletionChunkReader
 from lexora_router.errors import UpstreamInvalid
 

@@ -8,11 +8,12 @@ import pytest
 
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
-from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora_cli.client import RouterClient, RouterFailure
-from lexora_router.edge.status import status_of
+from lexora_contract.answer import Receipt
+from lexora_contract.status import status_of
+from lexora_router.edge.call_failed import failed
 from lexora_router.errors import ModelNotFound
 
 
@@ -26,7 +27,7 @@ class Servicer(RouterServiceServicer):
         return HealthResponse(version="9")
 
     def ListModels(self, request: object, context: grpc.ServicerContext) -> object:
-        status = status_of(ModelNotFound("x"), Receipt(), max_body=0)
+        status = status_of(failed(ModelNotFound("x"), Receipt()), max_body=0)
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(grpc.StatusCode.NOT_FOUND, "line one\nline two")
         raise AssertionError

@@ -19,11 +19,12 @@ from lexora.v1.raw_pb2 import RawCall, RawReply
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora_contract.answer import EngineError
 from lexora_contract.channel import ChannelRouter
-from lexora_contract.port import CallContext, StatusError
+from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import CLASSIFY, GENERATE, GET_STATS, HEALTH, LIST_MODELS
+from lexora_contract.status import status_of
 from lexora_gateway import log_router
-from lexora_gateway.status_details import details_of
 
 MIB = 1024 * 1024
 CONTEXT = CallContext()
@@ -38,7 +39,7 @@ class Servicer(RouterServiceServicer):
         self.requests: list[Any] = []
         self.metadata: dict[str, Any] = {}
         self.remaining: float | None = None
-        self.status: StatusError | None = None
+        self.status: CallFailed | None = None
         self.bare: grpc.StatusCode | None = None
         self.details = b""
         self.hang = False
@@ -84,7 +85,7 @@ class Servicer(RouterServiceServicer):
         if self.bare is not None:
             await context.abort(self.bare, "bare")
         if self.status is not None:
-            status = self.status.status
+            status = status_of(self.status, max_body=MIB)
             code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
             details = (("grpc-status-details-bin", self.details or status.SerializeToString()),)
             await context.abort(code, status.message, details)
@@ -125,9 +126,9 @@ async def test_every_rpc_goes_through() -> None:
         assert (await router.unary(LIST_MODELS, ListModelsRequest(), CONTEXT)).models[0].id == "m"
         assert (await router.unary(HEALTH, HealthRequest(), CONTEXT)).version == "v"
         assert (await router.unary(GET_STATS, GetStatsRequest(), CONTEXT)).total_requests == 3
-        with pytest.raises(StatusError) as raised:
+        with pytest.raises(CallFailed) as raised:
             await router.unary(CLASSIFY, ClassifyRequest(), CONTEXT)
-    assert raised.value.status.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    assert raised.value.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
     assert servicer.requests == [REQUEST, STREAM]
 
 
@@ -154,12 +155,10 @@ async def test_a_status_comes_back_with_its_details(streamed: bool) -> None:
     own = b"x" * MIB
     servicer.status = failure(5, "gone", ErrorInfo(reason="MODEL_NOT_FOUND"), UpstreamError(status=404, body=own))
     async with wired(servicer) as router:
-        with pytest.raises(StatusError) as raised:
+        with pytest.raises(CallFailed) as raised:
             await (collect(router) if streamed else router.unary(GENERATE, REQUEST, CONTEXT))
-    assert raised.value.status == servicer.status.status
-    upstream = details_of(raised.value.status).upstream
-    assert upstream is not None
-    assert upstream.body == own
+    assert (raised.value.reason, raised.value.message, raised.value.code) == ("MODEL_NOT_FOUND", "gone", 5)
+    assert raised.value.engine == EngineError(404, "", own)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -168,10 +167,10 @@ async def test_a_bare_status_keeps_code_and_message(streamed: bool, code: grpc.S
     servicer = Servicer()
     servicer.bare = code
     async with wired(servicer) as router:
-        with pytest.raises(StatusError) as raised:
+        with pytest.raises(CallFailed) as raised:
             await (collect(router) if streamed else router.unary(GENERATE, REQUEST, CONTEXT))
-    status = raised.value.status
-    assert (status.code, status.message, len(status.details)) == (code.value[0], "bare", 0)
+    failed = raised.value
+    assert (failed.code, failed.message, failed.receipt) == (code.value[0], "bare", None)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -182,9 +181,9 @@ async def test_unreadable_details_leave_code_and_message() -> None:
     servicer.status = failure(5, "gone")
     servicer.details = b"\xff\xff"
     async with wired(servicer) as router:
-        with pytest.raises(StatusError) as raised:
+        with pytest.raises(CallFailed) as raised:
             await router.unary(GENERATE, REQUEST, CONTEXT)
-    assert (raised.value.status.code, raised.value.status.message) == (5, "gone")
+    assert (raised.value.code, raised.value.message) == (5, "gone")
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -193,9 +192,9 @@ async def test_a_deadline_that_passes(streamed: bool) -> None:
     servicer.hang = True
     context = CallContext(timeout=0.5)  # long enough for the call to arrive on a busy machine
     async with wired(servicer) as router:
-        with pytest.raises(StatusError) as raised:
+        with pytest.raises(CallFailed) as raised:
             await (collect(router, context) if streamed else router.unary(GENERATE, REQUEST, context))
-        assert raised.value.status.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+        assert raised.value.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
         await asyncio.wait_for(servicer.cancelled.wait(), 5)
 
 

@@ -1,11 +1,11 @@
 """The tables of endpoints, rpcs and errors say what the code does."""
 
 import re
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import cast
 
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
 from tests.unit.docs.pages import code, page
 
 from lexora.v1 import options_pb2, receipt_pb2, router_pb2
@@ -14,13 +14,12 @@ from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.messages import receipt_of
 from lexora_contract.operations import OPERATIONS
 from lexora_contract.port import RouterPort
+from lexora_contract.reasons import REASON_OF_CODE, REASONS
 from lexora_gateway import create_app
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.errors import from_status
 from lexora_gateway.headers import receipt_headers
 from lexora_gateway.openai.examples import RECENT, STATS
 from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
-from lexora_router.edge.status import DOMAIN, code_of
 from lexora_router.errors import RouterError
 from lexora_router.version import __version__
 
@@ -116,25 +115,20 @@ def test_the_length_of_an_answer_is_that_of_its_body(name: str) -> None:
     assert [length for length, _ in whole] == [len(body.encode()) for _, body in whole]
 
 
-def reasons() -> dict[str, type[RouterError]]:
-    found: dict[str, type[RouterError]] = {}
-    todo: list[type[RouterError]] = [RouterError]
-    while todo:
-        kind = todo.pop()
-        todo += kind.__subclasses__()
-        found.setdefault(kind.reason, kind)
-    return found
+def errors(root: type[RouterError] = RouterError) -> Iterator[type[RouterError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from errors(kind)
 
 
-def over_http(reason: str, grpc_code: Any) -> tuple[int, str | None]:
-    info = AnyMessage()
-    info.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
-    failure = from_status(status_pb2.Status(code=grpc_code, message="words", details=[info]), "id")
-    return failure.status, failure.code
+def test_every_error_has_a_reason_of_the_table_and_every_reason_a_use() -> None:
+    used = {kind.reason for kind in errors()}
+    assert set(REASONS) == used | set(REASON_OF_CODE.values())
+    assert all(kind.status == REASONS[kind.reason].status for kind in errors())
 
 
 def test_the_error_table_says_what_both_wires_do() -> None:
-    known = reasons()
+    known = {kind.reason for kind in errors()}
     seen = set()
     for _, http, own_code, grpc_code, reason in page("docs/api.md").table("situation", "HTTP", "`code`"):
         if not reason:
@@ -143,10 +137,8 @@ def test_the_error_table_says_what_both_wires_do() -> None:
         seen.add(name)
         if name == "UPSTREAM_ERROR":
             continue  # the engine's own status
-        kind = known[name]
-        number = code_of(kind.__new__(kind))
-        assert grpc_code == code_pb2.Code.Name(number), name
-        status, text = over_http(name, number)
-        assert int(re.match(r"\d{3}", http)[0]) == status == kind.status, name  # type: ignore[index]  # a row has a number
-        assert own_code == (f"`{text}`" if text else "null"), name
-    assert set(known) == seen
+        row = REASONS[name]
+        assert grpc_code == code_pb2.Code.Name(row.code), name
+        assert int(re.match(r"\d{3}", http)[0]) == row.status, name  # type: ignore[index]  # a row has a number
+        assert own_code == (f"`{row.openai_code}`" if row.openai_code else "null"), name
+    assert known == seen

@@ -23,8 +23,9 @@ from lexora.v1.recent_pb2 import RecentCallsResponse
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.answer import Head, Receipt, Reply
-from lexora_contract.port import CallContext, ClientSink, Gate, RawCall, RouterPort, Send, StatusError
+from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, RawCall, RouterPort, Send
 from lexora_contract.rpcs import GENERATE, Request, Response, Rpc
+from lexora_contract.status import failed_of
 from lexora_gateway import GatewayServer, Patience, create_app, server_config
 
 Script = Callable[..., Awaitable[Any]]
@@ -182,13 +183,13 @@ async def hanging(router: ScriptedRouter, *_: Any) -> Any:
     await router.hang()
 
 
-def failure(code: int, message: str = "no", *details: Any) -> StatusError:
+def failure(code: int, message: str = "no", *details: Any) -> CallFailed:
     status = Status(code=code, message=message)
     for detail in details:
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    return StatusError(status)
+    return failed_of(status)
 
 
 def make_app(router: RouterPort, **options: Any) -> FastAPI:

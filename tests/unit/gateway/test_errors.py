@@ -11,35 +11,15 @@ from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.raw_pb2 import Header
 from lexora.v1.receipt_pb2 import Receipt
 from lexora_contract.operations import Dialect
-from lexora_gateway.errors import Failure, from_status, in_dialect
-
-REASONS = {
-    "INVALID_REQUEST": (400, "invalid_request_error", None),
-    "UNAUTHENTICATED": (401, "authentication_error", "unauthenticated"),
-    "PERMISSION_DENIED": (403, "permission_error", "permission_denied"),
-    "MODEL_NOT_FOUND": (404, "not_found_error", "model_not_found"),
-    "NOT_FOUND": (404, "not_found_error", "not_found"),
-    "REQUEST_TOO_LARGE": (413, "invalid_request_error", "request_too_large"),
-    "RATE_LIMITED": (429, "rate_limit_error", "rate_limited"),
-    "QUEUE_FULL": (429, "rate_limit_error", "queue_full"),
-    "CANCELLED": (499, "api_error", "cancelled"),
-    "UPSTREAM_UNREACHABLE": (502, "api_error", "upstream_unreachable"),
-    "UPSTREAM_BROKEN": (502, "api_error", "upstream_broken"),
-    "UPSTREAM_INVALID": (502, "api_error", "upstream_invalid"),
-    "NO_HEALTHY_ENDPOINT": (503, "api_error", "no_healthy_endpoint"),
-    "OUT_OF_RESOURCES": (503, "api_error", "out_of_resources"),
-    "DRAINING": (503, "api_error", "draining"),
-    "UPSTREAM_TIMEOUT": (504, "api_error", "upstream_timeout"),
-    "DEADLINE_EXCEEDED": (504, "api_error", "deadline_exceeded"),
-    "UNIMPLEMENTED": (501, "server_error", "unimplemented"),
-    "INTERNAL": (500, "server_error", None),
-}
+from lexora_contract.reasons import REASONS, Reason
+from lexora_contract.status import failed_of
+from lexora_gateway.errors import Failure, from_failed, in_dialect
 
 
-@pytest.mark.parametrize("reason", REASONS)
-def test_a_reason_decides_status_type_and_code(reason: str) -> None:
-    failed = from_status(failure(2, "text", ErrorInfo(reason=reason)).status, "r")
-    assert (failed.status, failed.type, failed.code) == REASONS[reason]
+@pytest.mark.parametrize("reason", REASONS.values(), ids=lambda row: row.name)
+def test_a_reason_decides_status_type_and_code(reason: Reason) -> None:
+    failed = from_failed(failure(2, "text", ErrorInfo(reason=reason.name)), "r")
+    assert (failed.status, failed.type, failed.code) == (reason.status, reason.type, reason.openai_code)
     assert (failed.message, failed.param) == ("text", None)
 
 
@@ -66,30 +46,30 @@ CODES = {
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("details", [(), (ErrorInfo(reason="SOMETHING_NEW"),)])
 def test_without_a_known_reason_the_code_decides(code: int, details: tuple[ErrorInfo, ...]) -> None:
-    assert from_status(failure(code, "text", *details).status, "r").status == CODES[code]
+    assert from_failed(failure(code, "text", *details), "r").status == CODES[code]
 
 
 @pytest.mark.parametrize("code", [code_pb2.UNKNOWN, code_pb2.INTERNAL])
 def test_the_text_of_an_unforeseen_status_stays_inside(code: int) -> None:
-    failed = from_status(failure(code, "Unexpected <class 'KeyError'>: 'password'").status, "r-1")
+    failed = from_failed(failure(code, "Unexpected <class 'KeyError'>: 'password'"), "r-1")
     assert "password" not in failed.message
     assert "r-1" in failed.message
 
 
 def test_the_trace_is_a_fifth_field_when_there_is_one() -> None:
     info = ErrorInfo(reason="QUEUE_FULL", metadata={"trace_id": "abc"})
-    assert from_status(failure(8, "full", info).status, "r").error()["trace_id"] == "abc"
-    without = from_status(failure(8, "full", ErrorInfo(reason="QUEUE_FULL")).status, "r")
+    assert from_failed(failure(8, "full", info), "r").error()["trace_id"] == "abc"
+    without = from_failed(failure(8, "full", ErrorInfo(reason="QUEUE_FULL")), "r")
     assert list(without.error()) == ["message", "type", "param", "code"]
 
 
 def test_a_bug_in_a_trace_names_it() -> None:
     info = ErrorInfo(reason="INTERNAL", metadata={"trace_id": "abc"})
-    assert from_status(failure(13, "", info).status, "r").error()["trace_id"] == "abc"
+    assert from_failed(failure(13, "", info), "r").error()["trace_id"] == "abc"
 
 
 def test_an_empty_message_gets_words() -> None:
-    assert from_status(failure(14, "").status, "r").message == "No healthy endpoint."
+    assert from_failed(failure(14, ""), "r").message == "No healthy endpoint."
 
 
 @pytest.mark.parametrize(("seconds", "nanos", "shown"), [(0, 1, b"1"), (0, 0, b"1"), (2, 0, b"2"), (2, 1, b"3")])
@@ -97,7 +77,7 @@ def test_retry_info_becomes_whole_seconds(seconds: int, nanos: int, shown: bytes
     hint = RetryInfo()
     hint.retry_delay.seconds = seconds
     hint.retry_delay.nanos = nanos
-    failed = from_status(failure(8, "x", ErrorInfo(reason="QUEUE_FULL"), QuotaFailure(), hint).status, "r")
+    failed = from_failed(failure(8, "x", ErrorInfo(reason="QUEUE_FULL"), QuotaFailure(), hint), "r")
     assert failed.headers == [(b"retry-after", shown)]
 
 
@@ -107,27 +87,27 @@ def test_an_upstream_answer_keeps_status_type_body_and_headers() -> None:
     upstream = UpstreamError(
         status=422, content_type="text/plain", body=b"\xff no", headers=[Header(name="retry-after", value="3")]
     )
-    failed = from_status(failure(3, "x", hint, upstream, Receipt(backend="b", attempts=1)).status, "r")
+    failed = from_failed(failure(3, "x", hint, upstream, Receipt(backend="b", attempts=1)), "r")
     assert (failed.status, failed.content_type, failed.body()) == (422, b"text/plain", b"\xff no")
     assert failed.headers == [(b"retry-after", b"3"), (b"x-lexora-backend", b"b"), (b"x-lexora-attempts", b"1")]
 
 
 def test_an_upstream_event_before_the_head_counts_by_its_reason() -> None:
     event = UpstreamError(status=0, body=b'{"error":{}}')
-    failed = from_status(failure(14, "died", ErrorInfo(reason="UPSTREAM_BROKEN"), event).status, "r")
+    failed = from_failed(failure(14, "died", ErrorInfo(reason="UPSTREAM_BROKEN"), event), "r")
     assert (failed.status, failed.event, failed.raw) == (502, b'{"error":{}}', None)
 
 
 def test_half_an_upstream_event_is_not_shown() -> None:
     event = UpstreamError(status=0, body=b'{"err', truncated=True)
-    assert from_status(failure(14, "died", event).status, "r").event is None
+    assert from_failed(failure(14, "died", event), "r").event is None
 
 
 def test_unknown_and_unreadable_details_do_no_harm() -> None:
     status = Status(code=5, message="gone")
     status.details.append(AnyMessage(type_url="type.googleapis.com/some.Other", value=b"x"))
     status.details.append(AnyMessage(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff"))
-    assert from_status(status, "r").status == 404
+    assert from_failed(failed_of(status), "r").status == 404
 
 
 @pytest.mark.parametrize(

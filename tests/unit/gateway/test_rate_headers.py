@@ -26,7 +26,7 @@ from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 from lexora_contract.answer import BucketState, Head, RateLimitState, Receipt
 from lexora_contract.messages import receipt_of
 from lexora_contract.port import Send
-from lexora_gateway.errors import from_status
+from lexora_gateway.errors import from_failed
 from lexora_gateway.headers import passthrough_headers, receipt_headers
 from lexora_gateway.rate_headers import duration, rate_limit_headers
 
@@ -187,6 +187,6 @@ def test_what_no_header_can_carry_is_left_out() -> None:
     ],
 )
 def test_a_quota_failure_speaks_where_the_status_does_not(quota: QuotaFailure, message: str) -> None:
-    failed = from_status(failure(8, "", quota).status, "r")
+    failed = from_failed(failure(8, "", quota), "r")
     assert (failed.status, failed.message) == (429, message)
-    assert from_status(failure(8, "own words", quota).status, "r").message == "own words"
+    assert from_failed(failure(8, "own words", quota), "r").message == "own words"

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from lexora.v1 import explain_pb2
 from lexora_contract.answer import Choice
+from lexora_contract.messages import auto_message, fill_bucket
 from lexora_router.assembly import Assembly
 from lexora_router.call import AUTO, Call, settings_name
 from lexora_router.config import Config
 from lexora_router.edge.explain.targets import REJECT, Prospect, prospects
 from lexora_router.edge.explain.words import rule_in_words, summary, tenant_in_words
-from lexora_router.edge.messages import auto_message, fill_bucket
 from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
 from lexora_router.fleet.routes import RouteRule, Ruling
 from lexora_router.fleet.tenants import Tenancy

@@ -9,7 +9,6 @@ from lexora_router.edge.translate.chat import chat_body
 from lexora_router.edge.translate.chat_answer import ChunkReader, chat_response
 from lexora_router.edge.translate.completion import CompletionChunkReader, completion_body, completion_response
 from lexora_router.edge.translate.embed import embed_body, embed_response
-from lexora_router.edge.translate.shared import usage_message
 
 __all__ = [
     "ChunkReader",
@@ -20,5 +19,4 @@ __all__ = [
     "completion_response",
     "embed_body",
     "embed_response",
-    "usage_message",
 ]

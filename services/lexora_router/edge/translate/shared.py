@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 
-from lexora.v1 import sampling_pb2, tokens_pb2
-from lexora_contract.answer import Usage
+from lexora.v1 import sampling_pb2
 from lexora_router.errors import InvalidRequest
 
 MAX_EXTRA_BYTES = 1 << 20
@@ -87,15 +86,3 @@ def _object(raw: bytes, param: str) -> dict[str, msgspec.Raw]:
         raise InvalidRequest(f"{param} is not valid JSON: {error}", param) from None
     except RecursionError:
         raise InvalidRequest(f"{param} is nested too deeply", param) from None
-
-
-def usage_message(usage: Usage | None) -> tokens_pb2.Usage | None:
-    """The contract's form of a usage."""
-    if usage is None:
-        return None
-    return tokens_pb2.Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_tokens=usage.cached_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-    )

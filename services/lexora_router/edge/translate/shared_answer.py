@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from lexora.v1 import tokens_pb2
-from lexora_router.edge.translate.shared import usage_message
+from lexora_contract.messages import usage_message
 from lexora_router.errors import UpstreamInvalid
 from lexora_router.payload.usage import UsageJson
 

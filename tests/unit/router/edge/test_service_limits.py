@@ -18,7 +18,7 @@ from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.receipt_pb2 import Receipt
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.answer import BucketState, RateLimitState, Reply
-from lexora_contract.port import StatusError
+from lexora_contract.port import CallFailed
 from lexora_router.call import Call
 from lexora_router.edge.service import RouterService
 from lexora_router.layers.rate_limit import Meter
@@ -35,7 +35,7 @@ def metered(*, draining: bool = False) -> RouterService:
 
 async def stands(answer: Awaitable[Any]) -> tuple[str, int, int]:
     """Reason of a refusal, and what its receipt says is left."""
-    with pytest.raises(StatusError) as raised:
+    with pytest.raises(CallFailed) as raised:
         await answer
     state = detail(raised.value, Receipt).rate_limit
     return detail(raised.value, ErrorInfo).reason, state.requests.remaining, state.tokens.remaining

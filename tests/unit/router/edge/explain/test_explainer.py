@@ -11,7 +11,7 @@ from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
 from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, CallOptions
-from lexora_contract.port import CallContext, StatusError
+from lexora_contract.port import CallContext, CallFailed
 from lexora_router.config import Config
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.policy.failures import occasions
@@ -54,9 +54,9 @@ def _calls(app: RouterApp) -> list[str]:
 
 
 async def refused(app: RouterApp, request: ExplainRequest) -> str:
-    with pytest.raises(StatusError) as raised:
+    with pytest.raises(CallFailed) as raised:
         await app.service.explain(request, CallContext())
-    return raised.value.status.message
+    return raised.value.message
 
 
 # -- the route

@@ -9,13 +9,13 @@ import pytest
 
 from lexora.v1 import chat_pb2, tokens_pb2
 from lexora_contract.answer import Usage
+from lexora_contract.messages import usage_message
 from lexora_router.edge.translate import (
     ChunkReader,
     CompletionChunkReader,
     chat_response,
     completion_response,
     embed_response,
-    usage_message,
 )
 from lexora_router.errors import UpstreamInvalid
 

@@ -9,8 +9,11 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.raw_pb2 import Header
 from lexora.v1.receipt_pb2 import Receipt
-from lexora_contract.port import StatusError
-from lexora_router.edge.status import internal_status, retry_delay, status_of
+from lexora_contract.answer import BucketState, RateLimitState
+from lexora_contract.answer import Receipt as Known
+from lexora_contract.messages import receipt_message
+from lexora_contract.status import failed_of, status_of
+from lexora_router.edge.call_failed import bug_in, failed, retry_delay
 from lexora_router.errors import (
     ClassifierDisabled,
     ClientStalled,
@@ -35,8 +38,12 @@ from lexora_router.errors import (
     UpstreamUnreachable,
 )
 
-RECEIPT = Receipt(request_id="id-1", backend="main", attempts=1)
+RECEIPT = Known(request_id="id-1", backend="main", attempts=1)
 M = TypeVar("M", bound=Message)
+
+
+def status(error: RouterError, max_body: int, trace_id: str = "") -> status_pb2.Status:
+    return status_of(failed(error, RECEIPT, trace_id), max_body=max_body)
 
 
 def leaves(root: type[RouterError]) -> Iterator[type[RouterError]]:
@@ -93,20 +100,25 @@ def test_every_error_that_can_be_raised_is_tested_here() -> None:
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
 def test_every_error_has_its_code_its_reason_and_the_receipt(error: RouterError, code: int) -> None:
-    status = status_of(error, RECEIPT, max_body=1000)
-    assert status.code == code
-    assert status.message.startswith(error.message)
-    info = detail(status, ErrorInfo)
+    found = status(error, max_body=1000)
+    assert found.code == code
+    assert found.message.startswith(error.message)
+    info = detail(found, ErrorInfo)
     assert info is not None
     assert (info.reason, info.domain) == (error.reason, "lexora.spirrow")
     assert dict(info.metadata) == {"request_id": "id-1", "backend": "main"}
-    assert detail(status, Receipt) == RECEIPT
-    assert StatusError(status).status is status
+    assert detail(found, Receipt) == receipt_message(RECEIPT)
+
+
+@pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
+def test_over_a_wire_a_failed_call_is_the_same_as_in_process(error: RouterError, code: int) -> None:
+    made = failed(error, RECEIPT, "trace")
+    assert vars(failed_of(status_of(made, max_body=1000))) == vars(made)
 
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=lambda value: getattr(value, "reason", value))
 def test_only_what_may_pass_by_itself_has_a_retry_hint(error: RouterError, code: int) -> None:
-    hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
+    hint = detail(status(error, max_body=1000), RetryInfo)
     hinted = NoHealthyEndpoint | OutOfResources | RequestQuarantined | Draining | RateLimited | QueueFull
     assert (hint is not None) == isinstance(error, hinted)
     assert hint is None or hint.retry_delay.seconds > 0
@@ -130,14 +142,14 @@ def test_only_what_may_pass_by_itself_has_a_retry_hint(error: RouterError, code:
     ],
 )
 def test_the_retry_hint_says_when(error: RouterError, seconds: float | None) -> None:
-    hint = detail(status_of(error, RECEIPT, max_body=1000), RetryInfo)
+    hint = detail(status(error, max_body=1000), RetryInfo)
     assert retry_delay(error) == seconds
     found = None if hint is None else hint.retry_delay.seconds + hint.retry_delay.nanos / 1e9
     assert found == seconds
 
 
 def test_a_tenant_over_its_quota_is_told_which() -> None:
-    found = detail(status_of(RateLimited("too many", 2.5, "user:alice"), RECEIPT, max_body=0), QuotaFailure)
+    found = detail(status(RateLimited("too many", 2.5, "user:alice"), max_body=0), QuotaFailure)
     assert found is not None
     [violation] = found.violations
     assert (violation.subject, violation.description) == ("user:alice", "too many")
@@ -145,69 +157,65 @@ def test_a_tenant_over_its_quota_is_told_which() -> None:
 
 @pytest.mark.parametrize("error", [QueueFull("full", 12), refusal(429), NoHealthyEndpoint("all down")])
 def test_nobody_s_quota_is_to_blame_for_a_busy_engine(error: RouterError) -> None:
-    assert detail(status_of(error, RECEIPT, max_body=0), QuotaFailure) is None
+    assert detail(status(error, max_body=0), QuotaFailure) is None
 
 
 def test_a_bad_field_is_named() -> None:
-    found = detail(status_of(InvalidRequest("must be a list", "messages"), RECEIPT, max_body=0), BadRequest)
+    found = detail(status(InvalidRequest("must be a list", "messages"), max_body=0), BadRequest)
     assert found is not None
     [violation] = found.field_violations
     assert (violation.field, violation.description) == ("messages", "must be a list")
-    assert detail(status_of(InvalidRequest("malformed"), RECEIPT, max_body=0), BadRequest) is None
+    assert detail(status(InvalidRequest("malformed"), max_body=0), BadRequest) is None
 
 
 def test_an_engine_s_answer_is_carried_whole() -> None:
-    status = status_of(refusal(429, retry_after="7"), RECEIPT, max_body=1000)
-    assert detail(status, UpstreamError) == UpstreamError(
+    found = status(refusal(429, retry_after="7"), max_body=1000)
+    assert detail(found, UpstreamError) == UpstreamError(
         status=429,
         content_type="application/json",
         body=b'{"error":{"message":"no"}}',
         headers=[Header(name="retry-after", value="7")],
     )
-    assert status.message == "the engine answered 429: no"
+    assert found.message == "the engine answered 429: no"
 
 
 def test_an_engine_s_answer_that_is_too_large_is_cut_and_says_so() -> None:
-    status = status_of(refusal(body=b"\xff" + b"x" * 5000), RECEIPT, max_body=100)
-    found = detail(status, UpstreamError)
-    assert found is not None
-    assert (len(found.body), found.truncated) == (100, True)
-    assert len(status.message) < 400
+    found = status(refusal(body=b"\xff" + b"x" * 5000), max_body=100)
+    error = detail(found, UpstreamError)
+    assert error is not None
+    assert (len(error.body), error.truncated) == (100, True)
+    assert len(found.message) < 400
 
 
 def test_an_engine_s_error_event_is_carried() -> None:
     event = b'{"error":{"message":"died"}}'
-    found = detail(status_of(UpstreamBroken("died", event), RECEIPT, max_body=1000), UpstreamError)
+    found = detail(status(UpstreamBroken("died", event), max_body=1000), UpstreamError)
     assert found == UpstreamError(content_type="application/json", body=event)
-    assert detail(status_of(UpstreamBroken("died"), RECEIPT, max_body=1000), UpstreamError) is None
+    assert detail(status(UpstreamBroken("died"), max_body=1000), UpstreamError) is None
 
 
 def test_a_bug_shows_its_id_and_nothing_else() -> None:
-    known = Receipt(request_id="id-7", backend="main", endpoint="http://secret:1")
-    known.rate_limit.requests.limit = 20
-    status = internal_status(known)
-    assert status.code == code_pb2.INTERNAL
-    assert "id-7" in status.message
-    info = detail(status, ErrorInfo)
+    limits = RateLimitState(BucketState(20, 19, 0.0), None)
+    made = bug_in(Known("id-7", backend="main", endpoint="http://secret:1", rate_limit=limits))
+    assert (made.reason, made.code, made.receipt) == ("INTERNAL", code_pb2.INTERNAL, Known("id-7", rate_limit=limits))
+    assert "id-7" in made.message
+    info = detail(status_of(made, max_body=0), ErrorInfo)
     assert info is not None
-    assert dict(info.metadata) == {"request_id": "id-7"}
-    told = detail(status, Receipt)
-    assert told is not None
-    assert (told.request_id, told.rate_limit.requests.limit, told.endpoint) == ("id-7", 20, "")
+    assert dict(info.metadata) == {"request_id": "id-7", "backend": ""}
 
 
 def test_a_trace_is_named_when_there_is_one() -> None:
-    for status in (status_of(TooLarge("large"), RECEIPT, max_body=0, trace_id="abc"), internal_status(RECEIPT, "abc")):
-        info = detail(status, ErrorInfo)
+    for found in (status(TooLarge("large"), 0, "abc"), status_of(bug_in(RECEIPT, "abc"), max_body=0)):
+        info = detail(found, ErrorInfo)
         assert info is not None
         assert info.metadata["trace_id"] == "abc"
-    info = detail(status_of(TooLarge("large"), RECEIPT, max_body=0), ErrorInfo)
+    info = detail(status(TooLarge("large"), max_body=0), ErrorInfo)
     assert info is not None
     assert dict(info.metadata) == {"request_id": "id-1", "backend": "main"}
 
 
-def detail(status: status_pb2.Status, kind: type[M]) -> M | None:
-    for packed in status.details:
+def detail(made: status_pb2.Status, kind: type[M]) -> M | None:
+    for packed in made.details:
         found = kind()
         if packed.Unpack(found):
             return found

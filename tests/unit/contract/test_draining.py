@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 from google.rpc import code_pb2
-from google.rpc.error_details_pb2 import ErrorInfo
 
 from lexora.v1.health_pb2 import HealthRequest
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse
-from lexora_cli.draining import DrainingPort
-from lexora_contract.port import CallContext, StatusError
+from lexora_contract.draining import DrainingPort
+from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import GENERATE, HEALTH
 
 
@@ -42,10 +41,8 @@ async def started(port: DrainingPort, inner: SlowRouter) -> asyncio.Task[Generat
     return task
 
 
-def reason(error: StatusError) -> str:
-    info = ErrorInfo()
-    assert error.status.details[0].Unpack(info)
-    return info.reason
+def reason(error: CallFailed) -> str:
+    return error.reason
 
 
 async def test_a_drain_waits_for_the_calls_under_way() -> None:
@@ -66,9 +63,9 @@ async def test_a_drain_refuses_new_calls_and_does_not_make_them() -> None:
     port = DrainingPort(SlowRouter())
     await port.drain(5)
     for call in (port.unary(GENERATE, GenerateRequest(), CallContext()), port.unary(HEALTH, HealthRequest(), CallContext())):
-        with pytest.raises(StatusError) as refused:
+        with pytest.raises(CallFailed) as refused:
             await call
-        assert refused.value.status.code == code_pb2.UNAVAILABLE
+        assert refused.value.code == code_pb2.UNAVAILABLE
         assert reason(refused.value) == "DRAINING"
 
 
@@ -89,7 +86,7 @@ async def test_what_is_left_ends_with_an_error_that_says_why() -> None:
     port = DrainingPort(inner)
     call = await started(port, inner)
     port.abort()
-    with pytest.raises(StatusError) as ended:
+    with pytest.raises(CallFailed) as ended:
         await call
     assert reason(ended.value) == "DRAINING"
     assert inner.cancelled == 1
