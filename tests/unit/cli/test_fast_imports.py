@@ -27,7 +27,7 @@ USELESS = {
 @pytest.mark.parametrize("command", [["serve"], ["router"], ["gateway", "--router", "127.0.0.1:1"]])
 def test_a_serving_process_imports_what_serves(command: list[str], tmp_path: Path) -> None:
     file = write_config(base_config(main={"url": "http://127.0.0.1:1"}), tmp_path)
-    with Process([*LEXORA, *command, "--config", str(file)], env={"PYTHONPROFILEIMPORTTIME": "1"}) as process:
+    with Process([*LEXORA, *command, "--config", str(file)], env={"PYTHONPROFILEIMPORTTIME": "1"}, fresh=True) as process:
         process.wait_for(r"\bserving\b")
         loaded = set(re.findall(r"\| +([\w.]+)$", process.output, re.MULTILINE))
     assert "lexora_router.config.models" in loaded
