@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from lexora_sim.api.generation import DONE, Choice, Piece, failure_events, new_hex
-from lexora_sim.api.sampling import Sampling
+from lexora_sim.api.generation import Choice, Piece, new_hex
+from lexora_sim.api.openai_face import OpenAiFace
 from lexora_sim.api.tools import ToolCall
-from lexora_sim.api.usage import full_usage, running_usage, short_usage
+from lexora_sim.api.usage import full_usage, running_usage
 from lexora_sim.text.logprobs import chat_entry
 from lexora_sim.text.vocabulary import EOS
 
@@ -29,27 +29,16 @@ class ChatOptions:
 
 
 @dataclass(slots=True, kw_only=True)
-class ChatFace:
+class ChatFace(OpenAiFace):
     """One chat answer, streamed or whole."""
 
-    identity: str
-    created: int
-    model: str
-    fingerprint: str
-    choices: list[Choice]
-    sampling: Sampling
     options: ChatOptions
     call: ToolCall | None
-    _prefix: bytes = b""
     _called: set[int] = field(default_factory=set)
     _plain: bool = False
 
     def __post_init__(self) -> None:
-        self._prefix = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
-            encode(self.identity),
-            self.created,
-            encode(self.model),
-        )
+        self._prefix = self._chunk_prefix("chat.completion.chunk")
         quiet = not self.options.logprobs and not self.options.reasoning_tokens and self.call is None
         self._plain = quiet and not self.sampling.return_token_ids and not self.sampling.continuous_usage
 
@@ -79,28 +68,11 @@ class ChatFace:
             return (self._chunk(choice, piece, {self._field(choice, piece): piece.text}),)
         return self._call_chunks(choice, piece, self.call)
 
-    def closing(self) -> Iterable[bytes]:
-        """Say the usage when asked to, then the end."""
-        if self.sampling.include_usage:
-            usage = encode(short_usage(self.choices))
-            yield b'%b],"usage":%b,"system_fingerprint":%b}\n\n' % (self._prefix, usage, encode(self.fingerprint))
-        yield DONE
-
-    def failure(self) -> Iterable[bytes]:
-        """Say that the engine died."""
-        return failure_events()
-
     def whole(self) -> dict[str, Any]:
         """Return the unary answer."""
-        return {
-            "id": self.identity,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": [self._choice(choice) for choice in self.choices],
-            "service_tier": None,
-            "system_fingerprint": self.fingerprint,
-            "usage": full_usage(self.choices, details=self.options.details),
+        choices = [self._choice(choice) for choice in self.choices]
+        usage = full_usage(self.choices, details=self.options.details)
+        return self._envelope("chat.completion", choices, usage) | {
             "prompt_logprobs": None,
             "prompt_token_ids": self.choices[0].prompt if self.sampling.return_token_ids else None,
             "prompt_text": None,

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from lexora_sim.api.generation import DONE, Choice, Piece, failure_events
-from lexora_sim.api.sampling import Sampling
-from lexora_sim.api.usage import full_usage, running_usage, short_usage
+from lexora_sim.api.generation import Choice, Piece
+from lexora_sim.api.openai_face import OpenAiFace
+from lexora_sim.api.usage import full_usage, running_usage
 from lexora_sim.text.logprobs import alternatives, logprob, token_text
 from lexora_sim.text.vocabulary import EOS, VOCABULARY
 
@@ -27,26 +27,15 @@ class CompletionOptions:
 
 
 @dataclass(slots=True, kw_only=True)
-class CompletionFace:
+class CompletionFace(OpenAiFace):
     """One completion answer, streamed or whole."""
 
-    identity: str
-    created: int
-    model: str
-    fingerprint: str
-    choices: list[Choice]
-    sampling: Sampling
     options: CompletionOptions
-    _prefix: bytes = b""
     _begun: set[int] = field(default_factory=set)
     _offsets: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._prefix = b'data: {"id":%b,"object":"text_completion","created":%d,"model":%b,"choices":[' % (
-            encode(self.identity),
-            self.created,
-            encode(self.model),
-        )
+        self._prefix = self._chunk_prefix("text_completion")
 
     def opening(self) -> Iterable[bytes]:
         """Say nothing: completions start with their text."""
@@ -79,28 +68,11 @@ class CompletionFace:
             tail += b',"system_fingerprint":%b' % encode(self.fingerprint)
         yield b"%b%b%b}\n\n" % (self._prefix, encode(body), tail)
 
-    def closing(self) -> Iterable[bytes]:
-        """Say the usage when asked to, then the end."""
-        if self.sampling.include_usage:
-            usage = encode(short_usage(self.choices))
-            yield b'%b],"usage":%b,"system_fingerprint":%b}\n\n' % (self._prefix, usage, encode(self.fingerprint))
-        yield DONE
-
-    def failure(self) -> Iterable[bytes]:
-        """Say that the engine died."""
-        return failure_events()
-
     def whole(self) -> dict[str, Any]:
         """Return the unary answer."""
-        return {
-            "id": self.identity,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": [self._choice(choice) for choice in self.choices],
-            "service_tier": None,
-            "system_fingerprint": self.fingerprint,
-            "usage": full_usage(self.choices, details=self.options.details),
+        choices = [self._choice(choice) for choice in self.choices]
+        usage = full_usage(self.choices, details=self.options.details)
+        return self._envelope("text_completion", choices, usage) | {
             "kv_transfer_params": None,
             "ec_transfer_params": None,
             "metrics": None,
