@@ -82,7 +82,7 @@ GEN_OUT := .
 
 gen: $(DEV) $(GEN_STAMP) ## Generate gen/ from proto/.
 	@$(BIN)/buf generate --output $(GEN_OUT)
-	@cd $(GEN_OUT)/gen/lexora && touch py.typed __init__.py v1/__init__.py
+	@cd $(GEN_OUT)/gen/lexora && touch v1/py.typed v1/__init__.py  # lexora itself is a namespace: the client is another part
 
 bench: $(DEV) $(PEERS)/.stamp ## Measure CPU, latency, memory and start beside nginx, vllm-router and a bare relay.
 	@$(BIN)/python -m tests.bench

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora_contract.messages import call_message
-from lexora_contract.operations import OPERATIONS, STORED, dialect_of
+from lexora_contract.operations import OPERATIONS, STORED, dialect_of, operation_of
 from lexora_contract.port import RawCall
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.endpoint import Endpoint
@@ -29,6 +29,7 @@ class Relay(Endpoint):
     def __init__(self, path: str, router: RouterPort, limits: Limits) -> None:
         super().__init__(router, limits, dialect_of(path))
         self._path = path
+        self._headers = [(name, name.encode()) for name in operation_of(path).headers]
         self._announce = ANNOUNCE if limits.stream_keepalive is not None else ()
 
     async def serve(self, asked: Asked, answer: Answer) -> None:
@@ -46,7 +47,9 @@ class Relay(Endpoint):
 
     def _call(self, asked: Asked) -> RawCall:
         content_type = asked.headers[b"content-type"].decode("latin-1")
-        return RawCall(self._path, content_type, options=call_options(asked.headers, asked.request_id))
+        given = asked.headers
+        headers = tuple((name, given[key].decode("latin-1")) for name, key in self._headers if key in given)
+        return RawCall(self._path, content_type, headers=headers, options=call_options(given, asked.request_id))
 
 
 class AudioRelay(Relay):

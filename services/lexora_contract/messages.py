@@ -89,12 +89,15 @@ def options_message(options: Options) -> options_pb2.CallOptions:
 
 def raw_of(message: raw_pb2.RawCall) -> RawCall:
     """A call without its body, which stays where it is."""
-    return RawCall(message.path, message.content_type, method=message.method or "POST", query=message.query)
+    headers = tuple((header.name.lower(), header.value) for header in message.headers)
+    method = message.method or "POST"
+    return RawCall(message.path, message.content_type, method=method, query=message.query, headers=headers)
 
 
 def call_message(call: RawCall) -> call_pb2.Call:
     """A call without its body, which stays where it is."""
-    raw = raw_pb2.RawCall(path=call.path, content_type=call.content_type, method=call.method, query=call.query)
+    headers = [raw_pb2.Header(name=name, value=value) for name, value in call.headers]
+    raw = raw_pb2.RawCall(path=call.path, content_type=call.content_type, method=call.method, query=call.query, headers=headers)
     return call_pb2.Call(options=options_message(call.options), raw=raw)
 
 

@@ -33,7 +33,7 @@ class Operation:
     in `required` a request must have one. `form`: the body is a multipart form, and the answer may be plain text.
     `streams`: a request may ask for events. `stream_usage`: it may ask for usage in them (`stream_options.include_usage`).
     `queued`: it waits in an engine's own queue, so its body may have a `priority`. `auto`: it has a text that tells which
-    model fits. Of a query string the parameters in `query` reach the engine.
+    model fits. Of a query string the parameters in `query` reach the engine, of the request's headers those in `headers`.
     """
 
     path: str
@@ -47,6 +47,7 @@ class Operation:
     auto: bool = False
     methods: tuple[str, ...] = ("POST",)
     query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
 
 
 _ROWS = (
@@ -88,8 +89,16 @@ _ROWS = (
         streams=True,
         queued=True,
         auto=True,
+        headers=("anthropic-beta",),
     ),
-    Operation(path=COUNT_TOKENS, name="count_tokens", dialect=Dialect.ANTHROPIC, required=("messages",), auto=True),
+    Operation(
+        path=COUNT_TOKENS,
+        name="count_tokens",
+        dialect=Dialect.ANTHROPIC,
+        required=("messages",),
+        auto=True,
+        headers=("anthropic-beta",),
+    ),
     Operation(path=CHAT + "/render", name="render", required=("messages",), auto=True),
     Operation(path=COMPLETIONS + "/render", name="render", required=("prompt", "prompt_embeds"), auto=True),
     Operation(path="/v2/embed", name="embeddings"),

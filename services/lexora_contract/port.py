@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
-from lexora_contract.answer import EngineError, Head, Receipt, Reply
+from lexora_contract.answer import EngineError, Head, Headers, Receipt, Reply
 from lexora_contract.reasons import REASONS
 from lexora_contract.rpcs import Request, Response, Rpc
 
@@ -97,6 +97,7 @@ class RawCall:
     body: bytes = b""
     method: str = "POST"
     query: str = ""
+    headers: Headers = ()  # of the client's request: of them those that the operation has reach the engine
     options: Options = field(default_factory=Options)
 
     def take_body(self) -> bytes:

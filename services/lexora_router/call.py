@@ -47,6 +47,7 @@ class Call:
     response_id: str = ""  # of a stored response; then `resource` is its path at the engine, with the id, and `query` is for it
     resource: str = ""
     query: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()  # of the client's own, those that reach the engine
     choices: int = 1  # answers that are asked for, each of up to max_tokens
     fallback_allowed: bool = True
     resume_allowed: bool = True

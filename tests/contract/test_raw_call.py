@@ -52,6 +52,26 @@ async def test_other_endpoints_of_the_engine(link: Link, engine: LoopEngine, pat
     assert engine.requests[0].target == path
 
 
+@pytest.mark.parametrize(("path", "passed"), [("/v1/messages", "a,b"), (CHAT, None)])
+async def test_the_headers_that_an_endpoint_has_reach_the_engine(
+    link: Link, engine: LoopEngine, path: str, passed: str | None
+) -> None:
+    engine.answer(reply(answer()))
+    call = raw_call(path=path)
+    call.headers.add(name="Anthropic-Beta", value="a,b")
+    call.headers.add(name="x-other", value="secret")
+    await link.generate(unary(raw=call))
+    assert (engine.requests[0].header("anthropic-beta"), engine.requests[0].header("x-other")) == (passed, None)
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "x" * 5000])
+async def test_a_header_that_cannot_be_sent_is_refused(link: Link, engine: LoopEngine, value: str) -> None:
+    call = raw_call(path="/v1/messages")
+    call.headers.add(name="anthropic-beta", value=value)
+    assert (await link.generate(unary(raw=call))).reason == "INVALID_REQUEST"
+    assert engine.requests == []
+
+
 async def test_a_form_with_a_file(link: Link, engine: LoopEngine) -> None:
     form = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--x\r\n'
     form += b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n\x00\xff\r\n--x--\r\n'

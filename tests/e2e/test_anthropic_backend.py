@@ -263,9 +263,13 @@ RAW = b'{ "model":"%b", "max_tokens":9007199254740993, "messages":[{"role":"user
 
 def test_messages_pass_untouched(gateway: Gateway, engine: MessagesEngine) -> None:
     body = RAW % (MODEL.encode(), b"")
-    answer = wire.post(gateway.http, "/v1/messages", body)
+    headers = {"anthropic-beta": "a-2026-01-01,b-2026-02-02", "anthropic-other": "x", "x-api-key": "sk-client"}
+    answer = wire.exchange(gateway.http, wire.request("/v1/messages", body, headers=headers))
     assert engine.last.body == body
-    assert {name: engine.last.header(name) for name in ("x-api-key", "anthropic-version", "authorization")} == {
+    passed = {name: engine.last.header(name) for name in (*headers, "anthropic-version", "authorization")}
+    assert passed == {
+        "anthropic-beta": "a-2026-01-01,b-2026-02-02",
+        "anthropic-other": None,
         "x-api-key": KEY,
         "anthropic-version": "2023-06-01",
         "authorization": None,

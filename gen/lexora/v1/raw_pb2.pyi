@@ -31,6 +31,7 @@ class RawCall(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path of the endpoint, for example "/v1/chat/completions". Only the relayed endpoints are allowed."""
     body: _builtins.bytes
@@ -41,6 +42,10 @@ class RawCall(_message.Message):
     """HTTP method; "POST" when empty. Others are for stored responses: "/v1/responses/{response_id}" and what is below it."""
     query: _builtins.str
     """Query string without its "?", for stored responses; of its parameters those that the endpoint has reach the engine."""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """Headers of the client's request, of which those that the endpoint has reach the engine ("anthropic-beta" for messages)."""
+
     def __init__(
         self,
         *,
@@ -49,10 +54,11 @@ class RawCall(_message.Message):
         content_type: _builtins.str = ...,
         method: _builtins.str = ...,
         query: _builtins.str = ...,
+        headers: _abc.Iterable[Global___Header] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_type", b"content_type", "method", b"method", "path", b"path", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_type", b"content_type", "headers", b"headers", "method", b"method", "path", b"path", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from lexora.v1 import (
     router_pb2,
     stats_pb2,
 )
-from lexora_contract.answer import Receipt, Reply
+from lexora_contract.answer import Headers, Receipt, Reply
 from lexora_contract.draining import Underway
 from lexora_contract.messages import options_of, raw_of, receipt_message, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
@@ -82,6 +82,7 @@ from lexora_router.telemetry.trace_context import trace_id_of
 
 MAX_CONTENT_TYPE_LENGTH = 1024
 MAX_QUERY_LENGTH = 4096
+MAX_HEADER_LENGTH = 4096
 # How many recent calls are told to who does not say how many.
 DEFAULT_RECENT = 50
 DRAINING = "The router is shutting down; try another one."
@@ -420,6 +421,8 @@ class RouterService:
         if len(raw.content_type) > MAX_CONTENT_TYPE_LENGTH:
             raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "raw.content_type")
         call.content_type = raw.content_type or JSON
+        if raw.headers:
+            call.headers = _passed(raw, operation_of(raw.path))
         self._set_body(call, raw.path, call.body)
         if call.stream and not stream:
             raise InvalidRequest("The body asks for a stream: call Stream, not Generate.", "stream")
@@ -467,6 +470,14 @@ class RouterService:
 
     def _receipt(self, call: Call) -> receipt_pb2.Receipt:
         return receipt_message(call.receipt)
+
+
+def _passed(raw: RawCall, operation: Operation) -> Headers:
+    """The headers that the operation has; raises InvalidRequest for a long one."""
+    passed = tuple((name, value) for name, value in raw.headers if name in operation.headers)
+    if any(len(value) > MAX_HEADER_LENGTH for _, value in passed):
+        raise InvalidRequest(f"A header takes at most {MAX_HEADER_LENGTH} characters.", "raw.headers")
+    return passed
 
 
 async def _within(call: Call, answer: Awaitable[_Answer]) -> _Answer:

@@ -124,7 +124,7 @@ class HttpEndpoint:
 
     def _with_lines(self, fixed: bytes, call: Call, length: int) -> bytes:
         lines = [f"content-type: {call.content_type}", f"x-request-id: {call.id}", f"content-length: {length}"]
-        lines += [f"{name}: {value}" for name, value in call.trace]
+        lines += [f"{name}: {value}" for name, value in (*call.trace, *call.headers)]
         text = "\r\n".join(lines)
         if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
             raise InvalidRequest("A header of the call has a line break in it.")
