@@ -1,8 +1,8 @@
-"""The rpcs of the contract that ask one thing and get one answer: a row each, by which a transport calls them."""
+"""The rpcs of the contract: a row each, by which transports call them and a server serves them."""
 
 import re
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
@@ -27,26 +27,52 @@ _WORD = re.compile("(?<=[a-z])(?=[A-Z])")
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[Request, Response]):
-    """One rpc. `method` is the name of what serves it in Python, `path` its name on the wire."""
+    """One rpc. `method` is the name of what serves it in Python, `path` its name on the wire.
+
+    `counted`: its requests count, also against their user's limit; other rpcs are questions about the router. `receipt`: its
+    answer has one. `raw`: its request may have a large body in it, see RawCall.
+    """
 
     service: str
     name: str
     request: type[Request]
     response: type[Response]
+    counted: bool = False
     method: str = field(init=False)
     path: str = field(init=False)
+    receipt: bool = field(init=False)
+    raw: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _WORD.sub("_", self.name).lower())
         object.__setattr__(self, "path", f"/{self.service}/{self.name}")
+        object.__setattr__(self, "receipt", "receipt" in self.response.DESCRIPTOR.fields_by_name)
+        object.__setattr__(self, "raw", "call" in self.request.DESCRIPTOR.fields_by_name)
 
 
-GENERATE = Rpc(ROUTER, "Generate", router_pb2.GenerateRequest, router_pb2.GenerateResponse)
-EMBED = Rpc(ROUTER, "Embed", embed_pb2.EmbedRequest, embed_pb2.EmbedResponse)
-CLASSIFY = Rpc(ROUTER, "Classify", classify_pb2.ClassifyRequest, classify_pb2.ClassifyResponse)
+GENERATE = Rpc(ROUTER, "Generate", router_pb2.GenerateRequest, router_pb2.GenerateResponse, counted=True)
+EMBED = Rpc(ROUTER, "Embed", embed_pb2.EmbedRequest, embed_pb2.EmbedResponse, counted=True)
+CLASSIFY = Rpc(ROUTER, "Classify", classify_pb2.ClassifyRequest, classify_pb2.ClassifyResponse, counted=True)
 LIST_MODELS = Rpc(ROUTER, "ListModels", models_pb2.ListModelsRequest, models_pb2.ListModelsResponse)
 HEALTH = Rpc(ROUTER, "Health", health_pb2.HealthRequest, health_pb2.HealthResponse)
 EXPLAIN = Rpc(ROUTER, "Explain", explain_pb2.ExplainRequest, explain_pb2.ExplainResponse)
 RECENT_CALLS = Rpc(ROUTER, "RecentCalls", recent_pb2.RecentCallsRequest, recent_pb2.RecentCallsResponse)
 GET_STATS = Rpc(ROUTER, "GetStats", stats_pb2.GetStatsRequest, stats_pb2.GetStatsResponse)
 RELOAD = Rpc(ROUTER, "Reload", reload_pb2.ReloadRequest, reload_pb2.ReloadResponse)
+UNARY: tuple[Rpc[Any, Any], ...] = (
+    GENERATE,
+    EMBED,
+    CLASSIFY,
+    LIST_MODELS,
+    HEALTH,
+    EXPLAIN,
+    RECENT_CALLS,
+    GET_STATS,
+    RELOAD,
+)
+
+# One request, many answers.
+STREAM = Rpc(ROUTER, "Stream", router_pb2.StreamRequest, router_pb2.StreamResponse, counted=True)
+
+RPCS: dict[str, Rpc[Any, Any]] = {rpc.path: rpc for rpc in (*UNARY, STREAM)}
+SERVICES = tuple(sorted({rpc.service for rpc in RPCS.values()}))

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from lexora_router.edge.grpc_server import MIN_PING_INTERVAL_MS, SERVICE
+from lexora_contract.rpcs import ROUTER
+from lexora_router.edge.grpc_server import MIN_PING_INTERVAL_MS
 from lexora_router.process.app import RouterApp
 from tests.contract.messages import STREAM_FORMS, delta, streamed
 from tests.support.http2 import ACK, DATA, GOAWAY, PING, Http2Client
@@ -18,7 +19,7 @@ ENOUGH = 5
 async def test_pings_through_a_long_call(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
     engine.answer(stream_head(), chunk(delta("a")), Do.HANG)
     async with Http2Client.connected(router[1]) as client:
-        client.call(1, f"/{SERVICE}/Stream", streamed(**STREAM_FORMS["raw"]).SerializeToString())
+        client.call(1, f"/{ROUTER}/Stream", streamed(**STREAM_FORMS["raw"]).SerializeToString())
         await client.until(DATA)
         for number in range(ENOUGH):
             client.ping(number)
@@ -30,7 +31,7 @@ async def test_pings_through_a_long_call(router: tuple[RouterApp, str], engine: 
 async def test_a_flood_of_pings(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
     engine.answer(stream_head(), chunk(delta("a")), Do.HANG)
     async with Http2Client.connected(router[1]) as client:
-        client.call(1, f"/{SERVICE}/Stream", streamed(**STREAM_FORMS["raw"]).SerializeToString())
+        client.call(1, f"/{ROUTER}/Stream", streamed(**STREAM_FORMS["raw"]).SerializeToString())
         await client.until(DATA)
         for number in range(ENOUGH):
             client.ping(number)

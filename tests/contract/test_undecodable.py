@@ -11,8 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from lexora.v1 import router_pb2, stats_pb2
 from lexora_contract.port import CallContext
+from lexora_contract.rpcs import ROUTER, RPCS
 from lexora_router.edge.grpc_reading import Parted
-from lexora_router.edge.grpc_server import SERVICE, RouterServicer
+from lexora_router.edge.grpc_server import Servicer
 from lexora_router.process.app import RouterApp
 from tests.contract.conftest import config_of
 from tests.contract.test_vanished_client import VanishedContext
@@ -44,9 +45,9 @@ async def refusal(address: str, rpc: str, data: bytes) -> grpc.aio.AioRpcError:
 @pytest.mark.parametrize(("rpc", "data"), [*((rpc, CORRUPT) for rpc in (*COUNTED, *QUESTIONS)), ("Generate", NOT_UTF8)])
 async def test_an_undecodable_request(router: tuple[RouterApp, str], rpc: str, data: bytes) -> None:
     app, address = router
-    error = await refusal(address, f"/{SERVICE}/{rpc}", data)
+    error = await refusal(address, f"/{ROUTER}/{rpc}", data)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"/{SERVICE}/{rpc}" in (error.details() or "")
+    assert f"/{ROUTER}/{rpc}" in (error.details() or "")
     outcome = Outcome(status=status_in(error))
     assert outcome.reason == "INVALID_REQUEST"
     assert len(outcome.detail(ErrorInfo).metadata["request_id"]) == 32
@@ -78,7 +79,7 @@ async def test_an_undecodable_message_in_a_stream_of_requests(router: tuple[Rout
 async def test_undecodable_requests_are_limited(engine: LoopEngine) -> None:
     limits = {"enabled": True, "default_rate": 0.001, "default_burst": 2}
     async with running(config_of(engine.url, rate_limit=limits)) as (_, address):
-        codes = [(await refusal(address, f"/{SERVICE}/Generate", CORRUPT)).code() for _ in range(3)]
+        codes = [(await refusal(address, f"/{ROUTER}/Generate", CORRUPT)).code() for _ in range(3)]
     assert codes == [grpc.StatusCode.INVALID_ARGUMENT] * 2 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
 
 
@@ -93,7 +94,7 @@ class RefusedAndGone(VanishedContext):
 async def test_a_client_that_leaves_while_it_is_refused(router: tuple[RouterApp, str], request_type: type) -> None:
     """It ends as a cancellation; grpc would log a traceback for any other exception."""
     rpc = request_type.__name__.removesuffix("Request")
-    serve = getattr(RouterServicer(router[0].service, 60.0), rpc)
+    serve = Servicer(router[0].service, 60.0).serving(RPCS[f"/{ROUTER}/{rpc}"])
     with pytest.raises(asyncio.CancelledError):
         await serve(Parted(request_type()), RefusedAndGone())
 
@@ -102,7 +103,7 @@ async def test_a_client_that_leaves_while_it_is_refused(router: tuple[RouterApp,
 async def test_no_message_is_an_empty_one(router: tuple[RouterApp, str], rpc: str) -> None:
     """As a stream of requests that ends at once has none; on the wire it is the same as a unary call."""
     async with grpc.aio.insecure_channel(router[1]) as channel:
-        call = channel.stream_unary(f"/{SERVICE}/{rpc}", lambda data: data, lambda data: data)
+        call = channel.stream_unary(f"/{ROUTER}/{rpc}", lambda data: data, lambda data: data)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call(iter(()))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

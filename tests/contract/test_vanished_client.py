@@ -12,8 +12,9 @@ import pytest
 from lexora.v1 import health_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.port import CallContext
+from lexora_contract.rpcs import STREAM
 from lexora_router.edge.grpc_reading import Parted
-from lexora_router.edge.grpc_server import RouterServicer
+from lexora_router.edge.grpc_server import Servicer
 from lexora_router.process.app import RouterApp
 from tests.contract.messages import STREAM_FORMS, delta, raw_call, streamed, unary
 from tests.support.links import channel, gauges, settle
@@ -153,7 +154,7 @@ async def test_a_failed_write_is_a_cancellation(router: tuple[RouterApp, str], e
     engine.answer(*DRIP)
     context: Any = VanishedContext()
     with pytest.raises(asyncio.CancelledError):
-        await RouterServicer(app.service, 60.0).Stream(Parted(streamed(**STREAM_FORMS[form])), context)
+        await Servicer(app.service, 60.0).serving(STREAM)(Parted(streamed(**STREAM_FORMS[form])), context)
     assert not context.aborted
     await engine.wait_left()
     await check(app, 1)

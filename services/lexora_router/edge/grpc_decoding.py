@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from lexora_router.edge.grpc_reading import RPCS, reading
+from lexora_contract.rpcs import RPCS
+from lexora_router.edge.grpc_reading import reading
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
@@ -49,7 +50,7 @@ class UndecodableRequests(grpc.aio.ServerInterceptor):
         return found
 
     def _tolerant(self, method: str, handler: _Handler) -> _Handler:
-        if method in RPCS:
+        if method in RPCS and RPCS[method].raw:
             return reading(handler, partial(self._refuse, method))
         decode, encode = handler.request_deserializer, handler.response_serializer
         if decode is None:

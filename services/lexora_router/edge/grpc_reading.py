@@ -19,8 +19,6 @@ from lexora.v1 import explain_pb2, router_pb2
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
-# The rpcs whose requests may have one.
-RPCS = frozenset(f"/lexora.v1.RouterService/{rpc}" for rpc in ("Generate", "Stream", "Explain"))
 # The body of a smaller request stays in its message: to part them costs more than it saves.
 LARGE_BYTES = 64 * 1024
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote
@@ -13,20 +13,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from lexora.v1 import (
-    classify_pb2,
-    embed_pb2,
-    explain_pb2,
-    models_pb2,
     receipt_pb2,
-    recent_pb2,
-    reload_pb2,
     router_pb2,
-    router_pb2_grpc,
-    stats_pb2,
 )
-from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora_contract.messages import receipt_message, receipt_of
 from lexora_contract.port import CallContext, CallFailed
+from lexora_contract.rpcs import SERVICES, STREAM, UNARY, Rpc
 from lexora_contract.status import status_of
 from lexora_router.edge.call_failed import failed
 from lexora_router.edge.grpc_decoding import UndecodableRequests
@@ -37,7 +29,6 @@ from lexora_router.errors import ClientStalled
 from lexora_router.machine import usable_descriptors
 from lexora_router.policy.rate_limiter import duration
 
-SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_METADATA_BYTES = 2 * 1024 * 1024
 # Of an engine's own error, what fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest; a
 # client that accepts more says so.
@@ -60,21 +51,38 @@ _Answer = TypeVar("_Answer")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class RouterServicer(router_pb2_grpc.RouterServiceServicer):
-    """Adapts RouterService to grpc.aio."""
+class Servicer:
+    """Adapts a service to grpc.aio: each rpc is served by the method of its name."""
 
     def __init__(self, service: RouterService, write_timeout: float) -> None:
         self._service = service
         self._write_timeout = write_timeout
 
-    async def Generate(  # type: ignore[override]  # noqa: D102
-        self, request: Parted[router_pb2.GenerateRequest], context: _Context
-    ) -> router_pb2.GenerateResponse:
-        response = await _served(context, self._service.generate(request.message, _wire(context, request)))
-        context.set_trailing_metadata(_trailing(response.receipt))
-        return response
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve all rpcs, as generated code would. Raises AttributeError for an rpc that the service has no method for."""
+        made = {rpc: grpc.unary_unary_rpc_method_handler(self.serving(rpc), *_coders(rpc)) for rpc in UNARY}
+        made[STREAM] = grpc.unary_stream_rpc_method_handler(self.serving(STREAM), *_coders(STREAM))
+        for name in SERVICES:
+            handlers = {rpc.name: made[rpc] for rpc in made if rpc.service == name}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+            server.add_registered_method_handlers(name, handlers)
 
-    async def Stream(self, request: Parted[router_pb2.StreamRequest], context: _Context) -> None:  # type: ignore[override]  # noqa: D102
+    def serving(self, rpc: Rpc[Any, Any]) -> Any:
+        """What serves an rpc: `await ...(request, context)`, with a request that is `Parted` where it may be raw."""
+        if rpc is STREAM:
+            return self._stream
+        serve: Callable[[Any, CallContext], Awaitable[Any]] = getattr(self._service, rpc.method)
+
+        async def answer(request: Any, context: _Context) -> Any:
+            message, wire = (request.message, _wire(context, request)) if rpc.raw else (request, _wire(context))
+            response = await _served(context, serve(message, wire))
+            if rpc.receipt:
+                context.set_trailing_metadata(_trailing(response.receipt))
+            return response
+
+        return answer
+
+    async def _stream(self, request: Parted[router_pb2.StreamRequest], context: _Context) -> None:
         last = receipt_pb2.Receipt()
         limit = WriteLimit(self._write_timeout)
 
@@ -85,7 +93,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                 with limit:
                     await context.write(message)
             except grpc.aio.InternalError:
-                # The client is gone, and this task is about to be cancelled; nobody may take it for a broken engine.
+                # The client is gone, and this task is about to be cancelled: that is no fault of the engine.
                 raise asyncio.CancelledError from None
 
         try:
@@ -106,41 +114,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             async with asyncio.timeout(STALLED_SECONDS):
                 await _refused(context, failed(error, receipt_of(receipt)))
 
-    async def Embed(self, request: embed_pb2.EmbedRequest, context: _Context) -> embed_pb2.EmbedResponse:  # noqa: D102
-        response = await _served(context, self._service.embed(request, _wire(context)))
-        context.set_trailing_metadata(_trailing(response.receipt))
-        return response
 
-    async def Classify(  # noqa: D102
-        self, request: classify_pb2.ClassifyRequest, context: _Context
-    ) -> classify_pb2.ClassifyResponse:
-        response = await _served(context, self._service.classify(request, _wire(context)))
-        context.set_trailing_metadata(_trailing(response.receipt))
-        return response
-
-    async def ListModels(  # noqa: D102
-        self, request: models_pb2.ListModelsRequest, context: _Context
-    ) -> models_pb2.ListModelsResponse:
-        return await _served(context, self._service.list_models(request, _wire(context)))
-
-    async def Health(self, request: HealthRequest, context: _Context) -> HealthResponse:  # noqa: D102
-        return await _served(context, self._service.health(request, _wire(context)))
-
-    async def GetStats(self, request: stats_pb2.GetStatsRequest, context: _Context) -> stats_pb2.GetStatsResponse:  # noqa: D102
-        return await _served(context, self._service.get_stats(request, _wire(context)))
-
-    async def Explain(  # type: ignore[override]  # noqa: D102
-        self, request: Parted[explain_pb2.ExplainRequest], context: _Context
-    ) -> explain_pb2.ExplainResponse:
-        return await _served(context, self._service.explain(request.message, _wire(context, request)))
-
-    async def RecentCalls(  # noqa: D102
-        self, request: recent_pb2.RecentCallsRequest, context: _Context
-    ) -> recent_pb2.RecentCallsResponse:
-        return await _served(context, self._service.recent_calls(request, _wire(context)))
-
-    async def Reload(self, request: reload_pb2.ReloadRequest, context: _Context) -> reload_pb2.ReloadResponse:  # noqa: D102
-        return await _served(context, self._service.reload(request, _wire(context)))
+def _coders(rpc: Rpc[Any, Any]) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+    return rpc.request.FromString, rpc.response.SerializeToString
 
 
 async def _served(context: _Context, answer: Awaitable[_Answer]) -> _Answer:
@@ -246,7 +222,7 @@ class GrpcServer:
                 ("grpc.max_allowed_incoming_connections", max(usable_descriptors() // CONNECTIONS_SHARE, 1)),
             ],
         )
-        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(service, write_timeout), self._server)
+        Servicer(service, write_timeout).add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         channelz.add_channelz_servicer(self._server)
         enable_reflection(self._server)
@@ -263,9 +239,9 @@ class GrpcServer:
         return bound
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Tell grpc.health.v1, overall and for the service."""
+        """Tell grpc.health.v1, overall and for each service."""
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
+        for name in ("", *SERVICES):
             await self.health.set(name, state)
 
     async def drain(self) -> None:
@@ -280,7 +256,7 @@ class GrpcServer:
 def enable_reflection(server: grpc.aio.Server) -> None:
     """Serve descriptors under both names: newer tools ask v1, older ones v1alpha. The messages are the same on the wire."""
     names = (
-        SERVICE,
+        *SERVICES,
         health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
         channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
         reflection.SERVICE_NAME,

@@ -32,6 +32,7 @@ from lexora_contract.draining import Underway
 from lexora_contract.messages import options_of, raw_of, receipt_message, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
 from lexora_contract.port import CallContext, ClientSink, Flow, Options, RawCall, Send
+from lexora_contract.rpcs import RPCS
 from lexora_router.call import ANONYMOUS, Call, Event, Handler
 from lexora_router.edge.call_context import (
     announces_streams,
@@ -87,10 +88,6 @@ MAX_HEADER_LENGTH = 4096
 DEFAULT_RECENT = 50
 DRAINING = "The router is shutting down; try another one."
 JSON = "application/json"
-
-
-# The rpcs whose requests count, also against their user's limit; the others are questions about the router.
-COUNTED_RPCS = frozenset(f"/lexora.v1.RouterService/{rpc}" for rpc in ("Generate", "Stream", "Embed", "Classify"))
 
 _NO_OPTIONS = Options()
 
@@ -194,7 +191,7 @@ class RouterService:
         def refuse(_: Call) -> NoReturn:
             raise InvalidRequest(f"The request does not decode: its bytes are no message that {method} takes.")
 
-        counted = method in COUNTED_RPCS
+        counted = method in RPCS and RPCS[method].counted
         await self._guarded(_NO_OPTIONS, context, refuse, always=not counted, limited=call_pb2.Call() if counted else None)
 
     def foresee(self, tenant: str, size: int) -> None:
