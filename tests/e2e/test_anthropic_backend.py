@@ -14,7 +14,7 @@ from anthropic import Anthropic
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from lexora.v1 import call_pb2, chat_pb2, router_pb2, router_pb2_grpc
+from lexora.client import Client, LexoraError, ToolRequest
 from tests.support import wire
 from tests.support.messages_engine import KEY, MessagesEngine, error, error_body, event
 from tests.support.raw_server import reply
@@ -322,12 +322,17 @@ def test_usage_is_counted(client: OpenAI, gateway: Gateway, engine: MessagesEngi
 
 def test_typed_callers_are_translated_too(gateway: Gateway, engine: MessagesEngine) -> None:
     engine.blocks, engine.stop_reason = CALLS, "tool_use"
-    message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="hi")
-    request = router_pb2.GenerateRequest(call=call_pb2.Call(chat=chat_pb2.ChatRequest(model=MODEL, messages=[message])))
-    with grpc.insecure_channel(gateway.grpc) as channel:
-        answer = router_pb2_grpc.RouterServiceStub(channel).Generate(request, timeout=10)
-    assert answer.chat.choices[0].message.tool_calls[0].name == "get_weather"
-    assert answer.chat.usage.input_tokens == 43
+    wanted = [ToolRequest("toolu_1", "get_weather", {"city": "Rōma"}), ToolRequest("toolu_2", "get_weather", {})]
+    with Client(gateway.grpc, timeout=10) as client:
+        answer = client.chat(MODEL, "hi", max_tokens=5)
+        assert (answer.text, answer.tool_calls, answer.receipt.usage.input_tokens) == ("I will look.", wanted, 43)
+        with client.stream(MODEL, "hi") as stream:
+            assert "".join(stream) == "I will look."
+            assert (stream.tool_calls, stream.receipt.usage.output_tokens) == (wanted, 7)
+        engine.answer = error(529, "overloaded_error", "Overloaded")
+        with pytest.raises(LexoraError) as caught:
+            client.chat(MODEL, "hi")
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "UPSTREAM_ERROR")
 
 
 def test_retries_breakers_and_limits_are_those_of_every_backend(engine: MessagesEngine, tmp_path: Path) -> None:
