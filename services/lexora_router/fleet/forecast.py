@@ -7,7 +7,7 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Forecast:
     """What a pool would do with a call: refuse it, let it wait at a `position` (1 is next), or, at 0, give it a slot at once.
 
     `free` are the endpoints that could get a call now; `wait` is about how long, in seconds, None while unknown.

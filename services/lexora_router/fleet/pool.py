@@ -6,7 +6,7 @@ from lexora_router.call import Call
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RequestQuarantined
 from lexora_router.fleet.bad_requests import BadRequests, source_of
 from lexora_router.fleet.endpoint import HttpEndpoint
-from lexora_router.fleet.forecast import Outlook
+from lexora_router.fleet.forecast import Forecast
 from lexora_router.fleet.lease import PoolParts, SlotLease
 from lexora_router.fleet.outliers import Outliers
 from lexora_router.fleet.shares import FairShares
@@ -94,7 +94,7 @@ class Pool:
             raise
         return lease
 
-    def outlook(self, call: Call) -> Outlook:
+    def forecast(self, call: Call) -> Forecast:
         """What `admit` would do with the call now, by the same rules in the same order; changes nothing."""
         now, parts = self.now(), self._parts
         slots, waiting = parts.slots, parts.waiting
@@ -106,14 +106,14 @@ class Pool:
             if parts.bad_requests.may_hold(call):
                 parts.bad_requests.refuse(call, source_of(call).request, now)
             if free and not waiting.queued:
-                return Outlook(free)
+                return Forecast(free)
             slots.refuse_if_down(now)
             waiting.refuse_if_late(call, ticket, now)
             waiting.refuse_if_full(len(call.body))
         except (RequestQuarantined, NoHealthyEndpoint, QueueFull) as refusal:
-            return Outlook(free, refusal=refusal)
+            return Forecast(free, refusal=refusal)
         ahead, wait = waiting.place(ticket, now)
-        return Outlook(free, ahead + 1, wait)
+        return Forecast(free, ahead + 1, wait)
 
     def foresee(self, size: int) -> None:
         """Raise QueueFull when a call with a body of so many bytes would get neither a slot nor a place in the queue now."""

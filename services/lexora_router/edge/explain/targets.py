@@ -9,7 +9,7 @@ from lexora_router.call import Call, Target
 from lexora_router.edge.explain.words import target_in_words
 from lexora_router.fleet.backend import Backend, Health
 from lexora_router.fleet.endpoint import HttpEndpoint
-from lexora_router.fleet.forecast import Outlook
+from lexora_router.fleet.forecast import Forecast
 from lexora_router.policy.failures import occasions
 from lexora_router.policy.picker import score
 
@@ -37,36 +37,36 @@ def prospects(assembly: Assembly, targets: tuple[Target, ...], call: Call, now: 
 
 def _prospect(backend: Backend, target: Target, call: Call, now: float) -> Prospect:
     pool = backend.pool
-    outlook = pool.outlook(call)
-    refusal = backend.refusal(call.path) or outlook.refusal
-    endpoints = [_endpoint(endpoint, outlook, now) for endpoint in _likeliest_first(pool.endpoints, outlook, now)]
+    forecast = pool.forecast(call)
+    refusal = backend.refusal(call.path) or forecast.refusal
+    endpoints = [_endpoint(endpoint, forecast, now) for endpoint in _likeliest_first(pool.endpoints, forecast, now)]
     message = explain_pb2.TargetExplanation(
         backend=target.backend,
         model=target.model,
         status=_backend_status(backend.health()),
-        verdict=REJECT if refusal is not None else QUEUE if outlook.position else DISPATCH,
+        verdict=REJECT if refusal is not None else QUEUE if forecast.position else DISPATCH,
         waiting=pool.waiting,
         max_waiting=pool.limits.max_size,
-        position=outlook.position,
-        wait_seconds=outlook.wait,
+        position=forecast.position,
+        wait_seconds=forecast.wait,
         endpoints=endpoints,
     )
     message.reason = target_in_words(message, refusal, pool.limits.timeout)
     return Prospect(message, refusal.reason if refusal is not None else "")
 
 
-def _likeliest_first(endpoints: tuple[HttpEndpoint, ...], outlook: Outlook, now: float) -> list[HttpEndpoint]:
+def _likeliest_first(endpoints: tuple[HttpEndpoint, ...], forecast: Forecast, now: float) -> list[HttpEndpoint]:
     """Who could get the call, the least loaded first; then those that are only full, then those that are out."""
 
     def rank(endpoint: HttpEndpoint) -> tuple[bool, bool, float]:
         condition = endpoint.condition
-        return endpoint not in outlook.free, not condition.available(now), score(endpoint, condition.weight(now))
+        return endpoint not in forecast.free, not condition.available(now), score(endpoint, condition.weight(now))
 
     return sorted(endpoints, key=rank)
 
 
-def _endpoint(endpoint: HttpEndpoint, outlook: Outlook, now: float) -> explain_pb2.EndpointExplanation:
-    condition, free = endpoint.condition, endpoint in outlook.free
+def _endpoint(endpoint: HttpEndpoint, forecast: Forecast, now: float) -> explain_pb2.EndpointExplanation:
+    condition, free = endpoint.condition, endpoint in forecast.free
     weight = condition.weight(now)
     return explain_pb2.EndpointExplanation(
         address=endpoint.address,

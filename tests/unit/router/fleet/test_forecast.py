@@ -13,17 +13,17 @@ from tests.unit.router.support import FakeEndpoint, make_call, make_pool
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RouterError
 from lexora_router.fleet import waiting
 from lexora_router.fleet.endpoint_health import Condition
-from lexora_router.fleet.forecast import Outlook
+from lexora_router.fleet.forecast import Forecast
 from lexora_router.fleet.pool import Pool
 from lexora_router.policy.priority import HIGH, LOW, NORMAL
 
 
-def looked_at(pool: Pool, **call: Any) -> Outlook:
-    """The outlook of a call, which must change nothing."""
+def looked_at(pool: Pool, **call: Any) -> Forecast:
+    """The forecast of a call, which must change nothing."""
     before = snapshot(pool)
-    outlook = pool.outlook(make_call(**call))
+    forecast = pool.forecast(make_call(**call))
     assert snapshot(pool) == before
-    return outlook
+    return forecast
 
 
 async def refused(pool: Pool, **call: Any) -> RouterError:
@@ -41,7 +41,7 @@ def same(one: RouterError | None, other: RouterError) -> None:
 async def test_a_free_slot_is_to_be_had_at_once() -> None:
     endpoints = [FakeEndpoint(limit=1, address=f"http://e:{i}") for i in range(2)]
     work = Work(make_pool(*endpoints))
-    assert looked_at(work.pool) == Outlook(work.pool.endpoints)
+    assert looked_at(work.pool) == Forecast(work.pool.endpoints)
     await work.add("a")
     (free,) = looked_at(work.pool).free
     assert free.address != work.where["a"]
@@ -86,8 +86,8 @@ async def test_the_wait_follows_from_how_long_calls_hold_their_slots() -> None:
     await work.done()
     for number in range(4):
         await work.add(str(number), 4.0)
-    outlook = looked_at(work.pool)
-    assert (outlook.position, outlook.wait) == (3, 6.0)
+    forecast = looked_at(work.pool)
+    assert (forecast.position, forecast.wait) == (3, 6.0)
     await work.done()
 
 

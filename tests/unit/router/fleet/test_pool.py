@@ -173,7 +173,7 @@ async def test_an_admitted_call_has_the_priority_that_its_tenant_may_have() -> N
     """It is what an engine that schedules by priority gets."""
     pool = make_pool(FakeEndpoint(), standing=lambda _: Standing(30, 1.0))
     call = make_call(priority=HIGH)
-    assert (pool.outlook(call).position, call.priority) == (0, HIGH)
+    assert (pool.forecast(call).position, call.priority) == (0, HIGH)
     (await pool.admit(call)).close()
     assert call.priority == 30
 
@@ -331,8 +331,8 @@ async def test_bodies_that_wait_are_bounded_in_all() -> None:
     assert raised.value.cause == "queue_full"
     with pytest.raises(QueueFull, match=refused):
         work.pool.foresee(41)
-    outlook = work.pool.outlook(make_call(body=bytes(41)))
-    assert isinstance(outlook.refusal, QueueFull)
+    forecast = work.pool.forecast(make_call(body=bytes(41)))
+    assert isinstance(forecast.refusal, QueueFull)
     work.pool.foresee(40)
     await work.add("leaving", body=bytes(40))
     assert work.pool.waiting_bytes == 100
