@@ -1,21 +1,21 @@
 """The HTTP facade: OpenAI's API in front of a router that speaks lexora.v1."""
 
-from lexora_gateway.app import create_app
 from lexora_gateway.buffered import BufferedBytes
+from lexora_gateway.deferred import DeferredApp
 from lexora_gateway.http.client_timeouts import Patience
 from lexora_gateway.http.connections import Connections, bounded
 from lexora_gateway.http.cors import Cors
-from lexora_gateway.scrape import process_metrics
+from lexora_gateway.process_metrics import process_metrics
 from lexora_gateway.serve import GatewayServer, log_router, server_config
 
 __all__ = [
     "BufferedBytes",
     "Connections",
     "Cors",
+    "DeferredApp",
     "GatewayServer",
     "Patience",
     "bounded",
-    "create_app",
     "log_router",
     "process_metrics",
     "server_config",

@@ -13,7 +13,7 @@ import uvicorn
 
 from lexora_contract.channel import ChannelRouter
 from lexora_gateway.app import create_app
-from lexora_gateway.scrape import process_metrics
+from lexora_gateway.process_metrics import process_metrics
 from lexora_gateway.serve import GatewayServer, log_router, server_config
 
 if TYPE_CHECKING:

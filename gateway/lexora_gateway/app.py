@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -10,29 +10,25 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from lexora_contract.operations import CLASSIFY_TASK, dialect_of
+from lexora_contract.operations import STORED, dialect_of
 from lexora_contract.port import CallFailed, RouterPort
 from lexora_gateway.asgi_types import headers_of
-from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
-from lexora_gateway.classify import ClassifyTask
 from lexora_gateway.errors import Failure, Refused, bug, from_failed, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
-from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.openai.docs import path_items, stored_items
+from lexora_gateway.parts import Parts, Settings, parts_of
 from lexora_gateway.paths import unknown_path
 from lexora_gateway.read_routes import Control
-from lexora_gateway.relay import relays, stored_routes
-from lexora_gateway.request import Limits, nearest, nobody, request_id_of
-from lexora_gateway.short_forms import Chat, Generate
+from lexora_gateway.relay import StoredRelay
+from lexora_gateway.request import request_id_of
 from lexora_gateway.swagger import Documentation
 from lexora_gateway.ui import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from lexora_gateway.asgi_types import Receive, Scope, Send
     from lexora_gateway.endpoint import Endpoint
-    from lexora_gateway.scrape import Metrics
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -100,46 +96,35 @@ class GatewayApp(FastAPI):
                 await Response(failure.body(), failure.status, media_type=failure.content_type.decode())(scope, receive, usual)
 
 
-def create_app(
-    router: RouterPort,
-    *,
-    version: str,
-    max_body_bytes: int,
-    max_request_timeout: float = 3600,
-    metrics: Metrics,
-    default_model: str | None = None,
-    patience: Patience = PATIENCE,
-    reading: BufferedBytes | None = None,
-    stream_keepalive: float | None = None,
-    trusts: Callable[[str], bool] = nobody,
-    client_of: Callable[[str], str] = nearest,
-) -> FastAPI:
-    """Build the facade over `router`.
+def create_app(router: RouterPort, **settings: Unpack[Settings]) -> FastAPI:
+    """Build the facade over `router`; see Settings."""
+    return app_of(parts_of(router, **settings))
 
-    `max_body_bytes` bounds every request's body, `reading` all that are being read at a time; `max_request_timeout` (seconds)
-    caps x-request-timeout; `metrics` serves /metrics (`scrape.Metrics`); `default_model` serves /generate and /chat when
-    they name none; of `patience` the silence inside a body counts here, the rest in `server_config`; `stream_keepalive` is the
-    longest silence of a stream, in seconds, None for any; `trusts` tells the addresses of proxies whose x-lexora-user counts,
-    `client_of` the client's address behind them, from an X-Forwarded-For that ends with the nearest one.
-    """
-    buffered = reading or BufferedBytes(MAX_BYTES, max_body_bytes)
-    limits = Limits(max_body_bytes, max_request_timeout, patience.body, buffered, stream_keepalive, trusts, client_of)
-    endpoints = relays(router, limits)
-    endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
-    endpoints["/generate"] = Generate(router, limits, default_model)
-    endpoints["/chat"] = Chat(router, limits, default_model)
-    app = GatewayApp(endpoints, version)
-    app.router.routes += stored_routes(router, limits)
-    Control(router, version, metrics).add_to(app)
+
+def app_of(parts: Parts) -> FastAPI:
+    """The parts of a facade as one application."""
+    app = GatewayApp(parts.endpoints, parts.version)
+    app.router.routes += _stored_routes(parts)
+    Control(parts.router, parts.version, parts.metrics).add_to(app)
     Documentation().add_to(app)
     app.paths = {route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path}
-    Page(router).add_to(app)
+    Page(parts.router).add_to(app)
     app.add_exception_handler(CallFailed, _on_status)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(Exception, _on_bug)
     return app
+
+
+def _stored_routes(parts: Parts) -> list[Route]:
+    """The routes of stored responses, whose paths have an id in them."""
+
+    class Stored:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await StoredRelay(scope, parts.router, parts.limits)(scope, receive, send)
+
+    return [Route(path, Stored(), methods=list(row.methods)) for path, row in STORED.items()]
 
 
 def _respond(request: Request, failure: Failure) -> Response:

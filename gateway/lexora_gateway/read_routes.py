@@ -20,8 +20,9 @@ from lexora_gateway.errors import Refused, invalid, model_not_found
 from lexora_gateway.message_json import as_json
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
+from lexora_gateway.parts import Metrics
 from lexora_gateway.request import context_of, timeout_of
-from lexora_gateway.scrape import Metrics, scrape
+from lexora_gateway.scrape import scrape
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.routing import Route
-
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora_contract.messages import call_message
-from lexora_contract.operations import OPERATIONS, STORED, dialect_of, operation_of
+from lexora_contract.operations import OPERATIONS, dialect_of, operation_of
 from lexora_contract.port import RawCall
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.endpoint import Endpoint
@@ -17,7 +15,7 @@ from lexora_gateway.keepalive import ANNOUNCE
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
-    from lexora_gateway.asgi_types import Headers, Receive, Scope, Send
+    from lexora_gateway.asgi_types import Headers, Scope
     from lexora_gateway.request import Limits
     from lexora_gateway.request_context import Asked
     from lexora_gateway.response import Answer
@@ -87,13 +85,3 @@ class StoredRelay(Relay):
 def relays(router: RouterPort, limits: Limits) -> dict[str, Endpoint]:
     """Every relayed endpoint by path."""
     return {path: (AudioRelay if row.form else Relay)(path, router, limits) for path, row in OPERATIONS.items()}
-
-
-def stored_routes(router: RouterPort, limits: Limits) -> list[Route]:
-    """The routes of stored responses, whose paths have an id in them."""
-
-    class Stored:
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await StoredRelay(scope, router, limits)(scope, receive, send)
-
-    return [Route(path, Stored(), methods=list(row.methods)) for path, row in STORED.items()]

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastapi import Response
-from prometheus_client import REGISTRY
-from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.exposition import gzip_accepted
 
 if TYPE_CHECKING:
     from fastapi import Request
 
-# The scraper's Accept -> body and content type.
-Metrics = Callable[[str], tuple[bytes, str]]
-
-
-def process_metrics(accept: str) -> tuple[bytes, str]:
-    """The metrics of a facade without a router: those of its process."""
-    encode, content_type = choose_encoder(accept)
-    return encode(REGISTRY), content_type
+    from lexora_gateway.parts import Metrics
 
 
 async def scrape(metrics: Metrics, request: Request) -> Response:

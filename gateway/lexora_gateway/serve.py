@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 import uvicorn
 
-from lexora_gateway.app import GatewayApp
 from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.http.connections import Connections
 from lexora_gateway.http.protocol import HttpProtocol
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
-    from fastapi import FastAPI
     from uvicorn.server import ServerState
 
+    from lexora_gateway.endpoint import Endpoint
     from lexora_gateway.http.cors import Cors
 
 _log = structlog.get_logger("lexora_gateway")
@@ -32,7 +31,7 @@ def log_router(event: str, reason: str) -> None:
 
 
 def server_config(
-    app: FastAPI,
+    app: Any,
     *,
     host: str,
     port: int,
@@ -46,7 +45,7 @@ def server_config(
     heads, writes and idle connections here; its silence inside a body is for `create_app`. With `cors` pages of other
     origins may call. Without `connections` there may be any number of them.
     """
-    endpoints = app.direct_endpoints() if isinstance(app, GatewayApp) else {}
+    endpoints: dict[bytes, Endpoint] = getattr(app, "direct_endpoints", dict)()
     site = Site(app, endpoints, patience, cors, connections or Connections())
 
     def connection(server_state: ServerState, **_: Any) -> HttpProtocol:

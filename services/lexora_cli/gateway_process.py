@@ -6,7 +6,7 @@ from prometheus_client import REGISTRY
 from lexora_cli.http_server import HttpServer, buffered_bytes
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.draining import DrainingPort
-from lexora_gateway import create_app, log_router, process_metrics
+from lexora_gateway import DeferredApp, log_router, process_metrics
 from lexora_router.config import Config
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.process.launch import stop_event
@@ -38,7 +38,7 @@ async def serve(target: str, config: Config, _source: ConfigSource) -> None:
     port = DrainingPort(router)
     reading = buffered_bytes(server)
     proxies = TrustedProxies(server.trusted_proxies)
-    app = create_app(
+    app = DeferredApp(
         port,
         version=__version__,
         max_body_bytes=server.max_body_bytes,

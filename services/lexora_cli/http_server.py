@@ -5,10 +5,10 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from fastapi import FastAPI
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from lexora_gateway import BufferedBytes, Connections, Cors, GatewayServer, Patience, bounded, server_config
+from lexora_cli.fast_imports import fast_imports
+from lexora_gateway import BufferedBytes, Connections, Cors, DeferredApp, GatewayServer, Patience, bounded, server_config
 from lexora_router.config.models import CorsConfig, ServerConfig
 from lexora_router.machine import usable_descriptors, usable_memory
 from lexora_router.process.listening import backlog, listening_address
@@ -51,7 +51,7 @@ class ConnectionFacts:
 class HttpServer:
     """Serves an application on a socket that is already listening, with the limits and the CORS of the configuration."""
 
-    def __init__(self, app: FastAPI, listener: socket.socket, server: ServerConfig) -> None:
+    def __init__(self, app: DeferredApp, listener: socket.socket, server: ServerConfig) -> None:
         host, port = listener.getsockname()[:2]
         connections = bounded(usable_descriptors(), server.max_connections, server.max_connections_per_address)
         self.facts = ConnectionFacts(connections)
@@ -69,12 +69,19 @@ class HttpServer:
         self._ready = asyncio.Event()
         self._server = _Server(config, lambda _: self._ready.set())
         self._listener = listener
+        self._app = app
         self._task: asyncio.Task[None] | None = None
+        self._building: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return when requests are served."""
+        """Return when requests are served; what the first ones can do without is made ready beside them."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="lexora-http")
         await self._or_end(self._ready)
+        self._building = asyncio.create_task(asyncio.to_thread(self._build))
+
+    def _build(self) -> None:
+        with fast_imports():
+            self._app.build()
 
     async def serve_until(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set; raises RuntimeError when the server ends by itself."""

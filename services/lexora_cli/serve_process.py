@@ -6,7 +6,7 @@ import structlog
 
 from lexora_cli.http_server import HttpServer, buffered_bytes
 from lexora_contract.inprocess import InProcessRouter
-from lexora_gateway import BufferedBytes, create_app
+from lexora_gateway import BufferedBytes, DeferredApp
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from lexora_router.process.launch import hangup_event, stop_event
@@ -50,7 +50,7 @@ async def serve(config: Config, source: ConfigSource) -> None:
 
 def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBytes) -> HttpServer:
     server = router.config.server
-    app = create_app(
+    app = DeferredApp(
         InProcessRouter(router.service),
         version=__version__,
         max_body_bytes=server.max_body_bytes,

@@ -10,7 +10,8 @@ with fast_imports():
     import lexora_cli.gateway_process
     import lexora_cli.main
     import lexora_cli.serve_process
+    import lexora_gateway.app
     import lexora_router.process.launch
     import lexora_sim.cli
 
-__all__ = ["lexora_cli", "lexora_router", "lexora_sim"]
+__all__ = ["lexora_cli", "lexora_gateway", "lexora_router", "lexora_sim"]

@@ -1,6 +1,7 @@
 """The router alone, over gRPC; and the gRPC side of a process that serves HTTP too."""
 
 import socket
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -8,11 +9,13 @@ from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from lexora_router.process.launch import hangup_event, stop_event
 from lexora_router.process.listening import GRPC, METRICS, CannotListen, address, listen
-from lexora_router.process.metrics_server import MetricsServer
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
+
+if TYPE_CHECKING:
+    from lexora_router.process.metrics_server import MetricsServer
 
 # After the drain: for the last messages of answers that have just ended, and for watchers of the health service.
 GRACE_SECONDS = 1.0
@@ -25,7 +28,7 @@ async def serve(config: Config, source: ConfigSource) -> None:
     stop, hangup = stop_event(), hangup_event()
     metrics_listener = _metrics_listener(config)
     router = RouterApp(config)
-    metrics = None if metrics_listener is None else MetricsServer(router.metrics, metrics_listener)
+    metrics = None if metrics_listener is None else _metrics_server(router, metrics_listener)
     reloader = Reloader(router, source, hangup)
     try:
         grpc = await start_grpc(router)
@@ -53,6 +56,12 @@ def router_options(host: str | None, grpc_port: int | None, metrics_port: int | 
         "server.grpc_port": grpc_port,
         "server.metrics_port": metrics_port,
     }
+
+
+def _metrics_server(router: RouterApp, listener: socket.socket) -> "MetricsServer":
+    from lexora_router.process.metrics_server import MetricsServer  # noqa: PLC0415 - a process that serves HTTP has no use for it
+
+    return MetricsServer(router.metrics, listener)
 
 
 def _metrics_listener(config: Config) -> socket.socket | None:

@@ -15,7 +15,7 @@ from lexora_contract.messages import receipt_of
 from lexora_contract.operations import OPERATIONS
 from lexora_contract.port import RouterPort
 from lexora_contract.reasons import REASON_OF_CODE, REASONS
-from lexora_gateway import create_app
+from lexora_gateway.app import create_app
 from lexora_gateway.call_headers import call_options
 from lexora_gateway.headers import receipt_headers
 from lexora_gateway.openai.examples import RECENT, STATS

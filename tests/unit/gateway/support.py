@@ -26,7 +26,8 @@ from lexora_contract.answer import Head, Receipt, Reply
 from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, RawCall, RouterPort, Send
 from lexora_contract.rpcs import GENERATE, Request, Response, Rpc
 from lexora_contract.status import failed_of
-from lexora_gateway import GatewayServer, Patience, create_app, server_config
+from lexora_gateway import GatewayServer, Patience, server_config
+from lexora_gateway.app import create_app
 
 Script = Callable[..., Awaitable[Any]]
 RECEIPT = Receipt(backend="main", attempts=2)

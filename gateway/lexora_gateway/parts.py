@@ -1,0 +1,75 @@
+"""What the facade is made of: its settings, and the endpoints that a connection can serve by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Required, TypedDict, Unpack
+
+from lexora_contract.operations import CLASSIFY_TASK
+from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
+from lexora_gateway.classify import ClassifyTask
+from lexora_gateway.http.client_timeouts import PATIENCE, Patience
+from lexora_gateway.relay import relays
+from lexora_gateway.request import Limits, nearest, nobody
+from lexora_gateway.short_forms import Chat, Generate
+
+if TYPE_CHECKING:
+    from lexora_contract.port import RouterPort
+    from lexora_gateway.endpoint import Endpoint
+
+# A scraper's Accept -> body and content type.
+Metrics = Callable[[str], tuple[bytes, str]]
+
+
+class Settings(TypedDict, total=False):
+    """How the facade serves.
+
+    `max_body_bytes` bounds every request's body, `reading` all that are being read at a time; `max_request_timeout` (seconds)
+    caps x-request-timeout; `metrics` serves /metrics; `default_model` serves /generate and /chat when they name none; of
+    `patience` the silence inside a body counts here, the rest in `server_config`; `stream_keepalive` is the longest silence
+    of a stream, in seconds, None for any; `trusts` says which addresses are proxies whose x-lexora-user counts, `client_of`
+    gives the client's address behind them, from an X-Forwarded-For that ends with the nearest one.
+    """
+
+    version: Required[str]
+    max_body_bytes: Required[int]
+    metrics: Required[Metrics]
+    max_request_timeout: float
+    default_model: str | None
+    patience: Patience
+    reading: BufferedBytes | None
+    stream_keepalive: float | None
+    trusts: Callable[[str], bool]
+    client_of: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The endpoints by path, all of them POST, and what the other routes need."""
+
+    router: RouterPort
+    version: str
+    metrics: Metrics
+    limits: Limits
+    endpoints: dict[str, Endpoint]
+
+
+def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
+    """The parts of a facade over `router`."""
+    most = settings["max_body_bytes"]
+    limits = Limits(
+        most,
+        settings.get("max_request_timeout", 3600),
+        settings.get("patience", PATIENCE).body,
+        settings.get("reading") or BufferedBytes(MAX_BYTES, most),
+        settings.get("stream_keepalive"),
+        settings.get("trusts", nobody),
+        settings.get("client_of", nearest),
+    )
+    default_model = settings.get("default_model")
+    endpoints = relays(router, limits)
+    endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
+    endpoints["/generate"] = Generate(router, limits, default_model)
+    endpoints["/chat"] = Chat(router, limits, default_model)
+    return Parts(router, settings["version"], settings["metrics"], limits, endpoints)
