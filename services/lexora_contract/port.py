@@ -47,10 +47,11 @@ class Source(Protocol):
 class Flow:
     """Back-pressure of one call: the client's connection pauses, and the engine's stops reading until it resumes."""
 
-    __slots__ = ("_source", "paused")
+    __slots__ = ("_source", "paused", "resumed_at")
 
     def __init__(self) -> None:
         self.paused = False
+        self.resumed_at = 0.0  # by the event loop's clock, in seconds
         self._source: Source | None = None
 
     def pause(self) -> None:
@@ -62,6 +63,7 @@ class Flow:
     def resume(self) -> None:
         """The client takes it again."""
         self.paused = False
+        self.resumed_at = asyncio.get_running_loop().time()
         if self._source is not None:
             self._source.resume_reading()
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from lexora_contract.answer import Choice
 from lexora_contract.operations import RESPONSES
-from lexora_router.call import Call, Emit, Endpoint, Event, Handler, Target
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Endpoint, Handler, Target, WholeAnswer
 from lexora_router.choosing.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
 from lexora_router.engines.transport import Transport
@@ -91,7 +92,7 @@ class Assembly:
         self.known: Known = recall(config, previous.known if previous else None)
         self.chooser = build_chooser(config, self.routes, self.known, build(own), clock)
         routed, held = build(replace(parts, auto=self.chooser.resolve_auto)), stored(parts, self._places)
-        self.pipeline: Handler = lambda call, emit: (held if call.response_id else routed)(call, emit)
+        self.pipeline: Handler = lambda call, sink: (held if call.response_id else routed)(call, sink)
         self._around = around(parts)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -114,10 +115,10 @@ class Assembly:
     async def classify(self, task: str, candidates: Sequence[str], call: Call) -> Choice:
         """The model that fits a task, as a call of its own that is seen and limited. Raises RouterError."""
 
-        async def choose(call: Call, _: Emit) -> None:
+        async def choose(call: Call, _: Sink) -> None:
             call.receipt.auto = await self.chooser.choose(task, candidates, call)
 
-        await self._around(choose)(call, _no_event)
+        await self._around(choose)(call, WholeAnswer(bool))
         assert call.receipt.auto is not None
         return call.receipt.auto
 
@@ -233,10 +234,6 @@ class Assembly:
             if mode and len(backend.endpoints) > 1
         }
         return {name: source for name, source in sources.items() if source.ids or source.text}
-
-
-async def _no_event(_: Event) -> None:
-    raise AssertionError("a classification has no events")
 
 
 def _budgets(config: Config, previous: Assembly | None) -> dict[str, RetryBudget]:

@@ -1,16 +1,19 @@
-"""The one shape of everything in the router: a handler serves one call by emitting its events in order.
+"""The one shape of everything in the router: a handler serves one call by giving its answer to a sink, in order.
 
-Push, not pull: with `await emit(event)` a slot, a timeout or a span surrounds a whole answer in one task and one stack.
+Push, not pull: a slot, a timeout or a span surrounds a whole answer in one task and one stack, while the pieces of the answer
+pass by from the engine's connection to the sink without waking that task.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from lexora_contract.answer import Head, Headers, Receipt, Reply
-from lexora_router.errors import UpstreamFailure
+from lexora_contract.port import Flow, Sink
+from lexora_router.errors import UpstreamFailure, UpstreamInvalid
 
+T = TypeVar("T")
 ANONYMOUS = "anonymous"  # who names nobody; `anonymous@` and an address where the client has one
 AUTO = "auto"  # the name that asks for whatever model fits
 
@@ -62,22 +65,20 @@ class Call:
     tracing: "Tracing | None" = None  # None: nobody writes it down
     endpoint: "Endpoint | None" = None
     receipt: Receipt = field(default_factory=Receipt)
+    flow: Flow = field(default_factory=Flow)  # pauses the engine's connection while the client takes nothing
+    begun: bool = False  # something of the answer was handed on: from now on nothing may be tried again
+
+    def answers(self, now: float) -> None:
+        """The first of the answer is about to be handed on."""
+        self.begun = True
+        self.receipt.first_event_at = now
+        if self.lease is not None:
+            self.lease.answered()
 
     @property
     def tenant(self) -> str:
         """Who is charged: of clients that name nobody each address has an account of its own."""
         return self.user or self.unnamed
-
-
-@dataclass(slots=True, frozen=True)
-class Frames:
-    """Whole server-sent events, as the engine sent them."""
-
-    data: bytes
-
-
-Event = Head | Frames | Reply
-Emit = Callable[[Event], Awaitable[None]]
 
 
 def settings_name(tenant: str) -> str:
@@ -86,9 +87,13 @@ def settings_name(tenant: str) -> str:
 
 
 class Handler(Protocol):
-    """Serve one call: emit its events in order, return at the end, raise on failure."""
+    """Serve one call: give its answer to the sink in order, return at the end, raise on failure.
 
-    async def __call__(self, call: Call, emit: Emit, /) -> None:
+    What gives the first of the answer sets `call.begun` before. A layer that does not look at the answer hands its sink down;
+    one that does not surround this call gives what the layer below gives, and is no frame of its own.
+    """
+
+    def __call__(self, call: Call, sink: Sink, /) -> Awaitable[None]:
         """See the class."""
 
 
@@ -97,7 +102,7 @@ class Endpoint(Protocol):
 
     address: str
 
-    async def attempt(self, call: Call, emit: Emit, /) -> None:
+    async def attempt(self, call: Call, sink: Sink, /) -> None:
         """Try the call here once; raises UpstreamFailure."""
 
 
@@ -186,16 +191,27 @@ def compose(*layers: Callable[[Handler], Handler], around: Handler) -> Handler:
     return handler
 
 
-class Commit:
-    """An emit that remembers whether the client has seen anything; after that nothing may be tried again."""
+class WholeAnswer(Generic[T]):
+    """A sink for a whole answer, which `read` reads as it comes, so that one that cannot be read fails its attempt."""
 
-    __slots__ = ("_emit", "done")
+    __slots__ = ("_found", "_read")
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
-        self.done = False
+    def __init__(self, read: Callable[[Reply], T]) -> None:
+        self._read = read
+        self._found: list[T] = []
 
-    async def __call__(self, event: Event) -> None:
-        """Pass the event on."""
-        self.done = True
-        await self._emit(event)
+    def head(self, head: Head) -> NoReturn:
+        """Raise UpstreamInvalid."""
+        raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
+
+    def frames(self, data: bytes) -> None:
+        """Nothing: no frames come without a head."""
+
+    def reply(self, reply: Reply) -> None:
+        """Read the answer."""
+        self._found.append(self._read(reply))
+
+    @property
+    def answer(self) -> T:
+        """What was read."""
+        return self._found[0]

@@ -10,6 +10,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
 from lexora.v1 import call_pb2, raw_pb2, router_pb2
+from lexora_contract.port import CallContext
 from lexora_router.config import Config
 from tests.contract.conftest import config_of
 from tests.support.links import WAYS, Link, linked, running, settle
@@ -117,17 +118,8 @@ async def test_a_collector_that_is_not_there_holds_up_nothing(
     async with running(config_of(engine.url, telemetry={"otlp_endpoint": address})) as (app, _):
         link = Link("in process", app, None, "", None)  # type: ignore[arg-type]  # only its gauges
         for _ in range(20):
-            await app.service.generate(request(), _Context())
+            await app.service.generate(request(), CallContext())
         await link.idle()
         began = time.monotonic()
     assert time.monotonic() - began < 10
     assert collector.spans == []
-
-
-class _Context:
-    metadata: tuple[tuple[str, str], ...] = ()
-    timeout: float | None = None
-    peer = ""
-
-    def take_body(self) -> bytes:
-        return b""

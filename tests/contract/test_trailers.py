@@ -11,7 +11,8 @@ from google.rpc import error_details_pb2
 from lexora.v1 import classify_pb2, embed_pb2, receipt_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.answer import Head
-from lexora_router.call import Call, Emit, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from tests.contract.messages import FORMS, ID, OPTIONS, STREAM, STREAM_FORMS, answer, delta, failing, raw_call, streamed, unary
@@ -125,9 +126,9 @@ async def test_a_fallback_is_told_with_answers_and_with_failures(engine: LoopEng
 
 
 async def test_a_resumed_stream_is_told(router: tuple[RouterApp, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def resumed(call: Call, emit: Emit) -> None:
-        await emit(Head(200, "text/event-stream"))
-        await emit(Frames(b"data: [DONE]\n\n"))
+    async def resumed(call: Call, sink: Sink) -> None:
+        sink.head(Head(200, "text/event-stream"))
+        sink.frames(b"data: [DONE]\n\n")
         call.receipt.backend, call.receipt.attempts, call.receipt.resumed = "main", 2, "token_ids"
 
     app, address = router

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lexora_contract.answer import Headers, Reply
-from lexora_router.call import Call, Event, Handler
-from lexora_router.errors import UpstreamInvalid
+from lexora_contract.answer import Headers
+from lexora_router.call import Call, Handler, WholeAnswer
 from lexora_router.policy.priority import HIGH
 
 # Whose calls they are: an account of its own in the queues, which may be given a weight and a priority under `tenants`.
@@ -46,12 +45,6 @@ class Ask:
             deadline=cause.deadline,
             trace=cause.trace,
         )
-        answers: list[bytes] = []
-
-        async def keep(event: Event) -> None:
-            if not isinstance(event, Reply):
-                raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
-            answers.append(event.body)
-
-        await self._handler(call, keep)
-        return answers[0]
+        sink = WholeAnswer(lambda reply: reply.body)
+        await self._handler(call, sink)
+        return sink.answer

@@ -31,9 +31,9 @@ from lexora_contract.answer import Headers, Receipt, Reply
 from lexora_contract.draining import Underway
 from lexora_contract.messages import options_of, raw_of, receipt_message, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
-from lexora_contract.port import CallContext, ClientSink, Flow, Options, RawCall, Send
+from lexora_contract.port import CallContext, ClientSink, Options, RawCall, Send
 from lexora_contract.rpcs import RPCS
-from lexora_router.call import ANONYMOUS, Call, Event, Handler
+from lexora_router.call import ANONYMOUS, Call, Handler, WholeAnswer
 from lexora_router.edge.call_context import (
     announces_streams,
     check_identity,
@@ -47,7 +47,6 @@ from lexora_router.edge.explain import Explainer
 from lexora_router.edge.identity import Request, user_of
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.options import check_options, check_policies, is_id
-from lexora_router.edge.paced import paced
 from lexora_router.edge.stats_messages import reload_message
 from lexora_router.edge.stream_sink import StreamSink
 from lexora_router.edge.translate import (
@@ -67,7 +66,6 @@ from lexora_router.errors import (
     RouterError,
     TooLarge,
     Unimplemented,
-    UpstreamInvalid,
     http_status,
 )
 from lexora_router.layers.observe import NOT_DONE, Recorder
@@ -157,19 +155,25 @@ class RouterService:
         await self._fill(kind, asked, call, stream=True)
         if announced and call.stream:
             await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
-        sink = StreamSink(kind, send, lambda: self._receipt(call))
-        await self.serving.pipeline(call, sink)
-        await sink.end()
+        sink = StreamSink(kind, send, lambda: self._receipt(call), call.flow)
+        try:
+            await self.serving.pipeline(call, sink)
+            await sink.end()
+        except RouterError:
+            await sink.flush()
+            raise
+        finally:
+            sink.close()
 
     async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
         """One request in the engine's own bytes; its answer goes to `sink` as it is made, and has gone at the return."""
-        serve = partial(self._relay, call, context.flow, sink)
+        serve = partial(self._relay, call, sink)
         await self._guarded(call.options, context, serve, limited=call, body=call.take_body())
 
-    async def _relay(self, raw: RawCall, flow: Flow, sink: ClientSink, call: Call) -> None:
+    def _relay(self, raw: RawCall, sink: ClientSink, call: Call) -> Awaitable[None]:
         self._fill_raw(raw, call, stream=True)
         sink.accepted(call.receipt, streams=call.stream)
-        await self.serving.pipeline(call, paced(sink, flow))
+        return self.serving.pipeline(call, sink)
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: CallContext) -> embed_pb2.EmbedResponse:
         """Vectors for texts or token ids."""
@@ -388,6 +392,7 @@ class RouterService:
             resume_allowed=options.resume_allowed,
             deadline=None if context.timeout is None else now + context.timeout,
             trace=trace_of(context),
+            flow=context.flow,
         )
 
     async def _fill(self, kind: str | None, asked: call_pb2.Call, call: Call, *, stream: bool) -> None:
@@ -455,15 +460,9 @@ class RouterService:
 
     async def _whole(self, call: Call, read: Callable[[Reply], _Answer]) -> _Answer:
         """Serve the call; its answer is read inside the pipeline, so that one that cannot be read counts as a failure."""
-        answers: list[_Answer] = []
-
-        async def keep(event: Event) -> None:
-            if not isinstance(event, Reply):
-                raise UpstreamInvalid("The engine sent a stream where a whole answer was asked for.")
-            answers.append(read(event))
-
-        await self.serving.pipeline(call, keep)
-        return answers[0]
+        sink = WholeAnswer(read)
+        await self.serving.pipeline(call, sink)
+        return sink.answer
 
     def _receipt(self, call: Call) -> receipt_pb2.Receipt:
         return receipt_message(call.receipt)

@@ -1,56 +1,130 @@
-"""A call's events on their way to the client, as messages of a stream."""
+"""A call's answer on its way to the client, as messages of a stream."""
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 
-from lexora.v1 import chat_pb2, receipt_pb2, router_pb2
+from lexora.v1 import chat_pb2, completion_pb2, receipt_pb2, router_pb2
 from lexora_contract.answer import Head, Reply
 from lexora_contract.messages import head_message, reply_message
-from lexora_contract.port import Send
-from lexora_router.call import Event, Frames
+from lexora_contract.port import Flow, Send
 from lexora_router.edge.translate import ChunkReader, CompletionChunkReader
 from lexora_router.errors import UpstreamInvalid
 
+# So much may wait for a write under way, before the engine is read no further.
+HIGH_WATER_BYTES = 256 * 1024
+
 
 class StreamSink:
-    """Sends a call's events as messages, in the form of the request; the head travels with the first frames."""
+    """Sends a call's answer as messages, in the form of the request; the head travels with the first frames.
 
-    def __init__(self, kind: str | None, send: Send, receipt: Callable[[], receipt_pb2.Receipt]) -> None:
+    A write is asynchronous: what comes while one is under way waits for it, and then goes as one message. `end` it, or `flush`
+    it before an error, and `close` it in any case.
+    """
+
+    def __init__(self, kind: str | None, send: Send, receipt: Callable[[], receipt_pb2.Receipt], flow: Flow) -> None:
         self._send = send
         self._receipt = receipt
+        self._flow = flow
         self._reader = _reader(kind)
         self._head: Head | None = None
         self._reply: Reply | None = None
+        self._frames: list[bytes] = []
+        self._chunks: deque[chat_pb2.ChatChunk | completion_pb2.CompletionChunk] = deque()
+        self._waiting = 0  # bytes
+        self._ended = False
+        self._first: receipt_pb2.Receipt | None = None  # as it is when the first frames come
+        self._task = asyncio.current_task()
+        self._writer: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
 
-    async def __call__(self, event: Event) -> None:
-        """Send one event. Raises UpstreamInvalid when a typed stream gets a whole answer."""
-        if isinstance(event, Frames):
-            if self._reader is not None:
-                await self._send_typed(event)
-            elif self._head is None:
-                await self._send(router_pb2.StreamResponse(frames=event.data))
-            else:
-                head, self._head = head_message(self._head), None
-                await self._send(router_pb2.StreamResponse(receipt=self._receipt(), head=head, frames=event.data))
-        elif isinstance(event, Head):
-            self._head = event
-        elif self._reader is not None:
-            raise UpstreamInvalid("The engine sent a whole answer where a stream was asked for.")
+    def head(self, head: Head) -> None:
+        """It waits for the first frames."""
+        self._head = head
+
+    def frames(self, data: bytes) -> None:
+        """Send events, in a moment. A write that fails cancels the call."""
+        if self._head is not None and self._first is None:
+            self._first = self._receipt()
+        if self._reader is None:
+            self._frames.append(data)
         else:
-            self._reply = event
+            self._chunks.extend(self._reader.feed(data))
+        self._waiting += len(data)
+        if self._waiting > HIGH_WATER_BYTES and not self._flow.paused:
+            self._flow.pause()
+        self._write()
+
+    def reply(self, reply: Reply) -> None:
+        """Keep it for the end. Raises UpstreamInvalid when a typed stream gets a whole answer."""
+        if self._reader is not None:
+            raise UpstreamInvalid("The engine sent a whole answer where a stream was asked for.")
+        self._reply = reply
 
     async def end(self) -> None:
-        """The call is done: send the final receipt, and with it the whole answer if there is one."""
+        """The call is done: send the rest and the final receipt, and with it the whole answer if there is one."""
+        await self.flush()
         reply = None if self._reply is None else reply_message(self._reply)
         await self._send(router_pb2.StreamResponse(receipt=self._receipt(), reply=reply))
 
-    async def _send_typed(self, frames: Frames) -> None:
-        assert self._reader is not None
-        for chunk in self._reader.feed(frames.data):
-            receipt, self._head = (self._receipt() if self._head is not None else None), None
+    async def flush(self) -> None:
+        """Return when all that came was written. Raises what a write raised."""
+        self._ended = True
+        if self._writer is not None:
+            self._write()
+            await self._writer
+
+    def close(self) -> None:
+        """Write nothing more. Raises the error of a write that failed, unless that means that the client is gone."""
+        writer = self._writer
+        if writer is None:
+            return
+        writer.remove_done_callback(self._failed)
+        if not writer.cancel() and not writer.cancelled() and (error := writer.exception()) is not None:
+            raise error
+
+    def _failed(self, writer: "asyncio.Task[None]") -> None:
+        if self._task is not None and (writer.cancelled() or writer.exception() is not None):
+            self._task.cancel()
+
+    def _write(self) -> None:
+        """Let the writer look."""
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._run(), name="lexora-write")
+            self._writer.add_done_callback(self._failed)
+        elif self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            while self._frames or self._chunks:
+                await self._send(self._message())
+            if self._flow.paused:
+                self._flow.resume()
+            if self._ended:
+                return
+            self._wake = asyncio.get_running_loop().create_future()
+            try:
+                await self._wake
+            finally:
+                self._wake = None
+
+    def _message(self) -> router_pb2.StreamResponse:
+        """The next message: all frames that wait, or one chunk."""
+        (receipt, head), self._first, self._head = (self._first, self._head), None, None
+        if self._chunks:
+            chunk = self._chunks.popleft()
+            if not self._chunks:
+                self._waiting = 0
             if isinstance(chunk, chat_pb2.ChatChunk):
-                await self._send(router_pb2.StreamResponse(receipt=receipt, chat=chunk))
-            else:
-                await self._send(router_pb2.StreamResponse(receipt=receipt, completion=chunk))
+                return router_pb2.StreamResponse(receipt=receipt, chat=chunk)
+            return router_pb2.StreamResponse(receipt=receipt, completion=chunk)
+        data = self._frames[0] if len(self._frames) == 1 else b"".join(self._frames)
+        self._frames.clear()
+        self._waiting = 0
+        if head is None:
+            return router_pb2.StreamResponse(frames=data)
+        return router_pb2.StreamResponse(receipt=receipt, head=head_message(head), frames=data)
 
 
 def _reader(kind: str | None) -> ChunkReader | CompletionChunkReader | None:

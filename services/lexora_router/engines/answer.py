@@ -1,21 +1,21 @@
 """An engine's answer on its way to the client: checked where it must be, otherwise passed on as it came."""
 
-import asyncio
-import contextlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 
 import msgspec
 
-from lexora_contract.answer import Head, Headers, Receipt, Reply, Usage
-from lexora_contract.content_coding import Undecodable, UnknownCoding
+from lexora_contract.answer import Head, Headers, Reply, Usage
+from lexora_contract.content_coding import ContentDecoder, Undecodable, UnknownCoding
 from lexora_contract.operations import operation_of
-from lexora_router.call import Call, Emit, Frames
-from lexora_router.engines.content_decoding import Read, coding_of, decoded, once
-from lexora_router.engines.http1 import Response, TransportError
+from lexora_contract.port import Sink
+from lexora_router.call import Call
+from lexora_router.engines.content_decoding import Decoded, coding_of, decoded
+from lexora_router.engines.http1 import Body, Response, Rest
 from lexora_router.engines.in_band_error import error_in, in_mid_answer
-from lexora_router.engines.media_type import EVENT_STREAM, Body, body_of, is_blank, media_type
+from lexora_router.engines.media_type import EVENT_STREAM, BodyKind, body_of, is_blank, media_type
 from lexora_router.engines.request_fault import blames_request
 from lexora_router.engines.sse import MAX_REASONS, Inspector
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused
@@ -51,179 +51,306 @@ class AnswerRelay:
     """Relays the answers of one endpoint; `name` says which in error messages, `end_mark` whether its streams need theirs."""
 
     def __init__(self, name: str, *, max_bytes: int, end_mark: bool, clock: Callable[[], float]) -> None:
-        self._name = name
-        self._max_bytes = max_bytes
-        self._end_mark = end_mark
-        self._clock = clock
+        self.name = name
+        self.max_bytes = max_bytes
+        self.end_mark = end_mark
+        self.clock = clock
 
-    async def relay(self, call: Call, emit: Emit, response: Response, *, hide_usage: bool) -> None:
-        """Emit the answer. Raises UpstreamFailure for anything but a whole, valid one."""
-        content_type = response.content_type
-        if response.status >= 300:
-            raise await self._refusal(response, content_type)
-        media, start, kind = media_type(content_type), b"", Body.WHOLE
-        read: Read = response.read
-        headers = _end_to_end(response)
-        reads_json = media in (JSON, EVENT_STREAM) or not operation_of(call.path).form
-        if call.stream or reads_json:
-            read, headers = self._decoded(response, read, headers)
-        if call.stream or media == EVENT_STREAM:
-            start, kind = await self._begin(read, labelled=media == EVENT_STREAM)
-        if kind is Body.EVENTS:
-            head = Head(response.status, content_type if media == EVENT_STREAM else EVENT_STREAM, headers)
-            choices, dialect = call.choices, operation_of(call.path).dialect
-            inspector = Inspector(dialect, hide_usage=hide_usage, end_mark=self._end_mark, choices=choices)
-            await self._stream(call, emit, read, head, inspector, start=start)
-            await _linger(response.read)
-        else:
-            head = Head(response.status, JSON if media == EVENT_STREAM and start else content_type, headers)
-            await self._reply(call, emit, read, head, start=start, reads_json=reads_json)
+    def to(self, call: Call, sink: Sink, *, hide_usage: bool) -> "Relay":
+        """What takes the answer to one attempt. It raises UpstreamFailure for anything but a whole, valid one."""
+        return Relay(self, call, sink, hide_usage=hide_usage)
 
-    def _decoded(self, response: Response, read: Read, headers: Headers) -> tuple[Read, Headers]:
-        """The body and the headers without content codings. Raises UpstreamInvalid for codings that are not known."""
+    def decoder(self, response: Response) -> ContentDecoder | None:
+        """What undoes the content codings. Raises UpstreamInvalid for codings that are not known."""
         try:
-            decoder = coding_of(response)
+            return coding_of(response)
         except UnknownCoding as error:
             raise UpstreamInvalid(
-                f"{self._name} answered in the content coding `{error}`, which cannot be read; it was asked for `identity`."
+                f"{self.name} answered in the content coding `{error}`, which cannot be read; it was asked for `identity`."
             ) from None
-        if decoder is None:
-            return read, headers
-        plain = tuple(pair for pair in headers if pair[0] != "content-encoding")
-        return decoded(read, decoder, self._undecodable), plain
 
-    def _undecodable(self, error: Undecodable) -> UpstreamInvalid:
-        return UpstreamInvalid(f"{self._name} sent an answer that {error} (its content coding).")
+    def undecodable(self, error: Undecodable) -> UpstreamInvalid:
+        """What bytes are that are not of their coding."""
+        return UpstreamInvalid(f"{self.name} sent an answer that {error} (its content coding).")
 
-    async def _begin(self, read: Read, *, labelled: bool) -> tuple[bytes, Body]:
-        """The beginning of a body, as much as it takes to see what it is."""
-        blank, start = bytearray(), b""
-        while data := await read():
-            if not start and is_blank(data):
-                blank += data
-                if len(blank) > self._max_bytes:
-                    raise self._too_large()
-                continue
-            start += data
-            if kind := body_of(start, labelled=labelled):
-                return bytes(blank) + start, kind
-        return bytes(blank) + start, Body.EVENTS if labelled else Body.WHOLE
+    def too_large(self) -> UpstreamInvalid:
+        """What an answer is that is larger than allowed."""
+        return UpstreamInvalid(f"{self.name} answered more than {self.max_bytes} bytes.", too_large=True)
 
-    async def _stream(self, call: Call, emit: Emit, read: Read, head: Head, inspector: Inspector, *, start: bytes) -> None:
-        receipt, feed, piece = call.receipt, inspector.feed, inspector.piece
-        data, began, held = start, False, bytearray()
-        while True:
-            block = feed(data) if data else inspector.finish()
-            if began:
-                if block:
-                    receipt.events += block.count(piece)
-                    await emit(Frames(block))
-            elif b"data:" in block:
-                began = True
-                self._answered(call)
-                receipt.events += block.count(piece) - _opens(block)
-                await emit(head)
-                await emit(Frames(bytes(held) + block))
-            else:
-                receipt.comments += comments_in(data)
-                if len(held) + len(block) <= MAX_HELD_BYTES:  # a comment cut in its middle would swallow the first event
-                    held += block
-            receipt.usage = inspector.usage
-            if not data or inspector.done or inspector.failure is not None:
-                break
-            data = await (_last(read) if inspector.lacks_line else read())
-        receipt.finish_reasons = inspector.finish_reasons
-        self._check_end(inspector, began=began)
 
-    def _check_end(self, inspector: Inspector, *, began: bool) -> None:
+class Relay:
+    """One answer on its way from the engine to the sink."""
+
+    __slots__ = ("_hide_usage", "call", "engine", "sink")
+
+    def __init__(self, engine: AnswerRelay, call: Call, sink: Sink, *, hide_usage: bool) -> None:
+        self.engine = engine
+        self.call = call
+        self.sink = sink
+        self._hide_usage = hide_usage
+
+    def begin(self, response: Response) -> Body:
+        """What takes the body, by what the head says of it."""
+        call, content_type = self.call, response.content_type
+        if response.status >= 300:
+            return _Refusal(self.engine, response)
+        media, headers = media_type(content_type), end_to_end(response)
+        reads_json = media in (JSON, EVENT_STREAM) or not operation_of(call.path).form
+        decoder = self.engine.decoder(response) if call.stream or reads_json else None
+        if decoder is not None:
+            headers = _plain(headers)
+        head = Head(response.status, content_type, headers)
+        body: Body
+        if call.stream or media == EVENT_STREAM:
+            body = _Begin(self, response, head, labelled=media == EVENT_STREAM, reads_json=reads_json)
+        else:
+            body = self.whole(head, reads_json=reads_json)
+        return body if decoder is None else Decoded(body, decoder, self.engine.undecodable, response)
+
+    def whole(self, head: Head, *, reads_json: bool) -> "_Whole":
+        """What takes a whole answer."""
+        return _Whole(self, head, reads_json=reads_json)
+
+    def events(self, head: Head, response: Response) -> "_Events":
+        """What takes an event stream."""
+        call = self.call
+        dialect, end_mark = operation_of(call.path).dialect, self.engine.end_mark
+        inspector = Inspector(dialect, hide_usage=self._hide_usage, end_mark=end_mark, choices=call.choices)
+        return _Events(self, head, inspector, response)
+
+
+class _Collected:
+    """A body that is collected, up to the size allowed."""
+
+    __slots__ = ("_engine", "_first", "_rest", "_size")
+
+    def __init__(self, engine: AnswerRelay) -> None:
+        self._engine = engine
+        self._first = b""  # mostly it is all there is, and is not copied
+        self._rest: bytearray | None = None
+        self._size = 0
+
+    def data(self, data: bytes) -> None:
+        """Some of it."""
+        self._size += len(data)
+        if self._size > self._engine.max_bytes:
+            raise self._engine.too_large()
+        if not self._first:
+            self._first = data
+        elif self._rest is None:
+            self._rest = bytearray(data)
+        else:
+            self._rest += data
+
+    def body(self) -> bytes:
+        """All that came."""
+        return self._first if self._rest is None else self._first + self._rest
+
+
+class _Refusal(_Collected):
+    """The body of an answer that is none: an error of the engine, or a redirect."""
+
+    __slots__ = ("_response",)
+
+    def __init__(self, engine: AnswerRelay, response: Response) -> None:
+        super().__init__(engine)
+        self._response = response
+        if response.status < 400:
+            raise UpstreamInvalid(f"{engine.name} answered with a redirect ({response.status}); check its url.")
+
+    def end(self) -> None:
+        """Raise what it means."""
+        response, status = self._response, self._response.status
+        body, headers = self._decoded(end_to_end(response))
+        if status >= 500 and not is_json(body):
+            shown = media_type(response.content_type) or "no content type"
+            hint = next((value for name, value in response.headers if name == b"retry-after"), b"").decode("latin-1")
+            message = f"{self._engine.name} answered {status} without a JSON error ({shown})."
+            raise UpstreamInvalid(message, status, hint or None)
+        blames = status >= 500 and blames_request(body)
+        raise UpstreamRefused(status, response.content_type, body, headers, blames_request=blames)
+
+    def _decoded(self, headers: Headers) -> tuple[bytes, Headers]:
+        """The body without its codings; what cannot be decoded goes on as it came."""
+        body = self.body()
         try:
-            inspector.end()
-        except UpstreamFailure as failure:
-            raise (in_mid_answer(failure) if began else failure) from None
-        if not began:
-            raise UpstreamInvalid(f"{self._name} answered an empty stream.")
+            decoder = coding_of(self._response)
+            if decoder is not None:
+                return decoded(body, decoder, self._engine.max_bytes), _plain(headers)
+        except (UnknownCoding, Undecodable, OverflowError):
+            pass
+        return body, headers
 
-    async def _reply(self, call: Call, emit: Emit, read: Read, head: Head, *, start: bytes, reads_json: bool) -> None:
-        body = await self._read(read, call.receipt, start)
+
+class _Whole(_Collected):
+    """The body of a whole answer."""
+
+    __slots__ = ("_call", "_head", "_reads_json", "_sink")
+
+    def __init__(self, relay: Relay, head: Head, *, reads_json: bool) -> None:
+        super().__init__(relay.engine)
+        self._call = relay.call
+        self._sink = relay.sink
+        self._head = head
+        self._reads_json = reads_json
+
+    def data(self, data: bytes) -> None:
+        """Some of it."""
+        receipt = self._call.receipt
+        receipt.body_bytes, receipt.heard_at = self._size + len(data), self._engine.clock()
+        super().data(data)
+
+    def end(self) -> None:
+        """Check it, and hand it on."""
+        body, head, engine, receipt = self.body(), self._head, self._engine, self._call.receipt
         if not body:
-            raise UpstreamInvalid(f"{self._name} answered {head.status} with an empty body.")
-        if reads_json:
-            call.receipt.usage = self._usage(body, head)
+            raise UpstreamInvalid(f"{engine.name} answered {head.status} with an empty body.")
+        if self._reads_json:
+            receipt.usage = self._usage(body)
             if b'"error"' in body and (failure := error_in(body)) is not None:
                 raise failure
             if b'"finish_reason":"abort"' in body:
-                raise UpstreamBroken(f"{self._name} aborted the answer.")
-            if call.tracing is not None:
-                call.receipt.finish_reasons = _finish_reasons(body)
+                raise UpstreamBroken(f"{engine.name} aborted the answer.")
+            if self._call.tracing is not None:
+                receipt.finish_reasons = _finish_reasons(body)
         elif media_type(head.content_type) == "text/html":
-            raise UpstreamInvalid(f"{self._name} answered {head.status} with a page (text/html).")
-        self._answered(call)
-        await emit(Reply(head, body))
+            raise UpstreamInvalid(f"{engine.name} answered {head.status} with a page (text/html).")
+        self._call.answers(engine.clock())
+        self._sink.reply(Reply(head, body))
 
-    def _answered(self, call: Call) -> None:
-        call.receipt.first_event_at = self._clock()
-        if call.lease is not None:
-            call.lease.answered()
-
-    def _usage(self, body: bytes, head: Head) -> Usage | None:
+    def _usage(self, body: bytes) -> Usage | None:
         """Usage in the body, whose JSON is checked on the way."""
         try:
             wire = _decode_answer(body).usage
         except msgspec.ValidationError:
             wire = None  # JSON of another shape, such as a bare list
         except (msgspec.DecodeError, RecursionError):
-            shown = media_type(head.content_type) or "no content type"
-            raise UpstreamInvalid(f"{self._name} answered {head.status} with invalid JSON ({shown}).") from None
+            shown = media_type(self._head.content_type) or "no content type"
+            raise UpstreamInvalid(f"{self._engine.name} answered {self._head.status} with invalid JSON ({shown}).") from None
         return wire.counted() if wire is not None else None
 
-    async def _refusal(self, response: Response, content_type: str) -> UpstreamFailure:
-        status = response.status
-        if status < 400:
-            return UpstreamInvalid(f"{self._name} answered with a redirect ({status}); check its url.")
-        body, headers = await self._read(response.read, Receipt()), _end_to_end(response)
-        with contextlib.suppress(UpstreamInvalid):  # what cannot be decoded goes on as it came, with its coding
-            read, plain = self._decoded(response, once(body), headers)
-            body, headers = await self._read(read, Receipt()), plain
-        if status >= 500 and not is_json(body):
-            shown = media_type(content_type) or "no content type"
-            hint = next((value for name, value in response.headers if name == b"retry-after"), b"").decode("latin-1")
-            return UpstreamInvalid(f"{self._name} answered {status} without a JSON error ({shown}).", status, hint or None)
-        blames = status >= 500 and blames_request(body)
-        return UpstreamRefused(status, content_type, body, headers, blames_request=blames)
 
-    async def _read(self, read: Read, receipt: Receipt, start: bytes = b"") -> bytes:
-        """The whole body, of which `start` was read before; raises UpstreamInvalid when it is larger than allowed."""
-        first = data = start or await read()
-        rest = bytearray()
-        while data:
-            receipt.body_bytes, receipt.heard_at = len(first) + len(rest), self._clock()
-            if receipt.body_bytes > self._max_bytes:
-                raise self._too_large()
-            data = await read()
-            rest += data
-        return first + rest if rest else first
+class _Begin:
+    """The beginning of a body, as much as it takes to see what it is."""
 
-    def _too_large(self) -> UpstreamInvalid:
-        return UpstreamInvalid(f"{self._name} answered more than {self._max_bytes} bytes.", too_large=True)
+    __slots__ = ("_blank", "_head", "_labelled", "_reads_json", "_relay", "_response", "_start")
+
+    def __init__(self, relay: Relay, response: Response, head: Head, *, labelled: bool, reads_json: bool) -> None:
+        self._relay = relay
+        self._response = response
+        self._head = head
+        self._labelled = labelled
+        self._reads_json = reads_json
+        self._blank = bytearray()
+        self._start = b""
+
+    def data(self, data: bytes) -> Body | None:
+        """Some of it; gives what takes the body, once that is seen."""
+        if not self._start and is_blank(data):
+            self._blank += data
+            engine = self._relay.engine
+            if len(self._blank) > engine.max_bytes:
+                raise engine.too_large()
+            return None
+        self._start += data
+        kind = body_of(self._start, labelled=self._labelled)
+        return None if kind is None else self._go_on(kind)
+
+    def end(self) -> None:
+        """It was all there is."""
+        self._go_on(BodyKind.EVENTS if self._labelled else BodyKind.WHOLE).end()
+
+    def _go_on(self, kind: BodyKind) -> Body:
+        start, head = bytes(self._blank) + self._start, self._head
+        body: Body
+        if kind is BodyKind.EVENTS:
+            head = head if self._labelled else replace(head, content_type=EVENT_STREAM)
+            body = self._relay.events(head, self._response)
+        else:
+            head = replace(head, content_type=JSON) if self._labelled and start else head
+            body = self._relay.whole(head, reads_json=self._reads_json)
+        return (body.data(start) if start else None) or body
 
 
-async def _last(read: Read) -> bytes:
-    """What comes behind an end mark without its empty line; silence is the end, as some engines keep the connection open."""
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            return await read()
-    except (TimeoutError, TransportError):
-        return b""  # the answer is whole, whatever becomes of its connection
+class _Events:
+    """The events of a stream: whole ones go on as they come. Comments before the first one wait for it."""
 
+    __slots__ = ("_began", "_call", "_engine", "_head", "_held", "_inspector", "_lingers", "_receipt", "_response", "_sink")
 
-async def _linger(read: Read) -> None:
-    """Read to the end of the body, so that the connection can be used again."""
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while await read():
-                pass
-    except (TimeoutError, TransportError):
-        return  # the answer is whole, whatever becomes of its connection
+    def __init__(self, relay: Relay, head: Head, inspector: Inspector, response: Response) -> None:
+        self._engine = relay.engine
+        self._call = relay.call
+        self._receipt = relay.call.receipt
+        self._sink = relay.sink
+        self._head = head
+        self._inspector = inspector
+        self._response = response
+        self._began = False
+        self._lingers = False
+        self._held = bytearray()
+
+    def data(self, data: bytes) -> Body | None:
+        """Some of it; gives what takes the rest, once the stream has said all."""
+        inspector = self._inspector
+        block = inspector.feed(data)
+        if self._began:
+            if block:
+                self._receipt.events += block.count(inspector.piece)
+                self._sink.frames(block)
+        else:
+            self._open(data, block)
+        if inspector.quiet and not self._lingers:
+            return None
+        return self._look(inspector)
+
+    def end(self) -> None:
+        """The body is over; raises UpstreamFailure when the stream was not."""
+        inspector = self._inspector
+        block = inspector.finish()
+        if not self._began:
+            self._open(b"", block)
+        elif block:
+            self._receipt.events += block.count(inspector.piece)
+            self._sink.frames(block)
+        self._finish()
+
+    def _open(self, data: bytes, block: bytes) -> None:
+        """The stream begins with its first event."""
+        receipt, held = self._receipt, self._held
+        if b"data:" in block:
+            self._began = True
+            self._call.answers(self._engine.clock())
+            receipt.events += block.count(self._inspector.piece) - _opens(block)
+            self._sink.head(self._head)
+            self._sink.frames(bytes(held) + block)
+            return
+        receipt.comments += comments_in(data)
+        if len(held) + len(block) <= MAX_HELD_BYTES:  # a comment cut in its middle would swallow the first event
+            held += block
+
+    def _look(self, inspector: Inspector) -> Body | None:
+        """Something was seen in a piece, or waits for its end."""
+        self._receipt.usage = inspector.usage
+        if inspector.done or inspector.failure is not None:
+            self._finish()
+            self._response.ends_within(LINGER_SECONDS)
+            return Rest()
+        lingers = inspector.lacks_line
+        if lingers or self._lingers:  # silence is an end, as some engines keep the connection open
+            self._response.ends_within(LINGER_SECONDS if lingers else None)
+            self._lingers = lingers
+        return None
+
+    def _finish(self) -> None:
+        inspector, receipt = self._inspector, self._receipt
+        receipt.usage = inspector.usage
+        receipt.finish_reasons = inspector.finish_reasons
+        try:
+            inspector.end()
+        except UpstreamFailure as failure:
+            raise (in_mid_answer(failure) if self._began else failure) from None
+        if not self._began:
+            raise UpstreamInvalid(f"{self._engine.name} answered an empty stream.")
 
 
 def _opens(block: bytes) -> bool:
@@ -232,7 +359,8 @@ def _opens(block: bytes) -> bool:
     return b'"role":"assistant"' in first and (b'"content":""' in first or b'"content":null' in first)
 
 
-def _end_to_end(response: Response) -> Headers:
+def end_to_end(response: Response) -> Headers:
+    """The headers that are not the connection's own, nor ours."""
     dropped = DROPPED_HEADERS
     for name, value in response.headers:
         if name == b"connection" and value not in _PLAIN_CONNECTION:
@@ -242,6 +370,11 @@ def _end_to_end(response: Response) -> Headers:
         for name, value in response.headers
         if name not in dropped and not name.startswith(b"access-control-")
     )
+
+
+def _plain(headers: Headers) -> Headers:
+    """The headers of a body without content codings."""
+    return tuple(pair for pair in headers if pair[0] != "content-encoding")
 
 
 def _finish_reasons(body: bytes) -> tuple[str, ...]:

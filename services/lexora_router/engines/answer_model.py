@@ -5,13 +5,13 @@ Only the value changes, in place: the answer's own `model`, that of the `respons
 """
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Callable
 
 import msgspec
 
-from lexora_contract.answer import Reply
+from lexora_contract.answer import Head, Reply
 from lexora_contract.operations import Dialect
-from lexora_router.call import Emit, Event, Frames
+from lexora_contract.port import Sink
 from lexora_router.payload.event_stream import events
 
 _KEY = b'"model"'  # inside a string the quotes would be escaped
@@ -33,18 +33,23 @@ _DATA_LINE = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|(?<=[\r\n]))data:[^\r\n]*")
 Span = tuple[int, int]
 
 
-def naming(model: str, dialect: Dialect, emit: Emit) -> Emit:
-    """An emit whose answer names this model."""
-    name = ModelName(model, dialect)
+class Naming:
+    """A sink whose answer names this model."""
 
-    def named(event: Event) -> Awaitable[None]:
-        if isinstance(event, Frames):
-            event = Frames(name.in_events(event.data))
-        elif isinstance(event, Reply):
-            event = Reply(event.head, name.in_body(event.body))
-        return emit(event)
+    __slots__ = ("_name", "_sink", "head")
 
-    return named
+    def __init__(self, model: str, dialect: Dialect, sink: Sink) -> None:
+        self._name = ModelName(model, dialect)
+        self._sink = sink
+        self.head: Callable[[Head], None] = sink.head
+
+    def frames(self, data: bytes) -> None:
+        """Whole events."""
+        self._sink.frames(self._name.in_events(data))
+
+    def reply(self, reply: Reply) -> None:
+        """A whole answer."""
+        self._sink.reply(Reply(reply.head, self._name.in_body(reply.body)))
 
 
 class ModelName:

@@ -1,12 +1,10 @@
 """Answers in a content coding: the router asks for none, and some engines and proxies compress all the same."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 from lexora_contract.content_coding import STEP_BYTES, ContentDecoder, Undecodable, decoder_of
-from lexora_router.engines.http1 import Response
-
-Read = Callable[[], Awaitable[bytes]]
+from lexora_router.engines.http1 import Body, Response, Rest
 
 
 def coding_of(response: Response) -> ContentDecoder | None:
@@ -16,34 +14,70 @@ def coding_of(response: Response) -> ContentDecoder | None:
     return decoder_of(value for name, value in response.headers if name == b"content-encoding")
 
 
-def decoded(read: Read, decoder: ContentDecoder, fault: Callable[[Undecodable], Exception]) -> Read:
-    """`read` without the codings, in pieces of at most about STEP_BYTES. For bytes that are not of them it raises `fault`."""
-    steps: Iterator[bytes] = iter(())
+class Decoded:
+    """Takes a body in its codings, and gives it without them to another one. Bytes that are not of them raise `fault`.
 
-    async def next_piece() -> bytes:
-        nonlocal steps
-        while True:
+    Few bytes may unfold to many: after each STEP_BYTES others have their turn, and a slow client is waited for.
+    """
+
+    __slots__ = ("_body", "_decoder", "_fault", "_held", "_response", "_steps")
+
+    def __init__(
+        self, body: Body, decoder: ContentDecoder, fault: Callable[[Undecodable], Exception], response: Response
+    ) -> None:
+        self._body = body
+        self._decoder = decoder
+        self._fault = fault
+        self._response = response
+        self._steps: Iterator[bytes] | None = None
+        self._held: deque[bytes] = deque()
+
+    def data(self, data: bytes) -> Body | None:
+        """Some bytes of the body as they came."""
+        self._held.append(data)
+        if self._steps is None:
+            self._go_on()
+        return self._body if isinstance(self._body, Rest) else None
+
+    def end(self) -> None:
+        """The body has come, as far as its end is waited for."""
+        if self._response.whole and not isinstance(self._body, Rest):
             try:
-                if (step := next(steps, None)) is not None:
-                    break
-                if not (data := await read()):
-                    decoder.end()
-                    return b""
-                steps = decoder.decode(data)
+                self._decoder.end()
             except Undecodable as error:
-                raise fault(error) from None
-        if len(step) >= STEP_BYTES:
-            await asyncio.sleep(0)  # few bytes may unfold to many steps: others have their turn between two
-        return step
+                raise self._fault(error) from None
+        self._body.end()
 
-    return next_piece
+    def _go_on(self) -> None:
+        """Decode until STEP_BYTES were given."""
+        given = 0
+        while (step := self._next()) is not None:
+            self._body = self._body.data(step) or self._body
+            given += len(step)
+            if given >= STEP_BYTES:
+                self._response.hold(self._go_on)
+                return
+
+    def _next(self) -> bytes | None:
+        """The next decoded bytes; None when all that came is decoded."""
+        try:
+            while self._steps is not None or self._held:
+                if self._steps is None:
+                    self._steps = self._decoder.decode(self._held.popleft())
+                if (step := next(self._steps, None)) is not None:
+                    return step
+                self._steps = None
+        except Undecodable as error:
+            raise self._fault(error) from None
+        return None
 
 
-def once(data: bytes) -> Read:
-    """A `read` for a body that is here already."""
-    pieces = [b"", data] if data else [b""]
-
-    async def next_piece() -> bytes:
-        return pieces.pop() if pieces else b""
-
-    return next_piece
+def decoded(data: bytes, decoder: ContentDecoder, limit: int) -> bytes:
+    """A whole body at once. Raises Undecodable; OverflowError when it is larger than `limit` bytes."""
+    whole = bytearray()
+    for step in decoder.decode(data):
+        whole += step
+        if len(whole) > limit:
+            raise OverflowError
+    decoder.end()
+    return bytes(whole)

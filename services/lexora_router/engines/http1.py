@@ -1,7 +1,8 @@
 """HTTP/1.1 to one origin: a pool of kept connections, and answers that are read as they arrive.
 
-Written for this gateway's hot path, on asyncio's protocols and llhttp's parser: a relayed chunk costs one parser call and one
-wake-up. Message framing is llhttp's (RFC 9112); an answer without a length ends with its connection (section 6.3, rule 8).
+Written for this gateway's hot path, on asyncio's protocols and llhttp's parser: what a read brings is handed on within
+`data_received`, and the task that asked sleeps until the answer has ended or failed. Message framing is llhttp's (RFC 9112);
+an answer without a length ends with its connection (section 6.3, rule 8).
 """
 
 import asyncio
@@ -9,19 +10,20 @@ import contextlib
 import os
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
-from typing import NoReturn, cast
+from typing import NoReturn, Protocol, cast
 
 import httptools
 
+from lexora_contract.port import Flow
 from lexora_router.engines.dial import Dialer
 from lexora_router.engines.local_shortage import LOCAL, shortages
+from lexora_router.timers import Timer, call_later
 
 # Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
 KEEPALIVE_SECONDS = 4.0
-# A reader that is this far behind stops the socket until it has caught up.
-HIGH_WATER_BYTES = 256 * 1024
+# Of a larger request head and body are not joined before they are written.
+JOINED_BYTES = 256 * 1024
 # What is no body, in a row: the head with all interim answers before it, a trailer, or the size of a chunk with its extensions.
 MAX_FRAMING_BYTES = 64 * 1024
 # What a header costs besides its bytes (as in RFC 7541, section 4.1), and what a piece of a body does.
@@ -65,20 +67,42 @@ class StaleConnection(TransportError):
     how = "stale"
 
 
+class Body(Protocol):
+    """What takes the body of an answer, inside the connection's own call. What it raises ends the exchange, as its error."""
+
+    def data(self, data: bytes, /) -> "Body | None":
+        """All bytes that one read brought, at least one. Gives what takes the rest of the body, where that is another one."""
+
+    def end(self) -> None:
+        """The body has ended as it should."""
+
+
+class Answer(Protocol):
+    """What takes the answer to one request."""
+
+    def begin(self, response: "Response", /) -> Body:
+        """The head of the answer is here; gives what takes its body."""
+
+
+class Rest:
+    """Drops what follows an answer that is whole."""
+
+    def data(self, data: bytes) -> None:
+        """Some of it."""
+
+    def end(self) -> None:
+        """The end of the body."""
+
+
 class Response:
-    """An answer whose head has arrived. `headers` have lower-case names. `close` it in any case, read to the end or not."""
+    """The head of an answer, and how its body may end. `headers` have lower-case names."""
 
-    __slots__ = ("_chunks", "_complete", "_connection", "_error", "_size", "_waiter", "headers", "status")
+    __slots__ = ("_connection", "headers", "status")
 
-    def __init__(self, connection: "_Connection") -> None:
+    def __init__(self, connection: "Connection", status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._connection = connection
-        self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._complete = False
-        self._error: TransportError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.status = status
+        self.headers = headers
 
     @property
     def content_type(self) -> str:
@@ -88,85 +112,51 @@ class Response:
                 return value.decode("latin-1")
         return ""
 
-    async def read(self) -> bytes:
-        """All bytes that have arrived since the last read, at least one; empty at the end. Raises TransportError."""
-        while not self._chunks and not self._complete and self._error is None:
-            await self.wait()  # what arrived may be framing only
-        if self._chunks:
-            data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks.clear()
-            if self._size > HIGH_WATER_BYTES:
-                self._connection.resume()
-            self._size = 0
-            return data
-        if self._error is not None:
-            raise self._error
-        return b""
-
-    def close(self) -> None:
-        """Keep the connection when the answer was read to its end, else drop it, so that the engine notices."""
-        self._connection.release(keep=self._complete)
-
-    # -- filled by the connection
-
-    async def wait(self) -> None:
-        """Return when something new has arrived."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def wake(self) -> None:
-        """Let the reader look."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     @property
-    def started(self) -> bool:
-        """Whether the head is complete."""
-        return self.status != 0
+    def whole(self) -> bool:
+        """Whether the body has come to its end."""
+        return self._connection.complete
 
-    @property
-    def error(self) -> TransportError | None:
-        """What ended the answer before its time."""
-        return self._error
+    def ends_within(self, seconds: float | None) -> None:
+        """Take so many seconds, or a connection that breaks, for the end of the body; None: no longer."""
+        self._connection.ends_within(seconds)
 
-    def add(self, body: bytes) -> bool:
-        """Take a piece of the body; True when the reader has fallen behind."""
-        if self._complete:
-            return False
-        self._chunks.append(body)
-        self._size += len(body) + OVERHEAD_BYTES
-        return self._size > HIGH_WATER_BYTES
-
-    def complete(self) -> None:
-        """The body has ended as it should."""
-        self._complete = True
-
-    def fail(self, error: TransportError) -> None:
-        """The connection has ended first."""
-        if not self._complete and self._error is None:
-            self._error = error
-        self.wake()
+    def hold(self, go_on: Callable[[], None]) -> None:
+        """Read and end nothing before `go_on` was called: when others had their turn, and the client takes more."""
+        self._connection.hold(go_on)
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection; serves one exchange at a time. The parser calls the on_* methods."""
 
     def __init__(self, origin: "Origin") -> None:
         self._origin = origin
+        self._pieces: list[bytes] = []  # of the body, from the read under way
+        self.on_body = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._response: Response | None = None
+        self._loop = asyncio.get_running_loop()
+        self._busy = False  # an exchange is under way, and its outcome is open
+        # Of the exchange:
+        self._done: asyncio.Future[None] | None = None
+        self._answer: Answer | None = None
+        self._response: Response | None = None  # once the head is complete
+        self._body: Body | None = None
+        self._flow: Flow | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
         self._framing_bytes = 0  # since the last piece of a body
         self._refused = ""  # why the parser was stopped
         self._until_close = False
         self._keep_alive = False
-        self._surplus = False
-        self.heard = False  # something came since the last request
+        self.complete = False  # the answer has come to its end
+        self._ending = False  # the body is over, although something is held
+        self._surplus_from: int | None = None  # the first piece that belongs to a second answer
+        self._grace: Timer | None = None
+        self._go_on: Callable[[], None] | None = None
+        self._reused = False
+        self._heard = False  # something came since the request was sent
+        self._sent_at = 0.0
         self.idle_since = 0.0
 
     @property
@@ -174,34 +164,65 @@ class _Connection(asyncio.Protocol):
         """Whether a request can be sent on it."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, head: bytes, body: bytes) -> Response:
-        """Begin an exchange; the response fills as the answer arrives."""
-        assert self._transport is not None
+    def send(self, head: bytes, body: bytes, answer: Answer, flow: Flow) -> None:
+        """Send a request; what comes goes to `answer`, as fast as `flow` lets it. Wait for the end with `ended`."""
+        transport = self._transport
+        assert transport is not None
+        self._reused = self.idle_since > 0.0
+        self._sent_at = self._origin.now()
+        self._done = self._loop.create_future()
+        self._answer, self._flow = answer, flow
         self._headers, self._header_bytes, self._framing_bytes = [], 0, 0
-        self._keep_alive = self._until_close = self.heard = False
-        self._response = response = Response(self)
-        if len(body) < HIGH_WATER_BYTES:
-            self._transport.write(head + body)
+        self._keep_alive = self._until_close = self._heard = self.complete = self._ending = False
+        self._busy = True
+        if len(body) < JOINED_BYTES:
+            transport.write(head + body)
         else:
-            self._transport.writelines((head, body))
-        return response
+            transport.writelines((head, body))
+        flow.attach(self)
 
-    def resume(self) -> None:
-        """Read from the socket again."""
+    async def ended(self) -> None:
+        """Return when the answer has ended; raises TransportError, or what was raised by what took the answer."""
+        done, flow = self._done, self._flow
+        assert done is not None
+        assert flow is not None
+        try:
+            await done
+        except StaleConnection:
+            self._origin.drop_idle()  # here, so that none is kept before the request is sent again
+            raise
+        finally:
+            del done  # an exception in it would be a cycle with this frame
+            flow.detach()
+            self._release()
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`."""
         if self.usable:
+            assert self._transport is not None
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._go_on is not None:
+            self._loop.call_soon(self._continue)
+        elif self.usable:
             assert self._transport is not None
             self._transport.resume_reading()
 
-    def release(self, *, keep: bool) -> None:
-        """End the exchange; back to the pool, or closed at once."""
-        if self._response is None:
-            return
-        self._response = None
-        if keep and self._keep_alive and not self._surplus and self.usable:
-            self.resume()
-            self._origin.keep(self)
-        elif self._transport is not None:
-            self._transport.abort()
+    def ends_within(self, seconds: float | None) -> None:
+        """See Response."""
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        if seconds is not None and not self.complete:
+            self._grace = call_later(seconds, self._end)
+
+    def hold(self, go_on: Callable[[], None]) -> None:
+        """See Response."""
+        self._go_on = go_on
+        self.pause_reading()
+        self._loop.call_soon(self._continue)
 
     def close(self) -> None:
         """Drop the connection."""
@@ -211,76 +232,168 @@ class _Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from asyncio's
 
     def data_received(self, data: bytes) -> None:
-        response = self._response
-        if response is None:
-            self.close()  # nobody asked
+        """Hand on what one read brought."""
+        if not self._busy:
+            self.close()  # it answers no request
             return
-        self.heard = True
+        self._heard = True
         self._framing_bytes += len(data)
+        failure: InvalidAnswer | None = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            response.fail(InvalidAnswer(self._refused or f"the answer is not HTTP ({error})"))
+            failure = InvalidAnswer(self._refused or f"the answer is not HTTP ({error})")
+        pieces = self._pieces
+        try:
+            body = self._body or self._begin()
+            if body is not None:
+                if self._surplus_from is not None:
+                    del pieces[self._surplus_from :]
+                if pieces:
+                    self._framing_bytes = 0
+                    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    pieces.clear()
+                    following = body.data(data)
+                    if following is not None:
+                        self._body = following
+                if self.complete:
+                    self._end()
+        except Exception as error:  # what takes an answer can fail its own call only
+            self._fail(error)
+        if failure is not None or self._framing_bytes > MAX_FRAMING_BYTES:
+            self._fail(failure or InvalidAnswer(_TOO_MUCH_FRAMING))
             self.close()
-            return
-        if self._framing_bytes > MAX_FRAMING_BYTES:
-            response.fail(InvalidAnswer(_TOO_MUCH_FRAMING))
-            self.close()
-            return
-        response.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The other side is gone."""
         self._origin.forget(self)
-        response = self._response
-        if response is None:
+        if not self._busy:
             return
         if self._until_close and exc is None:
-            response.complete()
-        response.fail(TransportError("the connection was closed before the end of the answer"))
+            self.complete = True
+        if self.complete or self._grace is not None:
+            self._end()
+        else:
+            self._fail(TransportError("the connection was closed before the end of the answer"))
 
-    # -- httptools
+    # -- httptools; `on_body` keeps the pieces
 
     def on_message_begin(self) -> None:
-        if self._response is not None and self._response.started:
-            self._surplus = True  # a second answer to one request: what follows on this connection is anybody's guess
+        """A first byte."""
+        if self._response is not None:
+            self._surplus_from = len(self._pieces)  # what follows on this connection is no answer to this request
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
         self._header_bytes += len(name) + len(value) + OVERHEAD_BYTES
         if self._header_bytes > MAX_FRAMING_BYTES:
             self._refuse(_TOO_MUCH_FRAMING)
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        """The end of a head, an interim one perhaps."""
         status = self._parser.get_status_code()
         if not 100 <= status <= 599 or status == 101:  # no upgrade was asked for
             self._refuse(f"the status of the answer is {status}")
-        response = self._response
-        if status < 200 or response is None or self._surplus:
-            self._headers = []
+        headers, self._headers = self._headers, []
+        if status < 200 or self._response is not None:
             return
-        names = {name for name, _ in self._headers}
+        names = {name for name, _ in headers}
         self._until_close = status != 204 and not names & {b"content-length", b"transfer-encoding"}
         self._keep_alive = self._parser.should_keep_alive() and not self._until_close
-        response.headers = self._headers
-        response.status = status
-
-    def on_body(self, body: bytes) -> None:
-        self._framing_bytes = 0
-        if self._response is not None and self._response.add(body):
-            assert self._transport is not None
-            self._transport.pause_reading()
+        self._response = Response(self, status, headers)
 
     def on_message_complete(self) -> None:
-        if self._response is not None and self._response.started:
-            self._response.complete()
+        """The end of a body."""
+        if self._response is not None:
+            self.complete = True
 
     def _refuse(self, why: str) -> NoReturn:
         """Stop the parser."""
         self._refused = why
         raise ValueError(why)
+
+    # -- the exchange
+
+    def _begin(self) -> Body | None:
+        """Hand the head on once it is complete."""
+        response = self._response
+        if response is None:
+            return None
+        if response.status == REQUEST_TIMEOUT and self._crossed():
+            raise StaleConnection("a kept connection ended for its idle time (408) as the request was sent")
+        assert self._answer is not None
+        self._body = self._answer.begin(response)
+        return self._body
+
+    def _crossed(self) -> bool:
+        """Whether a kept connection may have been closing already as the request was sent."""
+        return self._reused and self._origin.now() - self._sent_at <= CROSSING_SECONDS
+
+    def _end(self) -> None:
+        """The body has ended; what is held comes first."""
+        if not self._busy or self._body is None:
+            return
+        if self._go_on is not None:
+            self._ending = True
+            return
+        try:
+            self._body.end()
+        except Exception as error:  # what takes an answer can fail its own call only
+            self._decide(error)
+        else:
+            self._decide(None)
+
+    def _fail(self, error: Exception) -> None:
+        """End the exchange, and the connection with it unless the answer has come whole."""
+        if isinstance(error, TransportError) and not self._heard and self._crossed():
+            error = StaleConnection("a kept connection was closed as the request was sent")
+        self._decide(error)
+        if not self.complete:
+            self.close()
+
+    def _decide(self, error: Exception | None) -> None:
+        """The outcome, unless there is one; the task that waits wakes."""
+        busy, done, self._busy = self._busy, self._done, False
+        if not busy or done is None or done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def _continue(self) -> None:
+        """Let what is held go on, unless the client takes nothing."""
+        go_on, flow = self._go_on, self._flow
+        if go_on is None or flow is None or flow.paused or not self._busy:
+            return
+        self._go_on = None
+        try:
+            go_on()
+        except Exception as error:  # what takes an answer can fail its own call only
+            self._fail(error)
+            return
+        if self._go_on is None:
+            if not flow.paused:
+                self.resume_reading()
+            if self.complete or self._ending:
+                self._end()
+
+    def _release(self) -> None:
+        """After an exchange: back to the pool, or closed at once, so that the engine notices."""
+        decided, self._busy = not self._busy, False
+        self._done = self._answer = self._response = self._body = self._flow = self._go_on = None
+        self.ends_within(None)
+        self._pieces.clear()
+        if decided and self.complete and self._keep_alive and self._surplus_from is None and self.usable:
+            self.resume_reading()
+            self._origin.keep(self)
+        else:
+            self.close()
 
 
 _TOO_MUCH_FRAMING = f"the head, a trailer or a chunk line of the answer has more than {MAX_FRAMING_BYTES >> 10} KiB"
@@ -297,38 +410,29 @@ class Origin:
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._clock = clock
-        self._idle: list[_Connection] = []
-        self._open: set[_Connection] = set()
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
         self._retired = False
+
+    def now(self) -> float:
+        """The clock's reading, in seconds."""
+        return self._clock()
 
     @property
     def open(self) -> int:
         """Connections there are, idle ones included."""
         return len(self._open)
 
-    async def exchange(self, head: bytes, body: bytes) -> Response:
-        """Send a request; returns when the head of the answer is here. Raises TransportError.
+    async def send(self, head: bytes, body: bytes, answer: Answer, flow: Flow) -> Connection:
+        """Send a request; await `ended` of the connection at once. Raises TransportError.
 
         `head` ends with an empty line and has the body's content-length. After StaleConnection the next one that is sent gets a
         connection of its own: what was kept as long as a stale one is dropped with it.
         """
-        kept = self._kept()
-        if kept is None:
-            return await _answer(await self._connect(), head, body)
-        sent_at = self._clock()
-        try:
-            response = await _answer(kept, head, body)
-        except TransportError as error:
-            if kept.heard or self._clock() - sent_at > CROSSING_SECONDS:
-                raise
-            self._drop_idle()
-            raise StaleConnection("a kept connection was closed as the request was sent") from error
-        if response.status == REQUEST_TIMEOUT and self._clock() - sent_at <= CROSSING_SECONDS:
-            response.close()
-            self._drop_idle()
-            raise StaleConnection("a kept connection ended for its idle time (408) as the request was sent")
-        return response
+        connection = self._kept() or await self._connect()
+        connection.send(head, body, answer, flow)
+        return connection
 
     async def reach(self) -> None:
         """Return when the host has taken a connection, which is closed at once. Raises TransportError."""
@@ -344,9 +448,9 @@ class Origin:
     def retire(self) -> None:
         """Keep no connection from now on: those in use go when their answers have ended."""
         self._retired = True
-        self._drop_idle()
+        self.drop_idle()
 
-    def keep(self, connection: _Connection) -> None:
+    def keep(self, connection: Connection) -> None:
         """Hold a connection for the next request."""
         if self._retired:
             connection.close()
@@ -356,17 +460,18 @@ class Origin:
         if self._reaper is None:
             self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """The connection is gone."""
         self._open.discard(connection)
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
 
-    def _drop_idle(self) -> None:
+    def drop_idle(self) -> None:
+        """Close what is kept."""
         for connection in list(self._idle):
             connection.close()
 
-    def _kept(self) -> _Connection | None:
+    def _kept(self) -> Connection | None:
         """The connection that was used last: it is the least likely to have been closed."""
         oldest = self._clock() - KEEPALIVE_SECONDS
         while self._idle:
@@ -376,8 +481,8 @@ class Origin:
             connection.close()
         return None
 
-    async def _connect(self) -> _Connection:
-        connection = _Connection(self)
+    async def _connect(self) -> Connection:
+        connection = Connection(self)
         try:
             await self._open_up(connection)
         except BaseException:
@@ -386,7 +491,7 @@ class Origin:
         self._open.add(connection)
         return connection
 
-    async def _open_up(self, connection: _Connection) -> None:
+    async def _open_up(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await self._attach(connection, await self._dialer.connect())
@@ -401,7 +506,7 @@ class Origin:
                 raise LocalShortage(f"out of {shortages.note(error.errno)}") from error
             raise ConnectError(_why(error)) from error
 
-    async def _attach(self, connection: _Connection, sock: socket.socket) -> None:
+    async def _attach(self, connection: Connection, sock: socket.socket) -> None:
         host = self._host if self._tls else None
         try:
             create = asyncio.get_running_loop().create_connection
@@ -425,16 +530,3 @@ def _why(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or "cannot connect"
     return os.strerror(error.errno)
-
-
-async def _answer(connection: _Connection, head: bytes, body: bytes) -> Response:
-    response = connection.send(head, body)
-    try:
-        while not response.started:
-            if response.error is not None:
-                raise response.error
-            await response.wait()
-    except BaseException:
-        response.close()
-        raise
-    return response

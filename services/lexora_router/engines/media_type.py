@@ -9,7 +9,7 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:")
 _LONGEST = max(map(len, _FIELDS))
 
 
-class Body(Enum):
+class BodyKind(Enum):
     """How a body is relayed."""
 
     EVENTS = "events"  # piece by piece
@@ -26,14 +26,14 @@ def is_blank(start: bytes) -> bool:
     return not start.strip(_BLANK)
 
 
-def body_of(start: bytes, *, labelled: bool) -> Body | None:
+def body_of(start: bytes, *, labelled: bool) -> BodyKind | None:
     """What begins like this; None while more is needed. `labelled`: its content type is that of an event stream."""
     start = start.lstrip(_BLANK)
     if not start:
         return None
     if start.startswith((b"{", b"[")):  # no event begins so: a client would skip it
-        return Body.WHOLE
+        return BodyKind.WHOLE
     if labelled or start.startswith((b":", *_FIELDS)):
-        return Body.EVENTS
+        return BodyKind.EVENTS
     begun = len(start) < _LONGEST and any(field.startswith(start) for field in _FIELDS)
-    return None if begun else Body.WHOLE
+    return None if begun else BodyKind.WHOLE

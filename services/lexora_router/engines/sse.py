@@ -50,6 +50,7 @@ class Inspector:
 
     `piece` is what every event with a piece of the answer has in it once. `end_mark`: whether only the mark of the dialect
     ends a stream; without it, one that has said all that it had to say may end without. `choices`: answers in one stream.
+    `quiet`: the last piece changed nothing of how it stands, and is whole.
     """
 
     def __init__(self, dialect: Dialect, *, hide_usage: bool, end_mark: bool = True, choices: int = 1) -> None:
@@ -63,6 +64,7 @@ class Inspector:
         self.usage: Usage | None = None
         self.finish_reasons: tuple[str, ...] = ()  # in the order of their arrival
         self.done = False
+        self.quiet = True
         self.failure: UpstreamFailure | None = None
 
     @property
@@ -78,7 +80,9 @@ class Inspector:
         block = self._splitter.feed(data)
         for mark in self._looks:
             if mark in block:
+                self.quiet = False
                 return self._look_closely(block)
+        self.quiet = not self._splitter.holds
         return block
 
     def finish(self) -> bytes:

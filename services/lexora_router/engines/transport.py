@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 
 from yarl import URL
 
-from lexora_contract.content_coding import Undecodable, UnknownCoding
+from lexora_contract.content_coding import ContentDecoder, Undecodable, UnknownCoding
+from lexora_contract.port import Flow
 from lexora_router.engines.content_decoding import coding_of, decoded
 from lexora_router.engines.http1 import (
+    Body,
     ConnectError,
     InvalidAnswer,
     LocalShortage,
@@ -52,23 +54,12 @@ class Transport:
     async def get(self, url: URL, headers: Mapping[str, str], *, limit: int) -> tuple[int, bytes]:
         """Status and body of a small answer; raises TransportError, also when it is larger than `limit` bytes."""
         origin, request = self.origin(url), head("GET", url, headers) + b"\r\n"
+        answer = _Small(limit)
         try:
-            response = await origin.exchange(request, b"")
+            await (await origin.send(request, b"", answer, Flow())).ended()
         except StaleConnection:
-            response = await origin.exchange(request, b"")
-        body = b""
-        try:
-            decoder = coding_of(response)
-            read = response.read if decoder is None else decoded(response.read, decoder, _undecodable)
-            while data := await read():
-                body += data
-                if len(body) > limit:
-                    raise TransportError(f"the answer has more than {limit} bytes")
-        except UnknownCoding as error:
-            raise TransportError(f"the answer is in the content coding `{error}`") from None
-        finally:
-            response.close()
-        return response.status, body
+            await (await origin.send(request, b"", answer, Flow())).ended()
+        return answer.status, answer.body
 
     def retire(self) -> None:
         """Drop idle connections now, and each other one when its answer has ended."""
@@ -91,8 +82,42 @@ class Transport:
         return self.tls
 
 
-def _undecodable(error: Undecodable) -> TransportError:
-    return TransportError(f"the answer {error} (its content coding)")
+class _Small:
+    """A whole answer, which must be small."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._decoder: ContentDecoder | None = None
+        self._came = bytearray()
+        self.status = 0
+        self.body = b""
+
+    def begin(self, response: Response) -> Body:
+        """Its head."""
+        self.status = response.status
+        try:
+            self._decoder = coding_of(response)
+        except UnknownCoding as error:
+            raise TransportError(f"the answer is in the content coding `{error}`") from None
+        return self
+
+    def data(self, data: bytes) -> None:
+        """Some of its body."""
+        self._came += data
+        if len(self._came) > self._limit:
+            raise self._too_large()
+
+    def end(self) -> None:
+        """Its body is here."""
+        try:
+            self.body = bytes(self._came) if self._decoder is None else decoded(bytes(self._came), self._decoder, self._limit)
+        except Undecodable as error:
+            raise TransportError(f"the answer {error} (its content coding)") from None
+        except OverflowError:
+            raise self._too_large() from None
+
+    def _too_large(self) -> TransportError:
+        return TransportError(f"the answer has more than {self._limit} bytes")
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from yarl import URL
 
 from lexora_contract.operations import dialect_of
+from lexora_contract.port import Sink
 from lexora_router.adapters import Adapter
-from lexora_router.call import Call, Emit
+from lexora_router.call import Call
 from lexora_router.engines.answer import AnswerRelay
-from lexora_router.engines.answer_model import naming
-from lexora_router.engines.transport import ConnectError, InvalidAnswer, Response, Transport, TransportError, failure_of, head
+from lexora_router.engines.answer_model import Naming
+from lexora_router.engines.transport import ConnectError, InvalidAnswer, Transport, TransportError, failure_of, head
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.endpoint_health import Condition
@@ -74,23 +75,26 @@ class HttpEndpoint:
         limit = self.limit
         return limit is None or self.condition.in_flight < limit
 
-    async def attempt(self, call: Call, emit: Emit) -> None:
+    async def attempt(self, call: Call, sink: Sink) -> None:
         """Try the call here once. Raises UpstreamFailure; leaving early closes the connection, so that the engine aborts."""
         body, hide_usage = self.adapter.body(call)
         asked = self._name_for(call) if self._name_as_asked else ""
         if asked:
-            emit = naming(asked, dialect_of(call.path), emit)
-        response = await self._send(call, body)
-        del body  # a rewritten one is not held while the answer comes
+            sink = Naming(asked, dialect_of(call.path), sink)
+        answer = self._answers.to(call, sink, hide_usage=hide_usage)
         try:
-            await self._answers.relay(call, emit, response, hide_usage=hide_usage)
+            connection = await self._origin.send(self._head(call, len(body)), body, answer, call.flow)
+            del body  # a rewritten one is not held while the answer comes
+            await connection.ended()
         except TransportError as error:
             if call.receipt.first_event_at:
                 why = f": {error}" if isinstance(error, InvalidAnswer) else ""
                 raise UpstreamBroken(f"The connection to the engine broke in mid-answer{why}.") from error
+            if isinstance(error, ConnectError):
+                reason = failure_of(error, self.backend, self.address).message
+                self.condition.found(healthy=False, reason=reason, now=self._clock())
+            # Raised where it is made: in a name it would be a cycle with this frame, and wait for the garbage collector.
             raise failure_of(error, self.backend, self.address) from error
-        finally:
-            response.close()
 
     def _name_for(self, call: Call) -> str:
         """The client's name for the model, where the engine has another one; empty where the engine's word stays."""
@@ -98,16 +102,6 @@ class HttpEndpoint:
         assert target is not None
         asked = call.model or target.name
         return "" if target.substitute or target.model == asked else asked
-
-    async def _send(self, call: Call, body: bytes) -> Response:
-        try:
-            return await self._origin.exchange(self._head(call, len(body)), body)
-        except TransportError as error:
-            if isinstance(error, ConnectError):
-                reason = failure_of(error, self.backend, self.address).message
-                self.condition.found(healthy=False, reason=reason, now=self._clock())
-            # Raised where it is made: in a name it would be a cycle with this frame, and wait for the garbage collector.
-            raise failure_of(error, self.backend, self.address) from error
 
     def _head(self, call: Call, length: int) -> bytes:
         assert call.target is not None

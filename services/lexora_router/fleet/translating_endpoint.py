@@ -1,11 +1,11 @@
 """An endpoint whose engine serves some operations in another dialect than the client's."""
 
-from collections.abc import Awaitable
 from dataclasses import replace
 
 from lexora_contract.answer import Head, Reply
+from lexora_contract.port import Sink
 from lexora_router.adapters import Translation
-from lexora_router.call import Call, Emit, Event, Frames
+from lexora_router.call import Call
 from lexora_router.errors import UpstreamBroken, UpstreamRefused
 from lexora_router.fleet.endpoint import HttpEndpoint
 
@@ -13,16 +13,16 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 class TranslatingEndpoint(HttpEndpoint):
     """Asks in the engine's dialect, where usage, errors and ends of streams are read as ever, and answers in the client's."""
 
-    async def attempt(self, call: Call, emit: Emit) -> None:
+    async def attempt(self, call: Call, sink: Sink) -> None:
         """As HttpEndpoint does; raises InvalidRequest for what the engine's dialect cannot say."""
         translator = self.adapter.translators.get(call.path)
         if translator is None:
-            await super().attempt(call, emit)
+            await super().attempt(call, sink)
             return
         translation = translator(call.body, include_usage=call.include_usage)
-        call = replace(call, path=translation.path, body=translation.body)
+        asked = replace(call, path=translation.path, body=translation.body)
         try:
-            await super().attempt(call, _translated(translation, emit))
+            await super().attempt(asked, _Translated(translation, call, sink))
         except UpstreamRefused as refused:
             raise translation.refusal(refused) from refused
         except UpstreamBroken as broken:
@@ -30,16 +30,27 @@ class TranslatingEndpoint(HttpEndpoint):
             raise
 
 
-def _translated(translation: Translation, emit: Emit) -> Emit:
-    async def nothing() -> None:
-        return
+class _Translated:
+    """A sink that gets the engine's dialect, and gives the client's to another one."""
 
-    def translated(event: Event) -> Awaitable[None]:
-        if isinstance(event, Head):
-            return emit(event)
-        if isinstance(event, Reply):
-            return emit(translation.reply(event))
-        data = translation.feed(event.data)
-        return emit(Frames(data)) if data else nothing()
+    __slots__ = ("_call", "_sink", "_translation")
 
-    return translated
+    def __init__(self, translation: Translation, call: Call, sink: Sink) -> None:
+        self._translation = translation
+        self._call = call
+        self._sink = sink
+
+    def head(self, head: Head) -> None:
+        """Status and headers."""
+        self._call.begun = True
+        self._sink.head(head)
+
+    def frames(self, data: bytes) -> None:
+        """Whole events, of which the client may get none."""
+        if translated := self._translation.feed(data):
+            self._sink.frames(translated)
+
+    def reply(self, reply: Reply) -> None:
+        """A whole answer."""
+        self._call.begun = True
+        self._sink.reply(self._translation.reply(reply))

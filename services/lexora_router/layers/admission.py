@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from lexora_router.call import Call, Emit, Handler, Lease
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler, Lease
 
 
 class Place(Lease, Protocol):
@@ -27,13 +28,13 @@ class Admission:
         self._inner = inner
         self._pools = pools
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Wait, then serve the call."""
         assert call.target is not None
         lease = await self._pools[call.target.backend].admit(call)
         call.lease = lease
         try:
-            await self._inner(call, emit)
+            await self._inner(call, sink)
         finally:
             call.lease = None
             lease.close()

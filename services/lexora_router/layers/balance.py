@@ -1,8 +1,9 @@
 """Which endpoint gets the attempt, and what the attempt's end says of it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from lexora_router.call import Call, Emit, Handler, Outcome
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler, Outcome
 from lexora_router.errors import UpstreamFailure, UpstreamTimeout
 from lexora_router.policy.failures import verdict_of
 
@@ -17,7 +18,7 @@ class Balance:
         self._inner = inner
         self._clock = clock
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve one attempt."""
         lease = call.lease
         assert lease is not None
@@ -31,7 +32,7 @@ class Balance:
         receipt.attempted_at = now = self._clock()
         receipt.dispatched_at = receipt.dispatched_at or now
         try:
-            await self._inner(call, emit)
+            await self._inner(call, sink)
         except UpstreamFailure as failure:
             if isinstance(failure, UpstreamTimeout) and not call.stream:
                 receipt.late_attempts += 1
@@ -43,7 +44,7 @@ class Balance:
         lease.ended(Outcome.GOOD)
 
 
-async def attempt(call: Call, emit: Emit) -> None:
+def attempt(call: Call, sink: Sink) -> Awaitable[None]:
     """The innermost handler: try the call on its endpoint."""
     assert call.endpoint is not None
-    await call.endpoint.attempt(call, emit)
+    return call.endpoint.attempt(call, sink)

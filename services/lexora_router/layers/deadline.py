@@ -1,9 +1,11 @@
 """The client's own deadline bounds everything that the router does for a call."""
 
-import asyncio
+from collections.abc import Awaitable
 
-from lexora_router.call import Call, Emit, Handler
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler
 from lexora_router.errors import DeadlineExceeded
+from lexora_router.timers import Expiry
 
 
 class Deadline:
@@ -12,15 +14,16 @@ class Deadline:
     def __init__(self, inner: Handler) -> None:
         self._inner = inner
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Serve the call until its deadline."""
-        if call.deadline is None:
-            return await self._inner(call, emit)
+        return self._inner(call, sink) if call.deadline is None else self._within(call.deadline, call, sink)
+
+    async def _within(self, deadline: float, call: Call, sink: Sink) -> None:
         try:
-            async with asyncio.timeout_at(call.deadline) as limit:
-                await self._inner(call, emit)
+            with Expiry(deadline) as limit:
+                await self._inner(call, sink)
         except TimeoutError:
-            if not limit.expired():
+            if not limit.expired:
                 raise
-            allowed = call.deadline - call.started
+            allowed = deadline - call.started
             raise DeadlineExceeded(f"The call was not done within its deadline of {allowed:.3g} s.") from None

@@ -1,7 +1,8 @@
 """When the model's own target cannot answer, the next one is asked. Never silently."""
 
 from lexora_contract.answer import Receipt
-from lexora_router.call import Call, Commit, Emit, Handler
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler
 from lexora_router.errors import RouterError, UnsupportedByBackend
 from lexora_router.policy.failures import goes_on
 
@@ -13,20 +14,19 @@ class Fallback:
         self._inner = inner
         self._on_rate_limit = on_rate_limit
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve the call; raises the error of the last target that has what is asked for."""
-        commit = Commit(emit)
         earlier: RouterError | None = None
         targets = call.targets if call.fallback_allowed else call.targets[:1]
         for target, after in zip(targets, (*targets[1:], None), strict=True):
             call.target, call.elsewhere = target, after is not None
             call.receipt.backend, call.receipt.model = target.backend, target.model
             try:
-                await self._inner(call, commit)
+                await self._inner(call, sink)
                 return
             except RouterError as error:
                 lacks = isinstance(error, UnsupportedByBackend)
-                if after is None or commit.done or not goes_on(error, on_rate_limit=self._on_rate_limit):
+                if after is None or call.begun or not goes_on(error, on_rate_limit=self._on_rate_limit):
                     if lacks and earlier is not None:
                         raise earlier from None
                     raise

@@ -4,7 +4,8 @@ from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Protocol
 
-from lexora_router.call import Call, Emit, Handler
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler
 from lexora_router.errors import Draining, RouterError, http_status
 
 CLIENT_GONE = 499
@@ -29,14 +30,14 @@ class Observe:
         self._recorders = recorders
         self._clock = clock
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve the call and tell."""
         for recorder in self._recorders:
             recorder.begin(call)
         status = 200
         failure: BaseException | None = None
         try:
-            await self._inner(call, emit)
+            await self._inner(call, sink)
         except CancelledError as gone:
             late = Draining(NOT_DONE) if call.aborted else None
             status, failure = (CLIENT_GONE, gone) if late is None else (http_status(late), late)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lexora_contract.answer import BucketState, RateLimitState
-from lexora_router.call import Call, Emit, Handler
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler
 from lexora_router.errors import RateLimited, RouterError
 from lexora_router.policy.rate_limiter import Decision, Quota, RateLimiter, Reservation
 
@@ -62,12 +63,12 @@ class RateLimit:
         self._inner = inner
         self._meter = meter
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve the call if it is within the limits."""
         reservation = self._meter.admit(call)
         whole = refused = False
         try:
-            await self._inner(call, emit)
+            await self._inner(call, sink)
             whole = True
         except RouterError:
             refused = True

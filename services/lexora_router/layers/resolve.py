@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from lexora_router.call import AUTO, Call, Emit, Handler, Target
+from lexora_contract.port import Sink
+from lexora_router.call import AUTO, Call, Handler, Target
 
 
 class Routes(Protocol):
@@ -27,12 +28,19 @@ class Resolve:
         self._routes = routes
         self._auto = auto
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Find the targets, then go on with the first."""
+        known = () if call.model == AUTO and self._auto is not None else self._routes.find(call.model)
+        return self._go_on(call, sink, known) if known else self._search(call, sink)
+
+    async def _search(self, call: Call, sink: Sink) -> None:
         if call.model == AUTO and self._auto is not None:
             await self._auto(call)
-        call.targets = self._routes.find(call.model) or await self._routes.discover(call.model)
-        call.target = target = call.targets[0]
+        await self._go_on(call, sink, self._routes.find(call.model) or await self._routes.discover(call.model))
+
+    def _go_on(self, call: Call, sink: Sink, targets: tuple[Target, ...]) -> Awaitable[None]:
+        call.targets = targets
+        call.target = target = targets[0]
         call.receipt.backend = target.backend
         call.receipt.model = target.model
-        await self._inner(call, emit)
+        return self._inner(call, sink)

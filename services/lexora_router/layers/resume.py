@@ -1,11 +1,12 @@
 """A stream whose engine dies after the first byte goes on at another endpoint, in the same client stream."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 
-from lexora_contract.answer import Head, Receipt, Usage
+from lexora_contract.answer import Head, Receipt, Reply, Usage
 from lexora_contract.operations import CHAT, COMPLETIONS
-from lexora_router.call import Call, Emit, Event, Frames, Handler
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler
 from lexora_router.errors import RouterError, UpstreamInvalid
 from lexora_router.policy.failures import verdict_of
 from lexora_router.resume.continuation import by_ids, by_text, with_ids
@@ -22,7 +23,7 @@ class Resume:
         self._inner = inner
         self._sources = sources
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Serve the call; raises the failure of the last engine that spoke when no other one can go on."""
         assert call.target is not None
         source = self._sources.get(call.target.backend)
@@ -30,18 +31,17 @@ class Resume:
         if source is not None and call.stream and call.resume_allowed:
             wanted = wish(call.path, call.body, source)
         if source is None or wanted is None:
-            await self._inner(call, emit)
-        else:
-            await _Stream(self._inner, call, emit, wanted, source.endpoints).serve()
+            return self._inner(call, sink)
+        return _Stream(self._inner, call, sink, wanted, source.endpoints).serve()
 
 
 class _Stream:
-    """One client stream, over as many engines as it takes."""
+    """One client stream, over as many engines as it takes; the sink of each."""
 
-    def __init__(self, inner: Handler, call: Call, emit: Emit, wanted: Wish, endpoints: int) -> None:
+    def __init__(self, inner: Handler, call: Call, sink: Sink, wanted: Wish, endpoints: int) -> None:
         self._inner = inner
         self._call = call
-        self._emit = emit
+        self._sink = sink
         self._wish = wanted
         self._left = endpoints  # continuations: a restart of each in turn is survived
         self._hide_ids = wanted.ids and not wanted.asked_ids
@@ -74,44 +74,50 @@ class _Stream:
                 ended = verdict_of(failure).resume and self._complete()
                 if not ended and not (verdict_of(failure).resume and self._go_on()):
                     raise death from None
-        await self._end()
+        self._end()
 
     async def _try(self) -> None:
         try:
-            await self._inner(self._attempt, self._pass)
+            await self._inner(self._attempt, self)
         finally:
             self._settle()
 
-    async def _pass(self, event: Event) -> None:
-        if isinstance(event, Frames):
-            if not self._spoke:
-                self._begin()
-            if self._attempt is not self._first:
-                self._call.receipt.events += event.data.count(b"data:")
-            shape = self._shape
-            await self._show(shape.feed(event.data))
-            if shape.failure is not None:
-                raise shape.failure
-        elif self._attempt is not self._first:
-            if not isinstance(event, Head):
-                raise UpstreamInvalid("The engine that was to continue a stream sent a whole answer.")
-        elif isinstance(event, Head):
-            self._head = event  # with the first frames, so that a fallback can still come before them
-        else:
-            await self._emit(event)
+    def head(self, head: Head) -> None:
+        """An engine's head: the client gets the first one, with the first frames, so that a fallback can come before them."""
+        if self._attempt is self._first:
+            self._head = head
+
+    def frames(self, data: bytes) -> None:
+        """An engine's events; raises UpstreamInvalid for what cannot go on."""
+        if not self._spoke:
+            self._begin()
+        if self._attempt is not self._first:
+            self._call.receipt.events += data.count(b"data:")
+        shape = self._shape
+        self._show(shape.feed(data))
+        if shape.failure is not None:
+            raise shape.failure
+
+    def reply(self, reply: Reply) -> None:
+        """An engine's whole answer, which may only be the first one's."""
+        if self._attempt is not self._first:
+            raise UpstreamInvalid("The engine that was to continue a stream sent a whole answer.")
+        self._call.begun = True
+        self._sink.reply(reply)
 
     def _begin(self) -> None:
         self._spoke = True
         if self._attempt is not self._first:
             self._call.receipt.resumed = self._progress.mode
 
-    async def _show(self, data: bytes) -> None:
+    def _show(self, data: bytes) -> None:
         if not data:
             return
         if self._head is not None:
             head, self._head = self._head, None
-            await self._emit(head)
-        await self._emit(Frames(data))
+            self._call.begun = True
+            self._sink.head(head)
+        self._sink.frames(data)
 
     def _go_on(self) -> bool:
         """Make the call for another engine; False when there is none, or nothing to go on from."""
@@ -131,7 +137,7 @@ class _Stream:
         self._shape = Reshaper(progress, chat=self._call.path == CHAT, hide_ids=self._hide_ids, kept=kept)
         receipt = replace(self._call.receipt, usage=None, events=0, first_event_at=0.0)
         # What the client has seen the beginning of goes on here or nowhere.
-        self._attempt = replace(self._call, path=path, body=body, receipt=receipt, elsewhere=False)
+        self._attempt = replace(self._call, path=path, body=body, receipt=receipt, elsewhere=False, begun=False)
         self._spoke = False
         return True
 
@@ -142,14 +148,14 @@ class _Stream:
             return progress.finished or (most is not None and progress.kept >= most)
         return progress.finished and (progress.counted or not self._call.include_usage)
 
-    async def _end(self) -> None:
+    def _end(self) -> None:
         progress, receipt = self._progress, self._call.receipt
         usage = self._call.include_usage and not progress.counted
         receipt.resumed = receipt.resumed or progress.mode
         if progress.mode == "token_ids" and receipt.usage is None:
             receipt.usage = Usage(len(progress.prompt or ()), len(progress.ids))
         reason = None if progress.finished else "length"
-        await self._show(ending(progress, reason, chat=self._call.path == CHAT, usage=usage))
+        self._show(ending(progress, reason, chat=self._call.path == CHAT, usage=usage))
 
     def _settle(self) -> None:
         """What a continuation did goes on the call's own receipt; what it took over as its prompt was output before."""

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from lexora_router.call import Call, Commit, Emit, Handler
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler
 from lexora_router.errors import UpstreamFailure
 from lexora_router.payload.retry_after import parse
 from lexora_router.policy.backoff import Backoff
@@ -53,18 +54,17 @@ class Retry:
         self._wall_clock = wall_clock
         self._jitter = jitter
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Try until it works or must not be tried again; raises the last attempt's error."""
         assert call.target is not None
-        commit = Commit(emit)
         self._budgets[call.target.backend].deposit(self._clock())
         for retries in range(self._settings.max_retries + 1):
             try:
-                await self._inner(call, commit)
+                await self._inner(call, sink)
                 return
             except UpstreamFailure as failure:
                 scope = verdict_of(failure).retry
-                if commit.done or retries == self._settings.max_retries or scope is RetryScope.NEVER:
+                if call.begun or retries == self._settings.max_retries or scope is RetryScope.NEVER:
                     raise
                 if kind_of(failure) is Kind.NO_FIRST_TOKEN and not (call.stream or self._settings.on_timeout):
                     raise  # a whole answer: its engine may have been near the end, and another one would begin anew

@@ -1,8 +1,9 @@
 """Not every backend serves every operation."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from lexora_router.call import Call, Emit, Handler, Target
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler, Target
 from lexora_router.errors import UnsupportedByBackend
 
 Refusal = Callable[[Target, str], UnsupportedByBackend | None]
@@ -15,10 +16,10 @@ class ServedOperations:
         self._inner = inner
         self._refusal = refusal
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Serve the call; raises UnsupportedByBackend, before it waits for anything."""
         assert call.target is not None
         refused = self._refusal(call.target, call.path)
         if refused is not None:
             raise refused
-        await self._inner(call, emit)
+        return self._inner(call, sink)

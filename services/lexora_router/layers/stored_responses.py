@@ -1,12 +1,14 @@
 """Responses that engines have stored: where each was made is noted as it is made, and asked when it is asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
-from lexora_contract.answer import Reply
+from lexora_contract.answer import Head, Reply
 from lexora_contract.operations import RESPONSES
-from lexora_router.call import Call, Commit, Emit, Endpoint, Event, Frames, Handler, Target
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Endpoint, Handler, Target
 from lexora_router.errors import NotFound, UpstreamFailure, UpstreamRefused
 from lexora_router.policy.response_homes import Home, ResponseHomes
 
@@ -38,25 +40,40 @@ class NoteHome:
         self._homes = homes
         self._clock = clock
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Serve the call."""
-        await self._inner(call, self._noting(call, emit) if call.path == RESPONSES else emit)
+        return self._inner(call, _Noting(sink, partial(self._note, call)) if call.path == RESPONSES else sink)
 
-    def _noting(self, call: Call, emit: Emit) -> Emit:
-        noted = False
+    def _note(self, call: Call, answer: bytes) -> None:
+        response_id, target = _id_in(answer), call.target
+        if response_id and target is not None:
+            receipt = call.receipt
+            home = Home(receipt.backend, receipt.endpoint, "" if target.substitute else call.model, target.model)
+            self._homes.put(response_id, home, self._clock())
 
-        async def note(event: Event) -> None:
-            nonlocal noted
-            if not noted and isinstance(event, Reply | Frames):
-                noted = True  # the first event names the response, or none does
-                response_id = _id_in(event.body if isinstance(event, Reply) else _first_data(event.data))
-                if response_id and call.target is not None:
-                    receipt, target = call.receipt, call.target
-                    home = Home(receipt.backend, receipt.endpoint, "" if target.substitute else call.model, target.model)
-                    self._homes.put(response_id, home, self._clock())
-            await emit(event)
 
-        return note
+class _Noting:
+    """A sink that notes the first event: it names the response, or none does."""
+
+    __slots__ = ("_note", "_sink", "head")
+
+    def __init__(self, sink: Sink, note: Callable[[bytes], None]) -> None:
+        self._sink = sink
+        self._note: Callable[[bytes], None] | None = note
+        self.head: Callable[[Head], None] = sink.head
+
+    def frames(self, data: bytes) -> None:
+        """Whole events."""
+        if self._note is not None:
+            self._note(_first_data(data))
+            self._note = None
+        self._sink.frames(data)
+
+    def reply(self, reply: Reply) -> None:
+        """A whole answer."""
+        if self._note is not None:
+            self._note(reply.body)
+        self._sink.reply(reply)
 
 
 class AskHome:
@@ -71,19 +88,18 @@ class AskHome:
         self._places = places
         self._clock = clock
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve the call; raises the engine's refusal, or NotFound where there is nothing to ask."""
         home = self._homes.get(call.response_id, self._clock())
         call.model = home.model if home is not None else ""
         failure: UpstreamFailure | None = None
         for target, endpoint in self._places(home)[:MAX_ASKED]:
-            commit = Commit(emit)
             self._begin(call, target, endpoint)
             try:
-                await self._attempt(call, commit)
+                await self._attempt(call, sink)
                 return
             except UpstreamFailure as error:
-                if commit.done or not _may_be_elsewhere(error):
+                if call.begun or not _may_be_elsewhere(error):
                     raise
                 # An engine that could not be asked may have it; that says more than the others' 404.
                 failure = error if failure is None or isinstance(failure, UpstreamRefused) else failure

@@ -3,13 +3,14 @@
 Here a clock is read for every piece of a stream, so here its gaps are told as well.
 """
 
-import asyncio
 from collections.abc import Callable
 from math import inf
-from types import TracebackType
 
-from lexora_router.call import Call, Emit, Event, Frames, Handler, Timeouts
+from lexora_contract.answer import Head, Reply
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler, Timeouts
 from lexora_router.errors import UpstreamTimeout
+from lexora_router.timers import Expiry, call_at
 
 # How often an overdue unary call asks whether its endpoint has gone silent: as often as that is judged.
 LOOK_SECONDS = 1.0
@@ -24,10 +25,10 @@ def untold(_seconds: float, _now: float) -> None:
 class EngineTimeouts:
     """Ends an attempt with UpstreamTimeout when the engine is silent for too long.
 
-    A client that reads slowly is not the engine's silence: while an event is being handed over only the total counts.
+    A client that reads slowly is not the engine's silence: while it is waited for only the total counts.
 
-    `gaps` is told how long after another each piece of a stream was handed over, within one attempt: the time that it takes
-    to go on at another endpoint is none.
+    `gaps` gets the time between each two pieces of a stream, within one attempt: the time that it takes to go on at another
+    endpoint is none.
     """
 
     def __init__(self, inner: Handler, *, clock: Callable[[], float], gaps: Gaps = untold) -> None:
@@ -35,98 +36,100 @@ class EngineTimeouts:
         self._clock = clock
         self._gaps = gaps
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve the call under its target's timeouts."""
         assert call.target is not None
-        async with _Watch(call, call.target.timeouts, emit, self._clock, self._gaps) as watched:
-            await self._inner(call, watched)
+        watch = _Watch(call, call.target.timeouts, sink, self._clock, self._gaps)
+        try:
+            with watch.limit:
+                await self._inner(call, watch)
+        except TimeoutError:
+            if not watch.exceeded:
+                raise
+            raise watch.error() from None
+        finally:
+            watch.stop()
 
 
 class _Watch:
-    """One timer per attempt, moved only when it fires, so that an event costs two clock readings and no timer."""
+    """The sink of one attempt, and its one timer, which is moved only when it fires: a piece costs a clock reading."""
 
     __slots__ = (
         "_call",
         "_clock",
         "_due",
-        "_emit",
-        "_emitting",
-        "_exceeded",
         "_gaps",
         "_last",
         "_limits",
         "_phase",
+        "_sink",
         "_streams",
-        "_timeout",
         "_timer",
         "_total_at",
+        "exceeded",
+        "limit",
     )
 
-    def __init__(self, call: Call, limits: Timeouts, emit: Emit, clock: Callable[[], float], gaps: Gaps) -> None:
+    def __init__(self, call: Call, limits: Timeouts, sink: Sink, clock: Callable[[], float], gaps: Gaps) -> None:
         self._call = call
         self._limits = limits
-        self._emit = emit
+        self._sink = sink
         self._clock = clock
         self._gaps = gaps
         self._streams = False  # a piece has been handed over
-        self._emitting = False
         self._phase = "first token"
-        self._exceeded = ""
-        self._timeout = asyncio.timeout(None)
+        self.exceeded = ""
+        self.limit = Expiry()
         self._last = clock()
         self._total_at = self._last + limits.total
         call.receipt.comments = call.receipt.body_bytes = 0
-
-    async def __aenter__(self) -> Emit:
-        await self._timeout.__aenter__()
         self._fire_at(min(self._silent_until(self._last), self._total_at))
-        return self._pass
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """The attempt is over."""
         self._timer.cancel()
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            raise self._error() from None
 
-    async def _pass(self, event: Event) -> None:
-        if self._phase == "first token":
-            self._phase = "idle"
-            silent_until = self._clock() + self._limits.idle
-            if silent_until < self._due:  # the first token may have been allowed more time than the next ones are
-                self._timer.cancel()
-                self._fire_at(silent_until)
-        before = self._last
-        self._emitting = True
-        try:
-            await self._emit(event)
-        finally:
-            self._emitting = False
-            self._last = now = self._clock()
+    def head(self, head: Head) -> None:
+        """The first token is here: it may have been allowed more time than the next ones are."""
+        self._phase = "idle"
+        self._last = self._clock()
+        silent_until = self._last + self._limits.idle
+        if silent_until < self._due:
+            self._timer.cancel()
+            self._fire_at(silent_until)
+        self._sink.head(head)
+
+    def frames(self, data: bytes) -> None:
+        """A piece of a stream."""
+        now = self._clock()
         if self._streams:
-            self._gaps(now - before, now)
-        elif type(event) is Frames:
+            self._gaps(now - self._last, now)
+        else:
             self._streams = True
+        self._last = now
+        self._sink.frames(data)
+
+    def reply(self, reply: Reply) -> None:
+        """A whole answer."""
+        self._sink.reply(reply)
 
     def _fire_at(self, due: float) -> None:
         self._due = due
-        self._timer = asyncio.get_running_loop().call_at(due, self._check)
+        self._timer = call_at(due, self._check)
 
     def _check(self) -> None:
         now = self._clock()
         due = min(self._silent_until(now), self._total_at)
         lease = self._call.lease
         if self._phase == "first token" and now < due and lease is not None and lease.gone_silent():
-            self._exceeded = "silent"
-            self._timeout.reschedule(now)
+            self.exceeded = "silent"
+            self.limit.expire()
             return
         if now < due:
             self._fire_at(due)
             return
-        self._exceeded = "total" if now >= self._total_at else self._phase
-        self._timeout.reschedule(now)
+        self.exceeded = "total" if now >= self._total_at else self._phase
+        self.limit.expire()
 
     def _silent_until(self, now: float) -> float:
         """The instant at which silence will have lasted too long, or may have: then this is asked again."""
@@ -135,7 +138,8 @@ class _Watch:
             self._phase = "idle"
             self._last = max(self._last, receipt.heard_at)
         if self._phase == "idle":
-            return now + limits.idle if self._emitting else self._last + limits.idle
+            flow = self._call.flow  # while the client takes nothing the engine cannot speak
+            return (now if flow.paused else max(self._last, flow.resumed_at)) + limits.idle
         until = self._last + limits.first_token
         return until if self._call.stream else min(until, now + limits.idle, self._overdue_at(now))
 
@@ -144,16 +148,17 @@ class _Watch:
         lease = self._call.lease
         return inf if lease is None else max(self._last + lease.bound, now + LOOK_SECONDS)
 
-    def _error(self) -> UpstreamTimeout:
+    def error(self) -> UpstreamTimeout:
+        """What has been exceeded."""
         receipt, limits = self._call.receipt, self._limits
         where = f"backend `{receipt.backend}`"
-        if self._exceeded == "total":
+        if self.exceeded == "total":
             return UpstreamTimeout(f"{where} was not done within {limits.total:g} s (total_timeout).", "total", limits.total)
-        if self._exceeded == "silent":
+        if self.exceeded == "silent":
             seconds = self._clock() - receipt.attempted_at
             message = f"{where} has gone silent at {receipt.endpoint}: nothing came from there for {seconds:.1f} s."
             return UpstreamTimeout(message, "silent", seconds)
-        if self._exceeded == "first token":
+        if self.exceeded == "first token":
             sent = _counted(receipt.comments, "comment")
             what = f"sent {sent}, but no token within" if receipt.comments else "sent nothing for"
             message = f"{where} {what} {limits.first_token:g} s (first_token_timeout)."

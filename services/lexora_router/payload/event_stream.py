@@ -25,6 +25,11 @@ class Splitter:
         self._held = bytearray()
 
     @property
+    def holds(self) -> bool:
+        """Whether there is something of an unfinished event."""
+        return bool(self._held)
+
+    @property
     def pending(self) -> bytes:
         """The part of an event that waits for its end."""
         return bytes(self._held.strip())

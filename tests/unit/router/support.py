@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
 from random import Random
 from typing import Any, cast
 
 from tests.support.clock import now
 
-from lexora_contract.answer import Head
-from lexora_router.call import Call, Emit, Event, Frames, Outcome, Target, Timeouts
+from lexora_contract.answer import Head, Reply
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Outcome, Target, Timeouts
 from lexora_router.errors import UpstreamFailure
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.endpoint_health import Condition, HealthRules
@@ -46,17 +48,46 @@ def make_target(*, timeouts: Timeouts = TIMEOUTS, backend: str = "main", model: 
     return Target(backend, timeouts, model)
 
 
-class Client:
-    """An emit that keeps what it got; `delay` is how long it takes over each event, in seconds."""
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Events that went to a sink at once."""
 
-    def __init__(self, delay: float = 0.0) -> None:
+    data: bytes
+
+
+Event = Head | Frames | Reply
+
+
+def give(call: Call, sink: Sink, event: Event) -> None:
+    """Give one part of an answer to a sink, as an endpoint does."""
+    call.begun = True
+    if isinstance(event, Head):
+        sink.head(event)
+    elif isinstance(event, Frames):
+        sink.frames(event.data)
+    else:
+        sink.reply(event)
+
+
+class Client:
+    """A sink that keeps what it got, and shows it to `seen`."""
+
+    def __init__(self, seen: Callable[[Event], None] = lambda _: None) -> None:
         self.events: list[Event] = []
-        self.delay = delay
+        self._seen = seen
         self._news = asyncio.Event()
 
-    async def __call__(self, event: Event) -> None:
-        if self.delay:
-            await asyncio.sleep(self.delay)
+    def head(self, head: Head) -> None:
+        self._keep(head)
+
+    def frames(self, data: bytes) -> None:
+        self._keep(Frames(data))
+
+    def reply(self, reply: Reply) -> None:
+        self._keep(reply)
+
+    def _keep(self, event: Event) -> None:
+        self._seen(event)
         self.events.append(event)
         self._news.set()
 
@@ -77,7 +108,7 @@ Step = Event | float | BaseException | str
 
 
 class Scripted:
-    """An inner handler: emits events, sleeps floats (seconds), raises exceptions, hangs at "hang"; counts how it was left."""
+    """An inner handler: gives events, sleeps floats (seconds), raises exceptions, hangs at "hang"; counts how it was left."""
 
     def __init__(self, *steps: Step) -> None:
         self.steps: Sequence[Step] = steps
@@ -86,13 +117,13 @@ class Scripted:
         self.cancelled = 0
         self._begun = asyncio.Event()
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         self.calls.append(call)
         self.running += 1
         self._begun.set()
         try:
             for step in self.steps:
-                await self._do(step, emit)
+                await self._do(step, call, sink)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -103,7 +134,7 @@ class Scripted:
         """Return when it has been called."""
         await self._begun.wait()
 
-    async def _do(self, step: Step, emit: Emit) -> None:
+    async def _do(self, step: Step, call: Call, sink: Sink) -> None:
         if isinstance(step, BaseException):
             raise step
         if isinstance(step, float):
@@ -112,7 +143,7 @@ class Scripted:
             await asyncio.sleep(1e6)
         else:
             assert not isinstance(step, str)
-            await emit(step)
+            give(call, sink, step)
 
 
 RULES = HealthRules(BreakerRules(consecutive_failures=3, open_time=5.0), SlowStart(window=0.0))
@@ -146,9 +177,9 @@ class FakeEndpoint(Scripted):
     def has_slot(self) -> bool:
         return self.limit is None or self.in_flight < self.limit
 
-    async def attempt(self, call: Call, emit: Emit) -> None:
+    async def attempt(self, call: Call, sink: Sink) -> None:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        await self(call, emit)
+        await self(call, sink)
 
 
 def standing_of(call: Call) -> Standing:

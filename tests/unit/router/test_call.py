@@ -1,7 +1,10 @@
 import pytest
-from tests.unit.router.support import HEAD, Client, Scripted, make_call
+from tests.unit.router.support import HEAD, Client, FakeLease, Scripted, make_call
 
-from lexora_router.call import Call, Commit, Emit, Event, Frames, Handler, compose
+from lexora_contract.answer import Reply
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler, WholeAnswer, compose
+from lexora_router.errors import UpstreamInvalid
 
 
 def naming(name: str, order: list[str]) -> "type[object]":
@@ -9,9 +12,9 @@ def naming(name: str, order: list[str]) -> "type[object]":
         def __init__(self, inner: Handler) -> None:
             self._inner = inner
 
-        async def __call__(self, call: Call, emit: Emit) -> None:
+        async def __call__(self, call: Call, sink: Sink) -> None:
             order.append(name)
-            await self._inner(call, emit)
+            await self._inner(call, sink)
 
     return Layer
 
@@ -31,23 +34,20 @@ async def test_compose_of_no_layer_is_the_handler_itself() -> None:
     assert compose(around=inner) is inner
 
 
-async def test_commit_remembers_the_first_event() -> None:
-    client = Client()
-    commit = Commit(client)
-    assert not commit.done
-    await commit(Frames(b"a"))
-    assert commit.done
-    assert client.events == [Frames(b"a")]
+def test_an_answer_begins_once_and_its_lease_hears_it() -> None:
+    lease = FakeLease()
+    call = make_call(lease=lease)
+    assert not call.begun
+    call.answers(7.0)
+    assert (call.begun, call.receipt.first_event_at, lease.first_tokens) == (True, 7.0, 1)
 
 
-async def test_commit_is_made_even_when_the_client_is_gone() -> None:
-    async def gone(event: Event) -> None:
-        raise ConnectionResetError
-
-    commit = Commit(gone)
-    with pytest.raises(ConnectionResetError):
-        await commit(HEAD)
-    assert commit.done
+def test_a_sink_for_a_whole_answer_reads_it_and_takes_no_stream() -> None:
+    sink = WholeAnswer(lambda reply: reply.body)
+    sink.reply(Reply(HEAD, b"{}"))
+    assert sink.answer == b"{}"
+    with pytest.raises(UpstreamInvalid):
+        sink.head(HEAD)
 
 
 def test_calls_do_not_share_a_receipt() -> None:

@@ -5,10 +5,11 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.support.raw_server import Do, RawServer, chunk, stream, stream_head
 from tests.unit.router.engines.engine import make_backend
-from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Step, make_call, make_pool, make_target
+from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Frames, Step, make_call, make_pool, make_target
 
 from lexora_contract.answer import Head
-from lexora_router.call import Call, Emit, Frames, Handler, Target
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler, Target
 from lexora_router.errors import (
     DeadlineExceeded,
     ModelNotFound,
@@ -155,9 +156,9 @@ class Turns(FakeEndpoint):
         super().__init__(**fields)
         self.turns = list(turns)
 
-    async def attempt(self, call: Call, emit: Emit) -> None:
+    async def attempt(self, call: Call, sink: Sink) -> None:
         self.steps = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
-        await super().attempt(call, emit)
+        await super().attempt(call, sink)
 
 
 def busy(status: int = 503, *headers: tuple[str, str]) -> UpstreamRefused:

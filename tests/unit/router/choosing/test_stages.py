@@ -3,9 +3,11 @@ from typing import Any
 
 import pytest
 from tests.support.clock import jumping, now
+from tests.unit.router.support import give
 
 from lexora_contract.answer import Head, Reply
-from lexora_router.call import Call, Emit, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.choosing.ask import TENANT, Ask, Cause
 from lexora_router.choosing.stages import BATCH, ByExample, ByModel, Learned
 from lexora_router.config import EmbeddingConfig, ExampleConfig
@@ -23,12 +25,12 @@ class Engine:
         self.answers = list(answers)
         self.calls: list[Call] = []
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         self.calls.append(call)
         answer = self.answers.pop(0)
         if isinstance(answer, RouterError):
             raise answer
-        await emit(answer if isinstance(answer, Frames) else Reply(HEAD, json.dumps(answer).encode()))
+        give(call, sink, answer if isinstance(answer, Head) else Reply(HEAD, json.dumps(answer).encode()))
 
     @property
     def bodies(self) -> list[Any]:
@@ -94,7 +96,7 @@ async def test_a_model_that_names_no_kind_abstains(text: str) -> None:
 @jumping
 async def test_a_stream_is_no_answer() -> None:
     with pytest.raises(UpstreamInvalid):
-        await ByModel(Ask(Engine(Frames(b"data: {}\n\n")), now), "judge", KINDS, switches_thinking=True).label("t", CAUSE)
+        await ByModel(Ask(Engine(HEAD), now), "judge", KINDS, switches_thinking=True).label("t", CAUSE)
 
 
 # -- examples

@@ -10,7 +10,7 @@ from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from tests.support.clock import jumping, now
 from tests.support.links import settle
-from tests.unit.router.support import CHAT, HEAD, Scripted, Step
+from tests.unit.router.support import CHAT, HEAD, Frames, Scripted, Step
 
 from lexora.v1 import call_pb2
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
@@ -31,7 +31,7 @@ from lexora_contract.messages import receipt_message
 from lexora_contract.operations import OPERATIONS
 from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.status import status_of
-from lexora_router.call import Call, Frames
+from lexora_router.call import Call
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.service import RouterService, Serving
@@ -237,7 +237,7 @@ async def test_embeddings_are_translated_both_ways() -> None:
 
 @jumping
 async def test_the_head_travels_with_the_first_frames_and_the_receipt_ends_the_stream() -> None:
-    made, _ = service(HEAD, Frames(EVENT), Frames(DONE))
+    made, _ = service(HEAD, Frames(EVENT), 0.1, Frames(DONE))
     first, second, last = await streamed(made, StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))))
     assert (first.head.status, first.frames, first.HasField("receipt")) == (200, EVENT, True)
     assert (second.frames, second.HasField("head"), second.HasField("receipt")) == (DONE, False, False)

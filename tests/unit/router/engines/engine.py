@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.unit.router.support import Client, make_call
+from tests.unit.router.support import Client, Event, Frames, make_call
 
 from lexora_contract.answer import Reply
-from lexora_router.call import Call, Emit, Event, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.config import Config
 from lexora_router.fleet.backend import Backend, build_backends
 
@@ -31,10 +32,10 @@ class Engine:
         self.backend = backend
         self.endpoint = backend.endpoints[0]
 
-    async def ask(self, call: Call, emit: Emit, model: str | None = None) -> None:
+    async def ask(self, call: Call, sink: Sink, model: str | None = None) -> None:
         call.target = self.backend.target(call.model if model is None else model)
         async with asyncio.timeout(5):
-            await self.endpoint.attempt(call, emit)
+            await self.endpoint.attempt(call, sink)
 
     async def unary(self, **changes: Any) -> Reply:
         call = make_call(**({"stream": False, "body": UNARY} | changes))

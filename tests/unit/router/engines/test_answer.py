@@ -5,10 +5,9 @@ import time
 import pytest
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, Step, chunk, closed_port, reply, stream, stream_head
 from tests.unit.router.engines.engine import engine
-from tests.unit.router.support import CHAT, Client, make_call
+from tests.unit.router.support import CHAT, Client, Frames, make_call
 
 from lexora_contract.answer import Head, Usage
-from lexora_router.call import Frames
 from lexora_router.engines import answer
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused, UpstreamUnreachable
 

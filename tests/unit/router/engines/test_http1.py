@@ -1,14 +1,15 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
 from tests.support.raw_server import LAST_CHUNK, Do, RawServer, Step, chunk, closed_port, reply, stream_head
 
+from lexora_contract.port import Flow
 from lexora_router.engines import http1
-from lexora_router.engines.http1 import ConnectError, Origin, StaleConnection, TransportError
+from lexora_router.engines.http1 import Answer, Body, ConnectError, Origin, Response, StaleConnection, TransportError
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -23,16 +24,55 @@ async def origin(port: int, connect_timeout: float = 1.0) -> AsyncIterator[Origi
         await asyncio.sleep(0)
 
 
-async def whole(made: Origin) -> tuple[int, bytes]:
+async def until(true: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
-        response = await made.exchange(GET, b"")
-        body = b""
-        try:
-            while data := await response.read():
-                body += data
-        finally:
-            response.close()
-    return response.status, body
+        while not true():  # noqa: ASYNC110 - a connection has no event for it
+            await asyncio.sleep(0.001)
+
+
+class Kept:
+    """An answer that is kept; `fault` is raised at its first byte, `rest` takes what comes after it."""
+
+    def __init__(self, fault: Exception | None = None, rest: Body | None = None) -> None:
+        self.response: Response | None = None
+        self.pieces: list[bytes] = []
+        self.ends = 0
+        self.fault = fault
+        self.rest = rest
+
+    def begin(self, response: Response) -> Body:
+        self.response = response
+        return self
+
+    def data(self, data: bytes) -> Body | None:
+        self.pieces.append(data)
+        if self.fault is not None:
+            raise self.fault
+        return self.rest
+
+    def end(self) -> None:
+        self.ends += 1
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+async def ask(made: Origin, answer: Answer, flow: Flow | None = None) -> None:
+    async with asyncio.timeout(5):
+        await (await made.send(GET, b"", answer, flow or Flow())).ended()
+
+
+async def whole(made: Origin) -> tuple[int, bytes]:
+    answer = Kept()
+    await ask(made, answer)
+    assert answer.response is not None
+    assert answer.ends == 1
+    return answer.response.status, answer.body
 
 
 @pytest.mark.parametrize(
@@ -70,7 +110,7 @@ async def test_a_connection_that_comes_as_the_wait_for_it_ends_is_closed(ending:
 
     monkeypatch.setattr(loop, "create_connection", late)
     async with RawServer([reply(b"hello")]) as server, origin(server.port, connect_timeout=0.05) as one:
-        call = asyncio.create_task(one.exchange(GET, b""))
+        call = asyncio.create_task(ask(one, Kept()))
         await made.wait()
         if ending == "cancelled":
             call.cancel()
@@ -171,19 +211,78 @@ async def test_a_host_name_that_cannot_be_one() -> None:
 
 
 async def test_header_names_are_lower_case_and_keep_their_order() -> None:
-    answer = reply(b"", content_type="text/plain", headers="X-B: 1\r\nX-A: 2\r\nx-b: 3\r\n")
-    async with RawServer([answer]) as server, origin(server.port) as made:
-        response = await made.exchange(GET, b"")
-        response.close()
-    assert response.content_type == "text/plain"
-    assert response.headers[1:4] == [(b"x-b", b"1"), (b"x-a", b"2"), (b"x-b", b"3")]
+    sent = reply(b"", content_type="text/plain", headers="X-B: 1\r\nX-A: 2\r\nx-b: 3\r\n")
+    answer = Kept()
+    async with RawServer([sent + b"HTTP/1.1 200 OK\r\nx-c: 1\r\n", Do.HANG]) as server, origin(server.port) as made:
+        await ask(made, answer)
+    assert answer.response is not None
+    assert answer.response.content_type == "text/plain"
+    assert answer.response.headers[1:4] == [(b"x-b", b"1"), (b"x-a", b"2"), (b"x-b", b"3")]
+    assert b"x-c" not in dict(answer.response.headers)
 
 
-async def test_an_unread_answer_costs_its_connection() -> None:
-    async with RawServer([stream_head() + chunk(b"a"), Do.HANG]) as server, origin(server.port) as made:
-        response = await made.exchange(GET, b"")
-        response.close()
+@pytest.mark.parametrize("fault", [ValueError("a bug"), TransportError("enough")])
+async def test_what_takes_an_answer_fails_its_own_exchange_and_its_connection(fault: Exception) -> None:
+    async with RawServer([stream_head() + chunk(b"a"), Do.HANG], [reply(b"two")]) as server, origin(server.port) as made:
+        with pytest.raises(type(fault)) as raised:
+            await ask(made, Kept(fault))
+        assert raised.value is fault
         await server.wait_lost()
+        assert await whole(made) == (200, b"two")
+
+
+async def test_a_call_that_leaves_costs_its_connection() -> None:
+    answer = Kept()
+    async with RawServer([stream_head() + chunk(b"a"), Do.HANG]) as server, origin(server.port) as made:
+        call = asyncio.create_task(ask(made, answer))
+        await until(lambda: answer.pieces)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await server.wait_lost()
+
+
+async def test_what_one_read_brings_is_handed_on_at_once_and_another_may_take_the_rest() -> None:
+    rest = Kept()
+    answer, gate = Kept(rest=rest), asyncio.Event()
+    script: list[Step] = [stream_head() + chunk(b"a") + chunk(b"b") + chunk(b"c"), gate, chunk(b"d") + LAST_CHUNK]
+    async with RawServer(script) as server, origin(server.port) as made:
+        call = asyncio.create_task(ask(made, answer))
+        await until(lambda: answer.pieces)
+        gate.set()
+        await call
+    assert answer.pieces == [b"abc"]
+    assert (rest.pieces, answer.ends, rest.ends) == ([b"d"], 0, 1)
+
+
+@pytest.mark.parametrize("ending", [[Do.HANG], [Do.RESET], [Do.CLOSE], [LAST_CHUNK]], ids=["silence", "rst", "close", "end"])
+async def test_an_end_may_be_waited_for_no_longer_than_so(ending: list[Step]) -> None:
+    class Ending(Kept):
+        def data(self, data: bytes) -> None:
+            super().data(data)
+            assert self.response is not None
+            self.response.ends_within(0.05)
+
+    answer = Ending()
+    async with RawServer([stream_head() + chunk(b"a"), *ending]) as server, origin(server.port) as made:
+        await ask(made, answer)
+        assert answer.ends == 1
+        assert len(made._idle) == (ending == [LAST_CHUNK])
+
+
+async def test_an_end_is_waited_for_as_ever_when_more_comes() -> None:
+    class Ending(Kept):
+        def data(self, data: bytes) -> None:
+            super().data(data)
+            assert self.response is not None
+            self.response.ends_within(0.05 if data == b"a" else None)
+
+    answer, gate = Ending(), asyncio.Event()
+    script: list[Step] = [stream_head() + chunk(b"a"), chunk(b"b"), gate, chunk(b"c") + LAST_CHUNK]
+    async with RawServer(script) as server, origin(server.port) as made:
+        asyncio.get_running_loop().call_later(0.1, gate.set)
+        await ask(made, answer)
+    assert (answer.body, answer.ends) == (b"abc", 1)
 
 
 async def test_a_second_answer_to_one_request_is_neither_given_nor_kept() -> None:
@@ -222,17 +321,20 @@ async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPat
         await server.wait_lost()
 
 
-async def test_a_slow_reader_stops_the_sender_and_gets_everything() -> None:
+async def test_a_slow_client_stops_the_engine_and_gets_everything() -> None:
     block = b"x" * 65_536
-    async with RawServer([stream_head(), *[chunk(block)] * 200, LAST_CHUNK]) as server, origin(server.port) as made:
-        response = await made.exchange(GET, b"")
-        await asyncio.sleep(0.05)  # the sender runs into the mark
-        assert response._size < 8 * http1.HIGH_WATER_BYTES
-        size = 0
-        while data := await response.read():
-            size += len(data)
-        response.close()
-        assert size == 200 * len(block)
+    script = [stream_head(), *[chunk(block)] * 200, LAST_CHUNK]
+    async with RawServer(script) as server, origin(server.port) as made:
+        answer, flow = Kept(), Flow()
+        call = asyncio.create_task(ask(made, answer, flow))
+        await until(lambda: answer.pieces)
+        flow.pause()
+        size = answer.size
+        await asyncio.sleep(0.05)  # the sender runs into the kernel's buffers
+        assert answer.size <= size + 65_536
+        flow.resume()
+        await call
+        assert answer.size == 200 * len(block)
         assert await whole(made) == (200, block * 200)
         assert server.connections == 1
 
@@ -259,16 +361,49 @@ class FakeTransport:
         pass
 
 
-async def test_an_answer_left_unread_does_not_stop_the_next_one() -> None:
+async def test_a_client_that_is_slow_at_the_end_does_not_stop_the_next_one() -> None:
     async with origin(1) as made:
-        socket, connection = FakeTransport(), http1._Connection(made)
+        socket, connection, flow = FakeTransport(), http1.Connection(made), Flow()
         connection.connection_made(cast("asyncio.Transport", socket))
-        response = connection.send(GET, b"")
-        connection.data_received(reply(b"x" * (http1.HIGH_WATER_BYTES + 1)))
+        flow.pause()
+        connection.send(GET, b"", Kept(), flow)
         assert not socket.reading
-        response.close()
+        connection.data_received(reply(b"x"))
+        await connection.ended()
         assert made._idle == [connection]
         assert socket.reading
+        flow.pause()
+        assert socket.reading, "the call has no connection any more"
+
+
+async def test_what_is_held_comes_before_the_end_and_waits_for_the_client() -> None:
+    """As a few bytes that unfold to many."""
+
+    class Holding(Kept):
+        held = 3
+
+        def data(self, data: bytes) -> None:
+            super().data(data)
+            self.go_on()
+
+        def go_on(self) -> None:
+            assert self.response is not None
+            self.held -= 1
+            if self.held:
+                self.response.hold(self.go_on)
+            if self.held == 1:
+                flow.pause()
+
+    async with origin(1) as made:
+        socket, connection, flow, answer = FakeTransport(), http1.Connection(made), Flow(), Holding()
+        connection.connection_made(cast("asyncio.Transport", socket))
+        connection.send(GET, b"", answer, flow)
+        connection.data_received(reply(b"x"))
+        await asyncio.sleep(0.01)
+        assert (answer.held, answer.ends, socket.reading) == (1, 0, False)
+        flow.resume()
+        await connection.ended()
+        assert (answer.held, answer.ends) == (0, 1)
 
 
 IDLE_TOO_LONG = reply(b"", status="408 Request Timeout", headers="connection: close\r\n")

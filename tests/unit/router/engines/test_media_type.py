@@ -1,26 +1,26 @@
 import pytest
 
-from lexora_router.engines.media_type import Body, body_of, is_blank, media_type
+from lexora_router.engines.media_type import BodyKind, body_of, is_blank, media_type
 
 
 @pytest.mark.parametrize(
     ("start", "plain", "labelled"),
     [
-        (b"data: x", Body.EVENTS, Body.EVENTS),
-        (b"event:x", Body.EVENTS, Body.EVENTS),
-        (b": ping", Body.EVENTS, Body.EVENTS),
-        (b"\xef\xbb\xbf\r\n\r\nid: 1", Body.EVENTS, Body.EVENTS),
-        (b"retr", None, Body.EVENTS),
-        (b"d", None, Body.EVENTS),
-        (b"date", Body.WHOLE, Body.EVENTS),
-        (b'{"data:', Body.WHOLE, Body.WHOLE),
-        (b"\n [1]", Body.WHOLE, Body.WHOLE),
-        (b"hello", Body.WHOLE, Body.EVENTS),
+        (b"data: x", BodyKind.EVENTS, BodyKind.EVENTS),
+        (b"event:x", BodyKind.EVENTS, BodyKind.EVENTS),
+        (b": ping", BodyKind.EVENTS, BodyKind.EVENTS),
+        (b"\xef\xbb\xbf\r\n\r\nid: 1", BodyKind.EVENTS, BodyKind.EVENTS),
+        (b"retr", None, BodyKind.EVENTS),
+        (b"d", None, BodyKind.EVENTS),
+        (b"date", BodyKind.WHOLE, BodyKind.EVENTS),
+        (b'{"data:', BodyKind.WHOLE, BodyKind.WHOLE),
+        (b"\n [1]", BodyKind.WHOLE, BodyKind.WHOLE),
+        (b"hello", BodyKind.WHOLE, BodyKind.EVENTS),
         (b" \n\xef\xbb", None, None),
         (b"", None, None),
     ],
 )
-def test_how_a_body_begins_tells_what_it_is(start: bytes, plain: Body | None, labelled: Body | None) -> None:
+def test_how_a_body_begins_tells_what_it_is(start: bytes, plain: BodyKind | None, labelled: BodyKind | None) -> None:
     assert body_of(start, labelled=False) is plain
     assert body_of(start, labelled=True) is labelled
 

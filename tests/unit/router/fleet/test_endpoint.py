@@ -278,13 +278,14 @@ async def test_a_client_that_leaves_closes_the_connection_at_once(before: list[b
         assert await server.wait_lost() - left < 0.1
 
 
-async def test_an_emit_that_fails_closes_the_connection_too() -> None:
-    async def gone(_: object) -> None:
-        raise asyncio.CancelledError
+async def test_a_sink_that_fails_closes_the_connection_too() -> None:
+    class Broken(Client):
+        def frames(self, data: bytes) -> None:
+            raise ZeroDivisionError
 
     async with RawServer([*STREAMING, Do.HANG]) as server, engine(server.url) as main:
-        with pytest.raises(asyncio.CancelledError):
-            await main.ask(make_call(), gone)
+        with pytest.raises(ZeroDivisionError):
+            await main.ask(make_call(), Broken())
         await server.wait_lost()
 
 

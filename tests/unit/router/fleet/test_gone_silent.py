@@ -4,10 +4,11 @@ import asyncio
 from random import Random
 
 from tests.support.clock import jumping, now
-from tests.unit.router.support import HEAD, Client, FakeEndpoint, make_call, make_pool, make_target
+from tests.unit.router.support import HEAD, Client, FakeEndpoint, give, make_call, make_pool, make_target
 
 from lexora_contract.answer import Reply
-from lexora_router.call import Call, Emit, Handler, Timeouts, compose
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Handler, Timeouts, compose
 from lexora_router.fleet.pool import Pool
 from lexora_router.layers.admission import Admission
 from lexora_router.layers.balance import Balance, attempt
@@ -26,12 +27,12 @@ class Engine(FakeEndpoint):
 
     seconds = 1.0
 
-    async def attempt(self, call: Call, emit: Emit) -> None:
+    async def attempt(self, call: Call, sink: Sink) -> None:
         self.calls.append(call)
         await asyncio.sleep(self.seconds)
         assert call.lease is not None
         call.lease.answered()
-        await emit(ANSWER)
+        give(call, sink, ANSWER)
 
 
 def pipeline(pool: Pool) -> Handler:

@@ -8,6 +8,7 @@ from tests.unit.router.support import (
     Client,
     FakeEndpoint,
     FakeLease,
+    Frames,
     Scripted,
     Step,
     make_call,
@@ -15,7 +16,7 @@ from tests.unit.router.support import (
     make_target,
 )
 
-from lexora_router.call import Call, Frames
+from lexora_router.call import Call
 from lexora_router.errors import DeadlineExceeded, NoHealthyEndpoint, QueueFull, RouterError, UpstreamBroken
 from lexora_router.layers.admission import Admission
 from lexora_router.layers.deadline import Deadline
@@ -50,13 +51,9 @@ def admission(*steps: Step, **fields: object) -> tuple[Admission, Scripted, Pool
 async def test_a_call_holds_its_place_to_its_end() -> None:
     held: list[bool] = []
     layer, inner, pool = admission(*STREAMING, 3.0)
-    call, client = make_call(target=make_target()), Client()
-
-    async def watched(event: object) -> None:
-        held.append(call.lease is pool.lease and not pool.lease.closed)
-        await client(event)  # type: ignore[arg-type]  # an event
-
-    await layer(call, watched)
+    call = make_call(target=make_target())
+    client = Client(lambda _: held.append(call.lease is pool.lease and not pool.lease.closed))
+    await layer(call, client)
     assert client.events == STREAMING
     assert held == [True, True]
     assert inner.calls == pool.calls == [call]

@@ -2,10 +2,10 @@ import asyncio
 
 import pytest
 from tests.support.clock import jumping, now
-from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call
+from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, FakeLease, Frames, Scripted, Step, make_call
 
 from lexora_contract.answer import Usage
-from lexora_router.call import Frames, Outcome
+from lexora_router.call import Outcome
 from lexora_router.errors import (
     NoHealthyEndpoint,
     UpstreamBroken,

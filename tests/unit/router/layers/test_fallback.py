@@ -2,10 +2,11 @@ import asyncio
 
 import pytest
 from tests.support.clock import jumping
-from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
+from tests.unit.router.support import HANG, HEAD, Client, Frames, Scripted, Step, make_call, make_target
 
 from lexora_contract.answer import Usage
-from lexora_router.call import Call, Emit, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.errors import (
     ClassifierDisabled,
     ClientStalled,
@@ -45,12 +46,12 @@ class Targets:
         self.seen: list[tuple[str, str]] = []
         self.elsewhere: list[bool] = []
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         assert call.target is not None
         self.asked.append(call.target.backend)
         self.seen.append((call.receipt.backend, call.receipt.model))
         self.elsewhere.append(call.elsewhere)
-        await self.scripts[call.target.backend](call, emit)
+        await self.scripts[call.target.backend](call, sink)
 
 
 def refused(status: int) -> UpstreamRefused:
@@ -220,7 +221,7 @@ async def test_what_the_first_target_kept_to_itself_is_not_taken_for_the_second_
     """An engine may have answered, with nothing in it for the client: a stream that is continued begins that way."""
     call, seen = make_call(targets=TARGETS), []
 
-    async def inner(call: Call, emit: Emit) -> None:
+    async def inner(call: Call, sink: Sink) -> None:
         receipt = call.receipt
         seen.append((receipt.endpoint, receipt.first_event_at, receipt.events, receipt.usage))
         receipt.endpoint, receipt.first_event_at, receipt.events, receipt.usage = "e", 7.0, 3, Usage(1, 2)

@@ -5,9 +5,10 @@ import weakref
 import pytest
 from tests.support.clock import jumping, now
 from tests.support.links import settle
-from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
+from tests.unit.router.support import HANG, HEAD, Client, Frames, Scripted, Step, make_call
 
-from lexora_router.call import Call, Emit, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.errors import Draining, RouterError, UpstreamBroken, UpstreamRefused
 from lexora_router.layers.observe import CLIENT_GONE, Observe
 
@@ -91,7 +92,7 @@ async def test_every_recorder_is_told() -> None:
 async def test_a_failure_does_not_wait_for_the_garbage_collector() -> None:
     """Frames and errors that know each other would keep what each failed call had in memory."""
 
-    async def failing(call: Call, emit: Emit) -> None:
+    async def failing(call: Call, sink: Sink) -> None:
         raise UpstreamBroken("gone")
 
     layer = Observe(failing, recorders=(), clock=now)

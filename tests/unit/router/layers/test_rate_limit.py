@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.clock import jumping, now
-from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call
+from tests.unit.router.support import HANG, HEAD, Client, Frames, Scripted, Step, make_call
 
-from lexora_contract.answer import BucketState, Usage
-from lexora_router.call import Call, Emit, Frames
+from lexora_contract.answer import BucketState, Head, Reply, Usage
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.errors import RateLimited, UpstreamBroken, UpstreamTimeout
 from lexora_router.layers.rate_limit import Meter, RateLimit
 from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
@@ -24,14 +25,34 @@ class Engine(Scripted):
         super().__init__(*steps)
         self.usage = usage
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
-        async def seen(event: Any) -> None:
-            call.receipt.first_event_at = now()
-            call.receipt.usage = self.usage
-            call.receipt.events += isinstance(event, Frames)
-            await emit(event)
+    async def __call__(self, call: Call, sink: Sink) -> None:
+        await super().__call__(call, _Seen(call, sink, self.usage))
 
-        await super().__call__(call, seen)
+
+class _Seen:
+    """A sink that writes on the call's receipt what an endpoint would."""
+
+    def __init__(self, call: Call, sink: Sink, usage: Usage | None) -> None:
+        self.call = call
+        self.sink = sink
+        self.usage = usage
+
+    def _note(self) -> None:
+        self.call.receipt.first_event_at = now()
+        self.call.receipt.usage = self.usage
+
+    def head(self, head: Head) -> None:
+        self._note()
+        self.sink.head(head)
+
+    def frames(self, data: bytes) -> None:
+        self._note()
+        self.call.receipt.events += 1
+        self.sink.frames(data)
+
+    def reply(self, reply: Reply) -> None:
+        self._note()
+        self.sink.reply(reply)
 
 
 def limited(

@@ -1,8 +1,9 @@
 import pytest
 from tests.support.clock import jumping
-from tests.unit.router.support import HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call
+from tests.unit.router.support import HEAD, Client, FakeEndpoint, FakeLease, Frames, Scripted, Step, make_call
 
-from lexora_router.call import Call, Emit, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.errors import RouterError, UpstreamUnreachable
 from lexora_router.layers.resend import Resend
 
@@ -16,8 +17,8 @@ class Turns:
     def __init__(self, *scripts: list[Step]) -> None:
         self.scripts = [Scripted(*script) for script in scripts]
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
-        await self.scripts.pop(0)(call, emit)
+    async def __call__(self, call: Call, sink: Sink) -> None:
+        await self.scripts.pop(0)(call, sink)
 
 
 @jumping

@@ -2,9 +2,9 @@ import asyncio
 
 import pytest
 from tests.support.clock import jumping
-from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
+from tests.unit.router.support import HANG, HEAD, Client, Frames, Scripted, Step, make_call, make_target
 
-from lexora_router.call import Call, Frames, Target
+from lexora_router.call import Call, Target
 from lexora_router.errors import ModelNotFound, UpstreamBroken
 from lexora_router.layers.resolve import Resolve
 

@@ -18,10 +18,11 @@ from tests.unit.router.resume.engine import (
     ids_of,
     text_of,
 )
-from tests.unit.router.support import Client, make_call, make_target
+from tests.unit.router.support import Client, Frames, give, make_call, make_target
 
 from lexora_contract.answer import Reply
-from lexora_router.call import Call, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.errors import (
     DeadlineExceeded,
     NoHealthyEndpoint,
@@ -323,10 +324,10 @@ async def test_other_calls_are_not_touched(path: str, fields: dict[str, Any]) ->
     call = stream_call(path, fields)
     seen: list[Call] = []
 
-    async def inner(call: Call, emit: Any) -> None:
+    async def inner(call: Call, sink: Sink) -> None:
         seen.append(call)
-        await emit(HEAD)
-        await emit(Frames(b'data: {"token_ids":[1]}\n\n'))
+        give(call, sink, HEAD)
+        give(call, sink, Frames(b'data: {"token_ids":[1]}\n\n'))
         raise BROKEN
 
     client = Client()
@@ -356,7 +357,7 @@ async def test_nor_are_calls_that_cannot_or_must_not_be_continued(changes: dict[
         setattr(call, name, value)
     seen: list[Call] = []
 
-    async def inner(call: Call, emit: Any) -> None:
+    async def inner(call: Call, sink: Sink) -> None:
         seen.append(call)
         raise BROKEN
 
@@ -510,15 +511,15 @@ async def test_an_event_that_is_no_json_is_a_death() -> None:
     seen: list[Call] = []
     fleet = Fleet()
 
-    async def inner(call: Call, emit: Any) -> None:
+    async def inner(call: Call, sink: Sink) -> None:
         seen.append(call)
         if len(seen) > 1:
-            await fleet(call, emit)
+            await fleet(call, sink)
             return
         found = Model().answer(CHAT, json.loads(call.body))
-        await emit(HEAD)
-        await emit(Frames(found[0] + found[1]))
-        await emit(Frames(found[2][:40] + b"\n\n"))
+        give(call, sink, HEAD)
+        give(call, sink, Frames(found[0] + found[1]))
+        give(call, sink, Frames(found[2][:40] + b"\n\n"))
 
     client = Client()
     await Resume(inner, sources={"main": IDS})(stream_call(CHAT), client)
@@ -530,14 +531,14 @@ async def test_what_came_in_one_piece_with_a_broken_event_is_not_lost(dies: int)
     fleet = Fleet()
     seen: list[Call] = []
 
-    async def inner(call: Call, emit: Any) -> None:
+    async def inner(call: Call, sink: Sink) -> None:
         seen.append(call)
         if len(seen) > dies:
-            await fleet(call, emit)
+            await fleet(call, sink)
             return
         found = Model().answer(call.path, json.loads(call.body))
-        await emit(HEAD)
-        await emit(Frames(b"".join(found[:4]) + found[4][:40] + b"\n\n"))
+        give(call, sink, HEAD)
+        give(call, sink, Frames(b"".join(found[:4]) + found[4][:40] + b"\n\n"))
 
     client = Client()
     await Resume(inner, sources={"main": IDS})(stream_call(CHAT), client)
@@ -548,16 +549,16 @@ async def test_a_whole_answer_passes_but_is_no_continuation() -> None:
     reply = Reply(HEAD, b"{}")
     seen: list[Call] = []
 
-    async def inner(call: Call, emit: Any) -> None:
+    async def inner(call: Call, sink: Sink) -> None:
         seen.append(call)
-        await emit(reply)
+        give(call, sink, reply)
 
     client = Client()
     await Resume(inner, sources={"main": IDS})(stream_call(CHAT), client)
     assert client.events == [reply]
 
-    async def turncoat(call: Call, emit: Any) -> None:
-        await (inner if call.path == COMPLETIONS else Fleet(dying(9)))(call, emit)
+    async def turncoat(call: Call, sink: Sink) -> None:
+        await (inner if call.path == COMPLETIONS else Fleet(dying(9)))(call, sink)
 
     with pytest.raises(UpstreamBroken):
         await Resume(turncoat, sources={"main": IDS})(stream_call(CHAT), Client())
@@ -566,9 +567,9 @@ async def test_a_whole_answer_passes_but_is_no_continuation() -> None:
 async def test_events_of_another_shape_pass_and_end_the_chance() -> None:
     odd = b'data: {"choices":[{"index":"one"}]}\n\n'
 
-    async def inner(call: Call, emit: Any) -> None:
-        await emit(HEAD)
-        await emit(Frames(odd))
+    async def inner(call: Call, sink: Sink) -> None:
+        give(call, sink, HEAD)
+        give(call, sink, Frames(odd))
         raise BROKEN
 
     client = Client()
@@ -582,9 +583,9 @@ async def test_comments_and_carriage_returns_pass() -> None:
         b': hello\r\n\r\ndata: {"choices":[{"index":0,"delta":{"content":"a"},"token_ids":[1]}]}\r\n\r\ndata: [DONE]\r\n\r\n'
     )
 
-    async def inner(call: Call, emit: Any) -> None:
-        await emit(HEAD)
-        await emit(Frames(block))
+    async def inner(call: Call, sink: Sink) -> None:
+        give(call, sink, HEAD)
+        give(call, sink, Frames(block))
 
     client = Client()
     await Resume(inner, sources={"main": IDS})(stream_call(CHAT), client)
@@ -594,8 +595,8 @@ async def test_comments_and_carriage_returns_pass() -> None:
 async def test_a_failure_after_the_end_mark_ends_nothing_twice() -> None:
     error = UpstreamBroken("something behind the end mark")
 
-    async def inner(call: Call, emit: Any) -> None:
-        await Fleet()(call, emit)
+    async def inner(call: Call, sink: Sink) -> None:
+        await Fleet()(call, sink)
         raise error
 
     client = Client()
@@ -608,9 +609,9 @@ async def test_a_failure_after_the_end_mark_ends_nothing_twice() -> None:
 async def test_a_stream_of_which_the_client_has_seen_nothing_can_still_go_elsewhere() -> None:
     silent = b'data: {"choices":[{"index":0,"text":"","prompt_token_ids":[300],"token_ids":[4096]}]}\n\n'
 
-    async def inner(call: Call, emit: Any) -> None:
-        await emit(HEAD)
-        await emit(Frames(silent))
+    async def inner(call: Call, sink: Sink) -> None:
+        give(call, sink, HEAD)
+        give(call, sink, Frames(silent))
         raise BROKEN
 
     client = Client()

@@ -5,9 +5,21 @@ from math import inf
 
 import pytest
 from tests.support.clock import jumping, now
-from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, FakeLease, Scripted, Step, make_call, make_target
+from tests.unit.router.support import (
+    HANG,
+    HEAD,
+    Client,
+    FakeEndpoint,
+    FakeLease,
+    Frames,
+    Scripted,
+    Step,
+    make_call,
+    make_target,
+)
 
-from lexora_router.call import Call, Emit, Frames
+from lexora_contract.port import Sink
+from lexora_router.call import Call
 from lexora_router.errors import (
     DeadlineExceeded,
     NoHealthyEndpoint,
@@ -41,12 +53,12 @@ class Attempts:
         self.scripts = [Scripted(*steps) for steps in scripts]
         self.at: list[float] = []
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         script = self.scripts[min(len(self.at), len(self.scripts) - 1)]
         self.at.append(round(now() - 1000.0, 6))
         if call.lease is not None:
             await call.lease.next()
-        await script(call, emit)
+        await script(call, sink)
 
 
 def retry(

@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 from tests.support.clock import jumping, now
-from tests.unit.router.support import HEAD, Client, FakeEndpoint, Step, make_call, make_pool, make_target
+from tests.unit.router.support import HEAD, Client, FakeEndpoint, Frames, Step, make_call, make_pool, make_target
 
-from lexora_router.call import Frames, Handler, compose
+from lexora_router.call import Handler, compose
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamRefused, UpstreamTimeout
 from lexora_router.fleet.endpoint_health import HealthRules
 from lexora_router.fleet.pool import Pool

@@ -1,9 +1,10 @@
 import pytest
-from tests.unit.router.support import HEAD, Client, make_call
+from tests.unit.router.support import HEAD, Client, Frames, give, make_call
 
 from lexora_contract.answer import Reply
 from lexora_contract.operations import RESPONSES
-from lexora_router.call import Call, Emit, Frames, Target, Timeouts
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Target, Timeouts
 from lexora_router.errors import NotFound, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
 from lexora_router.layers.stored_responses import MAX_ASKED, AskHome, NoteHome
 from lexora_router.policy.response_homes import Home, ResponseHomes
@@ -19,17 +20,17 @@ class Place:
         self.answers = answers
         self.asked = 0
 
-    async def attempt(self, call: Call, emit: Emit) -> None:
+    async def attempt(self, call: Call, sink: Sink) -> None:
         self.asked += 1
         for answer in self.answers:
             if isinstance(answer, Exception):
                 raise answer
-            await emit(answer)
+            give(call, sink, answer)
 
 
-async def attempt(call: Call, emit: Emit) -> None:
+async def attempt(call: Call, sink: Sink) -> None:
     assert call.endpoint is not None
-    await call.endpoint.attempt(call, emit)
+    await call.endpoint.attempt(call, sink)
 
 
 async def ask(*places: Place, homes: ResponseHomes | None = None) -> Call:

@@ -3,9 +3,9 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.clock import jumping
-from tests.unit.router.support import HANG, HEAD, Client, Scripted, Step, make_call, make_target
+from tests.unit.router.support import HANG, HEAD, Client, Frames, Scripted, Step, make_call, make_target
 
-from lexora_router.call import Call, Frames, Handler
+from lexora_router.call import Call, Handler
 from lexora_router.errors import UpstreamBroken
 from lexora_router.layers.trace import TraceAttempt, TraceQueue
 

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.router.support import Frames, give
+
 from lexora_contract.answer import Head, Usage
-from lexora_router.call import Call, Emit, Endpoint, Frames, Outcome
+from lexora_contract.port import Sink
+from lexora_router.call import Call, Endpoint, Outcome
 from lexora_router.errors import RouterError, UpstreamBroken
 from lexora_sim.api.chat_face import ChatFace, ChatOptions
 from lexora_sim.api.completion_face import CompletionFace, CompletionOptions
@@ -114,7 +117,7 @@ class NoEndpoint:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    async def attempt(self, call: Call, emit: Emit, /) -> None:
+    async def attempt(self, call: Call, sink: Sink, /) -> None:
         raise AssertionError("the fleet serves")
 
 
@@ -166,7 +169,7 @@ class Fleet:
     def bodies(self) -> list[dict[str, Any]]:
         return [json.loads(call.body) for call in self.calls]
 
-    async def __call__(self, call: Call, emit: Emit) -> None:
+    async def __call__(self, call: Call, sink: Sink) -> None:
         assert call.lease is not None
         endpoint = await call.lease.next()
         self.calls.append(call)
@@ -180,10 +183,10 @@ class Fleet:
         for at in range(0, len(alive), self.per_frame):
             if not receipt.first_event_at:
                 receipt.first_event_at = 1.0
-                await emit(HEAD)
+                give(call, sink, HEAD)
             block = b"".join(alive[at : at + self.per_frame])
             receipt.events += block.count(b"data:")
-            await emit(Frames(block))
+            give(call, sink, Frames(block))
         if death is not None:
             raise death[1]
         receipt.usage = usage

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from tests.unit.router.support import make_call, make_target
+from tests.unit.router.support import Client, make_call, make_target
 
 from lexora_contract.answer import Receipt, Usage
 from lexora_router.errors import (
@@ -55,14 +55,11 @@ async def test_hops_are_those_that_the_layer_has_made() -> None:
     call = make_call()
     call.targets = targets
 
-    async def fails(call: object, emit: object) -> None:
+    async def fails(call: object, sink: object) -> None:
         raise UpstreamBroken("x")
 
-    async def emit(event: object) -> None:
-        raise AssertionError
-
     with pytest.raises(UpstreamBroken):
-        await Fallback(fails, on_rate_limit=False)(call, emit)
+        await Fallback(fails, on_rate_limit=False)(call, Client())
     assert hops(call.receipt) == [Hop("main", "a-b.c_", "UPSTREAM_BROKEN"), Hop("a-b.c_", "d-", "UPSTREAM_BROKEN")]
 
 
