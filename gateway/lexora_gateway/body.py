@@ -25,6 +25,14 @@ _TICK = 0.001
 _SMALL_BYTES = 64 * 1024
 
 
+def arrived_body(client: ClientSide, limits: Limits) -> bytes | None:
+    """The whole body, if it came with its head and has no content coding. Raises Refused (413)."""
+    if b"content-encoding" in client.headers:
+        return None
+    body = client.arrived()
+    return None if body is None else _within(limits, body)
+
+
 async def read_body(client: ClientSide, limits: Limits, end: float) -> bytes:
     """The whole body without its content codings, at most `limits.max_body_bytes`, there by the loop's time `end`.
 
@@ -37,8 +45,6 @@ async def read_body(client: ClientSide, limits: Limits, end: float) -> bytes:
     if declared > limits.max_body_bytes:
         raise Refused(too_large(limits.max_body_bytes))
     decoder = decoder_of(_codings(client)) if b"content-encoding" in headers else None
-    if decoder is None and (body := client.arrived()) is not None:
-        return _within(limits, body)
     wait = _Wait(limits.body_silence, end)
     try:
         if declared > _SMALL_BYTES:

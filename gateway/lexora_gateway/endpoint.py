@@ -13,7 +13,7 @@ from lexora_contract.operations import Dialect
 from lexora_contract.port import CallFailed
 from lexora_contract.rpcs import EXPLAIN as EXPLAIN_RPC
 from lexora_gateway.asgi_client import AsgiClient
-from lexora_gateway.body import announced, read_body
+from lexora_gateway.body import announced, arrived_body, read_body
 from lexora_gateway.call_headers import EXPLAIN, check_explain
 from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import Refused, bug, from_failed, invalid
@@ -61,11 +61,13 @@ class Endpoint(ABC):
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
             check_user(client, limits.trusts)
-            self._foresee(asked)
-            asked.body = await read_body(client, limits, clock.end)
+            body = arrived_body(client, limits)
+            if body is None:
+                self._foresee(asked)
+                body = await read_body(client, limits, clock.end)
+            asked.body = body
             self.check(headers, asked.body)
-            asked.context = context_of(headers, clock.remaining(), asked.hops)
-            asked.context.flow = client.flow
+            asked.context = context_of(headers, clock.remaining(), asked.hops, client.flow)
             if EXPLAIN not in headers:
                 await self.serve(asked, answer)
             else:

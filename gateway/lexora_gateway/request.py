@@ -10,7 +10,7 @@ from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from lexora_contract.port import CallContext
+from lexora_contract.port import CallContext, Flow
 from lexora_gateway.errors import Refused, invalid
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ def timeout_of(headers: Headers, max_timeout: float) -> float | None:
     return None if given is None else min(_seconds(given), max_timeout)
 
 
-def context_of(headers: Headers, timeout: float | None, hops: Metadata = ()) -> CallContext:
-    """Trace and time limit of a call, and how it came here."""
-    return CallContext((*_trace(headers), *hops) if b"traceparent" in headers else hops, timeout)
+def context_of(headers: Headers, timeout: float | None, hops: Metadata = (), flow: Flow | None = None) -> CallContext:
+    """Trace and time limit of a call, how it came here, and the back-pressure of its client."""
+    metadata = (*_trace(headers), *hops) if b"traceparent" in headers else hops
+    return CallContext(metadata, timeout, flow=flow or Flow())
 
 
 def hops_of(client: ClientSide) -> Metadata:

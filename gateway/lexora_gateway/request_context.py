@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lexora_contract.port import CallContext
-
 if TYPE_CHECKING:
+    from lexora_contract.port import CallContext
     from lexora_gateway.asgi_types import Headers
     from lexora_gateway.request import Metadata
 
@@ -24,7 +23,7 @@ class Asked:
         self.hops = hops
         self.request_id = request_id
         self.body = b""
-        self.context = CallContext()
+        self.context: CallContext  # once the body is there
 
     def context_with_body(self) -> CallContext:
         """The context, to which the body goes."""

@@ -278,15 +278,16 @@ class HttpProtocol(asyncio.Protocol):
             self._task(exchange, call.run, self._site.app)
 
     def _task(self, exchange: Exchange, serve: Callable[[Any], Awaitable[None]], given: Any) -> asyncio.Task[None]:
-        task = self.loop.create_task(self._serve(exchange, serve, given))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
-        return task
+        return self.loop.create_task(self._serve(exchange, serve, given))
 
     async def _serve(self, exchange: Exchange, serve: Callable[[Any], Awaitable[None]], given: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._state.tasks.add(task)
         try:
             await serve(given)
         finally:
+            self._state.tasks.discard(task)
             if exchange.is_open:
                 # Cancelled by the server, or its answer broke off: the client must not take it for a whole one.
                 exchange.lose()

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from uvicorn.server import ServerState
 
 from lexora.v1 import receipt_pb2
 from lexora.v1.classify_pb2 import ClassifyResponse
@@ -202,13 +203,32 @@ def make_app(router: RouterPort, **options: Any) -> FastAPI:
     return create_app(router, **(settings | options))
 
 
-def client(app: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+# The client's side at which the next facade is asked, "own" or "asgi"; None: `client` by ASGI, `serving` by its own server.
+side: str | None = None
+
+
+@contextlib.asynccontextmanager
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the facade, without a socket or at one of the facade's own connections."""
+    if side != "own":
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http:
+            yield http
+        return
+    make = cast("Any", server_config(app, host="127.0.0.1", port=0).http)
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: make(server_state=state), "127.0.0.1", 0)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as http:
+            yield http
+    finally:
+        server.close()
+        await until(lambda: not state.connections)
 
 
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, patience: Patience | None = None) -> AsyncIterator[int]:
-    """The facade on a free loopback port, as it is run for real."""
+    """The facade on a free loopback port: as it is run for real, or on uvicorn as it is."""
     async with running(app, patience) as server:
         yield port_of(server)
 
@@ -226,6 +246,8 @@ async def running(app: FastAPI, patience: Patience | None = None) -> AsyncIterat
     config = server_config(app, host="127.0.0.1", port=0, patience=patience or Patience())
     # A call that was not cancelled must fail its test, not hang it.
     config.timeout_graceful_shutdown = 1
+    if side == "asgi":
+        config.http = "httptools"
     server = GatewayServer(config, addresses.append)
     task = asyncio.create_task(server.serve())
     await until(lambda: bool(addresses))

@@ -24,9 +24,7 @@ async def read(
     within: float = math.inf,
     buffered: BufferedBytes | None = None,
 ) -> bytes:
-    client: Any = SimpleNamespace(
-        headers=headers or {}, pairs=[*(headers or {}).items()], address="10.0.0.1", read=pieces, arrived=lambda: None
-    )
+    client: Any = SimpleNamespace(headers=headers or {}, pairs=[*(headers or {}).items()], address="10.0.0.1", read=pieces)
     limits = Limits(LIMIT, 3600.0, silence, buffered or BufferedBytes(LIMIT, LIMIT))
     return await read_body(client, limits, asyncio.get_running_loop().time() + within)
 

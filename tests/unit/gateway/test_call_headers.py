@@ -9,6 +9,8 @@ from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRoute
 from lexora_contract.messages import options_message, options_of
 from lexora_contract.port import Options
 
+pytestmark = pytest.mark.usefixtures("both_sides")
+
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 CALLS = [
     (CHAT, BODY, JSON),
@@ -48,7 +50,7 @@ async def test_without_headers_nothing_is_asked() -> None:
 
 @pytest.mark.parametrize(
     ("given", "priority"),
-    [("low", 0), ("normal", 50), ("high", 100), ("HIGH", 100), (" normal ", 50), ("0", 0), ("7", 7), ("100", 100)],
+    [("low", 0), ("normal", 50), ("high", 100), ("HIGH", 100), ("Normal", 50), ("0", 0), ("7", 7), ("100", 100)],
 )
 async def test_a_priority_is_a_name_or_a_number(given: str, priority: int) -> None:
     _, router = await ask(CHAT, BODY, JSON | {"x-lexora-priority": given})

@@ -22,6 +22,8 @@ from tests.unit.gateway.support import (
     whole,
 )
 
+pytestmark = pytest.mark.usefixtures("both_sides")
+
 # Far above what it takes, far below what anybody would call a leak.
 SOON = 0.1
 

@@ -13,6 +13,8 @@ from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetEx
 from lexora.v1.health_pb2 import BACKEND_STATUS_DEGRADED, BREAKER_STATE_HALF_OPEN
 from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER
 
+pytestmark = pytest.mark.usefixtures("both_sides")
+
 FORM = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--b--\r\n'
 EXPLAIN = {"x-lexora-explain": "1"}
 

@@ -30,6 +30,8 @@ from lexora_gateway.errors import from_failed
 from lexora_gateway.headers import passthrough_headers, receipt_headers
 from lexora_gateway.rate_headers import duration, rate_limit_headers
 
+pytestmark = pytest.mark.usefixtures("both_sides")
+
 RATES = {
     "x-ratelimit-limit-requests": "20",
     "x-ratelimit-remaining-requests": "19",

@@ -28,6 +28,8 @@ import lexora_gateway
 from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.raw_pb2 import Header
 
+pytestmark = pytest.mark.usefixtures("both_sides")
+
 
 async def ask(router: ScriptedRouter, path: str = CHAT, body: bytes = BODY, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -7,6 +7,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from tests.unit.gateway.support import CHAT, JSON, ScriptedRouter, client, connected, failure, make_app, post, serving
 from tests.unit.gateway.test_rate_headers import RATES, rates, receipt
 
+pytestmark = pytest.mark.usefixtures("both_sides")
+
 BODY = b'{"model": "m", "messages": [], "user": "alice"}'
 
 

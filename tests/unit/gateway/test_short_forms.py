@@ -11,6 +11,8 @@ from lexora.v1.completion_pb2 import CompletionChoice, CompletionChunk, Completi
 from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 
+pytestmark = pytest.mark.usefixtures("both_sides")
+
 
 def completes(text: str) -> Script:
     async def script(_: ScriptedRouter) -> GenerateResponse:
