@@ -55,10 +55,6 @@ class Overview:
         self._wall_clock = wall_clock
         self._started = clock()
 
-    async def default_model(self) -> str:
-        """The model for calls that name none; empty when there is none."""
-        return await self._assembly().routes.default_model()
-
     async def models(self) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""
         assembly = self._assembly()

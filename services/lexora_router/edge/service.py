@@ -70,7 +70,7 @@ from lexora_router.errors import (
 )
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.layers.rate_limit import Meter
-from lexora_router.payload.fields import check_model
+from lexora_router.payload.fields import Fields, check_model
 from lexora_router.payload.inspect import inspect_json
 from lexora_router.payload.json_object import without_bom
 from lexora_router.payload.multipart import inspect_multipart, is_form
@@ -93,11 +93,16 @@ _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
 
 
+async def _no_model() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What calls are served with under one configuration; None where the router does not do it.
 
-    `foresee` raises RouterError for a tenant and a body of so many bytes that would surely be refused.
+    `foresee` raises RouterError for a tenant and a body of so many bytes that would surely be refused; `default_model` names
+    the model of calls that name none, empty when there is none.
     """
 
     pipeline: Handler
@@ -106,6 +111,7 @@ class Serving:
     foresee: Callable[[str, int], None] | None = None
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
     reload: Callable[[], Awaitable[Reload]] | None = None
+    default_model: Callable[[], Awaitable[str]] = _no_model
 
 
 class RouterService:
@@ -181,7 +187,7 @@ class RouterService:
 
     async def _embed(self, request: embed_pb2.EmbedRequest, call: Call) -> embed_pb2.EmbedResponse:
         model = await self._model(call, request.model)
-        self._set_body(call, EMBEDDINGS, embed_body(request, model))
+        self._set_body(call, EMBEDDINGS, *embed_body(request, model))
         response = await self._whole(call, lambda reply: embed_response(reply.body))
         response.receipt.CopyFrom(self._receipt(call))
         return response
@@ -402,17 +408,17 @@ class RouterService:
                 self._fill_raw(raw_of(asked.raw), call, stream=stream)
             case "chat":
                 default = await self._model(call, asked.chat.model)
-                self._set_body(call, CHAT, chat_body(asked.chat, stream=stream, default_model=default))
+                self._set_body(call, CHAT, *chat_body(asked.chat, stream=stream, default_model=default))
             case "completion":
                 default = await self._model(call, asked.completion.model)
-                body = completion_body(asked.completion, stream=stream, default_model=default)
-                self._set_body(call, COMPLETIONS, body)
+                completion = completion_body(asked.completion, stream=stream, default_model=default)
+                self._set_body(call, COMPLETIONS, *completion)
             case _:
                 raise InvalidRequest("One of chat, completion and raw must be set.", "input")
 
     async def _model(self, call: Call, named: str) -> str | None:
         """The model that is named, else the default one, for which the backends may have to be asked."""
-        return named or await _within(call, self._overview.default_model()) or None
+        return named or await _within(call, self.serving.default_model()) or None
 
     def _fill_raw(self, raw: RawCall, call: Call, *, stream: bool) -> None:
         if stored := stored_operation(raw.method, raw.path):
@@ -439,12 +445,15 @@ class RouterService:
         call.stream = operation.streams and dict(call.query).get("stream", "").lower() in ("true", "1")
         call.max_tokens = 0  # it has no output that its client would pay for
 
-    def _set_body(self, call: Call, path: str, body: bytes) -> None:
+    def _set_body(self, call: Call, path: str, body: bytes, fields: Fields | None = None) -> None:
+        """Give the call its body, and what that says, which is read from it where it is not handed over."""
         if len(body) > self._max_body_bytes:
             raise TooLarge(f"The body has {len(body)} bytes; at most {self._max_body_bytes} are taken.")
         call.path, call.body = path, body
         operation = operation_of(path)
-        if operation.form and is_form(call.content_type):
+        if fields is not None:
+            pass
+        elif operation.form and is_form(call.content_type):
             fields = inspect_multipart(call.content_type, body)
         else:
             call.body = body = without_bom(body)

@@ -4,6 +4,9 @@ The body itself stays bytes: unknown fields, big integers, explicit nulls and th
 the client wrote them. Of a key that occurs twice the last one counts, as in Python's json.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
@@ -38,6 +41,8 @@ class _Wire(UserNames, gc=False):
 
 
 _wire = msgspec.json.Decoder(_Wire)
+_encode = msgspec.json.Encoder().encode
+_READ = frozenset(_Wire.__struct_fields__) - {"messages", "prompt", "input", "prompt_embeds"}
 # vLLM reads its requests with pydantic in lax mode: "16", 16.0 and true are integers to it, "yes" and 1 are booleans.
 _booleans = TypeAdapter(bool)
 _integers = TypeAdapter(int)
@@ -50,15 +55,34 @@ def inspect_json(path: str, body: bytes) -> Fields:
     too deeply, a field of the wrong type, or a field missing that `path` needs.
     """
     check_utf8(body)
+    wire = _decoded(body)
+    _check_required(path, wire)
+    return _fields(wire)
+
+
+def inspect_object(body: Mapping[str, Any]) -> Fields:
+    """The same of a body before it is encoded, whose prompt is known to be right; values may be msgspec.Raw.
+
+    Raises InvalidRequest for a field of the wrong type.
+    """
+    wire = _decoded(_encode({name: value for name, value in body.items() if name in _READ}))
+    if wire.model is not None:
+        check_model(wire.model)
+    return _fields(wire)
+
+
+def _decoded(body: bytes) -> _Wire:
     try:
-        wire = _wire.decode(body)
+        return _wire.decode(body)
     except msgspec.ValidationError:
-        wire = _checked(body)  # a wrong type: say which, unless a later duplicate of the key mends it
+        return _checked(body)  # a wrong type: say which, unless a later duplicate of the key mends it
     except msgspec.DecodeError as error:
         raise malformed(body, error) from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
-    _check_required(path, wire)
+
+
+def _fields(wire: _Wire) -> Fields:
     return Fields(
         model=wire.model,
         stream=wire.stream is True,

@@ -167,7 +167,15 @@ class RouterApp:
 
 def _serving(assembly: Assembly, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
     proxies = TrustedProxies(assembly.config.server.trusted_proxies)
-    return Serving(assembly.pipeline, assembly.meter, assembly.classify, assembly.foresee, proxies, reload)
+    return Serving(
+        assembly.pipeline,
+        assembly.meter,
+        assembly.classify,
+        assembly.foresee,
+        proxies,
+        reload,
+        assembly.routes.default_model,
+    )
 
 
 def _registry() -> CollectorRegistry:

@@ -7,6 +7,7 @@ from typing import Any
 from lexora.v1 import chat_pb2
 from lexora_router.edge.translate.shared import Body, encode, new_body, put_model, put_sampling, raw_object
 from lexora_router.errors import InvalidRequest
+from lexora_router.payload.fields import Fields
 
 _ROLES: dict[int, str] = {
     chat_pb2.ROLE_SYSTEM: "system",
@@ -19,8 +20,8 @@ _MODES = ("none", "auto", "required")
 _MEDIA_TYPE = re.compile(r"[a-zA-Z0-9.+-]+/[a-zA-Z0-9.+-]+")
 
 
-def chat_body(request: chat_pb2.ChatRequest, *, stream: bool, default_model: str | None) -> bytes:
-    """OpenAI's JSON of this chat.
+def chat_body(request: chat_pb2.ChatRequest, *, stream: bool, default_model: str | None) -> tuple[bytes, Fields]:
+    """OpenAI's JSON of this chat, and what it says.
 
     Unset fields are left out, fields of `extra_json` come first, typed ones win over them. Raises InvalidRequest, whose
     `param` names the field: "model", "messages" or a path such as "chat.tools[0].parameters_json".

@@ -17,12 +17,15 @@ from lexora_router.edge.translate.shared_answer import (
 )
 from lexora_router.errors import InvalidRequest
 from lexora_router.payload.event_stream import payloads
+from lexora_router.payload.fields import Fields
 from lexora_router.payload.lenient_json import lenient
 from lexora_router.payload.usage import UsageJson
 
 
-def completion_body(request: completion_pb2.CompletionRequest, *, stream: bool, default_model: str | None) -> bytes:
-    """OpenAI's JSON of this completion.
+def completion_body(
+    request: completion_pb2.CompletionRequest, *, stream: bool, default_model: str | None
+) -> tuple[bytes, Fields]:
+    """OpenAI's JSON of this completion, and what it says.
 
     Unset fields are left out, fields of `extra_json` come first, typed ones win over them. Raises InvalidRequest, whose
     `param` names the field: "model", "prompt" or a path such as "completion.extra_json".

@@ -11,12 +11,13 @@ from lexora.v1 import embed_pb2
 from lexora_router.edge.translate.shared import encode, new_body, put_model
 from lexora_router.edge.translate.shared_answer import Index, decoded, refuse_error, usage
 from lexora_router.errors import InvalidRequest, UpstreamInvalid
+from lexora_router.payload.fields import Fields
 from lexora_router.payload.lenient_json import lenient
 from lexora_router.payload.usage import UsageJson
 
 
-def embed_body(request: embed_pb2.EmbedRequest, default_model: str | None) -> bytes:
-    """OpenAI's JSON of this request.
+def embed_body(request: embed_pb2.EmbedRequest, default_model: str | None) -> tuple[bytes, Fields]:
+    """OpenAI's JSON of this request, and what it says.
 
     Raises InvalidRequest, whose `param` names the field: "model", "texts", "token_ids" or "extra_json".
     """

@@ -7,6 +7,8 @@ import msgspec
 
 from lexora.v1 import sampling_pb2
 from lexora_router.errors import InvalidRequest
+from lexora_router.payload.fields import Fields
+from lexora_router.payload.inspect import inspect_object
 
 MAX_EXTRA_BYTES = 1 << 20
 
@@ -61,14 +63,14 @@ def put_sampling(body: Body, sampling: sampling_pb2.SamplingParams, param: str) 
             body[field.name] = list(value)
 
 
-def encode(body: Body, *, stream: bool) -> bytes:
-    """Bytes of the body; how the answer travels is the call's choice, never an extra field's."""
+def encode(body: Body, *, stream: bool) -> tuple[bytes, Fields]:
+    """The body's bytes, and what they say; how the answer travels is the call's choice, never an extra field's."""
     body.pop("stream", None)
     if stream:
         body["stream"] = True
     else:
         body.pop("stream_options", None)  # engines refuse it without a stream
-    return _encoder.encode(body)
+    return _encoder.encode(body), inspect_object(body)
 
 
 def _finite(value: float, param: str) -> float:

@@ -66,9 +66,8 @@ class Seen:
 SEEN = Seen()
 
 
-class FakeOverview:
-    async def default_model(self) -> str:
-        return "default-m"
+async def default_model() -> str:
+    return "default-m"
 
 
 def surrounded(*metadata: tuple[str, str], timeout: float | None = None) -> CallContext:
@@ -77,8 +76,8 @@ def surrounded(*metadata: tuple[str, str], timeout: float | None = None) -> Call
 
 def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[RouterService, Scripted]:
     pipeline = Scripted(*steps)
-    overview = cast("Overview", FakeOverview())
-    serving = Serving(pipeline, **more)
+    overview = cast("Overview", None)
+    serving = Serving(pipeline, default_model=default_model, **more)
     made = RouterService(serving, overview, recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now)
     return made, pipeline
 

@@ -6,31 +6,77 @@ from typing import Any
 import pytest
 
 from lexora.v1 import chat_pb2, completion_pb2, embed_pb2, sampling_pb2, tokens_pb2
+from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS
 from lexora_router.edge.translate import chat_body, completion_body, embed_body
 from lexora_router.errors import InvalidRequest
+from lexora_router.payload.fields import Fields
+from lexora_router.payload.inspect import inspect_json
 
 USER = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="hi")
 TOKENS = tokens_pb2.TokenIds
 
 
+def checked(path: str, body: bytes, fields: Fields) -> dict[str, Any]:
+    """The body; what is handed over beside it is what one would read in it."""
+    assert fields == inspect_json(path, body)
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
 def chat(*, stream: bool = False, default: str | None = "d", **fields: Any) -> dict[str, Any]:
     request = chat_pb2.ChatRequest(**{"messages": [USER]} | fields)
-    return json.loads(chat_body(request, stream=stream, default_model=default))
+    return checked(CHAT, *chat_body(request, stream=stream, default_model=default))
 
 
 def completion(**fields: Any) -> dict[str, Any]:
     request = completion_pb2.CompletionRequest(**{"model": "m"} | fields)
-    return json.loads(completion_body(request, stream=False, default_model=None))
+    return checked(COMPLETIONS, *completion_body(request, stream=False, default_model=None))
 
 
 def embed(**fields: Any) -> dict[str, Any]:
-    return json.loads(embed_body(embed_pb2.EmbedRequest(**{"model": "m"} | fields), None))
+    return checked(EMBEDDINGS, *embed_body(embed_pb2.EmbedRequest(**{"model": "m"} | fields), None))
 
 
 def refused_param(call: Any, **fields: Any) -> str | None:
     with pytest.raises(InvalidRequest) as caught:
         call(**fields)
     return caught.value.param
+
+
+# --- all
+
+
+EXTRAS = {
+    "user": "u",
+    "safety_identifier": "s",
+    "metadata": {"user_id": "x"},
+    "prompt_cache_key": "k",
+    "max_completion_tokens": "16",
+    "max_output_tokens": 7,
+    "n": 2.0,
+    "priority": 3,
+    "stream_options": {"include_usage": 1},
+    "prompt": None,
+}
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_what_is_handed_over_is_what_the_body_says(name: str):
+    extra = json.dumps({name: EXTRAS[name]})
+    sampling = sampling_pb2.SamplingParams(max_tokens=9, n=3)
+    for stream in (False, True):
+        chat(stream=stream, model="m", extra_json=extra, sampling=sampling)
+    completion(text="x", extra_json=extra, sampling=sampling)
+    completion(text="x", extra_json=extra)
+    embed(texts=["x"], extra_json=extra)
+
+
+@pytest.mark.parametrize("extra", ['{"n": []}', '{"model": 7}', '{"user": 7}', '{"stream_options": 7}', '{"priority": "high"}'])
+def test_an_extra_field_of_the_wrong_type_is_named(extra: str):
+    name = next(iter(json.loads(extra)))
+    assert (
+        refused_param(chat, stream=True, default=None, extra_json=extra, **({} if name == "model" else {"model": "m"})) == name
+    )
 
 
 # --- chat
@@ -112,7 +158,7 @@ def test_tools_and_their_choice():
     assert body["parallel_tool_calls"] is False
     assert chat(tool_choice=chat_pb2.ToolChoice(mode="required"))["tool_choice"] == "required"
     assert "tool_choice" not in chat(tool_choice=chat_pb2.ToolChoice())
-    raw = chat_body(chat_pb2.ChatRequest(messages=[USER], tools=tools), stream=False, default_model="d")
+    raw, _ = chat_body(chat_pb2.ChatRequest(messages=[USER], tools=tools), stream=False, default_model="d")
     assert schema.encode() in raw
 
 
@@ -176,7 +222,7 @@ def test_extra_fields_keep_their_bytes_and_come_first():
     request = chat_pb2.ChatRequest(
         model="m", messages=[USER], extra_json=extra, sampling=sampling_pb2.SamplingParams(temperature=0.5)
     )
-    body = chat_body(request, stream=True, default_model=None)
+    body, _ = chat_body(request, stream=True, default_model=None)
     assert body == (
         b'{"temperature":0.5,"big":123456789012345678901234567890,"nul":null,"f":1.10,"max_tokens":5,'
         b'"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}'
@@ -256,7 +302,7 @@ def test_completion_of_text_and_of_token_ids():
 
 def test_completion_streamed():
     request = completion_pb2.CompletionRequest(text="x")
-    assert json.loads(completion_body(request, stream=True, default_model="d"))["stream"] is True
+    assert json.loads(completion_body(request, stream=True, default_model="d")[0])["stream"] is True
 
 
 def test_what_a_completion_may_not_hold():
