@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from lexora.v1 import explain_pb2, router_pb2
+from lexora.v1 import explain_pb2, raw_pb2, router_pb2
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
@@ -46,9 +46,8 @@ def parted(message: _Request) -> Parted[_Request]:
         return Parted(message)
     rest = type(message)()
     rest.call.options.CopyFrom(asked.options)
-    for field, value in asked.raw.ListFields():
-        if field.name != "body":
-            setattr(rest.call.raw, field.name, value)
+    kept = {field.name: value for field, value in asked.raw.ListFields() if field.name != "body"}
+    rest.call.raw.MergeFrom(raw_pb2.RawCall(**kept))
     return Parted(rest, asked.raw.body)
 
 

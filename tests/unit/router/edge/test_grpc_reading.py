@@ -3,12 +3,14 @@ import pytest
 from lexora.v1 import call_pb2, explain_pb2, router_pb2
 from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.options_pb2 import CallOptions
-from lexora.v1.raw_pb2 import RawCall
+from lexora.v1.raw_pb2 import Header, RawCall
 from lexora_router.edge.grpc_reading import parted
 
 OPTIONS = CallOptions(request_id="id-1", user="alice", priority=7)
 # Every field that the contract has, those of tomorrow included.
-CALL = RawCall(**{field.name: "x" for field in RawCall.DESCRIPTOR.fields if field.name != "body"}, body=b"body")
+TEXTS = {field.name: "x" for field in RawCall.DESCRIPTOR.fields if field.type == field.TYPE_STRING}
+CALL = RawCall(**TEXTS, headers=[Header(name="a", value="b")], body=b"body")
+assert len(CALL.ListFields()) == len(RawCall.DESCRIPTOR.fields)
 
 
 @pytest.mark.parametrize("kind", [router_pb2.GenerateRequest, router_pb2.StreamRequest, explain_pb2.ExplainRequest])
