@@ -279,6 +279,7 @@ async def counts(*engines: Simulator) -> list[int]:
     return [await asyncio.to_thread(requests, engine) for engine in engines]
 
 
+@pytest.mark.serial
 async def test_a_backend_that_hangs_delays_no_call_of_another(engines: list[Simulator], tmp_path: Path) -> None:
     hung, well = engines[:2]
     backends = {

@@ -47,6 +47,7 @@ async def under_way(engine: Simulator, count: int) -> None:
     await asyncio.to_thread(wire.wait_until, lambda: engine.stats()["running"] == count, f"{count} streams at the engine")
 
 
+@pytest.mark.serial
 async def test_sigterm_under_100_streams(engine: Simulator, tmp_path: Path) -> None:
     limits = {"rate_limit": {"enabled": True, "default_rate": 0.001, "default_burst": STREAMS + LEFT}}
     with Gateway(config(engine) | limits, tmp_path) as gateway:

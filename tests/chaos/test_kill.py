@@ -105,6 +105,7 @@ async def lines_of(gateway: Gateway, count: int) -> None:
     await until(lambda: len(call_lines(gateway)) == count, f"{count} lines in the log")
 
 
+@pytest.mark.serial
 async def test_a_killed_engine_under_200_streams_fails_none_of_them(
     sims: list[Simulator], told: dict[str, Told], tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ async def test_a_killed_engine_under_200_streams_fails_none_of_them(
         assert made - whole < len(victims) * TOKENS * 0.9
 
 
+@pytest.mark.serial
 async def test_without_resume_only_the_killed_engines_own_streams_end(
     sims: list[Simulator], told: dict[str, Told], tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ async def comes_back(gateway: Gateway, sim: Simulator, left: int) -> None:
     await asyncio.to_thread(wire.wait_idle, gateway.http)
 
 
+@pytest.mark.serial
 async def test_streams_of_a_frozen_engine_go_on_within_the_idle_timeout_and_the_others_do_not_notice(
     sims: list[Simulator], told: dict[str, Told], tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ async def test_an_engine_that_asks_for_too_much_is_not_asked_again(
     assert max(answer.seconds for answer in answers) < 0.4
 
 
+@pytest.mark.serial
 async def test_retries_are_a_fifth_of_the_load_at_most(sim: Simulator, tmp_path: Path) -> None:
     per_second, seconds, window, floor = 200, 6.0, 5.0, 3.0
     with gateway(sim, tmp_path, {"max_retries": 3, "base_delay": 0.05}) as process:

@@ -159,6 +159,7 @@ async def test_four_restarts_of_engines_in_turn_fail_no_call(
         await asyncio.to_thread(wire.wait_idle, gateway.http)
 
 
+@pytest.mark.serial
 async def test_streams_that_outlast_a_restart_of_every_engine_are_whole(fleet: Fleet, tmp_path: Path) -> None:
     asks = asks_for(MODEL, (f"epic-{number}" for number in range(40)), 350)
     right = await truth(MODEL, asks)

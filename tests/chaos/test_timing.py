@@ -1,4 +1,7 @@
-"""Tokens come when the engine sends them: the gateway adds less than 5 ms, in 99 of 100 cases, at 50 streams of 20 ms."""
+"""Tokens come when the engine sends them: of 50 streams, 99 of 100 tokens are there before half of the beat has passed.
+
+How many milliseconds the gateway adds is measured by `make bench`.
+"""
 
 import asyncio
 import re
@@ -15,9 +18,11 @@ STREAMS = 50
 BEAT_MS = 20
 TOKENS = 100
 ROUNDS = 4
-ALLOWED_SECONDS = 0.005
+ALLOWED_SECONDS = BEAT_MS / 1000 / 2
 SENT_AT = re.compile(rb'"content":"([\d.]+)"')
 BODY = b'{"model":"m","messages":[{"role":"user","content":"go on"}],"stream":true}'
+
+pytestmark = pytest.mark.serial
 
 
 @pytest.fixture

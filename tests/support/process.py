@@ -18,6 +18,7 @@ from tests.support.preloaded import MODULES, Preloaded
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 REPOSITORY = Path(__file__).resolve().parents[2]
+_INTERPRETER = ("PYTHON", "MALLOC_", "LD_")  # variables that are read before the first import
 
 
 class Process:
@@ -31,6 +32,7 @@ class Process:
     ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("LEXORA_")}
         self._popen: subprocess.Popen[str] | Preloaded
+        fresh = fresh or any(name.startswith(_INTERPRETER) for name in env or {})
         if not fresh and list(argv[:2]) == [sys.executable, "-m"] and argv[2] in MODULES:
             self._popen = Preloaded(argv, env=clean | (env or {}), cwd=cwd)
         else:

@@ -89,15 +89,19 @@ def test_bugs_are_not_hidden() -> None:
 
 
 def test_a_hangup_ends_nothing() -> None:
+    seen = []
+
     async def main() -> None:
         hangup = launch.hangup_event()
-        for _ in range(2):
+        for number in range(2):
             os.kill(os.getpid(), signal.SIGHUP)
             await asyncio.wait_for(hangup.wait(), 5)
             hangup.clear()
+            seen.append(number)
         asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
     launch.run(main())
+    assert seen == [0, 1]
 
 
 def test_a_taken_port_names_the_port_and_its_setting() -> None:
