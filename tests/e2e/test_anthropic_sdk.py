@@ -65,8 +65,8 @@ def error_of(body: bytes | object) -> dict[str, str]:
     return dict(whole["error"])
 
 
-def raised(client: Anthropic, model: str = "m", **fields: object) -> anthropic.APICallFailed:
-    with pytest.raises(anthropic.APICallFailed) as caught:
+def raised(client: Anthropic, model: str = "m", **fields: object) -> anthropic.APIStatusError:
+    with pytest.raises(anthropic.APIStatusError) as caught:
         client.messages.create(model=model, max_tokens=5, messages=HELLO, extra_body=fields)
     assert error_of(caught.value.body)["message"]
     return caught.value
@@ -97,7 +97,7 @@ def test_each_failure_is_the_exception_of_its_kind(client: Anthropic, engine: Sc
 
 
 def test_an_overloaded_service_is_529(client: Anthropic) -> None:
-    def error() -> anthropic.APICallFailed | None:
+    def error() -> anthropic.APIStatusError | None:
         found = raised(client, "dead")
         return found if found.status_code != 502 else None  # until the breaker is open
 
@@ -110,7 +110,7 @@ def test_an_engine_s_own_error_is_untouched(client: Anthropic, gateway: Gateway,
     engine.answer = reply(OWN, status="402 Payment Required")
     answer = wire.post(gateway.http, MESSAGES, BODY)
     assert (answer.status, answer.body) == (402, OWN)
-    with pytest.raises(anthropic.APICallFailed) as caught:
+    with pytest.raises(anthropic.APIStatusError) as caught:
         client.messages.create(model="m", max_tokens=5, messages=HELLO)
     assert caught.value.type == "billing_error"
 
@@ -122,7 +122,7 @@ def test_a_stream_that_breaks_ends_in_an_error_event(client: Anthropic, gateway:
     last = answer.body.removeprefix(START).removeprefix(b"event: error\ndata: ")
     assert json.loads(last)["error"]["type"] == "api_error"
     events = client.messages.create(model="m", max_tokens=5, messages=HELLO, stream=True)
-    with pytest.raises(anthropic.APICallFailed) as caught:
+    with pytest.raises(anthropic.APIStatusError) as caught:
         list(events)
     assert caught.value.type == "api_error"
 

@@ -213,7 +213,7 @@ STATUS_ERRORS = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("status", "kind"), STATUS_ERRORS)
 def test_an_error_of_the_engine_raises_the_sdks_class(
-    client: OpenAI, status: int, kind: type[openai.APICallFailed], stream: bool
+    client: OpenAI, status: int, kind: type[openai.APIStatusError], stream: bool
 ) -> None:
     asked = fault(f"status;code={status};retry_after=3")
     with pytest.raises(kind) as error:
