@@ -14,7 +14,7 @@ from tests.support import wire
 from tests.support.engine import ScriptedEngine
 from tests.support.process import Process
 from tests.support.raw_server import LAST_CHUNK, RawRequest, chunk, reply, stream, stream_head
-from tests.support.servers import LEXORA, Gateway, calm_config, plain
+from tests.support.servers import LEXORA, Gateway, asgi_server, calm_config, plain
 
 SECONDS = 0.15
 COMMENT = b": keepalive\n\n"
@@ -43,11 +43,15 @@ def router(engine: ScriptedEngine, folder: Path) -> Iterator[Gateway]:
         yield process
 
 
-@pytest.fixture(scope="module", params=["one process", "two processes"])
+@pytest.fixture(scope="module", params=["one process", "two processes", "an ASGI server"])
 def base(router: Gateway, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of the HTTP side, in the router's process or in one of its own."""
     if request.param == "one process":
         yield router.http
+        return
+    if request.param == "an ASGI server":
+        with asgi_server(router.grpc, str(SECONDS)) as (base, _):
+            yield base
         return
     command = [*LEXORA, "gateway", "--router", router.grpc, "--config", str(router.config_file), "--port", "0"]
     with Process(command) as process:

@@ -1,7 +1,8 @@
 """The product's own processes, ready to be called: engines, routers, gateways, or both in one."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ class Facade(Process):
         self.http = plain(self.wait_ready(r".*\bserving\b.*").group(0)).partition("http=")[2].split()[0]
 
 
+@contextlib.contextmanager
+def asgi_server(router: str, *options: str) -> Iterator[tuple[str, Process]]:
+    """The facade on a server that is not the product's own, in front of the router of another process; its base URL."""
+    with Process(python("tests.support.asgi_server", router, *options)) as process:
+        yield process.wait_ready(r"serving http=(\S+)").group(1), process
+
+
 LEXORA = python("lexora_cli")
 
 
@@ -115,6 +123,7 @@ __all__ = [
     "Facade",
     "Gateway",
     "Simulator",
+    "asgi_server",
     "base_config",
     "calm_config",
     "metric",
