@@ -1,6 +1,8 @@
 """A backend of type anthropic: clients of both APIs, unmodified, and an engine that takes only what Anthropic documents."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from openai.types.chat import ChatCompletionMessageParam
 from lexora.client import Client, LexoraError, ToolRequest
 from tests.support import wire
 from tests.support.messages_engine import KEY, MessagesEngine, error, error_body, event
-from tests.support.raw_server import reply
+from tests.support.raw_server import LAST_CHUNK, RawRequest, chunk, reply, stream_head
 from tests.support.servers import Gateway, Simulator, base_config, calm_config
 
+IDLE_SECONDS = 0.9
 MODEL, ALIAS = "claude-sonnet-5", "house-model"
 HELLO: list[Any] = [{"role": "user", "content": "hi"}]
 WEATHER: Any = {
@@ -53,6 +56,7 @@ def gateway(shared_engine: MessagesEngine, folder: Path) -> Iterator[Gateway]:
         "url": shared_engine.url,
         "type": "anthropic",
         "api_key": KEY,
+        "idle_timeout": IDLE_SECONDS,
         "models": [MODEL, ALIAS],
         "model_mapping": {ALIAS: MODEL},
     }
@@ -121,8 +125,23 @@ def test_the_bytes_of_a_stream_are_openai_s(gateway: Gateway, engine: MessagesEn
     answer = wire.post(gateway.http, "/v1/chat/completions", body)
     assert (answer.header("content-type") or "").startswith("text/event-stream")
     events = answer.body.split(b"\n\n")
-    assert all(each.startswith(b"data: {") for each in events[:-2])
+    assert all(each.startswith(b"data: {") or each == b": ping" for each in events[:-2])
     assert events[-2:] == [b"data: [DONE]", b""]
+
+
+def test_pings_are_no_silence(client: OpenAI, engine: MessagesEngine) -> None:
+    first, *rest = engine.events(MODEL)
+
+    def think(connection: socket.socket, _: RawRequest) -> None:
+        connection.sendall(stream_head() + chunk(first))
+        for _ in range(6):
+            time.sleep(IDLE_SECONDS / 3)
+            connection.sendall(chunk(event("ping")))
+        connection.sendall(b"".join(map(chunk, rest)) + LAST_CHUNK)
+
+    engine.answer = think
+    with client.chat.completions.create(model=MODEL, messages=HELLO, stream=True) as stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "Hello there."
 
 
 def test_tools_there_and_back(client: OpenAI, engine: MessagesEngine) -> None:
@@ -276,7 +295,7 @@ def test_messages_pass_untouched(gateway: Gateway, engine: MessagesEngine) -> No
     }
     assert json.loads(answer.body)["content"] == engine.blocks
     streamed = wire.post(gateway.http, "/v1/messages", RAW % (MODEL.encode(), b',"stream":true'))
-    assert streamed.body == b"".join(engine._events(MODEL))
+    assert streamed.body == b"".join(engine.events(MODEL))
 
 
 def test_the_native_client(native: Anthropic, engine: MessagesEngine) -> None:

@@ -72,10 +72,11 @@ class MessagesEngine(ScriptedEngine):
             return error(400, "invalid_request_error", problem)
         if not body.get("stream"):
             return _json(self._message(body["model"], self.blocks, self.stop_reason, USAGE | {"output_tokens": 7}))
-        events = list(self._events(body["model"]))
+        events = list(self.events(body["model"]))
         return stream(*(events if self.broken is None else [*events[:-3], self.broken]), headers=_HEAD)
 
-    def _events(self, model: str) -> Iterator[bytes]:
+    def events(self, model: str) -> Iterator[bytes]:
+        """The events of a streamed answer."""
         start = self._message(model, [], None, USAGE | {"output_tokens": 1})
         yield event("message_start", message=start)
         for index, block in enumerate(self.blocks):

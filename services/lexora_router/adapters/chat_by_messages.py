@@ -225,6 +225,10 @@ class ChatByMessages:
         choice = {"index": 0, "delta": {}, "logprobs": None} | _finish(delta.stop_reason, delta.stop_sequence)
         return b"data: %b\n\n" % _encode({**self._shape, "choices": [choice]})
 
+    def _ping(self, _: _Event) -> bytes:
+        """The engine is alive, and has nothing to say yet: a comment says so here."""
+        return b": ping\n\n"
+
     def _last(self, _: _Event) -> bytes:
         usage = b""
         if self._include_usage:
@@ -240,6 +244,7 @@ _HANDLERS: dict[str, Callable[[ChatByMessages, _Event], bytes]] = {
     "content_block_stop": ChatByMessages._close,
     "message_delta": ChatByMessages._ending,
     "message_stop": ChatByMessages._last,
+    "ping": ChatByMessages._ping,
 }
 
 

@@ -52,5 +52,6 @@ class _Translated:
 
     def reply(self, reply: Reply) -> None:
         """A whole answer."""
+        translated = self._translation.reply(reply)
         self._call.begun = True
-        self._sink.reply(self._translation.reply(reply))
+        self._sink.reply(translated)

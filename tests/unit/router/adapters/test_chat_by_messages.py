@@ -57,6 +57,7 @@ def test_a_stream_of_text() -> None:
         sse(START, block(type="text", text=""), PING, delta("text_delta", text='"é\n'), STOP, ending("end_turn"), LAST)
     )
     assert fed.endswith(b"data: [DONE]\n\n")
+    assert fed.count(b"\n\n: ping\n\n") == 1
     found = [json.loads(payload) for payload in payloads(fed)]
     assert {(chunk["id"], chunk["model"]) for chunk in found} == {("msg_1", "claude")}
     assert [chunk["choices"] for chunk in found] == [
