@@ -69,7 +69,7 @@ def explain(
 
 
 def _number(priority: str) -> int:
-    from lexora_router.policy.priority import parse_priority
+    from lexora_contract.priority import parse_priority
 
     try:
         return parse_priority(priority)

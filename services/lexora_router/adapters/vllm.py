@@ -1,10 +1,10 @@
 """vLLM's OpenAI-compatible server: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html."""
 
 from lexora_contract.operations import operation_of
+from lexora_contract.priority import NORMAL
 from lexora_router.adapters.adapter import Adapter, LoadMetrics, Settings
 from lexora_router.call import Call
 from lexora_router.payload.rewrite import with_priority, without_priority
-from lexora_router.policy.priority import NORMAL
 
 
 class Vllm(Adapter):

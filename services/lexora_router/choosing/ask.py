@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lexora_contract.answer import Headers
+from lexora_contract.priority import HIGH
 from lexora_router.call import Call, Handler, WholeAnswer
-from lexora_router.policy.priority import HIGH
 
 # Whose calls they are: an account of its own in the queues, which may be given a weight and a priority under `tenants`.
 TENANT = "lexora-classifier"

@@ -2,8 +2,8 @@
 
 from lexora.v1 import options_pb2
 from lexora_contract.port import Options
+from lexora_contract.priority import HIGH, LOW
 from lexora_router.errors import InvalidRequest
-from lexora_router.policy.priority import HIGH, LOW
 
 MAX_ID_LENGTH = 128
 

@@ -2,12 +2,12 @@
 
 from typing import TypeVar
 
+from lexora_contract.priority import capped, parse_priority
 from lexora_router.call import Call, settings_name
 from lexora_router.config import Config, RateLimitConfig
 from lexora_router.config.admission import RateTier, TenantConfig
 from lexora_router.fleet.shares import Standing
 from lexora_router.policy.input_size import input_tokens
-from lexora_router.policy.priority import capped, parse_priority
 from lexora_router.policy.rate_limiter import LimitRules, RateLimits
 
 T = TypeVar("T")

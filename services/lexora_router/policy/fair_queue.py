@@ -22,8 +22,8 @@ from itertools import count
 from math import ceil
 from typing import Generic, TypeVar
 
+from lexora_contract.priority import CLASS, HIGH, LOW
 from lexora_router.policy.fair_band import Band, TenantFlow, Ticket
-from lexora_router.policy.priority import CLASS, HIGH, LOW
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from tests.support.clock import now
 
 from lexora_contract.answer import Head, Reply
 from lexora_contract.port import Sink
+from lexora_contract.priority import NORMAL
 from lexora_router.call import Call, Outcome, Target, Timeouts
 from lexora_router.errors import UpstreamFailure
 from lexora_router.fleet.endpoint import HttpEndpoint
@@ -21,7 +22,6 @@ from lexora_router.fleet.terms import Terms
 from lexora_router.fleet.waiting import QueueLimits
 from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules
-from lexora_router.policy.priority import NORMAL
 from lexora_router.policy.quarantine import MAX_REQUESTS
 from lexora_router.policy.slow_start import SlowStart
 

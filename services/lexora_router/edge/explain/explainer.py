@@ -5,6 +5,7 @@ from collections.abc import Callable
 from lexora.v1 import explain_pb2
 from lexora_contract.answer import Choice
 from lexora_contract.messages import auto_message, fill_bucket
+from lexora_contract.priority import parse_priority
 from lexora_router.assembly import Assembly
 from lexora_router.call import AUTO, Call, settings_name
 from lexora_router.config import Config
@@ -13,7 +14,6 @@ from lexora_router.edge.explain.words import rule_in_words, summary, tenant_in_w
 from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
 from lexora_router.fleet.routes import RouteRule, Ruling
 from lexora_router.fleet.tenants import Tenancy
-from lexora_router.policy.priority import parse_priority
 from lexora_router.policy.rate_limiter import Decision, RateLimiter
 
 

@@ -10,12 +10,12 @@ from tests.unit.router.fleet.work import Work, open_breaker
 from tests.unit.router.snapshot import snapshot
 from tests.unit.router.support import FakeEndpoint, make_call, make_pool
 
+from lexora_contract.priority import HIGH, LOW, NORMAL
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RouterError
 from lexora_router.fleet import waiting
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.forecast import Forecast
 from lexora_router.fleet.pool import Pool
-from lexora_router.policy.priority import HIGH, LOW, NORMAL
 
 
 def looked_at(pool: Pool, **call: Any) -> Forecast:

@@ -6,6 +6,7 @@ from tests.support.clock import jumping, now
 from tests.unit.router.fleet.work import Work
 from tests.unit.router.support import POOL_RULES, FakeEndpoint, make_call, make_pool, standing_of
 
+from lexora_contract.priority import HIGH
 from lexora_router.call import Outcome
 from lexora_router.errors import QueueFull
 from lexora_router.fleet.lease import REST_SECONDS, SlotLease
@@ -13,7 +14,6 @@ from lexora_router.fleet.pool import Pool
 from lexora_router.fleet.terms import Terms
 from lexora_router.fleet.waiting import LOOK_SECONDS
 from lexora_router.policy.ejection import EjectionRules
-from lexora_router.policy.priority import HIGH
 
 
 async def failed_at_a() -> tuple[Pool, SlotLease]:

@@ -7,10 +7,10 @@ from tests.support.clock import jumping, now
 from tests.unit.router.fleet.work import Work
 from tests.unit.router.support import FakeEndpoint, make_call, make_pool
 
+from lexora_contract.priority import HIGH, LOW, NORMAL
 from lexora_router.call import Outcome
 from lexora_router.errors import QueueFull
 from lexora_router.fleet.pool import Pool
-from lexora_router.policy.priority import HIGH, LOW, NORMAL
 
 
 class Crowd:

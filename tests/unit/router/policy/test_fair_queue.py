@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexora_contract.priority import HIGH, LOW, NORMAL
 from lexora_router.policy.fair_band import Ticket
 from lexora_router.policy.fair_queue import FairQueue
-from lexora_router.policy.priority import HIGH, LOW, NORMAL
 
 
 def ticket(tenant: str = "a", priority: int = NORMAL, cost: float = 1.0, item: int = 0, weight: float = 1.0) -> Ticket[int]:

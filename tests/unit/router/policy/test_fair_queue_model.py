@@ -6,9 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from lexora_contract.priority import CLASS, HIGH, LOW, NORMAL
 from lexora_router.policy.fair_band import Ticket
 from lexora_router.policy.fair_queue import FairQueue
-from lexora_router.policy.priority import CLASS, HIGH, LOW, NORMAL
 
 
 class Model:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.router.snapshot import snapshot
 
+from lexora_contract.priority import HIGH, LOW, NORMAL
 from lexora_router.policy.fair_band import Ticket
 from lexora_router.policy.fair_queue import FairQueue
-from lexora_router.policy.priority import HIGH, LOW, NORMAL
 
 PRIORITIES = st.sampled_from([LOW, 30, NORMAL, HIGH])
 TENANTS = st.sampled_from("abcd")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexora_contract.priority import LOW, NORMAL
 from lexora_router.policy.fair_band import Ticket
 from lexora_router.policy.fair_queue import FairQueue
-from lexora_router.policy.priority import LOW, NORMAL
 
 
 def jain(shares: list[float]) -> float:

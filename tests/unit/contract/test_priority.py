@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexora_contract.priority import CLASS, HIGH, LOW, NORMAL, capped, parse_priority
 from lexora_router.adapters.vllm import to_vllm
-from lexora_router.policy.priority import CLASS, HIGH, LOW, NORMAL, capped, parse_priority
 
 priorities = st.integers(LOW, HIGH)
 
