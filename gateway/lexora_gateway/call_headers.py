@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lexora_contract.port import Options
+from lexora_contract.priority import HIGH, LOW, WORDS
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.request import user_of
 
@@ -15,8 +16,7 @@ _PRIORITY = b"x-lexora-priority"
 _FALLBACK = b"x-lexora-fallback"
 _RESUME = b"x-lexora-resume"
 EXPLAIN = b"x-lexora-explain"
-# The contract's scale: 0 is last, 50 is normal, 100 is first.
-_PRIORITIES = {b"low": 0, b"normal": 50, b"high": 100} | {b"%d" % number: number for number in range(101)}
+_PRIORITIES = {word.encode(): number for word, number in WORDS.items()} | {b"%d" % n: n for n in range(LOW, HIGH + 1)}
 
 
 def call_options(headers: Headers, request_id: str, user: str = "") -> Options:

@@ -11,7 +11,7 @@ NORMAL: Final = 50
 HIGH: Final = 100
 CLASS: Final = 50
 
-_NAMES: Final = {"low": LOW, "normal": NORMAL, "high": HIGH}
+WORDS: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
 
 
 def parse_priority(text: str) -> int:
@@ -20,15 +20,10 @@ def parse_priority(text: str) -> int:
     Raises ValueError, with a message for the client, for anything else.
     """
     word = text.strip().lower()
-    named = _NAMES.get(word)
+    named = WORDS.get(word)
     if named is not None:
         return named
     # Short and ASCII first: int() would also take "+7", "1_0" and digits of other scripts.
     if len(word) <= 3 and word.isascii() and word.isdigit() and int(word) <= HIGH:
         return int(word)
     raise ValueError(f"priority must be high, normal, low or a whole number from 0 to 100, not {text[:32]!r}")
-
-
-def capped(asked: int, allowed: int) -> int:
-    """The priority that a call gets which asks for one and may ask for at most another."""
-    return min(asked, allowed)

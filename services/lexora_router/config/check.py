@@ -6,10 +6,10 @@ They read plain mappings and skip what has the wrong type, so that they can repo
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lexora_contract.priority import WORDS
 from lexora_router.adapters import ADAPTERS, Adapter, family_of, types_where
 from lexora_router.config.problems import nearest
 
-_LEVELS = {"low": 0, "normal": 50, "high": 100}  # the words on the scale of the numbers
 Fault = tuple[tuple[str | int, ...], str]  # key path, what is wrong
 
 
@@ -64,7 +64,7 @@ def health_faults(health: Mapping[str, Any]) -> Iterator[Fault]:
 
 def tenant_faults(tenant: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield a priority of its own that the tenant may not ask for, with paths relative to the tenant."""
-    numbers = {key: _LEVELS.get(value, value) if isinstance(value, str) else value for key, value in tenant.items()}
+    numbers = {key: WORDS.get(value, value) if isinstance(value, str) else value for key, value in tenant.items()}
     yield from _order(numbers, "priority", "max_priority")
 
 

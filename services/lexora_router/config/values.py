@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict
 
+from lexora_contract.priority import HIGH, LOW, WORDS
+
 WEEK = 7 * 24 * 3600.0  # no duration is longer: a larger number is a slip of the unit
 MAX_ITEMS = 4096  # entries of one list or map
-PRIORITIES = ("high", "normal", "low")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Browsers write scheme and host in small letters, and leave out a scheme's own port. A `*` has a dot or a colon beside it:
@@ -103,9 +104,9 @@ def priority(value: object) -> object:
     word = value.strip().lower() if isinstance(value, str) else value
     if isinstance(word, str) and re.fullmatch(r"[0-9]{1,3}", word):
         word = int(word)
-    number = isinstance(word, int) and not isinstance(word, bool) and 0 <= word <= 100
-    if not number and word not in PRIORITIES:
-        raise ValueError(f"must be one of {', '.join(PRIORITIES)}, or a whole number from 0 to 100")
+    number = isinstance(word, int) and not isinstance(word, bool) and LOW <= word <= HIGH
+    if not number and not (isinstance(word, str) and word in WORDS):
+        raise ValueError(f"must be one of {', '.join(WORDS)}, or a whole number from 0 to 100")
     return word
 
 

@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from lexora_contract.priority import capped, parse_priority
+from lexora_contract.priority import parse_priority
 from lexora_router.call import Call, settings_name
 from lexora_router.config import Config, RateLimitConfig
 from lexora_router.config.admission import RateTier, TenantConfig
@@ -43,7 +43,7 @@ class Tenancy:
     def standing(self, call: Call) -> Standing:
         """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
         usual, most, weight = self._standings.get(settings_name(call.tenant), self._unlisted)
-        return Standing(capped(usual if call.priority is None else call.priority, most), weight)
+        return Standing(min(usual if call.priority is None else call.priority, most), weight)
 
     def tier(self, name: str) -> str:
         """Rate-limit tier of a tenant, empty for none."""

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexora_contract.priority import CLASS, HIGH, LOW, NORMAL, capped, parse_priority
-from lexora_router.adapters.vllm import to_vllm
+from lexora_contract.priority import CLASS, HIGH, LOW, NORMAL, parse_priority
 
 priorities = st.integers(LOW, HIGH)
 
@@ -53,17 +52,3 @@ def test_numbers_survive_being_written(priority: int) -> None:
 
 def test_names_are_one_class_apart() -> None:
     assert NORMAL - LOW == HIGH - NORMAL == CLASS
-
-
-@given(priorities, priorities)
-def test_capped_gives_neither_more_than_asked_nor_more_than_allowed(asked: int, allowed: int) -> None:
-    assert capped(asked, allowed) == (asked if asked <= allowed else allowed)
-
-
-def test_vllm_is_told_in_its_own_polarity() -> None:
-    assert [to_vllm(priority) for priority in (HIGH, NORMAL, LOW)] == [-50, 0, 50]
-
-
-@given(priorities, priorities)
-def test_the_order_is_turned_around_for_vllm(a: int, b: int) -> None:
-    assert (a > b) == (to_vllm(a) < to_vllm(b))
