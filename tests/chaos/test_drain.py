@@ -52,7 +52,7 @@ async def test_sigterm_under_100_streams(engine: Simulator, tmp_path: Path) -> N
     limits = {"rate_limit": {"enabled": True, "default_rate": 0.001, "default_burst": STREAMS + LEFT}}
     with Gateway(config(engine) | limits, tmp_path) as gateway:
         async with client(gateway.http) as http:
-            streams = [asyncio.create_task(stream(http, body(MODEL, 100))) for _ in range(STREAMS)]
+            streams = [asyncio.create_task(stream(http, body(MODEL, 250))) for _ in range(STREAMS)]
             await under_way(engine, STREAMS)
             gateway.signal(signal.SIGTERM)
             await asyncio.to_thread(gateway.wait_for, "draining")
