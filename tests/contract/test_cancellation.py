@@ -10,7 +10,7 @@ import pytest
 from lexora.v1 import embed_pb2, stats_pb2
 from lexora_contract.port import CallContext
 from tests.contract.messages import FORMS, OPTIONS, STREAM_FORMS, answer, delta, streamed, unary
-from tests.support.links import Link
+from tests.support.links import ALL_WAYS, Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, reply, stream_head
 
@@ -54,6 +54,7 @@ async def test_a_unary_call(link: Link, engine: LoopEngine, form: str, phase: st
     await check_stats(link)
 
 
+@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
 async def test_embed(link: Link, engine: LoopEngine) -> None:
     engine.answer(Do.HANG)
     request = embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts=["a"])
@@ -106,6 +107,7 @@ async def test_an_emit_that_fails_lets_the_engine_go(link: Link, engine: LoopEng
     await link.idle()
 
 
+@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 async def test_many_at_once(link: Link, engine: LoopEngine, kind: str) -> None:
     count = 50
@@ -123,6 +125,7 @@ async def test_many_at_once(link: Link, engine: LoopEngine, kind: str) -> None:
     await link.idle()
 
 
+@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
 async def test_the_next_call_is_served_as_ever(link: Link, engine: LoopEngine) -> None:
     engine.answer(Do.HANG)
     await cancel(asyncio.create_task(link.generate(unary(**FORMS["chat"]))), engine)

@@ -13,7 +13,7 @@ from lexora.v1 import call_pb2, raw_pb2, router_pb2
 from lexora_contract.port import CallContext
 from lexora_router.config import Config
 from tests.contract.conftest import config_of
-from tests.support.links import WAYS, Link, linked, running, settle
+from tests.support.links import ALL_WAYS, Link, linked, running, settle
 from tests.support.loop_engine import LoopEngine
 from tests.support.otlp import Client, Receiver, Trace
 from tests.support.raw_server import closed_port, reply
@@ -44,7 +44,7 @@ async def traced(collector: Receiver, trace_id: str, count: int) -> Trace:
     return collector.trace(trace_id, count)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ALL_WAYS)
 async def test_the_client_s_context_comes_through_every_way(
     way: str, engine: LoopEngine, collector: Receiver, tmp_path: Path
 ) -> None:

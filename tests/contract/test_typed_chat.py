@@ -7,7 +7,7 @@ import pytest
 
 from lexora.v1 import chat_pb2, router_pb2, sampling_pb2, tokens_pb2
 from tests.contract.messages import COUNTED, ID, USAGE, answer, chat, encoded, receipt, unary
-from tests.support.links import Link
+from tests.support.links import ALL_WAYS, Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import reply
 
@@ -29,6 +29,7 @@ async def answered(link: Link, engine: LoopEngine, body: bytes, **fields: Any) -
     return outcome.only.chat
 
 
+@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
 async def test_a_chat(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer()))
     outcome = await link.generate(unary(chat=chat()))

@@ -8,7 +8,7 @@ import pytest
 
 from lexora.v1 import chat_pb2, completion_pb2, router_pb2, tokens_pb2
 from tests.contract.messages import COUNTED, DONE, STREAM, USAGE_EVENT, chat, delta, event, receipt, streamed
-from tests.support.links import Link
+from tests.support.links import ALL_WAYS, Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import LAST_CHUNK, chunk, stream, stream_head
 
@@ -21,6 +21,7 @@ def piece(**fields: Any) -> chat_pb2.ChatChunk:
 END = {"finish_reason": tokens_pb2.FINISH_REASON_STOP, "finish_reason_raw": "stop"}
 
 
+@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
 async def test_a_streamed_chat(link: Link, engine: LoopEngine) -> None:
     engine.answer(STREAM)
     outcome = await link.stream(streamed(chat=chat()))

@@ -25,7 +25,8 @@ from lexora_contract.status import failed_of, status_of
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 
-WAYS = ("in process", "tcp", "unix")
+WAYS = ("in process", "tcp")
+ALL_WAYS = (*WAYS, "unix")  # another address of the same server: a few tests of each kind of call are enough
 MIB = 1024 * 1024
 DEADLINE_SECONDS = 5.0
 RPCS: dict[str, Rpc[Any, Any]] = {
@@ -153,7 +154,7 @@ async def running(config: Config, host: str = "127.0.0.1") -> AsyncIterator[tupl
 
 @contextlib.asynccontextmanager
 async def linked(way: str, config: Config, folder: Path) -> AsyncIterator[Link]:
-    """A router and one of the WAYS to it."""
+    """A router and one of ALL_WAYS to it."""
     host = f"unix:{folder}/router.sock" if way == "unix" else "127.0.0.1"
     async with running(config, host) as (app, address):
         if way == "in process":
