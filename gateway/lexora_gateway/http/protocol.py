@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,6 +36,26 @@ LINGER_SECONDS = 2.0
 MAX_PIPELINED = 8
 # ": " and the line's end around each header.
 _PER_HEADER = 4
+# The names that nearly all requests have, once instead of once for each open call.
+_LOWER = {
+    written: name
+    for name in (
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"authorization",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"traceparent",
+        b"transfer-encoding",
+        b"user-agent",
+        b"x-forwarded-for",
+        b"x-request-id",
+    )
+    for written in (name, name.title())
+}
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -50,6 +69,33 @@ class HttpProtocol(asyncio.Protocol):
     The server asks for `shutdown`, has every connection in `state.connections` and every task in `state.tasks`.
     """
 
+    __slots__ = (
+        "_answering",
+        "_first_read",
+        "_head_end",
+        "_in_head",
+        "_is_idle",
+        "_linger_end",
+        "_linger_left",
+        "_over",
+        "_pairs",
+        "_parser",
+        "_pipeline",
+        "_read",
+        "_reads",
+        "_received",
+        "_refusal",
+        "_site",
+        "_stall",
+        "_state",
+        "_takes",
+        "_target",
+        "_unparsed",
+        "address",
+        "loop",
+        "transport",
+    )
+
     def __init__(self, site: Site, state: ServerState) -> None:
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport
@@ -62,7 +108,7 @@ class HttpProtocol(asyncio.Protocol):
         self._pairs: HeaderList = []
         # The request that is being answered, those that wait for it, and the one that came last.
         self._answering: Exchange | None = None
-        self._pipeline: deque[Exchange] = deque()
+        self._pipeline: list[Exchange] = []
         self._received: Exchange | None = None
         # Of what was parsed last, while the answers before it are under way.
         self._refusal: Failure | None = None
@@ -79,7 +125,7 @@ class HttpProtocol(asyncio.Protocol):
         self._linger_end: asyncio.TimerHandle | None = None
         # Runs only while the head under way did not come in one read.
         self._head_end: asyncio.TimerHandle | None = None
-        self._stall: StallWatch
+        self._stall: StallWatch | None = None  # made when the client first falls behind
         self._over = ""  # the bound that this connection met
 
     # The connection.
@@ -90,7 +136,6 @@ class HttpProtocol(asyncio.Protocol):
         self._state.connections.add(self)  # type: ignore[arg-type]  # a set of uvicorn's own
         peer = _inet(transport, "peername")
         self.address = peer[0] if peer else ""
-        self._stall = StallWatch(self.loop, transport, self._site.patience.write)
         self._over = self._site.connections.admit(self, self.address)
         self._site.watch_idle(self.loop)
         if self._over:
@@ -104,7 +149,8 @@ class HttpProtocol(asyncio.Protocol):
         if self._linger_end is not None:
             self._linger_end.cancel()
         self._stop_head_timer()
-        self._stall.stop()
+        if self._stall is not None:
+            self._stall.stop()
         if self._answering is not None:
             self._answering.lose()
         self._pipeline.clear()
@@ -116,14 +162,15 @@ class HttpProtocol(asyncio.Protocol):
         self._takes = False
         if self._answering is not None:
             self._answering.flow.pause()
-        self._stall.start()
+        self._watch_stall()
 
     def resume_writing(self) -> None:
         """The client takes it again."""
         self._takes = True
         if self._answering is not None:
             self._answering.flow.resume()
-        self._stall.resume()
+        if self._stall is not None:
+            self._stall.resume()
 
     def close_idle(self) -> None:
         """No next request came in time, or room is made for another connection; nothing is under way on this one."""
@@ -210,7 +257,7 @@ class HttpProtocol(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers are dropped, because nothing here reads them."""
         if self._in_head:
-            self._pairs.append((name.lower(), value))
+            self._pairs.append((_LOWER.get(name) or name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """A whole head; it may have come in one large read."""
@@ -310,7 +357,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._close()
             return
         if self._pipeline:
-            self._start(self._pipeline.popleft())
+            self._start(self._pipeline.pop(0))
         elif self._refusal is not None:
             self._write_refusal(self._refusal)
             return
@@ -328,6 +375,11 @@ class HttpProtocol(asyncio.Protocol):
     def _close(self) -> None:
         self.transport.close()
         # What is still to be written keeps the connection.
+        self._watch_stall()
+
+    def _watch_stall(self) -> None:
+        if self._stall is None:
+            self._stall = StallWatch(self.loop, self.transport, self._site.patience.write)
         self._stall.start()
 
     def _linger(self) -> None:
