@@ -7,6 +7,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lexora_router.adapters import ADAPTERS, types_where
 from lexora_router.config import Config
 from lexora_router.config import load as config_load
 from lexora_router.config.load import ConfigError, Loaded, dump, load
@@ -201,7 +202,7 @@ routing:
         ("rate_limit: {enabled: 1}", "c.yaml:1: rate_limit.enabled: must be true or false"),
         ("vllm: {timeout: soon}", "c.yaml:1: vllm.timeout: must be a number"),
         ("routing: {backends: {a: {url: http://a, type: vlm}}}",
-         "c.yaml:1: routing.backends.a.type: must be one of vllm, openai_compatible, azure, anthropic, did you mean vllm?"),
+         f"c.yaml:1: routing.backends.a.type: must be one of {', '.join(ADAPTERS)}, did you mean vllm?"),
         ("server: {port: 70000}", "c.yaml:1: server.port: must be less than or equal to 65535"),
         ("retry: {base_delay: 3, max_delay: 2}", "c.yaml:1: retry.base_delay: must not be above max_delay"),
         ("retry: {base_delay: 31}", "c.yaml:1: retry.base_delay: must not be above max_delay"),
@@ -222,9 +223,10 @@ routing:
          "c.yaml:1: routing.backends.a.concurrency: auto needs max_concurrency"),
         ("vllm: {concurrency: auto, max_concurrency: null}", "c.yaml:1: vllm.concurrency: auto needs max_concurrency"),
         ("routing: {backends: {a: {url: http://a, type: openai_compatible, concurrency: auto, max_concurrency: 9}}}",
-         "c.yaml:1: routing.backends.a.concurrency: auto works only with type vllm"),
+         f"c.yaml:1: routing.backends.a.concurrency: auto works only with type {types_where('load_metrics')}"),
         ("routing: {backends: {a: {url: http://a, type: openai_compatible, scheduling_policy: priority}}}",
-         "c.yaml:1: routing.backends.a.scheduling_policy: priority works only with type vllm"),
+         "c.yaml:1: routing.backends.a.scheduling_policy: priority works only with type "
+         + types_where("schedules_by_priority")),
         ("routing: {backends: {a: {url: http://a, queue: {max_sise: 1}}}}",
          "c.yaml:1: routing.backends.a.queue.max_sise: unknown key, did you mean max_size?"),
         ("a: [", "c.yaml:1:5: not valid YAML: expected the node content, but found '<stream end>'"),
