@@ -93,11 +93,6 @@ def test_capabilities(http: httpx.Client) -> None:
     assert "general" in found.text
 
 
-def test_classification_is_switched_off(http: httpx.Client) -> None:
-    answer = http.post("/v1/classify-task", json={"task_description": "Write a sort function."})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "classifier_disabled")
-
-
 def test_generate(http: httpx.Client, sim: Simulator) -> None:
     answer = http.post("/generate", json={"prompt": "Once upon a time", "model": MODEL, "max_tokens": 6})
     assert set(answer.json()) == {"text"}

@@ -15,7 +15,7 @@ from typing import Self
 
 from tests.support.preloaded import MODULES, Preloaded
 
-START_SECONDS = 20.0
+START_SECONDS = 40.0
 STOP_SECONDS = 10.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 _INTERPRETER = ("PYTHON", "MALLOC_", "LD_")  # variables that are read before the first import
