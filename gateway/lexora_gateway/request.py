@@ -6,11 +6,10 @@ import asyncio
 import math
 import re
 from dataclasses import dataclass
-from itertools import count
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from lexora_contract.port import CallContext, Flow
+from lexora_contract.request_ids import new_request_id
 from lexora_gateway.errors import Refused, invalid
 
 if TYPE_CHECKING:
@@ -27,10 +26,6 @@ _LEAST_SECONDS = 0.001
 USER = b"x-lexora-user"
 _FORWARDED = b"x-forwarded-for"
 _MAX_FORWARDED = 1024  # bytes from the right, where the nearest proxies are
-
-# Request ids are unique, not secret: one random half for the process, and the number of the call.
-_PROCESS = token_hex(8)
-_calls = count(1)
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -67,7 +62,7 @@ def request_id_of(headers: Headers) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return f"{_PROCESS}{next(_calls):016x}"
+    return new_request_id()
 
 
 def timeout_of(headers: Headers, max_timeout: float) -> float | None:

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +31,7 @@ from lexora_contract.draining import Underway
 from lexora_contract.messages import options_of, raw_of, receipt_message, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS, OPERATIONS, Operation, operation_of, stored_operation
 from lexora_contract.port import CallContext, ClientSink, Options, RawCall, Send
+from lexora_contract.request_ids import new_request_id
 from lexora_contract.rpcs import RPCS
 from lexora_router.call import ANONYMOUS, Call, Handler, WholeAnswer
 from lexora_router.edge.call_context import (
@@ -380,7 +380,7 @@ class RouterService:
         now = self._clock()
         user, address = identity(context, self.serving.proxies)
         given = options.request_id
-        request_id = given if given and is_id(given) else secrets.token_hex(16)
+        request_id = given if given and is_id(given) else new_request_id()
         return Call(
             id=request_id,
             receipt=Receipt(request_id, now),

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 import msgspec
 import structlog
@@ -21,6 +21,7 @@ from lexora_router.telemetry.writer import LineWriter
 def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineWriter:
     """Send structlog and the standard library's logging to `stream`, as console lines or JSON; close the writer at the end."""
     writer = LineWriter(stream)
+    AccessLog.lines = writer if style == "json" and logging.getLevelNamesMapping()[level] <= logging.INFO else None
     render: list[structlog.typing.Processor]
     if style == "json":
         render = [structlog.processors.JSONRenderer(serializer=_to_json)]
@@ -54,13 +55,17 @@ _second, _prefix = 0, ""
 
 
 def _stamp(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["timestamp"] = _timestamp()
+    return event
+
+
+def _timestamp() -> str:
     """UTC in ISO 8601 with microseconds; the date is formatted once a second, which makes it five times as fast."""
     global _second, _prefix
     second, nanos = divmod(time.time_ns(), 1_000_000_000)
     if second != _second:
         _second, _prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-    event["timestamp"] = f"{_prefix}.{nanos // 1000:06d}Z"
-    return event
+    return f"{_prefix}.{nanos // 1000:06d}Z"
 
 
 def _to_json(value: object, **_: object) -> str:
@@ -76,7 +81,12 @@ def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) ->
 
 
 class AccessLog:
-    """A recorder that writes one line per finished call."""
+    """A recorder that writes one line per finished call.
+
+    A line of JSON is written as structlog would write it, without its chain of processors, which took four times as long.
+    """
+
+    lines: ClassVar[LineWriter | None] = None  # where lines of JSON go; None: lines have another form, or are not written
 
     def __init__(self) -> None:
         self._log = structlog.get_logger("lexora.call").bind()
@@ -117,12 +127,18 @@ class AccessLog:
             fields["auto_task"] = receipt.auto.task_type
             fields["auto_confidence"] = round(receipt.auto.confidence, 3)
             fields["auto_by"] = receipt.auto.by
+        level = "info"
         if isinstance(error, RouterError):
-            self._log.info("call", **fields, error=error.reason, detail=error.message[:500])
+            fields |= {"error": error.reason, "detail": error.message[:500]}
         elif status >= 500:
-            self._log.error("call", **fields, error="INTERNAL")
-        else:
-            self._log.info("call", **fields)
+            level = "error"
+            fields["error"] = "INTERNAL"
+        lines = AccessLog.lines
+        if lines is None:
+            (self._log.info if level == "info" else self._log.error)("call", **fields)
+            return
+        fields["event"], fields["level"], fields["timestamp"] = "call", level, _timestamp()
+        lines.write(_to_json(fields) + "\n")
 
 
 def _troubles(receipt: Receipt, status: int, error: BaseException | None) -> dict[str, object]:

@@ -49,6 +49,7 @@ def _restored() -> Iterator[None]:
     for name, before in noisy.items():
         logging.getLogger(name).setLevel(before)
     structlog.reset_defaults()
+    AccessLog.lines = None
 
 
 def finished(**changes: Any) -> Call:
@@ -170,3 +171,20 @@ def test_a_line_is_one_write_so_that_none_is_cut_when_lines_are_dropped() -> Non
     AccessLog().end(finished(), 200, None)
     [line] = writer._lines
     assert line.endswith("}\n")
+
+
+def test_a_line_of_json_is_as_structlog_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = []
+    for direct in (True, False):
+        stream = io.StringIO()
+        writer = configure_logs("INFO", "json", stream)
+        if not direct:
+            monkeypatch.setattr(AccessLog, "lines", None)
+        for status, error in ((200, None), (400, InvalidRequest("a \x1b b")), (500, ZeroDivisionError())):
+            AccessLog().end(finished(), status, error)
+        writer.close()
+        lines.append(stream.getvalue().splitlines())
+    direct_lines, others = ([{**json.loads(line), "timestamp": ""} for line in found] for found in lines)
+    assert direct_lines == others
+    assert [list(line) for line in direct_lines] == [list(line) for line in others]
+    assert len(lines[0]) == 3
