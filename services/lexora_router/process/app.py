@@ -19,6 +19,7 @@ from lexora_router.fleet.backend import Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.telemetry.account import Account
 from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
 from lexora_router.telemetry.export import SpanCollector, telemetry_of
 from lexora_router.telemetry.lag import LoopLag
@@ -42,10 +43,10 @@ class RouterApp:
         clock = time.monotonic  # finer than uvloop's own clock, and the same origin
         self.registry = _registry()
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
-        self._stats, recent = Stats(self._label, clock()), RecentCalls()
+        self._stats, recent = Stats(clock()), RecentCalls()
         self._telemetry = telemetry_of(config.telemetry, BoundedNames(self._label, lambda: self._assembly.backends), clock)
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
-        recorders = (*traces, self._stats, recent, Metrics(self.registry, self._label), AccessLog())
+        recorders = (*traces, Account(self._label, self._stats, recent, Metrics(self.registry), AccessLog()))
         self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)

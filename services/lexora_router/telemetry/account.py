@@ -2,7 +2,8 @@
 
 import re
 from asyncio import CancelledError
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from lexora_contract.answer import Receipt
 from lexora_router.call import Call
@@ -86,3 +87,85 @@ def time_per_token(receipt: Receipt) -> float | None:
     """Mean time in seconds between the tokens of a stream, from the first to its end; None where there are none between."""
     made = receipt.made
     return (receipt.finished_at - receipt.first_event_at) / (made - 1) if made > 1 and receipt.first_event_at else None
+
+
+_NOTHING: Mapping[str, int] = {}
+
+
+class CallRecord:
+    """A finished call, and all that it counts as, found out once.
+
+    `status`: HTTP status (499: the client left). `label`: the name that its model counts as. `seconds`: from its receipt to its
+    end. `straight`: it was served at once; then the fields after it are empty.
+    """
+
+    __slots__ = (
+        "call",
+        "cancelled",
+        "endpoint",
+        "error",
+        "failed",
+        "hops",
+        "label",
+        "path",
+        "reason",
+        "receipt",
+        "rejection",
+        "retries",
+        "seconds",
+        "status",
+        "straight",
+        "wasted",
+    )
+
+    def __init__(self, call: Call, status: int, error: BaseException | None, label: str) -> None:
+        self.call = call
+        self.receipt = receipt = call.receipt
+        self.status = status
+        self.error = error
+        self.label = label
+        self.path = path_of(call)
+        self.endpoint = endpoint_of(receipt)
+        self.seconds = receipt.finished_at - call.started
+        self.cancelled = status == CLIENT_GONE
+        self.failed = error is not None and not self.cancelled
+        self.straight = straight(receipt, error)
+        self.reason = self.rejection = ""
+        self.retries = 0
+        self.hops: list[Hop] = []
+        self.wasted = _NOTHING
+        if not self.straight:
+            self.reason, self.rejection, self.retries = reason(error), rejection(error), retries(receipt)
+            self.hops, self.wasted = hops(receipt), wasted(receipt, status, error)
+
+
+class Book(Protocol):
+    """Keeps count of calls, or writes them down."""
+
+    def begin(self, call: Call, /) -> None:
+        """A call has come in."""
+
+    def end(self, record: CallRecord, /) -> None:
+        """The call is over."""
+
+
+class Account:
+    """A recorder that makes one record of each finished call, and enters it in all `books`.
+
+    `label` gives the name that a model counts as.
+    """
+
+    def __init__(self, label: Callable[[str], str], *books: Book) -> None:
+        self._label = label
+        self.books = books
+
+    def begin(self, call: Call) -> None:
+        """A call has come in."""
+        for book in self.books:
+            book.begin(call)
+
+    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+        """The call is over."""
+        record = CallRecord(call, status, error, self._label(call.model))
+        for book in self.books:
+            book.end(record)

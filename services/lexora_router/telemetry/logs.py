@@ -9,11 +9,10 @@ from typing import ClassVar, TextIO
 import msgspec
 import structlog
 
-from lexora_contract.answer import Receipt
 from lexora_contract.escape import escaped, escaped_json, escaped_lines
 from lexora_router.call import Call
 from lexora_router.errors import RouterError
-from lexora_router.telemetry.account import path_of, rejection, retries, straight, wasted
+from lexora_router.telemetry.account import CallRecord
 from lexora_router.telemetry.trace_context import trace_id_of
 from lexora_router.telemetry.writer import LineWriter
 
@@ -81,7 +80,7 @@ def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) ->
 
 
 class AccessLog:
-    """A recorder that writes one line per finished call.
+    """The book that writes one line per finished call.
 
     A line of JSON is written as structlog would write it, without its chain of processors, which took four times as long.
     """
@@ -94,13 +93,13 @@ class AccessLog:
     def begin(self, call: Call) -> None:
         """Nothing: a call is worth one line, at its end."""
 
-    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+    def end(self, record: CallRecord) -> None:
         """Write the line."""
-        receipt = call.receipt
+        call, receipt, status, error = record.call, record.receipt, record.status, record.error
         usage = receipt.usage
         fields: dict[str, object] = {
             "request_id": call.id,
-            "path": path_of(call),
+            "path": record.path,
             "model": call.model,
             "backend": receipt.backend,
             "endpoint": receipt.endpoint,
@@ -114,14 +113,14 @@ class AccessLog:
             "tokens_in": usage.input_tokens if usage else None,
             "tokens_out": usage.output_tokens if usage else None,
             "attempts": receipt.attempts,
-            "retries": retries(receipt),
+            "retries": record.retries,
         }
         if call.trace and (trace_id := trace_id_of(call.trace)):
             fields["trace_id"] = trace_id
         if usage is not None and usage.cached_tokens:
             fields["tokens_cached"] = usage.cached_tokens
-        if not straight(receipt, error):
-            fields |= _troubles(receipt, status, error)
+        if not record.straight:
+            fields |= _troubles(record)
         if receipt.auto is not None:
             fields["auto_model"] = receipt.auto.model
             fields["auto_task"] = receipt.auto.task_type
@@ -135,19 +134,22 @@ class AccessLog:
             fields["error"] = "INTERNAL"
         lines = AccessLog.lines
         if lines is None:
-            (self._log.info if level == "info" else self._log.error)("call", **fields)
+            if level == "info":
+                self._log.info("call", **fields)
+            else:
+                self._log.error("call", **fields)
             return
         fields["event"], fields["level"], fields["timestamp"] = "call", level, _timestamp()
         lines.write(_to_json(fields) + "\n")
 
 
-def _troubles(receipt: Receipt, status: int, error: BaseException | None) -> dict[str, object]:
+def _troubles(record: CallRecord) -> dict[str, object]:
     """What did not go straight, as far as it happened."""
     found = {
-        "fallback": receipt.fallback,
-        "resumed": receipt.resumed,
-        "rejected": rejection(error),
-        "tokens_wasted": sum(wasted(receipt, status, error).values()),
+        "fallback": record.receipt.fallback,
+        "resumed": record.receipt.resumed,
+        "rejected": record.rejection,
+        "tokens_wasted": sum(record.wasted.values()),
     }
     return {name: value for name, value in found.items() if value}
 

@@ -1,24 +1,11 @@
 """Prometheus metrics of the router. Labels are bounded: models that no backend serves count as "other"."""
 
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lexora_contract.answer import Usage
 from lexora_router.call import Call
 from lexora_router.errors import RateLimited
-from lexora_router.layers.observe import CLIENT_GONE
-from lexora_router.telemetry.account import (
-    MAX_MODELS,
-    OTHER,
-    hops,
-    path_of,
-    rejection,
-    retries,
-    straight,
-    time_per_token,
-    wasted,
-)
+from lexora_router.telemetry.account import MAX_MODELS, OTHER, CallRecord, time_per_token
 
 # OpenTelemetry's buckets for GenAI durations, in seconds (semantic-conventions-genai, gen_ai.server.request.duration).
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -29,10 +16,9 @@ PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.
 
 
 class Metrics:
-    """A recorder that fills the metrics of one registry."""
+    """The book that fills the metrics of one registry."""
 
-    def __init__(self, registry: CollectorRegistry, label: Callable[[str], str]) -> None:
-        self._label = label
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._active = 0
         self._requests = Counter("lexora_requests", "Finished calls.", ["endpoint", "model", "status"], registry=registry)
         self._duration = Histogram(
@@ -80,20 +66,20 @@ class Metrics:
         """One more under way."""
         self._active += 1
 
-    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+    def end(self, record: CallRecord) -> None:
         """Count the finished call."""
         self._active -= 1
-        receipt, model, path = call.receipt, self._model(call.model), path_of(call)
-        self._request_child(path, model, status).inc()
-        self._duration_child(path).observe(receipt.finished_at - call.started)
+        receipt, model, path = record.receipt, self._model(record.label), record.path
+        self._request_child(path, model, record.status).inc()
+        self._duration_child(path).observe(record.seconds)
         if receipt.usage is not None:
             self._count_tokens(model, receipt.usage)
-        if call.stream and receipt.first_event_at:
-            self._time_stream(model, call)
-        if status == CLIENT_GONE:
+        if record.call.stream and receipt.first_event_at:
+            self._time_stream(model, record.call)
+        if record.cancelled:
             self._cancelled.labels(path).inc()
-        if not straight(receipt, error):
-            self._troubles.count(call, status, error)
+        if not record.straight:
+            self._troubles.count(record)
 
     # `labels()` takes a lock and builds a key; the children are kept, as many as there are label values.
 
@@ -132,8 +118,7 @@ class Metrics:
         if (each := time_per_token(receipt)) is not None:
             per_token.observe(each)
 
-    def _model(self, model: str) -> str:
-        name = self._label(model)
+    def _model(self, name: str) -> str:
         if name not in self._models:
             if len(self._models) >= MAX_MODELS:
                 return OTHER
@@ -155,17 +140,16 @@ class _Troubles:
         self._resumed = counter("lexora_streams_resumed", "Streams that went on at another endpoint after a break.")
         self._wasted = counter("lexora_tokens_wasted", "Output tokens that were made for nothing.", "reason")
 
-    def count(self, call: Call, status: int, error: BaseException | None) -> None:
+    def count(self, record: CallRecord) -> None:
         """Count the finished call."""
-        receipt = call.receipt
-        self._retries.inc(retries(receipt))
-        for hop in hops(receipt):
+        self._retries.inc(record.retries)
+        for hop in record.hops:
             self._fallbacks.labels(*hop).inc()
-        if receipt.resumed:
+        if record.receipt.resumed:
             self._resumed.inc()
-        if reason := rejection(error):
-            self._rejections.labels(reason).inc()
-        if isinstance(error, RateLimited):
+        if record.rejection:
+            self._rejections.labels(record.rejection).inc()
+        if isinstance(record.error, RateLimited):
             self._limited.inc()
-        for why, tokens in wasted(receipt, status, error).items():
+        for why, tokens in record.wasted.items():
             self._wasted.labels(why).inc(tokens)

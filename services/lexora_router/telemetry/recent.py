@@ -6,7 +6,7 @@ from itertools import islice
 
 from lexora_contract.answer import Receipt
 from lexora_router.call import Call
-from lexora_router.telemetry.account import path_of, reason
+from lexora_router.telemetry.account import CallRecord
 
 KEPT = 200
 MAX_MODEL_LENGTH = 128
@@ -27,7 +27,7 @@ class RecentCall:
 
 
 class RecentCalls:
-    """A recorder that remembers the last 200 calls."""
+    """The book that remembers the last 200 calls."""
 
     def __init__(self) -> None:
         self._calls: deque[RecentCall] = deque(maxlen=KEPT)
@@ -35,10 +35,11 @@ class RecentCalls:
     def begin(self, call: Call) -> None:
         """Nothing: only finished calls are kept."""
 
-    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+    def end(self, record: CallRecord) -> None:
         """Remember the call."""
-        model, word = call.model[:MAX_MODEL_LENGTH], reason(error)
-        self._calls.append(RecentCall(call.id, path_of(call), model, call.stream, call.started, status, word, call.receipt))
+        call, path, word = record.call, record.path, record.reason
+        model = call.model[:MAX_MODEL_LENGTH]
+        self._calls.append(RecentCall(call.id, path, model, call.stream, call.started, record.status, word, call.receipt))
 
     def last(self, most: int) -> list[RecentCall]:
         """The last ones, the latest first."""

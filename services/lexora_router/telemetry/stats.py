@@ -1,11 +1,9 @@
 """Counters since the start and distributions of the last minutes, for /stats and GetStats."""
 
 from collections import Counter
-from collections.abc import Callable
 
 from lexora_router.call import Call
-from lexora_router.layers.observe import CLIENT_GONE
-from lexora_router.telemetry.account import MAX_MODELS, endpoint_of, hops, path_of, reason, rejection, retries, straight, wasted
+from lexora_router.telemetry.account import MAX_MODELS, CallRecord
 from lexora_router.telemetry.counts import Counts, CountsByName
 from lexora_router.telemetry.windows import Windows
 
@@ -15,10 +13,9 @@ MAX_NAMES = 1000
 
 
 class Stats:
-    """A recorder that counts. `label` gives the name that a model counts as; `now` is the instant of the start, in seconds."""
+    """The book that counts. `now` is the instant of the start, in seconds."""
 
-    def __init__(self, label: Callable[[str], str], now: float) -> None:
-        self._label = label
+    def __init__(self, now: float) -> None:
         self.active = 0
         self.seconds = 0.0
         self.retries = self.fallbacks = self.resumed = 0
@@ -37,39 +34,35 @@ class Stats:
         """One more under way."""
         self.active += 1
 
-    def end(self, call: Call, status: int, error: BaseException | None) -> None:
+    def end(self, record: CallRecord) -> None:
         """One less under way, one more finished."""
         self.active -= 1
-        receipt = call.receipt
-        self.seconds += receipt.finished_at - call.started
-        cancelled = status == CLIENT_GONE
-        failed = error is not None and not cancelled
-        self.windows.end(call, failed=failed)
-        for counts in self._places(call):
-            counts.add(receipt.usage, failed=failed, cancelled=cancelled)
-        if not straight(receipt, error):
-            self._count_troubles(call, status, error)
+        self.seconds += record.seconds
+        usage, failed, cancelled = record.receipt.usage, record.failed, record.cancelled
+        self.windows.end(record.call, failed=failed)
+        for counts in self._places(record):
+            counts.add(usage, failed=failed, cancelled=cancelled)
+        if not record.straight:
+            self._count_troubles(record)
 
-    def _places(self, call: Call) -> list[Counts]:
-        receipt = call.receipt
-        places = [self.all, self.by_path[path_of(call)], self.by_model[self._label(call.model)], self.by_tenant[call.tenant]]
-        if receipt.backend:
-            places.append(self.by_backend[receipt.backend])
-        if receipt.endpoint:
-            places.append(self.by_endpoint[endpoint_of(receipt)])
+    def _places(self, record: CallRecord) -> list[Counts]:
+        places = [self.all, self.by_path[record.path], self.by_model[record.label], self.by_tenant[record.call.tenant]]
+        if record.receipt.backend:
+            places.append(self.by_backend[record.receipt.backend])
+        if record.endpoint:
+            places.append(self.by_endpoint[record.endpoint])
         return places
 
-    def _count_troubles(self, call: Call, status: int, error: BaseException | None) -> None:
+    def _count_troubles(self, record: CallRecord) -> None:
         """What did not go straight; an ordinary call does not come here."""
-        receipt = call.receipt
-        self.retries += retries(receipt)
-        self.fallbacks += len(hops(receipt))
-        self.resumed += bool(receipt.resumed)
-        if word := reason(error):
-            self.errors[word] += 1
-        if word := rejection(error):
-            self.rejected[word] += 1
-        self.wasted.update(wasted(receipt, status, error))
+        self.retries += record.retries
+        self.fallbacks += len(record.hops)
+        self.resumed += bool(record.receipt.resumed)
+        if record.reason:
+            self.errors[record.reason] += 1
+        if record.rejection:
+            self.rejected[record.rejection] += 1
+        self.wasted.update(record.wasted)
 
     @property
     def success_rate(self) -> float:

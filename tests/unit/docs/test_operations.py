@@ -13,9 +13,8 @@ from lexora_router.config import Config
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined
 from lexora_router.layers.observe import CLIENT_GONE
 from lexora_router.process.app import RouterApp
-from lexora_router.telemetry.account import rejection
+from lexora_router.telemetry.account import CallRecord, rejection
 from lexora_router.telemetry.logs import AccessLog
-from lexora_router.telemetry.metrics import Metrics
 
 OPERATIONS = page("docs/operations.md")
 
@@ -35,12 +34,12 @@ async def test_every_metric_is_named_with_its_type() -> None:
 
 async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     app = RouterApp(Config())
-    (metrics,) = (recorder for recorder in app._shared.recorders if isinstance(recorder, Metrics))
+    (account,) = app._shared.recorders
     for status, error in ((CLIENT_GONE, CancelledError()), (429, RateLimited("words", 1.0, "user:a"))):
         call = finished_call()
         call.receipt.fallback = "main->spare;reason=QUEUE_FULL"
-        metrics.begin(call)
-        metrics.end(call, status, error)
+        account.begin(call)
+        account.end(call, status, error)
     backend = next(iter(app._assembly.backends.values()))
     backend.endpoints[0].condition.healthy = True
     labels: dict[str, set[str]] = {}
@@ -66,7 +65,7 @@ def test_every_field_of_a_call_s_line_is_named() -> None:
         call.receipt.fallback, call.receipt.resumed = "main->spare;reason=QUEUE_FULL", "text"
         call.trace = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
         call.receipt.auto = Choice("m", "code", 0.9, "rules")
-        AccessLog().end(call, 429, QueueFull("words", 1.0))
+        AccessLog().end(CallRecord(call, 429, QueueFull("words", 1.0), "m"))
     (line,) = lines
     named = [field for row in OPERATIONS.table("field", "meaning") for field in code(row[0])]
     assert len(named) == len(set(named))

@@ -18,6 +18,7 @@ from lexora_router.fleet.backend import Backend, build_backends, combine
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.routes import RoutableModel
 from lexora_router.policy.concurrency import EngineLoad
+from lexora_router.telemetry.account import CallRecord
 from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
 from lexora_router.telemetry.stats import Stats
@@ -95,7 +96,7 @@ def overview(
         ),
         health=lambda: combine([backend.health() for backend in named.values()]),
     )
-    counted = stats or Stats(str, now())
+    counted = stats or Stats(now())
     known = lambda: cast("Assembly", assembly)  # noqa: E731
     return Overview(known, counted, recent or RecentCalls(), ReloadLog(), clock=now, wall_clock=wall)
 
@@ -189,14 +190,14 @@ async def test_health_waits_for_the_first_probes_but_not_for_long(delay: float, 
 
 @jumping
 async def test_stats_are_told() -> None:
-    backend, stats = make_backend("http://e:1"), Stats(str, now())
+    backend, stats = make_backend("http://e:1"), Stats(now())
     backend.endpoints[0].condition.in_flight = 2
     call = make_call()
     call.receipt.backend, call.receipt.attempts, call.receipt.finished_at = "main", 3, 4.0
     call.receipt.usage, call.receipt.endpoint, call.receipt.lost_tokens = Usage(5, 7, 3), "http://e:1", 2
     stats.begin(call)
     stats.begin(make_call())
-    stats.end(call, 200, None)
+    stats.end(CallRecord(call, 200, None, call.model))
     told = overview(backend, stats=stats).stats()
     assert (told.total_requests, told.successful_requests, told.failed_requests, told.active_requests) == (1, 1, 0, 1)
     assert (told.success_rate, told.total_retries, told.average_duration_seconds) == (1.0, 2, 4.0)
@@ -213,7 +214,7 @@ async def test_stats_are_told() -> None:
 
 @jumping
 async def test_stats_tell_the_last_minutes() -> None:
-    stats, start = Stats(str, now()), now()
+    stats, start = Stats(now()), now()
     seen = overview(stats=stats)
     call = make_call(started=now())
     call.receipt.dispatched_at = now() + 0.5
@@ -222,7 +223,7 @@ async def test_stats_tell_the_last_minutes() -> None:
     call.receipt.finished_at, call.receipt.usage = now(), Usage(3, 4)
     stats.windows.gap(0.1, now())
     stats.begin(call)
-    stats.end(call, 502, UpstreamBroken("x"))
+    stats.end(CallRecord(call, 502, UpstreamBroken("x"), call.model))
     told = seen.stats()
     for within in (told.last_minute, told.last_five_minutes, told.since_start):
         found = [(each.count, each.mean) for each in (within.ttft, within.itl, within.queue, within.total)]
@@ -249,9 +250,9 @@ async def test_recent_calls_are_told() -> None:
     receipt.backend, receipt.endpoint, receipt.attempts, receipt.usage = "main", "http://e:1", 2, Usage(3, 4)
     receipt.dispatched_at, receipt.first_event_at, receipt.finished_at = now() + 1, now() + 2, now() + 3
     receipt.fallback, receipt.resumed = "a->main;reason=X", "text"
-    recent.end(call, 200, None)
+    recent.end(CallRecord(call, 200, None, call.model))
     refused.receipt.finished_at = now() + 4
-    recent.end(refused, 429, QueueFull("x", 1.0))
+    recent.end(CallRecord(refused, 429, QueueFull("x", 1.0), refused.model))
     await asyncio.sleep(10)
     last, before = seen.recent_calls(50).calls
     assert before == recent_pb2.RecentCall(
@@ -286,11 +287,11 @@ async def test_stats_before_the_first_call() -> None:
 
 @jumping
 async def test_stats_tell_what_did_not_go_straight() -> None:
-    stats, call = Stats(str, 0.0), make_call()
+    stats, call = Stats(0.0), make_call()
     call.receipt.fallback, call.receipt.resumed, call.receipt.attempts = "a->b;reason=QUEUE_FULL", "text", 3
     for ended, error in ((call, None), (make_call(), QueueFull("x", 1.0, "deadline"))):
         stats.begin(ended)
-        stats.end(ended, 429 if error else 200, error)
+        stats.end(CallRecord(ended, 429 if error else 200, error, ended.model))
     told = overview(stats=stats).stats()
     assert (told.total_retries, told.total_fallbacks, told.total_resumed) == (2, 1, 1)
     assert dict(told.rejected_by_reason) == {"deadline": 1}

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from tests.unit.router.support import Client, make_call, make_target
+from tests.unit.router.support import CHAT, Client, make_call, make_target
 
 from lexora_contract.answer import Receipt, Usage
 from lexora_router.errors import (
@@ -16,7 +16,19 @@ from lexora_router.errors import (
     UpstreamRefused,
 )
 from lexora_router.layers.fallback import Fallback
-from lexora_router.telemetry.account import Hop, endpoint_of, hops, path_of, reason, rejection, retries, straight, wasted
+from lexora_router.telemetry.account import (
+    Account,
+    CallRecord,
+    Hop,
+    endpoint_of,
+    hops,
+    path_of,
+    reason,
+    rejection,
+    retries,
+    straight,
+    wasted,
+)
 
 REJECTIONS = {
     "rate_limit": RateLimited("x", 1.0, "user:a"),
@@ -121,3 +133,37 @@ GONE = asyncio.CancelledError()
 )
 def test_no_token_is_wasted_twice(receipt: Receipt, status: int, error: BaseException | None, found: dict[str, int]) -> None:
     assert wasted(receipt, status, error) == found
+
+
+def test_all_books_get_one_record_of_a_call() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.begun: list[object] = []
+            self.records: list[CallRecord] = []
+
+        def begin(self, call: object) -> None:
+            self.begun.append(call)
+
+        def end(self, record: CallRecord) -> None:
+            self.records.append(record)
+
+    books, call, error = (Kept(), Kept()), make_call(started=1.0), QueueFull("x", 1.0, "deadline")
+    receipt = call.receipt
+    receipt.backend, receipt.endpoint, receipt.attempts, receipt.finished_at = "b", "http://e:1", 3, 3.5
+    receipt.fallback, receipt.lost_tokens = "a->b;reason=QUEUE_FULL", 7
+    account = Account(lambda model: f"label of {model}", *books)
+    account.begin(call)
+    account.end(call, 429, error)
+    assert [book.begun for book in books] == [[call], [call]]
+    (record,) = books[0].records
+    assert books[1].records == [record]
+    assert (record.label, record.path, record.endpoint, record.seconds) == ("label of m", CHAT, "b/http://e:1", 2.5)
+    assert (record.failed, record.cancelled, record.straight) == (True, False, False)
+    assert (record.reason, record.rejection, record.retries) == ("QUEUE_FULL", "deadline", 2)
+    assert (record.hops, record.wasted) == ([Hop("a", "b", "QUEUE_FULL")], {"failed_attempt": 7})
+
+
+def test_of_a_call_that_went_straight_there_is_no_more_to_say() -> None:
+    record = CallRecord(make_call(), 200, None, "m")
+    assert record.straight
+    assert (record.reason, record.rejection, record.retries, record.hops, record.wasted) == ("", "", 0, [], {})

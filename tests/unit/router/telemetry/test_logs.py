@@ -12,6 +12,7 @@ from tests.unit.router.support import CHAT, make_call
 from lexora_contract.answer import Usage
 from lexora_router.call import Call
 from lexora_router.errors import InvalidRequest, ModelNotFound, QueueFull
+from lexora_router.telemetry.account import CallRecord
 from lexora_router.telemetry.logs import AccessLog, configure_logs
 
 FIELDS = {
@@ -66,7 +67,7 @@ def lines(*ends: tuple[Call, int, BaseException | None], style: str = "json", le
     log = AccessLog()
     for call, status, error in ends:
         log.begin(call)
-        log.end(call, status, error)
+        log.end(CallRecord(call, status, error, "m"))
     writer.close()
     return stream.getvalue().splitlines()
 
@@ -168,7 +169,7 @@ def test_a_line_is_one_write_so_that_none_is_cut_when_lines_are_dropped() -> Non
     stream = Writes()
     writer = configure_logs("INFO", "json", stream)
     writer.close()  # the thread is gone: lines stay in the queue
-    AccessLog().end(finished(), 200, None)
+    AccessLog().end(CallRecord(finished(), 200, None, "m"))
     [line] = writer._lines
     assert line.endswith("}\n")
 
@@ -181,7 +182,7 @@ def test_a_line_of_json_is_as_structlog_writes_it(monkeypatch: pytest.MonkeyPatc
         if not direct:
             monkeypatch.setattr(AccessLog, "lines", None)
         for status, error in ((200, None), (400, InvalidRequest("a \x1b b")), (500, ZeroDivisionError())):
-            AccessLog().end(finished(), status, error)
+            AccessLog().end(CallRecord(finished(), status, error, "m"))
         writer.close()
         lines.append(stream.getvalue().splitlines())
     direct_lines, others = ([{**json.loads(line), "timestamp": ""} for line in found] for found in lines)

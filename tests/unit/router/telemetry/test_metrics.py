@@ -7,14 +7,14 @@ from tests.unit.router.support import CHAT, make_call
 from lexora_contract.answer import Usage
 from lexora_router.call import Call
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RateLimited, UpstreamBroken
-from lexora_router.telemetry.account import MAX_MODELS
+from lexora_router.telemetry.account import MAX_MODELS, Account
 from lexora_router.telemetry.metrics import Metrics
 
 
 class Meter:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry, lambda model: model if model == "m" else "other")
+        self.metrics = Account(lambda model: model if model == "m" else "other", Metrics(self.registry))
 
     def ended(self, call: Call, status: int = 200, error: BaseException | None = None) -> None:
         self.metrics.begin(call)
@@ -150,7 +150,7 @@ def test_cached_tokens_are_counted() -> None:
 
 def test_reloads_may_bring_ever_new_models() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(registry, lambda model: model)
+    metrics = Account(str, Metrics(registry))
     for number in range(MAX_MODELS + 50):
         metrics.begin(call := finished(f"model-{number}"))
         metrics.end(call, 200, None)

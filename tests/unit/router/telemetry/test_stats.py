@@ -5,7 +5,7 @@ from tests.unit.router.support import CHAT, make_call
 from lexora_contract.answer import Usage
 from lexora_router.call import Call
 from lexora_router.errors import Draining, InvalidRequest, ModelNotFound, QueueFull, RateLimited, UpstreamBroken
-from lexora_router.telemetry.account import MAX_MODELS
+from lexora_router.telemetry.account import MAX_MODELS, Account, CallRecord
 from lexora_router.telemetry.counts import CountsByName
 from lexora_router.telemetry.stats import MAX_NAMES, MAX_TENANTS, Stats
 
@@ -18,7 +18,7 @@ def finished(seconds: float = 1.0, attempts: int = 1, usage: Usage | None = None
 
 def ended(stats: Stats, call: Call, status: int = 200, error: BaseException | None = None) -> None:
     stats.begin(call)
-    stats.end(call, status, error)
+    stats.end(CallRecord(call, status, error, call.model))
 
 
 def totals(counts: CountsByName) -> dict[str, int]:
@@ -26,7 +26,7 @@ def totals(counts: CountsByName) -> dict[str, int]:
 
 
 def test_every_way_to_end_is_counted_once() -> None:
-    stats = Stats(str, 0.0)
+    stats = Stats(0.0)
     ended(stats, finished(1.0, usage=Usage(5, 7, 4)))
     ended(stats, finished(2.0, attempts=3, usage=Usage(1, 2)), 502, UpstreamBroken("x"))
     ended(stats, finished(4.0), 499, asyncio.CancelledError())
@@ -44,7 +44,7 @@ def test_every_way_to_end_is_counted_once() -> None:
 
 
 def test_a_call_counts_for_whom_it_concerns() -> None:
-    stats, call, other = Stats(str, 0.0), finished(model="a", usage=Usage(5, 7)), finished(model="b")
+    stats, call, other = Stats(0.0), finished(model="a", usage=Usage(5, 7)), finished(model="b")
     call.user, call.receipt.endpoint = "somebody", "http://e:1"
     other.path, other.receipt.backend = "", ""
     ended(stats, call)
@@ -61,7 +61,7 @@ def test_a_call_counts_for_whom_it_concerns() -> None:
 
 
 def test_names_without_end_need_no_memory_without_end() -> None:
-    stats, count = Stats(str, 0.0), 5000
+    stats, count = Stats(0.0), 5000
     for number in range(count):
         call = finished(model=f"m{number}")
         call.user, call.path = f"user-{number}", f"/{number}"
@@ -79,7 +79,7 @@ def test_names_without_end_need_no_memory_without_end() -> None:
 
 
 def test_tokens_for_nothing_are_counted_by_reason() -> None:
-    stats, broken, left, remade = Stats(str, 0.0), finished(), finished(usage=Usage(1, 4)), finished(attempts=2)
+    stats, broken, left, remade = Stats(0.0), finished(), finished(usage=Usage(1, 4)), finished(attempts=2)
     broken.receipt.events, remade.receipt.lost_tokens = 9, 3
     ended(stats, finished(usage=Usage(5, 7)))
     assert stats.wasted == {}
@@ -90,16 +90,16 @@ def test_tokens_for_nothing_are_counted_by_reason() -> None:
 
 
 def test_distributions_are_of_calls_that_ended() -> None:
-    stats, call = Stats(str, 0.0), finished(2.0)
+    stats, call = Stats(0.0), finished(2.0)
     stats.begin(call)
     assert stats.windows.since_start().total.distribution().count == 0
-    stats.end(call, 502, UpstreamBroken("x"))
+    stats.end(CallRecord(call, 502, UpstreamBroken("x"), call.model))
     assert stats.windows.since_start().total.distribution().mean == 2.0
     assert [(each.total, each.failed) for each in stats.windows.history(2.0)] == [(1, 1)]
 
 
 def test_refusals_are_counted_by_reason_too() -> None:
-    stats = Stats(str, 0.0)
+    stats = Stats(0.0)
     for error in (RateLimited("x", 1.0, "user:a"), QueueFull("x", 1.0), QueueFull("x", 1.0, "queue_timeout"), Draining("x")):
         ended(stats, finished(attempts=0), error.status, error)
     assert stats.rejected == {"rate_limit": 1, "queue_full": 1, "queue_timeout": 1, "draining": 1}
@@ -108,7 +108,7 @@ def test_refusals_are_counted_by_reason_too() -> None:
 
 
 def test_fallbacks_and_resumed_streams_are_counted_however_the_call_ends() -> None:
-    stats, call, other = Stats(str, 0.0), finished(attempts=3), finished(attempts=2)
+    stats, call, other = Stats(0.0), finished(attempts=3), finished(attempts=2)
     call.receipt.fallback = "main->spare;reason=QUEUE_FULL, spare->last;reason=UPSTREAM_TIMEOUT"
     other.receipt.resumed = "text"
     ended(stats, call)
@@ -117,14 +117,16 @@ def test_fallbacks_and_resumed_streams_are_counted_however_the_call_ends() -> No
 
 
 def test_a_stream_whose_end_the_router_told_itself_is_resumed_without_another_attempt() -> None:
-    stats, call = Stats(str, 0.0), finished(attempts=1)
+    stats, call = Stats(0.0), finished(attempts=1)
     call.receipt.resumed = "token_ids"
     ended(stats, call)
     assert (stats.resumed, stats.retries) == (1, 0)
 
 
 def test_names_that_nobody_serves_share_a_place() -> None:
-    stats = Stats(lambda model: model if model == "m" else "other", 0.0)
+    stats = Stats(0.0)
+    account = Account(lambda model: model if model == "m" else "other", stats)
     for model in ("m", *(f"invented-{i}" for i in range(100))):
-        ended(stats, finished(model=model))
+        account.begin(call := finished(model=model))
+        account.end(call, 200, None)
     assert totals(stats.by_model) == {"m": 1, "other": 100}
