@@ -118,6 +118,7 @@ class Adapter:
     load_metrics: ClassVar[LoadMetrics | None] = None  # None: it does not say how much waits, so no `concurrency: auto`
     schedules_by_priority: ClassVar[bool] = False  # when `scheduling_policy` says so; else a body's `priority` is its own word
     sends_end_mark: ClassVar[bool] = False  # always: a stream without one is that of an engine that died
+    death: ClassVar[bytes] = b""  # what the body of a 500 has in it when the engine behind the server has died
     token_ids: ClassVar[bool] = False  # gives them on demand, and continues from them
     continues_text: ClassVar[bool] = True  # takes the beginning of an answer (`continue_final_message`)
     switches_thinking: ClassVar[bool] = False  # by `chat_template_kwargs`

@@ -21,6 +21,7 @@ class Vllm(Adapter):
     )
     schedules_by_priority = True
     sends_end_mark = True
+    death = b"EngineCore encountered an issue"
     token_ids = True
     switches_thinking = True
 

@@ -53,7 +53,7 @@ class Blame:
                 if other is not condition:
                     other.excuse(earlier, now)
         self._slots.note_thin_evidence((condition,))
-        fatal = is_fatal(failure)
+        fatal = is_fatal(failure, slot.endpoint.adapter.death)
         self._bad_requests.failed(self._call, request, slot, now, permit=self.permit, began=began, fatal=fatal, heard=heard)
 
     def answered(self, slot: Slot | None, now: float) -> None:

@@ -172,18 +172,18 @@ def kind_of(error: RouterError) -> Kind:
     return kind
 
 
-_ENGINE_DEAD = b"EngineCore encountered an issue"  # vLLM's API server, of the engine behind it
+def is_fatal(error: RouterError, death: bytes) -> bool:
+    """Whether the engine seems to have broken under the request: the connection is lost, or its server says so.
 
-
-def is_fatal(error: RouterError) -> bool:
-    """Whether the engine seems to have broken under the request: the connection is lost, or vLLM says so."""
+    `death` is what the body of a 500 has in it then; empty where that is not known.
+    """
     match error:
         case UpstreamUnreachable():
             return error.sent
         case UpstreamBroken():
             return True
         case UpstreamRefused():
-            return error.http_status == 500 and _ENGINE_DEAD in error.body
+            return error.http_status == 500 and death != b"" and death in error.body
     return False
 
 

@@ -12,6 +12,7 @@ from tests.support.clock import now
 from lexora_contract.answer import Head, Reply
 from lexora_contract.port import Sink
 from lexora_contract.priority import NORMAL
+from lexora_router.adapters.vllm import Vllm
 from lexora_router.call import Call, Outcome, Target, Timeouts
 from lexora_router.errors import UpstreamFailure
 from lexora_router.fleet.endpoint import HttpEndpoint
@@ -154,6 +155,7 @@ class FakeEndpoint(Scripted):
     """An endpoint whose attempts follow a script."""
 
     auto = None
+    adapter = Vllm
 
     def __init__(
         self,

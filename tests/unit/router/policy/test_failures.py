@@ -17,7 +17,7 @@ from lexora_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from lexora_router.policy.failures import VERDICTS, Kind, hint_of, kind_of, occasions
+from lexora_router.policy.failures import VERDICTS, Kind, hint_of, is_fatal, kind_of, occasions
 
 
 def refused(status: int, body: bytes = b"{}", headers: tuple[tuple[str, str], ...] = ()) -> UpstreamRefused:
@@ -58,6 +58,22 @@ ROWS: list[tuple[RouterError, Kind]] = [
 @pytest.mark.parametrize(("error", "kind"), ROWS, ids=lambda value: value.name if isinstance(value, Kind) else repr(value)[:60])
 def test_an_error_is_of_its_kind(error: RouterError, kind: Kind) -> None:
     assert kind_of(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "death", "fatal"),
+    [
+        (refused(500, b'{"error":{"message":"engine dead"}}'), b"engine dead", True),
+        (refused(500, b'{"error":{"message":"engine dead"}}'), b"", False),
+        (refused(503, b'{"error":{"message":"engine dead"}}'), b"engine dead", False),
+        (UpstreamBroken("died"), b"", True),
+        (UpstreamUnreachable("reset", "lost"), b"", True),
+        (UpstreamUnreachable("refused", "refused"), b"", False),
+        (UpstreamInvalid("a page", 500), b"", False),
+    ],
+)
+def test_what_an_engine_breaks_under(error: RouterError, death: bytes, fatal: bool) -> None:
+    assert is_fatal(error, death) is fatal
 
 
 def test_every_kind_has_a_row_and_an_error() -> None:
