@@ -22,13 +22,13 @@ from lexora_router.fleet.tenants import Tenancy, input_estimate, total_estimate
 from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
-from lexora_router.layers.timeouts import Gaps, untold
+from lexora_router.layers.timeouts import Gaps, unrecorded
 from lexora_router.pipeline import Parts, around, build, stored
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.response_homes import Home, ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
-from lexora_router.resume.eligibility import Source
+from lexora_router.resume.eligibility import ResumeSource
 
 JUDGE_SECONDS = 1.0
 
@@ -40,7 +40,7 @@ class Shared:
     limiter: RateLimiter
     recorders: tuple[Recorder, ...]
     clock: Callable[[], float]
-    gaps: Gaps = untold
+    gaps: Gaps = unrecorded
     homes: ResponseHomes = field(default_factory=ResponseHomes)
 
 
@@ -224,12 +224,14 @@ class Assembly:
     def _refusal(self, target: Target, path: str) -> UnsupportedByBackend | None:
         return self.backends[target.backend].refusal(path)
 
-    def _resumable(self) -> dict[str, Source]:
+    def _resumable(self) -> dict[str, ResumeSource]:
         """Pools whose streams another endpoint may continue, as far as their engines can."""
         mode = self.config.failover.resume
         adapters = {name: backend.adapter for name, backend in self.backends.items()}
         sources = {
-            name: Source(adapters[name].token_ids, mode == "text" and adapters[name].continues_text, len(backend.endpoints))
+            name: ResumeSource(
+                adapters[name].token_ids, mode == "text" and adapters[name].continues_text, len(backend.endpoints)
+            )
             for name, backend in self.backends.items()
             if mode and len(backend.endpoints) > 1
         }

@@ -14,7 +14,7 @@ from lexora_contract.port import Flow, Sink
 from lexora_router.errors import UpstreamFailure, UpstreamInvalid
 
 T = TypeVar("T")
-ANONYMOUS = "anonymous"  # who names nobody; `anonymous@` and an address where the client has one
+ANONYMOUS = "anonymous"  # a client that names no user; `anonymous@` and an address where it has one
 AUTO = "auto"  # the name that asks for whatever model fits
 
 
@@ -62,7 +62,7 @@ class Call:
     lease: "Lease | None" = None
     resent: bool = False  # on account of a stale connection
     aborted: bool = False  # the router itself cancels it, at the end of a drain
-    tracing: "Tracing | None" = None  # None: nobody writes it down
+    tracing: "Tracing | None" = None  # None: the call is not traced
     endpoint: "Endpoint | None" = None
     receipt: Receipt = field(default_factory=Receipt)
     flow: Flow = field(default_factory=Flow)  # pauses the engine's connection while the client takes nothing
@@ -77,12 +77,12 @@ class Call:
 
     @property
     def tenant(self) -> str:
-        """Who is charged: of clients that name nobody each address has an account of its own."""
+        """Whose account is charged: clients that name no user have one for each address."""
         return self.user or self.unnamed
 
 
 def settings_name(tenant: str) -> str:
-    """The name under which a tenant's settings are configured: all that name nobody have those of `anonymous`."""
+    """The name under which a tenant's settings are configured: calls that name no user have those of `anonymous`."""
     return ANONYMOUS if tenant.startswith(f"{ANONYMOUS}@") else tenant
 
 

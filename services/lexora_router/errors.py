@@ -10,7 +10,7 @@ RouterError                 status  reason
 ├── RateLimited                429  RATE_LIMITED           the tenant is over its rate limit
 ├── QueueFull                  429  QUEUE_FULL             no room to wait, or too long a wait
 ├── Unimplemented              501  UNIMPLEMENTED
-├── ClassifierDisabled         503  CLASSIFIER_DISABLED    nobody classifies tasks, or there is no default model
+├── ClassifierDisabled         503  CLASSIFIER_DISABLED    tasks are not classified, or there is no default model
 ├── NoHealthyEndpoint          503  NO_HEALTHY_ENDPOINT
 ├── RequestQuarantined         503  REQUEST_QUARANTINED    the same request has failed again and again, wherever it went
 ├── Draining                   503  DRAINING
@@ -67,7 +67,7 @@ class UnsupportedByBackend(RouterError):
 
 
 class ModelNotFound(RouterError):
-    """Nobody serves this model and no default backend takes it."""
+    """No backend serves this model and no default backend takes it."""
 
     reason = "MODEL_NOT_FOUND"
 

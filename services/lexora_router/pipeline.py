@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from lexora_router.call import Call, Handler, compose
-from lexora_router.layers.admission import Admission, Slots
+from lexora_router.layers.admission import Admission, Pool
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
 from lexora_router.layers.fallback import Fallback
@@ -19,11 +19,11 @@ from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
 from lexora_router.layers.served_operations import Refusal, ServedOperations
 from lexora_router.layers.stored_responses import AskHome, NoteHome, Places
-from lexora_router.layers.timeouts import EngineTimeouts, Gaps, untold
+from lexora_router.layers.timeouts import EngineTimeouts, Gaps, unrecorded
 from lexora_router.layers.trace import TraceAttempt, TraceQueue
 from lexora_router.policy.response_homes import ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
-from lexora_router.resume.eligibility import Source
+from lexora_router.resume.eligibility import ResumeSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class Parts:
 
     routes: Routes
     recorders: tuple[Recorder, ...]
-    pools: Mapping[str, Slots]
+    pools: Mapping[str, Pool]
     retry: RetrySettings
     budgets: Mapping[str, RetryBudget]  # by backend
     meter: Meter | None
     fallback_on_rate_limit: bool | None
     clock: Callable[[], float]
     homes: ResponseHomes = field(default_factory=ResponseHomes)
-    resumable: Mapping[str, Source] | None = None  # by pool
+    resumable: Mapping[str, ResumeSource] | None = None  # by pool
     refusal: Refusal | None = None  # None: every backend serves every operation
-    gaps: Gaps = untold
+    gaps: Gaps = unrecorded
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
     auto: Callable[[Call], Awaitable[None]] | None = None  # names the model for `auto`
 

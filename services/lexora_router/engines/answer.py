@@ -90,7 +90,7 @@ class Relay:
         self._hide_usage = hide_usage
 
     def begin(self, response: Response) -> Body:
-        """What takes the body, by what the head says of it."""
+        """What takes the body, by its head."""
         call, content_type = self.call, response.content_type
         if response.status >= 300:
             return _Refusal(self.engine, response)

@@ -29,7 +29,7 @@ async def resolve(host: str, port: int) -> list[AddrInfoType]:
 class Dialer:
     """Makes connected sockets. `good` is the address that goes first; None for the resolver's order.
 
-    One question to the resolver at a time serves all who wait for it: a resolver that hangs holds one thread, not one per call.
+    Calls that wait share one question to the resolver: one that hangs holds one thread, not one per call.
     """
 
     def __init__(self, host: str, port: int, *, clock: Callable[[], float], resolver: Resolve | None = None) -> None:

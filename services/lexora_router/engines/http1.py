@@ -62,7 +62,7 @@ class LocalShortage(TransportError):
 
 
 class StaleConnection(TransportError):
-    """A kept connection was closed as the request was on its way: the engine has read nothing of it, or not all of it."""
+    """A kept connection was closed as the request was on its way: the engine has read nothing, or not all."""
 
     how = "stale"
 

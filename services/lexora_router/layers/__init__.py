@@ -1,1 +1,1 @@
-"""One file per policy: each layer surrounds the handler below it and knows no other layer."""
+"""One file per policy: each layer surrounds the handler below it and imports no other layer."""

@@ -14,7 +14,7 @@ class Place(Lease, Protocol):
         """Give the slot back for good."""
 
 
-class Slots(Protocol):
+class Pool(Protocol):
     """The slots of one pool."""
 
     async def admit(self, call: Call) -> Place:
@@ -24,7 +24,7 @@ class Slots(Protocol):
 class Admission:
     """Holds a slot of the target's pool from dispatch to the last token, and gives it back on every way out."""
 
-    def __init__(self, inner: Handler, *, pools: Mapping[str, Slots]) -> None:
+    def __init__(self, inner: Handler, *, pools: Mapping[str, Pool]) -> None:
         self._inner = inner
         self._pools = pools
 

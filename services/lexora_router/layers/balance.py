@@ -1,4 +1,4 @@
-"""Which endpoint gets the attempt, and what the attempt's end says of it."""
+"""Which endpoint gets the attempt, and what its end means for it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,7 @@ from lexora_router.policy.failures import verdict_of
 
 
 class Balance:
-    """Gets the attempt's endpoint from the call's lease, and tells the endpoint how the attempt went.
+    """Gets the attempt's endpoint from the call's lease, and reports how the attempt went.
 
     Above the timeouts: waiting for a slot is not the engine's silence, and a silent endpoint is judged by its silence.
     """
@@ -26,7 +26,7 @@ class Balance:
         receipt = call.receipt
         receipt.endpoint = endpoint.address
         receipt.attempts += 1
-        if receipt.usage is not None:  # of an attempt whose answer nobody got
+        if receipt.usage is not None:  # of an attempt whose answer was lost
             receipt.lost_tokens += receipt.usage.output_tokens
             receipt.usage = None
         receipt.attempted_at = now = self._clock()

@@ -13,7 +13,7 @@ NOT_DONE = "The router is shutting down, and the call was not done in time."
 
 
 class Recorder(Protocol):
-    """Somebody who counts or writes down calls."""
+    """Counts calls or writes them down."""
 
     def begin(self, call: Call) -> None:
         """A call has come in."""
@@ -23,7 +23,7 @@ class Recorder(Protocol):
 
 
 class Observe:
-    """Tells the recorders of every call: once when it begins, once when it ends, whatever way it ends."""
+    """Reports every call to the recorders: once when it begins, once when it ends, whatever way it ends."""
 
     def __init__(self, inner: Handler, *, recorders: tuple[Recorder, ...], clock: Callable[[], float]) -> None:
         self._inner = inner
@@ -31,7 +31,7 @@ class Observe:
         self._clock = clock
 
     async def __call__(self, call: Call, sink: Sink) -> None:
-        """Serve the call and tell."""
+        """Serve the call and report it."""
         for recorder in self._recorders:
             recorder.begin(call)
         status = 200
@@ -52,5 +52,5 @@ class Observe:
             call.receipt.finished_at = self._clock()
             for recorder in self._recorders:
                 recorder.end(call, status, failure)
-            # The error knows this frame; if the frame kept knowing the error, both would stay until a collection.
+            # The error refers to this frame; if the frame kept the error, both would stay until a collection.
             failure = None

@@ -44,7 +44,7 @@ class Meter:
         call.receipt.rate_limit = _state(*self.limiter.standing(tenant, self.clock(), tier=self.tier(tenant)))
 
     def settle(self, reservation: Reservation, used: int | None) -> None:
-        """Charge the tokens really used instead of those reserved; None: nobody knows, these stand."""
+        """Charge the tokens really used instead of those reserved; None: unknown, these stand."""
         reservation.settle(used, self.clock())
 
     def _charge(self, call: Call, tokens: int) -> Reservation:
@@ -77,7 +77,7 @@ class RateLimit:
             self._meter.settle(reservation, self._used(call, whole=whole, refused=refused))
 
     def _used(self, call: Call, *, whole: bool, refused: bool) -> int | None:
-        """Tokens that the call has cost, each attempt that was not done in time the estimate; None: nobody knows."""
+        """Tokens that the call has cost, each attempt that was not done in time the estimate; None: unknown."""
         used, late = self._answered(call, whole=whole, refused=refused), call.receipt.late_attempts
         if not late or self._meter.total_estimate is None:
             return used
@@ -85,7 +85,7 @@ class RateLimit:
         return late * each + (each if used is None else used)
 
     def _answered(self, call: Call, *, whole: bool, refused: bool) -> int | None:
-        """Tokens of the last attempt; None: nobody knows. What no engine took on costs nothing."""
+        """Tokens of the last attempt; None: unknown. What no engine took on costs nothing."""
         receipt = call.receipt
         usage = receipt.usage
         if usage is not None:

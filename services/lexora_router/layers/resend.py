@@ -7,7 +7,7 @@ from lexora_router.policy.failures import RetryScope, verdict_of
 
 
 class Resend:
-    """Sends the call once more, at the endpoint whose slot it holds, when nothing of it was read there. It is an attempt.
+    """Sends the call once more, at the endpoint whose slot it holds, when that has read nothing. It is an attempt.
 
     Once in a call's life: what ends one connection after another is a request, not an idle time.
     """

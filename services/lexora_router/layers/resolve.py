@@ -18,7 +18,7 @@ class Routes(Protocol):
 
 
 class Resolve:
-    """Gives the call its targets; raises ModelNotFound when nobody serves the model.
+    """Gives the call its targets; raises ModelNotFound when no backend serves the model.
 
     A call for AUTO is shown to `auto` first, which may name another model.
     """
@@ -31,14 +31,14 @@ class Resolve:
     def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Find the targets, then go on with the first."""
         known = () if call.model == AUTO and self._auto is not None else self._routes.find(call.model)
-        return self._go_on(call, sink, known) if known else self._search(call, sink)
+        return self._serve(call, sink, known) if known else self._search(call, sink)
 
     async def _search(self, call: Call, sink: Sink) -> None:
         if call.model == AUTO and self._auto is not None:
             await self._auto(call)
-        await self._go_on(call, sink, self._routes.find(call.model) or await self._routes.discover(call.model))
+        await self._serve(call, sink, self._routes.find(call.model) or await self._routes.discover(call.model))
 
-    def _go_on(self, call: Call, sink: Sink, targets: tuple[Target, ...]) -> Awaitable[None]:
+    def _serve(self, call: Call, sink: Sink, targets: tuple[Target, ...]) -> Awaitable[None]:
         call.targets = targets
         call.target = target = targets[0]
         call.receipt.backend = target.backend

@@ -10,16 +10,16 @@ from lexora_router.call import Call, Handler
 from lexora_router.errors import RouterError, UpstreamInvalid
 from lexora_router.policy.failures import verdict_of
 from lexora_router.resume.continuation import by_ids, by_text, with_ids
-from lexora_router.resume.eligibility import Source, Wish, wish
+from lexora_router.resume.eligibility import ResumePlan, ResumeSource, plan_resume
 from lexora_router.resume.progress import Progress
-from lexora_router.resume.recorder import Recorder
+from lexora_router.resume.recorder import StreamRecorder
 from lexora_router.resume.reshape import Reshaper, ending
 
 
 class Resume:
     """Continues streams of the pools in `sources`; every other call passes through untouched."""
 
-    def __init__(self, inner: Handler, *, sources: Mapping[str, Source]) -> None:
+    def __init__(self, inner: Handler, *, sources: Mapping[str, ResumeSource]) -> None:
         self._inner = inner
         self._sources = sources
 
@@ -29,7 +29,7 @@ class Resume:
         source = self._sources.get(call.target.backend)
         wanted = None
         if source is not None and call.stream and call.resume_allowed:
-            wanted = wish(call.path, call.body, source)
+            wanted = plan_resume(call.path, call.body, source)
         if source is None or wanted is None:
             return self._inner(call, sink)
         return _Stream(self._inner, call, sink, wanted, source.endpoints).serve()
@@ -38,11 +38,11 @@ class Resume:
 class _Stream:
     """One client stream, over as many engines as it takes; the sink of each."""
 
-    def __init__(self, inner: Handler, call: Call, sink: Sink, wanted: Wish, endpoints: int) -> None:
+    def __init__(self, inner: Handler, call: Call, sink: Sink, wanted: ResumePlan, endpoints: int) -> None:
         self._inner = inner
         self._call = call
         self._sink = sink
-        self._wish = wanted
+        self._plan = wanted
         self._left = endpoints  # continuations: a restart of each in turn is survived
         self._hide_ids = wanted.ids and not wanted.asked_ids
         self._progress = Progress(
@@ -52,7 +52,7 @@ class _Stream:
             keep_text=wanted.text,
             show_ids=wanted.asked_ids,
         )
-        self._shape: Recorder | Reshaper = Recorder(self._progress, hide_ids=self._hide_ids)
+        self._shape: StreamRecorder | Reshaper = StreamRecorder(self._progress, hide_ids=self._hide_ids)
         self._first = replace(call, body=with_ids(wanted, call.body))
         self._attempt = self._first
         self._head: Head | None = None
@@ -72,7 +72,7 @@ class _Stream:
                 if self._progress.ended or (not self._spoke and self._attempt is self._first):
                     raise
                 ended = verdict_of(failure).resume and self._complete()
-                if not ended and not (verdict_of(failure).resume and self._go_on()):
+                if not ended and not (verdict_of(failure).resume and self._continue()):
                     raise death from None
         self._end()
 
@@ -119,7 +119,7 @@ class _Stream:
             self._sink.head(head)
         self._sink.frames(data)
 
-    def _go_on(self) -> bool:
+    def _continue(self) -> bool:
         """Make the call for another engine; False when there is none, or nothing to go on from."""
         progress, lease = self._progress, self._call.lease
         if not progress.mode or progress.thinking or self._left <= 0 or lease is None:
@@ -131,9 +131,9 @@ class _Stream:
         self._kept = kept = progress.kept
         path, body = self._first.path, self._first.body  # nothing said yet: the same call again
         if kept and progress.mode == "text":
-            body = by_text(self._wish, progress)
+            body = by_text(self._plan, progress)
         elif kept:
-            path, body = COMPLETIONS, by_ids(self._wish, progress)
+            path, body = COMPLETIONS, by_ids(self._plan, progress)
         self._shape = Reshaper(progress, chat=self._call.path == CHAT, hide_ids=self._hide_ids, kept=kept)
         receipt = replace(self._call.receipt, usage=None, events=0, first_event_at=0.0)
         # What the client has seen the beginning of goes on here or nowhere.
@@ -142,8 +142,8 @@ class _Stream:
         return True
 
     def _complete(self) -> bool:
-        """Whether the text is all there, and its end is ours to tell."""
-        progress, most = self._progress, self._wish.max_tokens
+        """Whether the text is complete, and this layer sends its end."""
+        progress, most = self._progress, self._plan.max_tokens
         if progress.mode == "token_ids":
             return progress.finished or (most is not None and progress.kept >= most)
         return progress.finished and (progress.counted or not self._call.include_usage)

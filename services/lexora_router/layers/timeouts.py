@@ -1,6 +1,6 @@
 """Silence costs one attempt: the first token, the gap between tokens, and the whole attempt are bounded.
 
-Here a clock is read for every piece of a stream, so here its gaps are told as well.
+Here a clock is read for every piece of a stream, so its gaps are measured here as well.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from lexora_router.timers import Expiry, call_at
 
 # How often an overdue unary call asks whether its endpoint has gone silent: as often as that is judged.
 LOOK_SECONDS = 1.0
-# Somebody who is told the time between two pieces of a stream, and when that was, in seconds.
+# Gets the time between two pieces of a stream, and when that was, in seconds.
 Gaps = Callable[[float, float], None]
 
 
-def untold(_seconds: float, _now: float) -> None:
-    """Nobody wants to know the gaps."""
+def unrecorded(_seconds: float, _now: float) -> None:
+    """The gaps are not recorded."""
 
 
 class EngineTimeouts:
@@ -31,7 +31,7 @@ class EngineTimeouts:
     endpoint is none.
     """
 
-    def __init__(self, inner: Handler, *, clock: Callable[[], float], gaps: Gaps = untold) -> None:
+    def __init__(self, inner: Handler, *, clock: Callable[[], float], gaps: Gaps = unrecorded) -> None:
         self._inner = inner
         self._clock = clock
         self._gaps = gaps

@@ -40,7 +40,7 @@ _ONLY: dict[str, tuple[bytes, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ResumeSource:
     """What continuing means for one pool: by token ids, by text where there are none, at how many endpoints."""
 
     ids: bool
@@ -49,7 +49,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ResumePlan:
     """A stream that may be continued.
 
     `ids`: the engine is asked for token ids; `asked_ids`: the client asks for them itself. `text`: its text may be continued.
@@ -86,7 +86,7 @@ _decode_stops = msgspec.json.Decoder(str | list[str] | None).decode
 _decode_number = msgspec.json.Decoder(float | None).decode
 
 
-def wish(path: str, body: bytes, source: Source) -> Wish | None:
+def plan_resume(path: str, body: bytes, source: ResumeSource) -> ResumePlan | None:
     """How this stream may be continued at such a pool; None where it cannot be."""
     try:
         fields = _decode_fields(body)
@@ -97,7 +97,7 @@ def wish(path: str, body: bytes, source: Source) -> Wish | None:
         text = source.text and _speaks_text(path, fields)
         if hold is None or not (ids or text):
             return None
-        return Wish(
+        return ResumePlan(
             path=path,
             fields=fields,
             ids=ids,
@@ -126,7 +126,7 @@ def _plain(fields: Mapping[str, msgspec.Raw]) -> bool:
 
 
 def _hold(fields: Mapping[str, msgspec.Raw]) -> int | None:
-    """Characters held back for stop strings; None where that cannot be told."""
+    """Characters held back for stop strings; None where that is unknown."""
     stops = _decode_stops(fields["stop"]) if "stop" in fields else None
     if not stops:
         return 0

@@ -10,7 +10,7 @@ _MAX_DIGITS = 9
 
 
 class Glance:
-    """Knows the chunks of one stream after one was looked at closely. `before` and `after` surround the text."""
+    """Recognises the chunks of one stream after one was looked at closely. `before` and `after` surround the text."""
 
     __slots__ = ("after", "before")
 

@@ -1,4 +1,4 @@
-"""Chunks of OpenAI's streams: read, written, and freed of token ids that nobody asked for."""
+"""Chunks of OpenAI's streams: read, written, and freed of token ids that the client did not ask for."""
 
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ class Delta(msgspec.Struct, gc=False):
     tool_calls: list[msgspec.Raw] | None = None
 
 
-class Choice(msgspec.Struct, gc=False):
+class StreamedChoice(msgspec.Struct, gc=False):
     """The one choice of a chunk, of chat (`delta`) or of completions (`text`)."""
 
     index: int = 0
@@ -41,7 +41,7 @@ class Choice(msgspec.Struct, gc=False):
 class Chunk(msgspec.Struct, gc=False):
     """What is looked at in a chunk."""
 
-    choices: list[Choice] = []
+    choices: list[StreamedChoice] = []
     prompt_token_ids: list[TokenId] | None = None
 
 
@@ -100,7 +100,7 @@ def _not_json() -> UpstreamInvalid:
     return UpstreamInvalid("The engine sent an event that is not JSON.")
 
 
-def said(choice: Choice) -> tuple[str, bool]:
+def choice_text(choice: StreamedChoice) -> tuple[str, bool]:
     """The text of a choice, and whether it is reasoning."""
     delta = choice.delta
     if delta is None:

@@ -4,7 +4,7 @@ Such a point is a number of tokens whose text has left the engine whole. Engines
 it is complete, and, with stop strings, as many characters as the longest of them has, less one. So after a chunk the text
 of all its tokens is `hold` characters longer than what has been sent, and its point counts once that much more has come.
 No stop string can then begin before the point, for what was sent has been searched. A chunk of several tokens may end with
-one that only begins a character, and nothing in it tells.
+one that only begins a character, and nothing in it shows that.
 """
 
 from array import array
@@ -146,7 +146,7 @@ class Progress:
         self.text_events += 1
         self.thinking = thinking
         if thinking and (self._hold or self._texts is not None):
-            self.give_up()  # a text cannot tell where thoughts end, and nobody knows how much of them is held back
+            self.give_up()  # a text does not show where thoughts end, nor how much of them is held back
             return
         self._points.add(len(self.ids), text, sure=not self._greedy or ids is None or len(ids) == 1)
         if self._texts is not None:

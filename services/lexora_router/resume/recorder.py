@@ -3,11 +3,11 @@
 from lexora_router.errors import UpstreamInvalid
 from lexora_router.payload.event_stream import data_of, events
 from lexora_router.resume.fast_chunk import Glance
-from lexora_router.resume.frames import Choice, read_chunk, said, without_ids
+from lexora_router.resume.frames import StreamedChoice, choice_text, read_chunk, without_ids
 from lexora_router.resume.progress import Progress
 
 
-class Recorder:
+class StreamRecorder:
     """`feed` gives what the client may see; `failure` is what stopped it."""
 
     __slots__ = ("_glance", "_hide_ids", "_progress", "failure")
@@ -68,7 +68,7 @@ class Recorder:
             self._progress.sample = data_of(event)
         return event
 
-    def _note(self, choice: Choice) -> bool:
+    def _note(self, choice: StreamedChoice) -> bool:
         """Write the choice down; whether there is anything in it besides ids."""
         progress, delta = self._progress, choice.delta
         if choice.prompt_token_ids is not None:
@@ -76,7 +76,7 @@ class Recorder:
         if delta is not None and delta.tool_calls:
             progress.give_up()
             return True
-        text, thinking = said(choice)
+        text, thinking = choice_text(choice)
         progress.add(choice.token_ids, text, thinking=thinking)
         if choice.finish_reason is not None:
             progress.finished = True

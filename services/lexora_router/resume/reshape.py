@@ -5,7 +5,7 @@ from typing import Any
 from lexora_router.errors import UpstreamInvalid
 from lexora_router.payload.event_stream import data_of, events
 from lexora_router.resume.fast_chunk import Glance
-from lexora_router.resume.frames import DONE, Choice, read_chunk, read_object, said, write
+from lexora_router.resume.frames import DONE, StreamedChoice, choice_text, read_chunk, read_object, write
 from lexora_router.resume.progress import Progress
 
 _IDENTITY = ("id", "object", "created", "model")
@@ -22,7 +22,7 @@ class Reshaper:
         self._chat = chat
         self._hide_ids = hide_ids
         self._kept = kept
-        self._identity = identity(progress)
+        self._identity = common_fields(progress)
         self._theirs = Glance()
         self._ours = Glance()
         self.failure: UpstreamInvalid | None = None
@@ -71,7 +71,7 @@ class Reshaper:
         self._learn(theirs, event)
         if not self._identity:  # the client has seen nothing of the engines before
             self._progress.sample = data_of(event)
-            self._identity = identity(self._progress)
+            self._identity = common_fields(self._progress)
         return event
 
     def _learn(self, theirs: bytes, ours: bytes) -> None:
@@ -82,10 +82,10 @@ class Reshaper:
         else:
             self._ours.learn(ours)
 
-    def _choice(self, read: Choice, choice: dict[str, Any]) -> dict[str, Any] | None:
+    def _choice(self, read: StreamedChoice, choice: dict[str, Any]) -> dict[str, Any] | None:
         """The choice in the client's shape, None when there is nothing new in it."""
         progress = self._progress
-        text, thinking = said(read)
+        text, thinking = choice_text(read)
         progress.add(read.token_ids, text, thinking=thinking)
         progress.finished = progress.finished or read.finish_reason is not None
         text = progress.unseen(text)
@@ -103,7 +103,7 @@ class Reshaper:
 
 def ending(progress: Progress, reason: str | None, *, chat: bool, usage: bool) -> bytes:
     """The end of an answer whose text is complete: its finish reason unless None, its usage if asked for, the end mark."""
-    shape, end = identity(progress), b""
+    shape, end = common_fields(progress), b""
     if reason is not None:
         text: dict[str, Any] = {"delta": {"content": ""}} if chat else {"text": ""}
         choice = {"index": 0, **text, "logprobs": None, "finish_reason": reason, "stop_reason": None, "token_ids": None}
@@ -115,7 +115,7 @@ def ending(progress: Progress, reason: str | None, *, chat: bool, usage: bool) -
     return end + DONE
 
 
-def identity(progress: Progress) -> dict[str, Any]:
+def common_fields(progress: Progress) -> dict[str, Any]:
     """What all chunks of the client's stream have in common; empty while it has seen none."""
     first = read_object(progress.sample) if progress.sample else {}
     return {key: first[key] for key in _IDENTITY if key in first}

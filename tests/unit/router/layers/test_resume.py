@@ -34,10 +34,10 @@ from lexora_router.errors import (
     UpstreamUnreachable,
 )
 from lexora_router.layers.resume import Resume
-from lexora_router.resume.eligibility import Source
+from lexora_router.resume.eligibility import ResumeSource
 
-IDS = Source(ids=True, text=False, endpoints=3)
-TEXT = Source(ids=True, text=True, endpoints=3)
+IDS = ResumeSource(ids=True, text=False, endpoints=3)
+TEXT = ResumeSource(ids=True, text=True, endpoints=3)
 DONE = b"data: [DONE]\n\n"
 CHAT_BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "日本語 hello"}], "max_tokens": 40, "seed": 682}
 COMPLETION_BODY: dict[str, Any] = {"prompt": "once upon a time", "max_tokens": 40, "seed": 100}
@@ -51,7 +51,7 @@ def stream_call(path: str, changes: dict[str, Any] | None = None, *, names: str 
     return make_call(path=path, body=encoded, include_usage=usage, target=make_target(), lease=FakeLease(names), **fields)
 
 
-async def run(call: Call, fleet: Fleet, source: Source = IDS) -> Client:
+async def run(call: Call, fleet: Fleet, source: ResumeSource = IDS) -> Client:
     client = Client()
     await Resume(fleet, sources={"main": source})(call, client)
     return client
@@ -287,7 +287,7 @@ async def test_a_completion_without_a_limit_ends_after_sixteen_tokens() -> None:
 # -- where the error stands
 
 
-async def fails(call: Call, fleet: Fleet, source: Source = IDS) -> tuple[RouterError, bytes]:
+async def fails(call: Call, fleet: Fleet, source: ResumeSource = IDS) -> tuple[RouterError, bytes]:
     client = Client()
     with pytest.raises(RouterError) as caught:
         await Resume(fleet, sources={"main": source})(call, client)
