@@ -27,6 +27,7 @@ def rows() -> list[Row]:
     return run()
 
 
+@pytest.mark.timeout(180)
 def test_the_matrix_is_the_golden_one(rows: list[Row]) -> None:
     found, golden = table(rows).splitlines(), GOLDEN.read_text().splitlines()
     changed = "\n".join(difflib.unified_diff(golden, found, "golden", "found", lineterm="", n=3))

@@ -161,6 +161,7 @@ async def check_slots(sim: Simulator, gateway: Gateway) -> None:
         await queued(gateway, 0)
 
 
+@pytest.mark.timeout(180)
 async def test_10000_queued_calls_that_leave(
     sim: Simulator, files: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

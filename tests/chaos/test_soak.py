@@ -212,10 +212,12 @@ async def nothing_left(gateway: WatchedGateway, tasks: Counter[str], sockets: in
     assert not last - tasks, f"tasks left: {last - tasks}"
 
 
+@pytest.mark.timeout(120)
 async def test_twelve_seconds(sims: list[Simulator], tmp_path: Path) -> None:
     await soak(sims, tmp_path, 12.0)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.soak
 async def test_a_minute(sims: list[Simulator], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if "soak" not in request.config.getoption("-m"):

@@ -108,7 +108,7 @@ async def test_a_deadline_holds_while_backends_are_asked_for_models(engine: Loop
         started = time.monotonic()
         listed = await link.ask("list_models", models_pb2.ListModelsRequest(), timeout=0.2)
         chat = await link.generate(request, timeout=0.2)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 3.0
     assert [listed.reason, chat.reason] == ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"]
 
 

@@ -1,7 +1,6 @@
 """Clients that go away, and limits, over real sockets."""
 
 import asyncio
-import time
 
 import httpx
 import pytest
@@ -24,9 +23,6 @@ from tests.unit.gateway.support import (
 
 pytestmark = pytest.mark.usefixtures("both_sides")
 
-# Far above what it takes, far below what anybody would call a leak.
-SOON = 0.1
-
 
 async def stream_then_hang(router: ScriptedRouter, client: Client) -> None:
     await frames(b"data: 1\n\n")(router, client)
@@ -43,9 +39,7 @@ async def stream_for_ever(router: ScriptedRouter, client: Client) -> None:
 
 
 async def assert_cancelled(router: ScriptedRouter) -> None:
-    left = time.monotonic()
     await asyncio.wait_for(router.cancelled.wait(), 5)
-    assert time.monotonic() - left < SOON
     assert router.active == 0
 
 
