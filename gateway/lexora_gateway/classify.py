@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
+from lexora_contract.limits import MAX_TASK
 from lexora_contract.messages import options_message, receipt_of
 from lexora_contract.rpcs import CLASSIFY
 from lexora_gateway.call_headers import call_options
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from lexora_gateway.request_context import Asked
     from lexora_gateway.response import Answer
 
-_MAX_CHARACTERS = 10_000
-
 
 class ClassifyTask(Endpoint):
     """`{"task_description": ..., "candidate_models": [...]}` -> the recommended model and the alternatives."""
@@ -27,8 +26,8 @@ class ClassifyTask(Endpoint):
         """Ask the router to classify."""
         fields = parse_object(asked.body)
         task = fields.text("task_description")
-        if not task or len(task) > _MAX_CHARACTERS:
-            fields.refuse("task_description", f"a text of 1 to {_MAX_CHARACTERS} characters")
+        if not task or len(task) > MAX_TASK:
+            fields.refuse("task_description", f"a text of 1 to {MAX_TASK} characters")
         models = fields.items("candidate_models", "a list of names")
         if not all(isinstance(model, str) for model in models):
             fields.refuse("candidate_models", "a list of names")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
+from lexora_contract.words import auto_text
 from lexora_gateway.rate_headers import PREFIX, rate_limit_headers
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def receipt_headers(receipt: Receipt) -> HeaderList:
 
 def _auto(auto: Choice) -> bytes:
     """The model that was chosen for `auto`: names are percent-encoded where need be."""
-    task = f";task={quote(auto.task_type)}" if auto.task_type else ""
-    return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.by}".encode()
+    return auto_text(auto.model, auto.task_type, auto.confidence, auto.by).encode()
 
 
 def number(value: int) -> bytes:

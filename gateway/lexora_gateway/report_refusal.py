@@ -8,6 +8,7 @@ import msgspec
 
 from lexora.v1.call_pb2 import Call
 from lexora.v1.router_pb2 import GenerateRequest
+from lexora_contract.limits import MAX_REFUSAL, MAX_USER_READ
 from lexora_contract.messages import options_message
 from lexora_contract.port import CallFailed, Options, RouterPort
 from lexora_contract.rpcs import GENERATE
@@ -18,8 +19,6 @@ from lexora_gateway.request import context_of, user_of
 if TYPE_CHECKING:
     from lexora_gateway.request_context import Asked
 
-_MAX_USER = 4096
-_MAX_TOLD = 400
 _SECONDS = 5.0
 
 
@@ -54,13 +53,13 @@ async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure
 
 def _told(failure: Failure) -> str:
     """What the client was told, as far as a header can hold it: the router writes it into its log."""
-    text = f"The facade answered {failure.status}: {failure.message}"[:_MAX_TOLD]
+    text = f"The facade answered {failure.status}: {failure.message}"[:MAX_REFUSAL]
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
 
 
 def _user_in(body: bytes) -> str:
     """The user that a JSON body names, whatever else is wrong with it; empty when none can be read."""
     try:
-        return (_decode(body).user or "")[:_MAX_USER]
+        return (_decode(body).user or "")[:MAX_USER_READ]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lexora_contract.limits import MAX_FORWARDED, MAX_REQUEST_ID, MAX_TRACE
 from lexora_contract.port import CallContext, Flow
 from lexora_contract.request_ids import new_request_id
 from lexora_gateway.errors import Refused, invalid
@@ -19,13 +20,12 @@ if TYPE_CHECKING:
     from lexora_gateway.buffered import BufferedBytes
     from lexora_gateway.client_side import ClientSide
 
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % MAX_REQUEST_ID)
 # A longer value would make the gRPC call itself fail, so it is dropped instead.
-_TRACE_VALUE = re.compile(rb"[ -~]{1,2048}")
+_TRACE_VALUE = re.compile(rb"[ -~]{1,%d}" % MAX_TRACE)
 _LEAST_SECONDS = 0.001
 USER = b"x-lexora-user"
 _FORWARDED = b"x-forwarded-for"
-_MAX_FORWARDED = 1024  # bytes from the right, where the nearest proxies are
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -82,7 +82,7 @@ def hops_of(client: ClientSide) -> Metadata:
     address = client.address
     if _FORWARDED not in client.headers:
         return (("x-forwarded-for", address),) if address else ()
-    lines = b",".join(value for name, value in client.pairs if name == _FORWARDED)[-_MAX_FORWARDED:]
+    lines = b",".join(value for name, value in client.pairs if name == _FORWARDED)[-MAX_FORWARDED:]
     before = lines.decode("latin-1")
     return (("x-forwarded-for", f"{before},{address}" if before.isascii() and before.isprintable() else address),)
 

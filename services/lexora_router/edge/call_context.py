@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from typing import NoReturn
 
+from lexora_contract.limits import MAX_FORWARDED, MAX_REFUSAL, MAX_TRACE
 from lexora_contract.port import CallContext
 from lexora_router.errors import InvalidRequest
 from lexora_router.policy.callers import TrustedProxies, network_of
 
-# Longer ones would only make the engine refuse the head of its request.
-MAX_TRACE_LENGTH = 2048
-MAX_TOLD_LENGTH = 400
 USER = "x-lexora-user"
-MAX_FORWARDED = 1024  # characters from the right, where the nearest proxies are
 
 
 def trace_of(context: CallContext) -> tuple[tuple[str, str], ...]:
@@ -46,11 +43,11 @@ def refuse_empty(context: CallContext) -> Callable[[object], NoReturn]:
 
     def refuse(_: object) -> NoReturn:
         told = next((value for name, value in context.metadata if name == "x-lexora-refused"), "")
-        words = told[:MAX_TOLD_LENGTH] if told.isprintable() else ""
+        words = told[:MAX_REFUSAL] if told.isprintable() else ""
         raise InvalidRequest(words or "One of chat, completion and raw must be set.", "input")
 
     return refuse
 
 
 def _is_trace(name: str, value: str) -> bool:
-    return name in ("traceparent", "tracestate") and len(value) <= MAX_TRACE_LENGTH
+    return name in ("traceparent", "tracestate") and len(value) <= MAX_TRACE

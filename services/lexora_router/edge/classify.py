@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from lexora.v1 import classify_pb2
 from lexora_contract.answer import Choice
+from lexora_contract.limits import MAX_TASK
 from lexora_contract.messages import receipt_message
 from lexora_contract.operations import CLASSIFY_TASK
 from lexora_router.call import Call
 from lexora_router.errors import InvalidRequest, Unimplemented
-
-MAX_TASK_LENGTH = 10_000
 
 # Task, candidates, and the call itself, whose receipt gets the choice as well. Raises RouterError.
 Classifier = Callable[[str, Sequence[str], Call], Awaitable[Choice]]
@@ -22,8 +21,8 @@ async def classify(
     call.path = CLASSIFY_TASK
     call.max_tokens = 0  # it has no output that its client would pay for
     task = request.task_description
-    if not task.strip() or len(task) > MAX_TASK_LENGTH:
-        raise InvalidRequest(f"task_description must have 1 to {MAX_TASK_LENGTH} characters.", "task_description")
+    if not task.strip() or len(task) > MAX_TASK:
+        raise InvalidRequest(f"task_description must have 1 to {MAX_TASK} characters.", "task_description")
     if classifier is None:
         raise Unimplemented("This router classifies nothing.")
     choice = await classifier(task, request.candidate_models, call)

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import grpc
 from grpc_channelz.v1 import channelz, channelz_pb2
@@ -20,6 +20,7 @@ from lexora_contract.messages import receipt_message, receipt_of
 from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import SERVICES, STREAM, UNARY, Rpc
 from lexora_contract.status import status_of
+from lexora_contract.words import auto_text, duration
 from lexora_router.edge.call_failed import failed
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
@@ -27,7 +28,6 @@ from lexora_router.edge.service import RouterService
 from lexora_router.edge.write_limit import WriteLimit
 from lexora_router.errors import ClientStalled
 from lexora_router.machine import usable_descriptors
-from lexora_router.policy.rate_limiter import duration
 
 MAX_METADATA_BYTES = 2 * 1024 * 1024
 # Of an engine's own error, what fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest; a
@@ -186,8 +186,7 @@ def _limits(state: receipt_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
 
 def _auto(auto: receipt_pb2.AutoChoice) -> str:
     """The model that was chosen for `auto`, as the HTTP header of the same name has it: percent-encoded where need be."""
-    task = f";task={quote(auto.task_type)}" if auto.task_type else ""
-    return f"{quote(auto.model, safe='/:@+~')};confidence={auto.confidence:.2f}{task};by={auto.classifier}"
+    return auto_text(auto.model, auto.task_type, auto.confidence, auto.classifier)
 
 
 def _hints(end: CallFailed) -> tuple[tuple[str, str], ...]:

@@ -1,11 +1,10 @@
 """How a client may say that its call is to be treated, and within what bounds."""
 
 from lexora.v1 import options_pb2
+from lexora_contract.limits import MAX_REQUEST_ID
 from lexora_contract.port import Options
 from lexora_contract.priority import HIGH, LOW
 from lexora_router.errors import InvalidRequest
-
-MAX_ID_LENGTH = 128
 
 _FALLBACK_POLICIES = frozenset(options_pb2.FallbackPolicy.values())
 _RESUME_POLICIES = frozenset(options_pb2.ResumePolicy.values())
@@ -14,7 +13,7 @@ _RESUME_POLICIES = frozenset(options_pb2.ResumePolicy.values())
 def check_options(options: Options) -> None:
     """Raise InvalidRequest, which names the field, for options that are out of bounds."""
     if not is_id(options.request_id):
-        raise InvalidRequest(f"request_id takes at most {MAX_ID_LENGTH} visible ASCII characters.", "options.request_id")
+        raise InvalidRequest(f"request_id takes at most {MAX_REQUEST_ID} visible ASCII characters.", "options.request_id")
     if options.priority is not None and not LOW <= options.priority <= HIGH:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
 
@@ -29,4 +28,4 @@ def check_policies(options: options_pb2.CallOptions) -> None:
 
 def is_id(name: str) -> bool:
     """Whether this can be the identity of a call; empty for one to be made up."""
-    return len(name) <= MAX_ID_LENGTH and name.isascii() and name.isprintable() and " " not in name
+    return len(name) <= MAX_REQUEST_ID and name.isascii() and name.isprintable() and " " not in name

@@ -5,8 +5,8 @@ from hashlib import blake2b
 
 import msgspec
 
-MAX_LENGTH = 256
-_READ = 4096  # characters of a name that count
+from lexora_contract.limits import MAX_USER, MAX_USER_READ
+
 _HASH_BYTES = 16
 # Claude Code names a user, an account and a session; each session would be a tenant of its own.
 _CLAUDE_SESSION = re.compile(r"(user_.*)_session_[\w-]*", re.DOTALL)
@@ -43,11 +43,11 @@ _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def bounded(name: str) -> str:
-    """A name of at most MAX_LENGTH characters: of a longer one the beginning and a hash, so that it stays one of its own."""
-    if len(name) <= MAX_LENGTH:
+    """A name of at most MAX_USER characters: of a longer one the beginning and a hash, so that it stays one of its own."""
+    if len(name) <= MAX_USER:
         return name
-    digest = blake2b(name[:_READ].encode("utf-8", "replace"), digest_size=_HASH_BYTES).hexdigest()
-    return f"{name[: MAX_LENGTH - len(digest) - 1]}~{digest}"
+    digest = blake2b(name[:MAX_USER_READ].encode("utf-8", "replace"), digest_size=_HASH_BYTES).hexdigest()
+    return f"{name[: MAX_USER - len(digest) - 1]}~{digest}"
 
 
 def text_of(raw: msgspec.Raw) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
-from math import ceil, floor
+from math import floor
 from typing import Literal, NamedTuple
 
 from lexora_router.call import settings_name
@@ -226,19 +226,6 @@ def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:
         exceeded=exceeded if longest else None,
         reservation=reservation,
     )
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as OpenAI does, rounded up to the millisecond: `12ms`, `1s`, `7.66s`, `6m0s`, `1h0m0s`."""
-    ms = max(0, ceil(round(seconds * 1000, 3)))
-    if 0 < ms < 1000:
-        return f"{ms}ms"
-    minutes, ms = divmod(ms, 60_000)
-    text = f"{ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
 
 
 def _under_way(buckets: _Buckets) -> Quota | None:

@@ -26,9 +26,10 @@ from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 from lexora_contract.answer import BucketState, Head, RateLimitState, Receipt
 from lexora_contract.messages import receipt_of
 from lexora_contract.port import Send
+from lexora_contract.words import duration
 from lexora_gateway.errors import from_failed
 from lexora_gateway.headers import passthrough_headers, receipt_headers
-from lexora_gateway.rate_headers import duration, rate_limit_headers
+from lexora_gateway.rate_headers import rate_limit_headers
 
 pytestmark = pytest.mark.usefixtures("both_sides")
 
@@ -81,7 +82,7 @@ def rates(response: Any) -> dict[str, str]:
     ],
 )
 def test_a_duration_is_written_as_openai_does(milliseconds: int, text: bytes) -> None:
-    assert duration(milliseconds) == text
+    assert duration(milliseconds / 1000) == text.decode()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from hashlib import blake2b
 
 import msgspec
 
-MAX_TASK = 10_000  # characters that are looked at
+from lexora_contract.limits import MAX_TASK
+
 # Read before the text is brought to one form, which may make it shorter or longer.
 _MAX_RAW = 2 * MAX_TASK
 _CUT = " [...] "

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from lexora_router.payload.user_names import MAX_LENGTH, UserNames, bounded
+from lexora_contract.limits import MAX_USER
+from lexora_router.payload.user_names import UserNames, bounded
 
 DEVICE, SESSION, ACCOUNT = "d" * 64, "5f0c2a1e-8f3b-4d57-9a67-0f1f2e3d4c5b", "0b9d7c52-2f6a-4f0f-8f7b-6f1d2c3b4a59"
 
@@ -38,9 +39,9 @@ def test_the_first_field_that_names_somebody_counts(body: str, name: str) -> Non
 
 
 def test_a_long_name_is_shortened_and_stays_one_of_its_own() -> None:
-    assert bounded("n" * MAX_LENGTH) == "n" * MAX_LENGTH
+    assert bounded("n" * MAX_USER) == "n" * MAX_USER
     one, another = bounded("n" * 300 + "1"), bounded("n" * 300 + "2")
-    assert len(one) == len(another) == MAX_LENGTH
+    assert len(one) == len(another) == MAX_USER
     assert one != another
     assert one == bounded("n" * 300 + "1")
-    assert len(bounded("\ud800" * 300)) == MAX_LENGTH
+    assert len(bounded("\ud800" * 300)) == MAX_USER
