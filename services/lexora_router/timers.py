@@ -17,8 +17,15 @@ _FINEST = -7
 _SHARE = 6
 
 
+def _nothing() -> None:
+    pass
+
+
 class Timer:
-    """One callback to come; `cancel` it when it is not needed."""
+    """One callback to come; `cancel` it when it is not needed.
+
+    Cancelled or fired, it holds its callback no more: what calls and bodies hang on would wait for the garbage collector.
+    """
 
     __slots__ = ("_callback", "_slot")
 
@@ -30,10 +37,12 @@ class Timer:
     def cancel(self) -> None:
         """Let it not fire; of a timer that has fired nothing is left to cancel."""
         self._slot.discard(self)
+        self._callback = _nothing
 
     def fire(self) -> None:
         """Call back."""
-        self._callback()
+        callback, self._callback = self._callback, _nothing
+        callback()
 
 
 class Wheel:

@@ -46,6 +46,7 @@ PAIRS: dict[str, Callable[[Rig], Iterator[Pair]]] = {
     "idle-streams": pairs.idle_streams,
     "flat": pairs.flat,
     "grpc": grpc_side,
+    "http-client": pairs.http_client,
 }
 PLOT = "plot"
 PARTS = (*NAMES, *PAIRS, PLOT)

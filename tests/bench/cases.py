@@ -58,7 +58,7 @@ CASES = (
     ),
 )
 NAMES = tuple(case.name for case in CASES)
-UNARY = CASES[1]
+UNARY, STREAM = (next(case for case in CASES if case.name == name) for name in ("unary-32", "stream-32"))
 
 # For the plot: CPU and latency as the load grows.
 SWEEP = (

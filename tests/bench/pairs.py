@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from tests.bench import procs
 from tests.bench.build import RigError
-from tests.bench.cases import UNARY
+from tests.bench.cases import STREAM, UNARY
 from tests.bench.engine import load
 from tests.bench.measure import memory, run_case, warm_up
-from tests.bench.targets import CONFIG, LEXORA, Gateway, Target, serve_command
+from tests.bench.targets import CONFIG, LEXORA, Gateway, Target, client_command, serve_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +89,21 @@ def flat(rig: Rig) -> Iterator[Pair]:
         early = memory(target, "VmRSS")
         load(rig.tools, target.port, "--connections", 32, "--count", calls - calls // 10, "--limit", 250)
         yield Pair("flat", f"memory: after {calls // 10:,} calls, {calls:,}", "MiB", early, memory(target, "VmRSS"), FLAT)
+
+
+def http_client(rig: Rig) -> Iterator[Pair]:
+    """The same small server twice: what it costs with aiohttp, and with Lexora's own HTTP client."""
+    sides = [Gateway(f"client-{kind}", client_command(kind), rig.engine.port, rig.run, rig.cpus) for kind in ("aiohttp", "own")]
+    try:
+        for gateway in sides:
+            warm_up(rig, gateway.start())
+        for case in (UNARY, STREAM):
+            base, value = in_turn(rig, case, *(Side(gateway.target) for gateway in sides))
+            title = f"HTTP client, CPU per {case.unit}: aiohttp, Lexora's own"
+            yield Pair(f"client-{case.unit}", title, "µs", base, value, None)
+    finally:
+        for gateway in sides:
+            gateway.stop()
 
 
 @contextlib.contextmanager

@@ -89,6 +89,11 @@ def relay_command() -> list[str]:
     return [sys.executable, "-m", "tests.bench.relay", "{engine}"]
 
 
+def client_command(kind: str) -> list[str]:
+    """How the server starts that asks the engine with one HTTP client or another: "own" or "aiohttp"."""
+    return [sys.executable, "-m", "tests.bench.client_relay", kind, "{engine}"]
+
+
 def peers() -> dict[str, list[str]]:
     """The commands of the peers that are installed: nginx, and vllm-router in `.venv-bench` or on the PATH."""
     found = {}

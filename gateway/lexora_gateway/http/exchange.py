@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from lexora_contract.port import Flow
@@ -9,8 +11,6 @@ from lexora_gateway.client_side import ClientGone
 from lexora_gateway.headers import number
 
 if TYPE_CHECKING:
-    import asyncio
-
     from lexora_gateway.asgi_types import HeaderList, Headers
 
 # With more of a body that is not read yet, nothing is read from the connection.
@@ -212,6 +212,7 @@ class Exchange:
             self._head = b""
             if self.task is not None:
                 self.task.cancel()
+                self.task.add_done_callback(_forget)
             else:
                 self.flow.resume()
                 self._wake()
@@ -225,3 +226,10 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    """Take its error from a task that was cancelled: it would keep it, with all frames in it, and they have the task."""
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            task.result()

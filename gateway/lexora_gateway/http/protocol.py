@@ -154,7 +154,8 @@ class HttpProtocol(asyncio.Protocol):
         if self._answering is not None:
             self._answering.lose()
         self._pipeline.clear()
-        # It has this protocol, and this protocol has it.
+        # They have this protocol, and this protocol has them.
+        self._answering = self._received = None
         del self._parser
 
     def pause_writing(self) -> None:

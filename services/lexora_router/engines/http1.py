@@ -271,6 +271,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side is gone."""
         self._origin.forget(self)
+        del self._parser  # it has this connection, and this connection has it
         if not self._busy:
             return
         if self._until_close and exc is None:

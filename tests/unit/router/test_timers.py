@@ -1,4 +1,5 @@
 import asyncio
+import weakref
 from random import Random
 
 import pytest
@@ -26,6 +27,25 @@ async def test_an_instant_that_has_passed_is_due_at_once() -> None:
     start = now()
     await asyncio.sleep(1)
     assert fired == [pytest.approx(start, abs=0.01)]
+
+
+@jumping
+async def test_a_timer_that_has_ended_keeps_nothing_alive() -> None:
+    """What has a timer of its own is a cycle with its callback; the garbage collector runs seldom, and bodies hang on calls."""
+
+    class Owner:
+        def __init__(self, seconds: float) -> None:
+            self.timer = call_later(seconds, self.due)
+
+        def due(self) -> None:
+            pass
+
+    cancelled, fired = Owner(1), Owner(1)
+    alive = [weakref.ref(cancelled), weakref.ref(fired)]
+    cancelled.timer.cancel()
+    await asyncio.sleep(2)
+    del cancelled, fired
+    assert [each() for each in alive] == [None, None]
 
 
 @jumping

@@ -1,0 +1,84 @@
+"""Calls leave no reference cycles: what hangs on one, bodies included, would stay until a collection, and those are rare."""
+
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.process import Process
+from tests.support.servers import Simulator, calm_config, write_config
+
+MODEL = "qwen3-32b"
+CALLS = 40
+# At each SIGUSR1 it says how many objects only a collection has freed; from the first on there is no other collection.
+COLLECTING = """
+import gc, signal
+from lexora_cli.main import main
+
+def collect(*_):
+    print(f"collected {gc.collect()} objects", flush=True)
+    gc.disable()
+
+signal.signal(signal.SIGUSR1, collect)
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, httpx.Client]]:
+    folder: Path = tmp_path_factory.mktemp("garbage")
+    with Simulator("--itl-ms", "1", model=MODEL) as engine:
+        file = write_config(calm_config(main={"url": engine.url, "models": [MODEL]}), folder)
+        with Process([sys.executable, "-c", COLLECTING, "serve", "--config", str(file)]) as process:
+            url = process.wait_ready(r"http=(http://\S+)").group(1)
+            with httpx.Client(base_url=url, trust_env=False) as client:
+                yield process, client
+
+
+def chat(client: httpx.Client, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, **more}
+    return client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+def leave(client: httpx.Client) -> httpx.Response:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 500, "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        next(answer.iter_raw())
+        return answer
+
+
+def collected(process: Process) -> int:
+    """How many objects a collection frees now."""
+    before = len(process.lines)
+    process.signal(signal.SIGUSR1)
+    process.wait_for(r"collected \d+ objects(?s:.*)" * (1 + "".join(process.lines[:before]).count("collected ")))
+    return int(re.findall(r"collected (\d+) objects", process.output)[-1])
+
+
+@pytest.mark.parametrize(
+    ("ask", "status"),
+    [
+        (chat, 200),
+        (lambda client: chat(client, stream=True), 200),
+        (leave, 200),
+        (lambda client: chat(client, headers={"connection": "close"}), 200),
+        (lambda client: chat(client, model=7), 400),
+        (lambda client: chat(client, max_tokens=-1), 400),
+    ],
+    ids=["whole", "streamed", "left", "closed", "refused", "refused by the engine"],
+)
+def test_a_call_leaves_nothing_to_collect(
+    gateway: tuple[Process, httpx.Client], ask: Callable[[httpx.Client], httpx.Response], status: int
+) -> None:
+    process, client = gateway
+    for _ in range(3):
+        assert ask(client).status_code == status
+    collected(process)
+    for _ in range(CALLS):
+        assert ask(client).status_code == status
+    assert collected(process) < CALLS
