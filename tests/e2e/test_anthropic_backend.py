@@ -1,6 +1,7 @@
 """A backend of type anthropic: clients of both APIs, unmodified, and an engine that takes only what Anthropic documents."""
 
 import json
+import queue
 import socket
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from lexora.client import Client, LexoraError, ToolRequest
 from tests.support import wire
+from tests.support.engine import until_closed
 from tests.support.messages_engine import KEY, MessagesEngine, error, error_body, event
 from tests.support.raw_server import LAST_CHUNK, RawRequest, chunk, reply, stream_head
 from tests.support.servers import Gateway, Simulator, base_config, calm_config
@@ -127,6 +129,21 @@ def test_the_bytes_of_a_stream_are_openai_s(gateway: Gateway, engine: MessagesEn
     events = answer.body.split(b"\n\n")
     assert all(each.startswith(b"data: {") or each == b": ping" for each in events[:-2])
     assert events[-2:] == [b"data: [DONE]", b""]
+
+
+def test_a_client_that_leaves_is_out_of_its_engine_at_once(gateway: Gateway, engine: MessagesEngine) -> None:
+    left = queue.Queue[float]()
+
+    def speak(connection: socket.socket, _: RawRequest) -> None:
+        connection.sendall(stream_head() + b"".join(map(chunk, engine.events(MODEL)[:4])))
+        left.put(until_closed(connection))
+
+    engine.answer = speak
+    body = json.dumps({"model": MODEL, "messages": HELLO, "stream": True}).encode()
+    with wire.connect(gateway.http) as connection:
+        connection.sendall(wire.request("/v1/chat/completions", body))
+        connection.recv(65536)
+    left.get(timeout=5)
 
 
 def test_pings_are_no_silence(client: OpenAI, engine: MessagesEngine) -> None:

@@ -72,11 +72,14 @@ class MessagesEngine(ScriptedEngine):
             return error(400, "invalid_request_error", problem)
         if not body.get("stream"):
             return _json(self._message(body["model"], self.blocks, self.stop_reason, USAGE | {"output_tokens": 7}))
-        events = list(self.events(body["model"]))
+        events = self.events(body["model"])
         return stream(*(events if self.broken is None else [*events[:-3], self.broken]), headers=_HEAD)
 
-    def events(self, model: str) -> Iterator[bytes]:
+    def events(self, model: str) -> list[bytes]:
         """The events of a streamed answer."""
+        return list(self._events(model))
+
+    def _events(self, model: str) -> Iterator[bytes]:
         start = self._message(model, [], None, USAGE | {"output_tokens": 1})
         yield event("message_start", message=start)
         for index, block in enumerate(self.blocks):

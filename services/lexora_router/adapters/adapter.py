@@ -40,11 +40,13 @@ class ListedModel:
 class Translation(Protocol):
     """One call in an engine's own dialect, and its answer back in the client's. Synchronous: it stands in the way of chunks.
 
-    `path` and `body` are what the engine is asked.
+    `path` is where the engine is asked.
     """
 
     path: str
-    body: bytes
+
+    def take_body(self) -> bytes:
+        """What the engine is asked; what takes it is the only one to hold it from now on."""
 
     def reply(self, reply: Reply) -> Reply:
         """A whole answer; raises UpstreamInvalid when it is none of the dialect."""

@@ -98,7 +98,7 @@ class ChatByMessages:
     path = MESSAGES
 
     def __init__(self, body: bytes, *, include_usage: bool) -> None:
-        self.body = to_messages(body)
+        self._body = to_messages(body)
         self._include_usage = include_usage
         self._shape: dict[str, Any] = {}
         self._before = b""  # what stands before the delta of a chunk
@@ -106,6 +106,11 @@ class ChatByMessages:
         self._calls = 0
         self._input: bytes = b""  # of the call that has begun, as long as no piece of it came
         self._thought: _Thought | None = None
+
+    def take_body(self) -> bytes:
+        """The request of the Messages API."""
+        body, self._body = self._body, b""
+        return body
 
     def reply(self, reply: Reply) -> Reply:
         """The completion that a message is."""

@@ -20,9 +20,9 @@ class TranslatingEndpoint(HttpEndpoint):
             await super().attempt(call, sink)
             return
         translation = translator(call.body, include_usage=call.include_usage)
-        asked = replace(call, path=translation.path, body=translation.body)
+        asked = replace(call, path=translation.path, body=translation.take_body())
         try:
-            await super().attempt(asked, _Translated(translation, call, sink))
+            await super().attempt(asked, _Translated(translation, call, asked, sink))
         except UpstreamRefused as refused:
             raise translation.refusal(refused) from refused
         except UpstreamBroken as broken:
@@ -33,16 +33,18 @@ class TranslatingEndpoint(HttpEndpoint):
 class _Translated:
     """A sink that gets the engine's dialect, and gives the client's to another one."""
 
-    __slots__ = ("_call", "_sink", "_translation")
+    __slots__ = ("_asked", "_call", "_sink", "_translation")
 
-    def __init__(self, translation: Translation, call: Call, sink: Sink) -> None:
+    def __init__(self, translation: Translation, call: Call, asked: Call, sink: Sink) -> None:
         self._translation = translation
         self._call = call
+        self._asked = asked
         self._sink = sink
 
     def head(self, head: Head) -> None:
         """Status and headers."""
         self._call.begun = True
+        self._asked.body = b""  # it is not held while the answer comes
         self._sink.head(head)
 
     def frames(self, data: bytes) -> None:
