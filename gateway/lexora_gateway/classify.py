@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lexora.v1.classify_pb2 import ClassifyRequest, ClassifyResponse
+from lexora.v1.receipt_pb2 import Classifier
+from lexora_contract.enums import word
 from lexora_contract.limits import MAX_TASK
 from lexora_contract.messages import options_message, receipt_of
 from lexora_contract.rpcs import CLASSIFY
@@ -44,6 +46,6 @@ def _shape(response: ClassifyResponse) -> dict[str, object]:
         "task_type": response.task_type,
         "confidence": response.confidence,
         "reasoning": response.reasoning,
-        "classifier": response.classifier,
+        "classifier": word(Classifier, response.classifier),
         "alternatives": [{"model": other.model, "score": other.score} for other in response.alternatives],
     }

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from lexora_contract.operations import Dialect
+from lexora_contract.plain import plain
 from lexora_contract.port import CallFailed
 from lexora_contract.rpcs import EXPLAIN as EXPLAIN_RPC
 from lexora_gateway.asgi_client import AsgiClient
@@ -18,7 +19,6 @@ from lexora_gateway.call_headers import EXPLAIN, check_explain
 from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import Refused, bug, from_failed, invalid
 from lexora_gateway.keepalive import KeptAnswer
-from lexora_gateway.message_json import as_json
 from lexora_gateway.report_refusal import counted
 from lexora_gateway.request import Clock, check_user, context_of, hops_of, request_id_of, user_of
 from lexora_gateway.request_context import Asked
@@ -116,7 +116,7 @@ class Endpoint(ABC):
         question = self.explained(asked)
         explanation = await self._router.unary(EXPLAIN_RPC, question, asked.context_with_body())
         headers = [(b"content-type", b"application/json"), (EXPLAIN, b"1")]
-        answer.whole(200, headers, msgspec.json.encode(as_json(explanation)))
+        answer.whole(200, headers, msgspec.json.encode(plain(explanation)))
 
     @abstractmethod
     async def serve(self, asked: Asked, answer: Answer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lexora_contract.answer import hops_text
 from lexora_contract.words import auto_text
 from lexora_gateway.rate_headers import PREFIX, rate_limit_headers
 
@@ -61,7 +62,7 @@ def receipt_headers(receipt: Receipt) -> HeaderList:
     attempts = receipt.attempts
     if attempts > 0:
         found.append((b"x-lexora-attempts", number(attempts)))
-    fallback = receipt.fallback
+    fallback = hops_text(receipt.hops)
     if fallback and fallback.isprintable():
         found.append((b"x-lexora-fallback", fallback.encode()))
     resumed = receipt.resumed

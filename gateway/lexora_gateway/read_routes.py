@@ -9,17 +9,18 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from lexora.v1 import health_pb2
-from lexora.v1.health_pb2 import HealthRequest, HealthResponse
-from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
-from lexora.v1.recent_pb2 import RecentCallsRequest
-from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
+from lexora.v1.health_pb2 import BackendStatus, HealthRequest, HealthResponse
+from lexora.v1.models_pb2 import ListModelsResponse
+from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
+from lexora.v1.stats_pb2 import GetStatsRequest
+from lexora_contract.enums import word
+from lexora_contract.plain import plain, stats_plain
 from lexora_contract.port import CallContext, CallFailed, RouterPort
-from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS
+from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_RECENT_CALLS
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
-from lexora_gateway.message_json import as_json
 from lexora_gateway.openai import examples
-from lexora_gateway.openai.models import capabilities, find_model, models_list, status_name
+from lexora_gateway.openai.models import all_models, capabilities, find_model, models_list
 from lexora_gateway.parts import Metrics
 from lexora_gateway.request import context_of, timeout_of
 from lexora_gateway.scrape import scrape
@@ -122,20 +123,20 @@ class Control:
 
     async def stats(self, request: Request) -> Response:
         """The router's counters and gauges."""
-        return JSONResponse(stats_json(await self._router.unary(GET_STATS, GetStatsRequest(), self._context(request))))
+        return JSONResponse(stats_plain(await self._router.unary(GET_STATS, GetStatsRequest(), self._context(request))))
 
     async def recent(self, request: Request) -> Response:
         """The calls that finished last, the latest first; at most `limit` (50, when absent or 0)."""
-        asked = RecentCallsRequest(limit=_limit(request.query_params.get("limit", "0")))
-        response = await self._router.unary(RECENT_CALLS, asked, self._context(request))
-        return JSONResponse(as_json(response))
+        asked = ListRecentCallsRequest(page_size=_limit(request.query_params.get("limit", "0")))
+        found = await self._router.unary(LIST_RECENT_CALLS, asked, self._context(request))
+        return JSONResponse({"calls": plain(found)["recent_calls"]})
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics for scrapers that accept it; with gzip, where that is accepted."""
         return await scrape(self._metrics, request)
 
     async def _listed(self, request: Request) -> ListModelsResponse:
-        return await self._router.unary(LIST_MODELS, ListModelsRequest(), self._context(request))
+        return await all_models(self._router, self._context(request))
 
     async def _health(self, request: Request) -> tuple[str, dict[str, str]]:
         try:
@@ -143,7 +144,7 @@ class Control:
         except CallFailed:
             # Without its router the facade can serve nobody.
             return "unhealthy", {}
-        return _overall(response), {name: status_name(each.status) for name, each in sorted(response.backends.items())}
+        return _overall(response), {name: word(BackendStatus, each.status) for name, each in sorted(response.backends.items())}
 
     def _context(self, request: Request) -> CallContext:
         headers = headers_of(request.scope)
@@ -157,12 +158,7 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def stats_json(response: GetStatsResponse) -> dict[str, Any]:
-    """Every field by its proto name, numbers as numbers, maps as objects with sorted keys; `last_reload` may be None."""
-    return as_json(response)
-
-
 def _overall(response: HealthResponse) -> str:
     # Before the first probe nothing is known to be broken.
     unprobed = response.status == health_pb2.BACKEND_STATUS_UNSPECIFIED
-    return "degraded" if unprobed else status_name(response.status)
+    return "degraded" if unprobed else word(BackendStatus, response.status)

@@ -12,7 +12,7 @@ from google.rpc.status_pb2 import Status
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
-from lexora.v1.recent_pb2 import RecentCallsRequest, RecentCallsResponse
+from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest, ListRecentCallsResponse
 from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceStub
@@ -51,9 +51,15 @@ class RouterClient:
         self._stub = RouterServiceStub(self._channel)
 
     def models(self) -> ListModelsResponse:
-        """The models that can be asked."""
+        """The models that can be asked, all pages in one."""
         with self._told():
-            return self._stub.ListModels(ListModelsRequest(), timeout=TIMEOUT_SECONDS)
+            listed = self._stub.ListModels(ListModelsRequest(), timeout=TIMEOUT_SECONDS)
+            while listed.next_page_token:
+                request = ListModelsRequest(page_token=listed.next_page_token)
+                page = self._stub.ListModels(request, timeout=TIMEOUT_SECONDS)
+                listed.models.extend(page.models)
+                listed.next_page_token = page.next_page_token
+        return listed
 
     def health(self) -> HealthResponse:
         """State of the router and of each backend."""
@@ -65,10 +71,10 @@ class RouterClient:
         with self._told():
             return self._stub.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
 
-    def recent_calls(self, limit: int) -> RecentCallsResponse:
+    def recent_calls(self, limit: int) -> ListRecentCallsResponse:
         """The calls that finished last."""
         with self._told():
-            return self._stub.RecentCalls(RecentCallsRequest(limit=limit), timeout=TIMEOUT_SECONDS)
+            return self._stub.ListRecentCalls(ListRecentCallsRequest(page_size=limit), timeout=TIMEOUT_SECONDS)
 
     def explain(self, request: ExplainRequest, seconds: float | None) -> ExplainResponse:
         """Where a call would go that has so many seconds, None for no limit."""

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lexora.v1 import call_pb2, chat_pb2, receipt_pb2, router_pb2
+from lexora_contract.answer import hops_text
+from lexora_contract.enums import word
+from lexora_contract.plain import hops_of, resumed_name
 
 
 class Streamer(Protocol):
@@ -89,8 +92,10 @@ class _Answer:
         parts = [receipt.backend or "unknown backend"]
         if receipt.HasField("auto"):
             auto = receipt.auto
-            parts.append(f"{auto.model} for {auto.task_type or 'a task of unknown kind'}, by {auto.classifier}")
-        parts += [f"{name} {told}" for name, told in (("fallback", receipt.fallback), ("resumed by", receipt.resumed)) if told]
+            task, by = auto.task_type or "a task of unknown kind", word(receipt_pb2.Classifier, auto.classifier)
+            parts.append(f"{auto.model} for {task}, by {by}")
+        unusual = (("fallback", hops_text(hops_of(receipt.hops))), ("resumed by", resumed_name(receipt.resume_method)))
+        parts += [f"{name} {what}" for name, what in unusual if what]
         if self._first:
             parts.append(f"TTFT {(self._first - self._asked) * 1000:.0f} ms")
         if receipt.HasField("usage"):

@@ -4,20 +4,20 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation
+from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation, Verdict
+from lexora.v1.health_pb2 import BackendStatus, BreakerState
 from lexora_cli.columns import columns
-from lexora_cli.plain_message import word
+from lexora_contract.enums import word
 from lexora_contract.escape import escaped
 
 _COLOURS = {"dispatch": "green", "queue": "yellow", "reject": "red", "likely": "green", "no": "red"}
-_BREAKER = EndpointExplanation.DESCRIPTOR.fields_by_name["breaker"]
-_STATUS = TargetExplanation.DESCRIPTOR.fields_by_name["status"]
 _HEAD = ("endpoint", "next", "in flight", "score", "breaker", "why not")
 
 
 def explained(answer: ExplainResponse) -> Iterator[Text]:
     """The verdict, the route, the tenant, and each target with its endpoints, line by line."""
-    yield Text(escaped(answer.summary[0] if answer.summary else answer.verdict), style=f"bold {_colour(answer.verdict)}")
+    verdict = word(Verdict, answer.verdict)
+    yield Text(escaped(answer.summary[0] if answer.summary else verdict), style=f"bold {_colour(verdict)}")
     yield _line(f"route   {answer.route.reason}")
     yield _line(f"tenant  {answer.tenant.reason}")
     for number, target in enumerate(answer.targets):
@@ -30,12 +30,12 @@ def explained(answer: ExplainResponse) -> Iterator[Text]:
 
 
 def _title(target: TargetExplanation, kind: str) -> Text:
-    model = f" as {target.model}" if target.model else ""
+    model, verdict = f" as {target.model}" if target.model else "", word(Verdict, target.verdict)
     waiting = f"{target.waiting:,} of {target.max_waiting:,} waiting"
     return Text.assemble(
         (f"{kind} {escaped(target.backend)}", "bold"),
-        f"{escaped(model)}, {word(_STATUS, target.status)}, {waiting}: ",
-        (escaped(target.verdict), _colour(target.verdict)),
+        f"{escaped(model)}, {word(BackendStatus, target.status)}, {waiting}: ",
+        (verdict, _colour(verdict)),
     )
 
 
@@ -52,7 +52,7 @@ def _cells(endpoint: EndpointExplanation, *, first: bool) -> tuple[str | Text, .
         Text(chance, _colour(chance)),
         f"{endpoint.in_flight}/{endpoint.limit}" if endpoint.HasField("limit") else str(endpoint.in_flight),
         f"{endpoint.score:.3g}" if endpoint.HasField("score") else "-",
-        word(_BREAKER, endpoint.breaker),
+        word(BreakerState, endpoint.breaker),
         "; ".join(part for part in (endpoint.reason, slow) if part),
     )
 

@@ -1,16 +1,18 @@
 """Health and statistics of a router, for people."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from rich.text import Text
 
-from lexora.v1.health_pb2 import EndpointHealth, HealthResponse
+from lexora.v1.health_pb2 import BackendStatus, BreakerState, EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import Distribution, GetStatsResponse
 from lexora_cli.columns import columns
-from lexora_cli.plain_message import word
 from lexora_cli.reload_text import summary
+from lexora_contract.enums import word
 from lexora_contract.escape import escaped
+from lexora_contract.plain import reason_name
+from lexora_contract.times import seconds
 
 _COLOURS = {
     "healthy": "green",
@@ -24,16 +26,16 @@ _COLOURS = {
 LATENCIES = {"ttft": "first token", "itl": "between pieces", "queue": "until an engine", "total": "in all"}
 
 
-def coloured(field: FieldDescriptor, number: int) -> Text:
-    """A status as a word in its colour."""
-    name = word(field, number)
+def coloured(enum: Any, number: int) -> Text:
+    """A state as a word in its colour."""
+    name = word(enum, number)
     return Text(name, style=_COLOURS.get(name, ""))
 
 
 def headline(health: HealthResponse) -> Text:
     """State, version and age in one line."""
-    state = coloured(health.DESCRIPTOR.fields_by_name["status"], health.status)
-    return Text.assemble(state, f", version {escaped(health.version)}, up {_age(health.uptime_seconds)}")
+    state = coloured(BackendStatus, health.status)
+    return Text.assemble(state, f", version {escaped(health.version)}, up {_age(seconds(health.uptime))}")
 
 
 def endpoints(health: HealthResponse) -> list[Text]:
@@ -50,13 +52,12 @@ def _endpoints(health: HealthResponse) -> Iterator[tuple[str | Text, ...]]:
 
 
 def _endpoint(endpoint: EndpointHealth, waiting: str) -> Iterator[str | Text]:
-    fields = EndpointHealth.DESCRIPTOR.fields_by_name
     yield endpoint.address
-    yield coloured(fields["status"], endpoint.status)
+    yield coloured(BackendStatus, endpoint.status)
     yield str(endpoint.in_flight)
     yield str(endpoint.limit) if endpoint.HasField("limit") else "-"
     yield waiting
-    yield coloured(fields["breaker"], endpoint.breaker)
+    yield coloured(BreakerState, endpoint.breaker)
     yield endpoint.reason
 
 
@@ -71,38 +72,46 @@ def _latencies(stats: GetStatsResponse) -> Iterator[tuple[str, ...]]:
         if getattr(stats.since_start, field).count:
             for named, (within, told) in zip((title, "", ""), windows, strict=True):
                 found: Distribution = getattr(told, field)
-                yield (named, within, f"{found.count:,}", *map(duration, (found.p50, found.p90, found.p99)))
+                yield (
+                    named,
+                    within,
+                    f"{found.count:,}",
+                    *(duration(seconds(each)) for each in (found.p50, found.p90, found.p99)),
+                )
 
 
-def duration(seconds: float) -> str:
+def duration(value: float) -> str:
     """Seconds for people; "-" for none."""
-    if not seconds:
+    if not value:
         return "-"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
 
 
 def counters(stats: GetStatsResponse) -> Iterator[str]:
     """The statistics, a line for each group."""
+    calls, wasted = stats.calls, stats.wasted_tokens
     yield (
-        f"calls     {stats.total_requests:,} finished, {stats.successful_requests:,} well, {stats.failed_requests:,} failed, "
-        f"{stats.cancelled_requests:,} cancelled, {stats.active_requests:,} under way"
+        f"calls     {calls.total:,} finished, {calls.successful:,} well, {calls.failed:,} failed, "
+        f"{calls.cancelled:,} cancelled, {stats.active_calls:,} under way"
     )
     yield f"success   {stats.success_rate:.1%}"
     yield (
-        f"tokens    {stats.total_tokens_input:,} in ({stats.total_tokens_cached:,} cached), {stats.total_tokens_output:,} out, "
-        f"{sum(stats.tokens_wasted.values()):,} wasted"
+        f"tokens    {calls.tokens_input:,} in ({calls.tokens_cached:,} cached), {calls.tokens_output:,} out, "
+        f"{wasted.client_left + wasted.failed + wasted.failed_attempt:,} wasted"
     )
-    yield f"duration  {stats.average_duration_seconds * 1000:,.0f} ms on average"
+    yield f"duration  {seconds(stats.mean_time) * 1000:,.0f} ms on average"
     if stats.HasField("last_reload"):
         yield f"reload    {summary(stats.last_reload)}"
-    for title, counts in (("models", stats.requests_per_model), ("errors", stats.errors_by_type)):
+    models = {name: each.total for name, each in stats.by_model.items()}
+    errors = {reason_name(each.reason): each.calls for each in stats.errors}
+    for title, counts in (("models", models), ("errors", errors)):
         if counts:
             listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
             yield f"{title:<8}  {listed}"
 
 
-def _age(seconds: float) -> str:
-    days, rest = divmod(int(seconds), 86_400)
+def _age(value: float) -> str:
+    days, rest = divmod(int(value), 86_400)
     hours, rest = divmod(rest, 3600)
     minutes, last = divmod(rest, 60)
     if days:

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from lexora.v1.health_pb2 import BackendHealth, EndpointHealth, HealthResponse
-from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
+from lexora.v1.health_pb2 import BackendHealth, BackendStatus, BreakerState, EndpointHealth, HealthResponse
+from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse, RecentCall
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval
 from lexora_cli.columns import columns
 from lexora_cli.status_text import LATENCIES, coloured, duration, headline
+from lexora_contract.answer import hops_text
 from lexora_contract.escape import escaped
+from lexora_contract.plain import hops_of, reason_name, resumed_name
+from lexora_contract.times import seconds
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 10  # of a bar, in characters
@@ -29,7 +32,7 @@ class Seen:
 
     health: HealthResponse
     stats: GetStatsResponse
-    calls: RecentCallsResponse
+    calls: ListRecentCallsResponse
 
 
 def picture(seen: Seen, router: str, *, trouble: str = "", width: int | None = None, height: int | None = None) -> Text:
@@ -45,7 +48,7 @@ def picture(seen: Seen, router: str, *, trouble: str = "", width: int | None = N
         _latencies(seen.stats, width),
         _endpoints(seen.health, width),
         _models(seen.stats, width),
-        _calls(seen.calls.calls[:room], width),
+        _calls(seen.calls.recent_calls[:room], width),
     ]
     text = Text("\n\n").join(Text("\n").join(lines) for lines in parts)
     if width is not None:
@@ -70,11 +73,11 @@ def _rates(stats: GetStatsResponse, width: int | None) -> list[Text]:
         _bars(
             "tokens/s", [_per_second(each, each.tokens_output) for each in whole], _rate(_mean(recent, "tokens_output")), room
         ),
-        _bars("TTFT p50", [each.latencies.ttft.p50 for each in whole], _seconds(stats.last_minute.ttft), room),
+        _bars("TTFT p50", [seconds(each.latencies.ttft.p50) for each in whole], _seconds(stats.last_minute.ttft), room),
     ]
-    waiting = sum(stats.queue_depth.values())
+    waiting = sum(stats.waiting.values())
     counts = (
-        ("under way", f"{stats.active_requests:,}"),
+        ("under way", f"{stats.active_calls:,}"),
         ("waiting", f"{waiting:,}"),
         ("failed/s", _rate(_mean(recent, "failed"))),
     )
@@ -94,12 +97,13 @@ def _bars(name: str, values: Sequence[float], now: str, room: int) -> Text:
 
 
 def _mean(intervals: Sequence[Interval], name: str) -> float:
-    seconds = sum(each.seconds for each in intervals)
-    return sum(getattr(each, name) for each in intervals) / seconds if seconds else 0.0
+    length = sum(seconds(each.length) for each in intervals)
+    return sum(getattr(each, name) for each in intervals) / length if length else 0.0
 
 
 def _per_second(interval: Interval, number: int) -> float:
-    return number / interval.seconds if interval.seconds else 0.0
+    length = seconds(interval.length)
+    return number / length if length else 0.0
 
 
 def _rate(number: float) -> str:
@@ -117,11 +121,11 @@ def _latencies(stats: GetStatsResponse, width: int | None) -> list[Text]:
 def _quantiles(found: Distribution) -> str:
     if not found.count:
         return "-"
-    return " / ".join(duration(value) for value in (found.p50, found.p90, found.p99))
+    return " / ".join(duration(seconds(value)) for value in (found.p50, found.p90, found.p99))
 
 
 def _seconds(found: Distribution) -> str:
-    return duration(found.p50) if found.count else "-"
+    return duration(seconds(found.p50)) if found.count else "-"
 
 
 def _endpoints(health: HealthResponse, width: int | None) -> list[Text]:
@@ -138,7 +142,6 @@ def _endpoints(health: HealthResponse, width: int | None) -> list[Text]:
 
 
 def _endpoint(name: str, backend: BackendHealth | None, endpoint: EndpointHealth, *, narrow: bool) -> Sequence[str | Text]:
-    fields = EndpointHealth.DESCRIPTOR.fields_by_name
     engine = (
         f"{endpoint.running}+{endpoint.waiting}" if endpoint.HasField("running") else "-",
         f"{endpoint.kv_cache_usage:.0%}" if endpoint.HasField("kv_cache_usage") else "-",
@@ -146,9 +149,9 @@ def _endpoint(name: str, backend: BackendHealth | None, endpoint: EndpointHealth
     return (
         name,
         endpoint.address.removeprefix("http://") if narrow else endpoint.address,
-        coloured(fields["status"], endpoint.status),
+        coloured(BackendStatus, endpoint.status),
         _load(endpoint, 0 if narrow else WIDTH),
-        coloured(fields["breaker"], endpoint.breaker),
+        coloured(BreakerState, endpoint.breaker),
         "" if backend is None else f"{backend.waiting:,}",
         *(() if narrow else engine),
         endpoint.reason,
@@ -182,17 +185,18 @@ def _calls(calls: Sequence[RecentCall], width: int | None) -> list[Text]:
 
 def _call(call: RecentCall) -> Sequence[str | Text]:
     tries = f"{call.attempts} attempts" if call.attempts > 1 else ""
-    resumed = f"resumed: {call.resumed}" if call.resumed else ""
+    way = resumed_name(call.resume_method)
+    resumed = f"resumed: {way}" if way else ""
     return (
-        time.strftime("%H:%M:%S", time.localtime(call.finished_unix_ms / 1000)),
+        time.strftime("%H:%M:%S", time.localtime(call.finish_time.seconds)),
         call.model,
         call.backend,
         Text(str(call.status), style="green" if call.status < 400 else "yellow" if call.status < 500 else "red"),
-        duration(call.ttft_seconds) if call.HasField("ttft_seconds") else "-",
-        duration(call.total_seconds),
+        duration(seconds(call.time_to_first_token)) if call.HasField("time_to_first_token") else "-",
+        duration(seconds(call.total_time)),
         _number(call.tokens_input) if call.HasField("tokens_input") else "-",
         _number(call.tokens_output) if call.HasField("tokens_output") else "-",
-        ", ".join(note for note in (call.error, tries, call.fallback, resumed) if note),
+        ", ".join(note for note in (reason_name(call.error), tries, hops_text(hops_of(call.hops)), resumed) if note),
     )
 
 

@@ -1,6 +1,8 @@
 """What the answer of a call is made of, in plain objects: both sides use them in process, gRPC adapters translate them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -15,6 +17,19 @@ class Usage:
     reasoning_tokens: int = 0
 
 
+class Hop(NamedTuple):
+    """One step of a call from a backend that failed to the next, and the reason of the error that made it."""
+
+    origin: str
+    to: str
+    reason: str
+
+
+def hops_text(hops: Iterable[Hop]) -> str:
+    """The hops of a call as people read them, in the header, the log and a trace: `main->spare;reason=UPSTREAM_TIMEOUT`."""
+    return ", ".join(f"{hop.origin}->{hop.to};reason={hop.reason}" for hop in hops)
+
+
 @dataclass(slots=True)
 class Receipt:
     """What happened to a call so far: layers write, `Observe` and the client read. Instants in seconds, 0 when not reached."""
@@ -27,8 +42,8 @@ class Receipt:
     attempts: int = 0
     usage: Usage | None = None
     events: int = 0  # streamed so far: about as many as tokens, before usage is known
-    fallback: str = ""
-    resumed: str = ""
+    hops: tuple[Hop, ...] = ()  # to other backends, in order
+    resumed: str = ""  # "token_ids" or "text" where a stream went on elsewhere
     lost_tokens: int = 0  # made by attempts that failed, and made again
     late_attempts: int = 0  # whole answers that were not there in time: nobody knows how far their engines were
     rate_limit: "RateLimitState | None" = None

@@ -2,11 +2,12 @@
 
 from typing import Protocol
 
-from google.protobuf.duration_pb2 import Duration
-
-from lexora.v1 import call_pb2, options_pb2, raw_pb2, receipt_pb2, tokens_pb2
-from lexora_contract.answer import BucketState, Choice, Head, RateLimitState, Receipt, Reply, Usage
+from lexora.v1 import call_pb2, errors_pb2, options_pb2, raw_pb2, receipt_pb2, tokens_pb2
+from lexora_contract.answer import BucketState, Choice, Head, Hop, RateLimitState, Receipt, Reply, Usage
+from lexora_contract.enums import value, word
+from lexora_contract.plain import hops_of, resumed_name
 from lexora_contract.port import Options, RawCall
+from lexora_contract.times import duration, seconds
 
 
 class Bucket(Protocol):
@@ -28,7 +29,7 @@ def receipt_of(message: receipt_pb2.Receipt, receipt: Receipt | None = None) -> 
     receipt.request_id = message.request_id
     receipt.backend, receipt.endpoint, receipt.model = message.backend, message.endpoint, message.model
     receipt.attempts, receipt.lost_tokens = message.attempts, message.lost_tokens
-    receipt.fallback, receipt.resumed = message.fallback, message.resumed
+    receipt.hops, receipt.resumed = hops_of(message.hops), resumed_name(message.resume_method)
     if message.HasField("usage"):
         usage = message.usage
         receipt.usage = Usage(usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
@@ -41,16 +42,11 @@ def receipt_of(message: receipt_pb2.Receipt, receipt: Receipt | None = None) -> 
         )
     if message.HasField("auto"):
         auto = message.auto
-        receipt.auto = Choice(auto.model, auto.task_type, auto.confidence, auto.classifier)
+        receipt.auto = Choice(auto.model, auto.task_type, auto.confidence, word(receipt_pb2.Classifier, auto.classifier))
     receipt.dispatched_at = seconds(message.queue_time)
     receipt.first_event_at = seconds(message.time_to_first_token)
     receipt.finished_at = seconds(message.total_time)
     return receipt
-
-
-def seconds(duration: Duration) -> float:
-    """A duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9
 
 
 def head_of(message: raw_pb2.RawHead) -> Head:
@@ -114,8 +110,8 @@ def receipt_message(receipt: Receipt) -> receipt_pb2.Receipt:
         model=receipt.model,
         attempts=receipt.attempts,
         usage=usage_message(receipt.usage),
-        fallback=receipt.fallback,
-        resumed=receipt.resumed,
+        hops=[hop_message(hop) for hop in receipt.hops],
+        resume_method=value(receipt_pb2.ResumeMethod, receipt.resumed),
         lost_tokens=receipt.lost_tokens,
     )
     if receipt.rate_limit is not None:
@@ -124,20 +120,28 @@ def receipt_message(receipt: Receipt) -> receipt_pb2.Receipt:
         fill_bucket(message.rate_limit.concurrent, receipt.rate_limit.concurrent)
     if receipt.auto is not None:
         message.auto.CopyFrom(auto_message(receipt.auto))
-    for instant, duration in (
+    for instant, field in (
         (receipt.dispatched_at, message.queue_time),
         (receipt.first_event_at, message.time_to_first_token),
         (receipt.finished_at, message.total_time),
     ):
         if instant:
-            set_duration(duration, instant - receipt.received_at)
+            field.CopyFrom(duration(instant - receipt.received_at))
     return message
+
+
+def hop_message(hop: Hop) -> receipt_pb2.Hop:
+    """One step to another backend."""
+    return receipt_pb2.Hop(from_backend=hop.origin, to_backend=hop.to, reason=value(errors_pb2.ErrorReason, hop.reason))
 
 
 def auto_message(choice: Choice) -> receipt_pb2.AutoChoice:
     """How the model was chosen for a call that asked for `auto`."""
     return receipt_pb2.AutoChoice(
-        model=choice.model, task_type=choice.task_type, confidence=choice.confidence, classifier=choice.by
+        model=choice.model,
+        task_type=choice.task_type,
+        confidence=choice.confidence,
+        classifier=value(receipt_pb2.Classifier, choice.by),
     )
 
 
@@ -145,12 +149,7 @@ def fill_bucket(message: receipt_pb2.RateLimitBucket, state: Bucket | None) -> N
     """Where a bucket stands; None, for what is not limited, leaves the message unset."""
     if state is not None:
         message.limit, message.remaining = state.limit, state.remaining
-        set_duration(message.reset, max(state.reset, 0.0))
-
-
-def set_duration(message: Duration, seconds: float) -> None:
-    """Put seconds into a duration."""
-    message.seconds, message.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+        message.reset.CopyFrom(duration(max(state.reset, 0.0)))
 
 
 def head_message(head: Head) -> raw_pb2.RawHead:

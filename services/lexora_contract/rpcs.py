@@ -12,7 +12,7 @@ from lexora.v1 import (
     explain_pb2,
     health_pb2,
     models_pb2,
-    recent_pb2,
+    recent_calls_pb2,
     reload_pb2,
     router_pb2,
     stats_pb2,
@@ -54,9 +54,12 @@ GENERATE = Rpc(ROUTER, "Generate", router_pb2.GenerateRequest, router_pb2.Genera
 EMBED = Rpc(ROUTER, "Embed", embed_pb2.EmbedRequest, embed_pb2.EmbedResponse, counted=True)
 CLASSIFY = Rpc(ROUTER, "Classify", classify_pb2.ClassifyRequest, classify_pb2.ClassifyResponse, counted=True)
 LIST_MODELS = Rpc(ROUTER, "ListModels", models_pb2.ListModelsRequest, models_pb2.ListModelsResponse)
+GET_MODEL = Rpc(ROUTER, "GetModel", models_pb2.GetModelRequest, models_pb2.GetModelResponse)
 HEALTH = Rpc(ROUTER, "Health", health_pb2.HealthRequest, health_pb2.HealthResponse)
 EXPLAIN = Rpc(ROUTER, "Explain", explain_pb2.ExplainRequest, explain_pb2.ExplainResponse)
-RECENT_CALLS = Rpc(ROUTER, "RecentCalls", recent_pb2.RecentCallsRequest, recent_pb2.RecentCallsResponse)
+LIST_RECENT_CALLS = Rpc(
+    ROUTER, "ListRecentCalls", recent_calls_pb2.ListRecentCallsRequest, recent_calls_pb2.ListRecentCallsResponse
+)
 GET_STATS = Rpc(ROUTER, "GetStats", stats_pb2.GetStatsRequest, stats_pb2.GetStatsResponse)
 RELOAD = Rpc(ROUTER, "Reload", reload_pb2.ReloadRequest, reload_pb2.ReloadResponse)
 UNARY: tuple[Rpc[Any, Any], ...] = (
@@ -64,9 +67,10 @@ UNARY: tuple[Rpc[Any, Any], ...] = (
     EMBED,
     CLASSIFY,
     LIST_MODELS,
+    GET_MODEL,
     HEALTH,
     EXPLAIN,
-    RECENT_CALLS,
+    LIST_RECENT_CALLS,
     GET_STATS,
     RELOAD,
 )

@@ -13,9 +13,10 @@ from google.rpc.status_pb2 import Status
 
 from lexora.v1 import errors_pb2, raw_pb2, receipt_pb2
 from lexora_contract.answer import EngineError, Headers, Receipt
-from lexora_contract.messages import receipt_message, receipt_of, seconds, set_duration
+from lexora_contract.messages import receipt_message, receipt_of
 from lexora_contract.port import CallFailed
 from lexora_contract.reasons import REASON_OF_CODE, REASONS
+from lexora_contract.times import duration, seconds
 
 DOMAIN = "lexora.spirrow"
 MAX_HEADER_BYTES = 512
@@ -33,7 +34,7 @@ def status_of(failed: CallFailed, *, max_body: int) -> Status:
         details.append(BadRequest(field_violations=[violation]))
     if failed.retry_after is not None:
         hint = RetryInfo()
-        set_duration(hint.retry_delay, failed.retry_after)
+        hint.retry_delay.CopyFrom(duration(failed.retry_after))
         details.append(hint)
     if failed.quota:
         quota = QuotaFailure.Violation(subject=failed.quota, description=failed.message)

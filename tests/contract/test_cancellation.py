@@ -41,8 +41,8 @@ async def check_stats(link: Link) -> None:
     """The call is counted as cancelled, and as nothing else."""
     await link.idle()
     stats = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert (stats.total_requests, stats.cancelled_requests, stats.failed_requests) == (1, 1, 0)
-    assert stats.active_requests == 0
+    assert (stats.calls.total, stats.calls.cancelled, stats.calls.failed) == (1, 1, 0)
+    assert stats.active_calls == 0
     assert set(stats.in_flight.values()) == {0}
 
 

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import call_pb2, chat_pb2, classify_pb2, completion_pb2, explain_pb2, raw_pb2, receipt_pb2, router_pb2
+from lexora.v1 import (
+    call_pb2,
+    chat_pb2,
+    classify_pb2,
+    completion_pb2,
+    errors_pb2,
+    explain_pb2,
+    raw_pb2,
+    receipt_pb2,
+    router_pb2,
+)
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.messages import receipt_of
 from lexora_gateway.headers import receipt_headers
@@ -41,7 +51,11 @@ async def link(request: pytest.FixtureRequest, engine: LoopEngine, tmp_path: Pat
 async def test_a_task_gets_a_model(link: Link) -> None:
     request = classify_pb2.ClassifyRequest(task_description=TASK)
     answer = (await link.ask("classify", request)).only
-    assert (answer.recommended_model, answer.task_type, answer.classifier) == ("org/codér:v2", "コード", "rules")
+    assert (answer.recommended_model, answer.task_type, answer.classifier) == (
+        "org/codér:v2",
+        "コード",
+        receipt_pb2.CLASSIFIER_RULES,
+    )
     assert [(other.model, other.score) for other in answer.alternatives] == [("m", 0.3)]
     assert answer.receipt.request_id
     assert not answer.receipt.HasField("auto")
@@ -71,7 +85,9 @@ async def test_auto_is_told_in_the_receipt(link: Link, engine: LoopEngine, form:
     assert asked["model"] == "org/codér:v2"
     assert form != "raw" or asked["seed"] == 2**60
     auto = answer.receipt.auto
-    assert (auto.model, auto.task_type, round(auto.confidence, 3), auto.classifier) == ("org/codér:v2", "コード", 0.9, "rules")
+    assert (auto.model, auto.task_type, round(auto.confidence, 3), auto.classifier) == (
+        *("org/codér:v2", "コード", 0.9, receipt_pb2.CLASSIFIER_RULES),
+    )
     assert dict(receipt_headers(receipt_of(answer.receipt)))[b"x-lexora-model"] == HEADER.encode()
     named = await link.generate(
         router_pb2.GenerateRequest(call=call_pb2.Call(chat=chat_pb2.ChatRequest(model="m", messages=[USER])))
@@ -87,11 +103,9 @@ async def test_auto_is_told_in_trailing_metadata(engine: LoopEngine) -> None:
 
 
 def test_who_chose_is_told_even_of_an_unknown_task() -> None:
-    auto = receipt_pb2.AutoChoice(model="m;x=1", confidence=0.1, classifier="default")
-    assert (
-        dict(receipt_headers(receipt_of(receipt_pb2.Receipt(auto=auto))))[b"x-lexora-model"]
-        == b"m%3Bx%3D1;confidence=0.10;by=default"
-    )
+    auto = receipt_pb2.AutoChoice(model="m;x=1", confidence=0.1, classifier="CLASSIFIER_DEFAULT")
+    headers = dict(receipt_headers(receipt_of(receipt_pb2.Receipt(auto=auto))))
+    assert headers[b"x-lexora-model"] == b"m%3Bx%3D1;confidence=0.10;by=default"
 
 
 async def explained(link: Link, **fields: Any) -> explain_pb2.ExplainResponse:
@@ -103,11 +117,13 @@ async def explained(link: Link, **fields: Any) -> explain_pb2.ExplainResponse:
 async def test_an_explanation_of_auto_says_what_would_be_chosen(link: Link, engine: LoopEngine) -> None:
     answer = await explained(link, call=call_pb2.Call(**FORMS["raw"]))
     route = answer.route
-    assert (route.asked, route.model, route.rule, route.auto.classifier) == ("auto", "org/codér:v2", "auto", "rules")
+    assert (route.asked, route.model, route.rule, route.auto.classifier) == (
+        *("auto", "org/codér:v2", explain_pb2.ROUTE_RULE_AUTO, receipt_pb2.CLASSIFIER_RULES),
+    )
     assert "`auto` becomes `org/codér:v2`, of kind `コード`" in route.reason
-    assert (answer.verdict, [target.model for target in answer.targets]) == ("dispatch", ["org/codér:v2"])
+    assert (answer.verdict, [target.model for target in answer.targets]) == (explain_pb2.VERDICT_DISPATCH, ["org/codér:v2"])
     unknown = await explained(link, model="auto")
-    assert (unknown.route.model, unknown.route.auto.classifier) == ("m", "default")
+    assert (unknown.route.model, unknown.route.auto.classifier) == ("m", receipt_pb2.CLASSIFIER_DEFAULT)
     assert engine.requests == []
 
 
@@ -115,5 +131,9 @@ async def test_an_explanation_of_auto_where_nothing_is_classified(engine: LoopEn
     made = config_of(engine.url, routing={"backends": {"main": {"url": engine.url, "models": ["m"]}}})
     async with linked("in process", made, tmp_path) as link:
         answer = await explained(link, model="auto")
-    assert (answer.verdict, answer.error, answer.route.rule) == ("reject", "CLASSIFIER_DISABLED", "none")
+    assert (answer.verdict, answer.error, answer.route.rule) == (
+        explain_pb2.VERDICT_REJECT,
+        errors_pb2.ERROR_REASON_CLASSIFIER_DISABLED,
+        explain_pb2.ROUTE_RULE_NONE,
+    )
     assert "routing.classifier.enabled" in answer.route.reason

@@ -11,6 +11,7 @@ from google.rpc import code_pb2
 
 from lexora.v1 import call_pb2, models_pb2, receipt_pb2, router_pb2, stats_pb2
 from lexora_contract.channel import ChannelRouter
+from lexora_contract.plain import stats_plain
 from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import GENERATE
 from lexora_contract.status import status_of
@@ -59,8 +60,8 @@ async def test_the_clients_deadline(link: Link, engine: LoopEngine, rpc: str, fo
     assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
     await link.idle()
     stats = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert dict(stats.errors_by_type) == {"DEADLINE_EXCEEDED": 1}
-    assert stats.cancelled_requests == 0
+    assert stats_plain(stats)["errors_by_type"] == {"DEADLINE_EXCEEDED": 1}
+    assert stats.calls.cancelled == 0
 
 
 TIMEOUTS = {"first_token_timeout": 0.1, "idle_timeout": 0.15}

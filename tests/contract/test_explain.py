@@ -2,6 +2,7 @@
 
 import pytest
 
+from lexora.v1 import explain_pb2
 from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.stats_pb2 import GetStatsRequest
@@ -23,13 +24,13 @@ async def test_a_call_goes_where_the_explanation_says(link: Link, engine: LoopEn
     engine.answer = answer()
     receipt = (await link.generate(unary(**FORMS[form]))).only.receipt
     (target,) = found.targets
-    assert (found.verdict, found.tenant.user) == ("dispatch", OPTIONS.user)
+    assert (found.verdict, found.tenant.user) == (explain_pb2.VERDICT_DISPATCH, OPTIONS.user)
     assert (target.backend, target.model, target.endpoints[0].address) == (receipt.backend, receipt.model, receipt.endpoint)
 
 
 async def test_a_name_is_enough(link: Link) -> None:
     found = await explained(link, ExplainRequest(model="vec"))
-    assert (found.route.rule, found.verdict) == ("configured", "dispatch")
+    assert (found.route.rule, found.verdict) == (explain_pb2.ROUTE_RULE_CONFIGURED, explain_pb2.VERDICT_DISPATCH)
     assert found.tenant.user in ("anonymous", "anonymous@127.0.0.1")  # in process and by unix socket there is no address
 
 
@@ -43,10 +44,10 @@ async def test_a_malformed_call_is_the_error_that_it_would_get(link: Link) -> No
 
 
 async def test_the_deadline_is_the_call_s(link: Link) -> None:
-    assert (await explained(link, ExplainRequest(model="m"), timeout=5.0)).verdict == "dispatch"
+    assert (await explained(link, ExplainRequest(model="m"), timeout=5.0)).verdict == explain_pb2.VERDICT_DISPATCH
 
 
 async def test_explanations_are_no_calls_in_the_statistics(link: Link) -> None:
     await explained(link, ExplainRequest(model="m"))
     stats = (await link.ask("get_stats", GetStatsRequest())).only
-    assert (stats.total_requests, stats.active_requests) == (0, 0)
+    assert (stats.calls.total, stats.active_calls) == (0, 0)

@@ -6,7 +6,9 @@ import time
 
 import pytest
 
-from lexora.v1 import classify_pb2, health_pb2, models_pb2, recent_pb2, stats_pb2
+from lexora.v1 import classify_pb2, errors_pb2, health_pb2, models_pb2, recent_calls_pb2, stats_pb2
+from lexora_contract.plain import stats_plain
+from lexora_contract.times import seconds, unix
 from lexora_router.version import __version__
 from tests.contract.messages import CHAT, ID, OPTIONS, STREAM, STREAM_BODY, answer, failing, raw_call, streamed, unary
 from tests.support.links import Link
@@ -29,7 +31,7 @@ async def test_list_models(link: Link, engine: LoopEngine) -> None:
         return models_pb2.Model(
             id=name,
             backend="main",
-            backend_type="vllm",
+            backend_type="BACKEND_TYPE_VLLM",
             capabilities=["general"],
             max_model_len=4096,
             status=health_pb2.BACKEND_STATUS_HEALTHY,
@@ -39,10 +41,26 @@ async def test_list_models(link: Link, engine: LoopEngine) -> None:
     assert outcome.only == models_pb2.ListModelsResponse(models=[model("m"), model("vec")], available_capabilities=["general"])
 
 
+async def test_models_come_in_pages(link: Link) -> None:
+    first = (await link.ask("list_models", models_pb2.ListModelsRequest(page_size=1))).only
+    second = (await link.ask("list_models", models_pb2.ListModelsRequest(page_token=first.next_page_token))).only
+    assert [[model.id for model in page.models] for page in (first, second)] == [["m"], ["vec"]]
+    assert (second.next_page_token, list(first.available_capabilities)) == ("", ["general"])
+    for bad in ({"page_size": -1}, {"page_token": "not ours"}, {"page_token": "A" * 5000}):
+        assert (await link.ask("list_models", models_pb2.ListModelsRequest(**bad))).reason == "INVALID_REQUEST"
+
+
+async def test_one_model(link: Link) -> None:
+    listed = (await link.ask("list_models", models_pb2.ListModelsRequest())).only.models
+    assert (await link.ask("get_model", models_pb2.GetModelRequest(id="vec"))).only.model == listed[1]
+    assert (await link.ask("get_model", models_pb2.GetModelRequest(id="nope"))).reason == "MODEL_NOT_FOUND"
+    assert (await link.ask("get_model", models_pb2.GetModelRequest())).reason == "INVALID_REQUEST"
+
+
 async def test_health(link: Link, engine: LoopEngine) -> None:
     found = (await link.ask("health", health_pb2.HealthRequest())).only
-    assert found.uptime_seconds >= 0
-    found.ClearField("uptime_seconds")
+    assert found.HasField("uptime")
+    found.ClearField("uptime")
     healthy = health_pb2.BACKEND_STATUS_HEALTHY
     closed = health_pb2.BREAKER_STATE_CLOSED
     endpoint = health_pb2.EndpointHealth(address=engine.url, status=healthy, breaker=closed, limit=64, available=True)
@@ -69,31 +87,24 @@ async def test_stats(link: Link, engine: LoopEngine) -> None:
     engine.answer(failing("400 Bad Request", b'{"error":{}}'))
     await link.generate(unary(raw=raw_call()))
     found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert 0 < found.average_duration_seconds < found.uptime_seconds + 1
-    found.ClearField("average_duration_seconds")
-    found.ClearField("uptime_seconds")
+    assert 0 < seconds(found.mean_time) < seconds(found.uptime) + 1
+    found.ClearField("mean_time")
+    found.ClearField("uptime")
     within = (found.last_minute, found.last_five_minutes, found.since_start)
     assert [(each.total.count, each.queue.count, each.ttft.count, each.itl.count) for each in within] == [(4, 4, 0, 0)] * 3
-    assert all(0 < each.total.p50 <= each.total.p90 <= each.total.p99 for each in within)
+    assert all(0 < seconds(each.total.p50) <= seconds(each.total.p90) <= seconds(each.total.p99) for each in within)
     assert (sum(each.total for each in found.history), sum(each.failed for each in found.history)) == (4, 1)
     for name in ("last_minute", "last_five_minutes", "since_start", "history"):
         found.ClearField(name)
     counts = stats_pb2.CallCounts(total=4, successful=3, failed=1, tokens_input=15, tokens_output=6)
     assert found == stats_pb2.GetStatsResponse(
-        total_requests=4,
-        successful_requests=3,
-        failed_requests=1,
+        calls=counts,
         success_rate=0.75,
-        total_tokens_input=15,
-        total_tokens_output=6,
-        requests_per_endpoint={CHAT: 4},
-        requests_per_model={"m": 4},
-        requests_per_backend={"main": 4},
-        errors_by_type={"UPSTREAM_ERROR": 1},
-        in_flight={engine.url: 0},
-        queue_depth={"main": 0},
-        limits={engine.url: 64},
-        breakers={engine.url: "closed"},
+        errors=[stats_pb2.ErrorCount(reason=errors_pb2.ERROR_REASON_UPSTREAM_ERROR, calls=1)],
+        rejections=stats_pb2.Rejections(),
+        wasted_tokens=stats_pb2.WastedTokens(),
+        waiting={"main": 0},
+        endpoints={engine.url: stats_pb2.EndpointLoad(limit=64, breaker=health_pb2.BREAKER_STATE_CLOSED)},
         by_path={CHAT: counts},
         by_model={"m": counts},
         by_backend={"main": counts},
@@ -106,9 +117,9 @@ async def test_streams_are_counted_like_other_calls(link: Link, engine: LoopEngi
     engine.answer(STREAM)
     await link.stream(streamed(raw=raw_call(STREAM_BODY)))
     found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert (found.total_requests, found.successful_requests) == (1, 1)
+    assert (found.calls.total, found.calls.successful) == (1, 1)
     assert (found.since_start.ttft.count, found.since_start.total.count) == (1, 1)
-    assert (found.total_tokens_input, found.total_tokens_output) == (5, 2)
+    assert (found.calls.tokens_input, found.calls.tokens_output) == (5, 2)
 
 
 async def test_recent_calls(link: Link, engine: LoopEngine) -> None:
@@ -116,16 +127,21 @@ async def test_recent_calls(link: Link, engine: LoopEngine) -> None:
     await link.generate(unary(raw=raw_call()))
     engine.answer(failing("400 Bad Request", b'{"error":{}}'))
     await link.generate(unary(raw=raw_call()))
-    last, before = (await link.ask("recent_calls", recent_pb2.RecentCallsRequest())).only.calls
-    assert (before.request_id, before.status, before.error, before.tokens_input, before.tokens_output) == (ID, 200, "", 5, 2)
-    assert (last.status, last.error, last.HasField("tokens_input")) == (400, "UPSTREAM_ERROR", False)
+    last, before = (await link.ask("list_recent_calls", recent_calls_pb2.ListRecentCallsRequest())).only.recent_calls
+    assert (before.request_id, before.status, before.error, before.tokens_input, before.tokens_output) == (ID, 200, 0, 5, 2)
+    assert (last.status, last.error, last.HasField("tokens_input")) == (400, errors_pb2.ERROR_REASON_UPSTREAM_ERROR, False)
     assert (last.path, last.model, last.backend, last.endpoint, last.attempts) == (CHAT, "m", "main", engine.url, 1)
-    assert 0 < before.queue_seconds < before.ttft_seconds <= before.total_seconds
-    assert abs(last.finished_unix_ms - time.time() * 1000) < 60_000
-    assert last.finished_unix_ms >= before.finished_unix_ms
-    limited = (await link.ask("recent_calls", recent_pb2.RecentCallsRequest(limit=1))).only
-    assert list(limited.calls) == [last]
-    assert (await link.ask("recent_calls", recent_pb2.RecentCallsRequest(limit=-1))).reason == "INVALID_REQUEST"
+    assert 0 < seconds(before.queue_time) < seconds(before.time_to_first_token) <= seconds(before.total_time)
+    assert abs(unix(last.finish_time) - time.time()) < 60
+    assert unix(last.finish_time) >= unix(before.finish_time)
+    limited = (await link.ask("list_recent_calls", recent_calls_pb2.ListRecentCallsRequest(page_size=1))).only
+    assert list(limited.recent_calls) == [last]
+    rest = recent_calls_pb2.ListRecentCallsRequest(page_token=limited.next_page_token)
+    found = (await link.ask("list_recent_calls", rest)).only
+    assert (list(found.recent_calls), found.next_page_token) == ([before], "")
+    assert (
+        await link.ask("list_recent_calls", recent_calls_pb2.ListRecentCallsRequest(page_size=-1))
+    ).reason == "INVALID_REQUEST"
 
 
 async def test_stats_count_what_is_under_way(link: Link, engine: LoopEngine) -> None:
@@ -133,7 +149,7 @@ async def test_stats_count_what_is_under_way(link: Link, engine: LoopEngine) -> 
     task = asyncio.create_task(link.generate(unary(raw=raw_call())))
     await engine.wait_requests()
     found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert (found.active_requests, dict(found.in_flight)) == (1, {engine.url: 1})
+    assert (found.active_calls, stats_plain(found)["in_flight"]) == (1, {engine.url: 1})
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

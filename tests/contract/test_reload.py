@@ -37,11 +37,11 @@ async def test_a_reload_is_answered_and_told(engine: LoopEngine, tmp_path: Path)
         assert not (await stub.GetStats(stats_pb2.GetStatsRequest())).HasField("last_reload")
         file.write_text(yaml.safe_dump(wanted | {"server": {"port": 9}, "retry": {"max_retries": 0}}))
         report = (await stub.Reload(reload_pb2.ReloadRequest())).report
-        assert report.finished_unix > 0
-        report.ClearField("finished_unix")
+        assert report.finish_time.seconds > 0
+        report.ClearField("finish_time")
         assert report == reload_pb2.ReloadReport(
             result=reload_pb2.RELOAD_RESULT_APPLIED,
-            trigger="rpc",
+            trigger=reload_pb2.RELOAD_TRIGGER_RPC,
             changed_keys=["retry.max_retries", "server.port"],
             keys_needing_restart=["server.port"],
             good_reloads=1,

@@ -23,7 +23,7 @@ from tests.support.loop_engine import LoopEngine
 CORRUPT = b"\xff\xff\xff"
 NOT_UTF8 = b"\x0a\x06\x12\x04\x0a\x02\xff\xfe"  # GenerateRequest.call.chat.model
 COUNTED = ("Generate", "Stream", "Embed", "Classify")
-QUESTIONS = ("ListModels", "Health", "GetStats", "Explain", "RecentCalls", "Reload")
+QUESTIONS = ("ListModels", "GetModel", "Health", "GetStats", "Explain", "ListRecentCalls", "Reload")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_an_undecodable_request(router: tuple[RouterApp, str], rpc: str, d
     assert outcome.reason == "INVALID_REQUEST"
     assert len(outcome.detail(ErrorInfo).metadata["request_id"]) == 32
     stats = await app.service.get_stats(stats_pb2.GetStatsRequest(), CallContext())
-    assert stats.total_requests == stats.failed_requests == (1 if rpc in COUNTED else 0)
+    assert stats.calls.total == stats.calls.failed == (1 if rpc in COUNTED else 0)
 
 
 @pytest.mark.usefixtures("no_complaint")

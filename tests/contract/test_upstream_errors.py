@@ -11,6 +11,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
 from lexora.v1 import errors_pb2, raw_pb2, receipt_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_contract.plain import stats_plain
 from lexora_router.process.app import RouterApp
 from tests.contract.messages import FORMS, ID, STREAM_FORMS, failing, raw_call, receipt, streamed, unary
 from tests.support.links import Link, Outcome, channel, status_in
@@ -190,7 +191,9 @@ async def test_json_that_is_no_answer(link: Link, engine: LoopEngine, form: str,
     outcome = await link.generate(unary(**FORMS[form]))
     assert (outcome.failure.code, outcome.reason) == (code_pb2.UNAVAILABLE, "UPSTREAM_INVALID")
     stats = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert (stats.successful_requests, stats.errors_by_type) == (0, {"UPSTREAM_INVALID": 1}), "it counts as a failure"
+    assert (stats.calls.successful, stats_plain(stats)["errors_by_type"]) == (0, {"UPSTREAM_INVALID": 1}), (
+        "it counts as a failure"
+    )
 
 
 async def test_an_abort_is_no_answer(link: Link, engine: LoopEngine) -> None:

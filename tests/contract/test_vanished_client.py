@@ -11,6 +11,7 @@ import pytest
 
 from lexora.v1 import health_pb2, stats_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora_contract.plain import stats_plain
 from lexora_contract.port import CallContext
 from lexora_contract.rpcs import STREAM
 from lexora_router.edge.grpc_reading import Parted
@@ -31,8 +32,8 @@ async def check(app: RouterApp, calls: int) -> None:
     await settle(lambda: not app.active)
     assert gauges(app) == {}
     stats = await app.service.get_stats(stats_pb2.GetStatsRequest(), CallContext())
-    assert (stats.total_requests, stats.cancelled_requests, stats.failed_requests) == (calls, calls, 0)
-    assert dict(stats.errors_by_type) == {}
+    assert (stats.calls.total, stats.calls.cancelled, stats.calls.failed) == (calls, calls, 0)
+    assert stats_plain(stats)["errors_by_type"] == {}
     health = await app.service.health(health_pb2.HealthRequest(), CallContext())
     assert health.status == health_pb2.BACKEND_STATUS_HEALTHY
 

@@ -21,8 +21,7 @@ from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, CallOptions
 from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.router_pb2 import GenerateRequest
-from lexora_cli.plain_message import as_data
-from lexora_gateway.message_json import as_json
+from lexora_contract.plain import plain
 from tests.support import load, wire
 from tests.support.links import status_in
 from tests.support.load import Client
@@ -99,7 +98,7 @@ class Asker:
     async def explain(self, body: dict[str, Any], priority: str = "", *, never: bool = False, seconds: float = 0) -> Any:
         if self._way == "grpc":
             request = ExplainRequest(call=Call(options=_options(priority, never), raw=_call(body)))
-            return as_json(await self._stub.Explain(request, timeout=seconds or None))
+            return plain(await self._stub.Explain(request, timeout=seconds or None))
         answer = await self._one.post(CHAT, body, x_lexora_explain="1", **_headers(priority, never, seconds))
         assert (answer.status, answer.headers["x-lexora-explain"]) == (200, "1"), answer.body
         return answer.json
@@ -315,7 +314,7 @@ def test_the_command_prints_json_and_ends_with_1_for_a_call_that_is_refused(flee
     done = lexora(fleet, "-m", ALONE, "--json", "--timeout", "5", "--no-fallback")
     found = json.loads(done.stdout)
     assert (done.returncode, found["verdict"], found["targets"][0]["backend"]) == (0, "dispatch", "alone")
-    assert as_data(ExplainRequest()).keys() >= {"call", "model"}
+    assert plain(ExplainRequest()).keys() >= {"call", "model"}
     long = lexora(fleet, "--model", "m" * 1025)
     assert (long.returncode, long.stdout) == (1, "")
     assert long.stderr.startswith("lexora: INVALID_REQUEST: model is too long")

@@ -20,7 +20,18 @@ from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.inprocess import InProcessRouter
 from lexora_contract.port import CallContext, CallFailed, RouterPort
-from lexora_contract.rpcs import CLASSIFY, EXPLAIN, GENERATE, GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS, RELOAD, Rpc
+from lexora_contract.rpcs import (
+    CLASSIFY,
+    EXPLAIN,
+    GENERATE,
+    GET_MODEL,
+    GET_STATS,
+    HEALTH,
+    LIST_MODELS,
+    LIST_RECENT_CALLS,
+    RELOAD,
+    Rpc,
+)
 from lexora_contract.status import failed_of, status_of
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
@@ -30,7 +41,7 @@ ALL_WAYS = (*WAYS, "unix")  # another address of the same server: a few tests of
 MIB = 1024 * 1024
 DEADLINE_SECONDS = 5.0
 RPCS: dict[str, Rpc[Any, Any]] = {
-    row.method: row for row in (CLASSIFY, EXPLAIN, GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS, RELOAD)
+    row.method: row for row in (CLASSIFY, EXPLAIN, GET_STATS, GET_MODEL, HEALTH, LIST_MODELS, LIST_RECENT_CALLS, RELOAD)
 }
 
 Embed = Callable[[embed_pb2.EmbedRequest, CallContext], Awaitable[embed_pb2.EmbedResponse]]

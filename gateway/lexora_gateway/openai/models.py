@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lexora.v1 import health_pb2
+from lexora.v1.health_pb2 import BackendStatus
+from lexora.v1.models_pb2 import BackendType, ListModelsRequest
+from lexora_contract.enums import word
+from lexora_contract.rpcs import LIST_MODELS
 
 if TYPE_CHECKING:
-    from lexora.v1.health_pb2 import BackendStatus
     from lexora.v1.models_pb2 import ListModelsResponse, Model
-
-_STATUS: dict[BackendStatus.ValueType, str] = {
-    health_pb2.BACKEND_STATUS_HEALTHY: "healthy",
-    health_pb2.BACKEND_STATUS_DEGRADED: "degraded",
-    health_pb2.BACKEND_STATUS_UNHEALTHY: "unhealthy",
-}
+    from lexora_contract.port import CallContext, RouterPort
 
 
-def status_name(status: BackendStatus.ValueType) -> str:
-    """healthy, degraded or unhealthy; unknown before the first probe."""
-    return _STATUS.get(status, "unknown")
+async def all_models(router: RouterPort, context: CallContext) -> ListModelsResponse:
+    """All pages of the list in one."""
+    listed = await router.unary(LIST_MODELS, ListModelsRequest(), context)
+    while listed.next_page_token:
+        page = await router.unary(LIST_MODELS, ListModelsRequest(page_token=listed.next_page_token), context)
+        listed.models.extend(page.models)
+        listed.next_page_token = page.next_page_token
+    return listed
 
 
 def models_list(response: ListModelsResponse) -> dict[str, Any]:
@@ -52,11 +54,11 @@ def capabilities(response: ListModelsResponse) -> dict[str, Any]:
             {
                 "id": model.id,
                 "backend": model.backend,
-                "backend_type": model.backend_type,
+                "backend_type": word(BackendType, model.backend_type),
                 "capabilities": list(model.capabilities),
                 "description": model.description,
                 "max_model_len": model.max_model_len or None,
-                "status": status_name(model.status),
+                "status": word(BackendStatus, model.status),
             }
             for model in response.models
         ],

@@ -11,13 +11,12 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from lexora.v1.health_pb2 import HealthRequest
-from lexora.v1.models_pb2 import ListModelsRequest
-from lexora.v1.recent_pb2 import RecentCallsRequest
+from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
-from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_MODELS, RECENT_CALLS
+from lexora_contract.plain import plain, stats_plain
+from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_RECENT_CALLS
 from lexora_gateway.asgi_types import headers_of
-from lexora_gateway.message_json import as_json
-from lexora_gateway.openai.models import capabilities
+from lexora_gateway.openai.models import all_models, capabilities
 from lexora_gateway.request import context_of
 from lexora_gateway.static_files import POLICY, Files, headers_with
 
@@ -65,13 +64,13 @@ class Page:
         health, stats, models, recent = await asyncio.gather(
             router.unary(HEALTH, HealthRequest(), context),
             router.unary(GET_STATS, GetStatsRequest(), context),
-            router.unary(LIST_MODELS, ListModelsRequest(), context),
-            router.unary(RECENT_CALLS, RecentCallsRequest(), context),
+            all_models(router, context),
+            router.unary(LIST_RECENT_CALLS, ListRecentCallsRequest(), context),
         )
         state = {
-            "health": as_json(health),
-            "stats": as_json(stats),
+            "health": plain(health),
+            "stats": stats_plain(stats),
             "models": capabilities(models)["models"],
-            "calls": as_json(recent)["calls"],
+            "calls": plain(recent)["recent_calls"],
         }
         return msgspec.json.encode(state)

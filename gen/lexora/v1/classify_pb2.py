@@ -16,7 +16,7 @@ from lexora.v1 import options_pb2 as lexora_dot_v1_dot_options__pb2
 from lexora.v1 import receipt_pb2 as lexora_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lexora/v1/classify.proto\x12\tlexora.v1\x1a\x17lexora/v1/options.proto\x1a\x17lexora/v1/receipt.proto\"\x99\x01\n\x0f\x43lassifyRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12)\n\x10task_description\x18\x02 \x01(\tR\x0ftaskDescription\x12)\n\x10\x63\x61ndidate_models\x18\x03 \x03(\tR\x0f\x63\x61ndidateModels\"\xa3\x02\n\x10\x43lassifyResponse\x12+\n\x11recommended_model\x18\x01 \x01(\tR\x10recommendedModel\x12\x1b\n\ttask_type\x18\x02 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x1c\n\treasoning\x18\x04 \x01(\tR\treasoning\x12\x39\n\x0c\x61lternatives\x18\x05 \x03(\x0b\x32\x15.lexora.v1.ModelScoreR\x0c\x61lternatives\x12\x1e\n\nclassifier\x18\x06 \x01(\tR\nclassifier\x12,\n\x07receipt\x18\x07 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\"8\n\nModelScore\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05scoreB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lexora/v1/classify.proto\x12\tlexora.v1\x1a\x17lexora/v1/options.proto\x1a\x17lexora/v1/receipt.proto\"\x99\x01\n\x0f\x43lassifyRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12)\n\x10task_description\x18\x02 \x01(\tR\x0ftaskDescription\x12)\n\x10\x63\x61ndidate_models\x18\x03 \x03(\tR\x0f\x63\x61ndidateModels\"\xba\x02\n\x10\x43lassifyResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12+\n\x11recommended_model\x18\x02 \x01(\tR\x10recommendedModel\x12\x1b\n\ttask_type\x18\x03 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x04 \x01(\x01R\nconfidence\x12\x1c\n\treasoning\x18\x05 \x01(\tR\treasoning\x12\x39\n\x0c\x61lternatives\x18\x06 \x03(\x0b\x32\x15.lexora.v1.ModelScoreR\x0c\x61lternatives\x12\x35\n\nclassifier\x18\x07 \x01(\x0e\x32\x15.lexora.v1.ClassifierR\nclassifier\"8\n\nModelScore\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05scoreB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,7 +27,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYREQUEST']._serialized_start=90
   _globals['_CLASSIFYREQUEST']._serialized_end=243
   _globals['_CLASSIFYRESPONSE']._serialized_start=246
-  _globals['_CLASSIFYRESPONSE']._serialized_end=537
-  _globals['_MODELSCORE']._serialized_start=539
-  _globals['_MODELSCORE']._serialized_end=595
+  _globals['_CLASSIFYRESPONSE']._serialized_end=560
+  _globals['_MODELSCORE']._serialized_start=562
+  _globals['_MODELSCORE']._serialized_end=618
 # @@protoc_insertion_point(module_scope)

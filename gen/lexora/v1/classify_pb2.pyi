@@ -33,7 +33,7 @@ class ClassifyRequest(_message.Message):
     """What is to be done, 1 to 10,000 characters."""
     @_builtins.property
     def options(self) -> _options_pb2.CallOptions:
-        """Who asks, and how the call is to be treated."""
+        """For whom, and how the call is to be treated."""
 
     @_builtins.property
     def candidate_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -60,13 +60,13 @@ class ClassifyResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    RECEIPT_FIELD_NUMBER: _builtins.int
     RECOMMENDED_MODEL_FIELD_NUMBER: _builtins.int
     TASK_TYPE_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     CLASSIFIER_FIELD_NUMBER: _builtins.int
-    RECEIPT_FIELD_NUMBER: _builtins.int
     recommended_model: _builtins.str
     """The best fit."""
     task_type: _builtins.str
@@ -75,26 +75,26 @@ class ClassifyResponse(_message.Message):
     """0 to 1."""
     reasoning: _builtins.str
     """Why, for people."""
-    classifier: _builtins.str
-    """Who chose: "rules", "embedding", "llm", or "default" when none of them was sure."""
-    @_builtins.property
-    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelScore]:
-        """The others, best first."""
-
+    classifier: _receipt_pb2.Classifier.ValueType
+    """What made the choice."""
     @_builtins.property
     def receipt(self) -> _receipt_pb2.Receipt:
         """What happened to the call: its identity, and where the tenant stands with its limits."""
 
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelScore]:
+        """The others, best first."""
+
     def __init__(
         self,
         *,
+        receipt: _receipt_pb2.Receipt | None = ...,
         recommended_model: _builtins.str = ...,
         task_type: _builtins.str = ...,
         confidence: _builtins.float = ...,
         reasoning: _builtins.str = ...,
         alternatives: _abc.Iterable[Global___ModelScore] | None = ...,
-        classifier: _builtins.str = ...,
-        receipt: _receipt_pb2.Receipt | None = ...,
+        classifier: _receipt_pb2.Classifier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

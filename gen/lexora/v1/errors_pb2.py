@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from lexora.v1 import raw_pb2 as lexora_dot_v1_dot_raw__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/errors.proto\x12\tlexora.v1\x1a\x13lexora/v1/raw.proto\"\xa9\x01\n\rUpstreamError\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12\x12\n\x04\x62ody\x18\x03 \x01(\x0cR\x04\x62ody\x12\x1c\n\ttruncated\x18\x04 \x01(\x08R\ttruncated\x12+\n\x07headers\x18\x05 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headersB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/errors.proto\x12\tlexora.v1\x1a\x13lexora/v1/raw.proto\"\xa9\x01\n\rUpstreamError\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12\x12\n\x04\x62ody\x18\x03 \x01(\x0cR\x04\x62ody\x12\x1c\n\ttruncated\x18\x04 \x01(\x08R\ttruncated\x12+\n\x07headers\x18\x05 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headers*\xd6\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x02\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x03\x12\"\n\x1e\x45RROR_REASON_REQUEST_TOO_LARGE\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_CLIENT_STALLED\x10\x05\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10\x06\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_UNIMPLEMENTED\x10\x08\x12$\n ERROR_REASON_CLASSIFIER_DISABLED\x10\t\x12$\n ERROR_REASON_NO_HEALTHY_ENDPOINT\x10\n\x12$\n ERROR_REASON_REQUEST_QUARANTINED\x10\x0b\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x0c\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\r\x12\x1f\n\x1b\x45RROR_REASON_UPSTREAM_ERROR\x10\x0e\x12!\n\x1d\x45RROR_REASON_OUT_OF_RESOURCES\x10\x0f\x12%\n!ERROR_REASON_UPSTREAM_UNREACHABLE\x10\x10\x12!\n\x1d\x45RROR_REASON_UPSTREAM_INVALID\x10\x11\x12 \n\x1c\x45RROR_REASON_UPSTREAM_BROKEN\x10\x12\x12!\n\x1d\x45RROR_REASON_UPSTREAM_TIMEOUT\x10\x13\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x14\x12\'\n#ERROR_REASON_UNSUPPORTED_BY_BACKEND\x10\x15\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x16\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x17\x12\x1a\n\x16\x45RROR_REASON_CANCELLED\x10\x18\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,6 +23,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.errors_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
+  _globals['_ERRORREASON']._serialized_start=231
+  _globals['_ERRORREASON']._serialized_end=1085
   _globals['_UPSTREAMERROR']._serialized_start=59
   _globals['_UPSTREAMERROR']._serialized_end=228
 # @@protoc_insertion_point(module_scope)

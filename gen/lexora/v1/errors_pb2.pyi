@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lexora.v1 import raw_pb2 as _raw_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,118 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ErrorReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
+    """No error, or none that has a name here."""
+    ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
+    """The request is malformed; BadRequest names the field."""
+    ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 2
+    """No backend serves the model."""
+    ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 3
+    """There is no such endpoint."""
+    ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 4
+    """The body is longer than the router takes."""
+    ERROR_REASON_CLIENT_STALLED: _ErrorReason.ValueType  # 5
+    """The client took nothing of its answer for too long."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 6
+    """The tenant is over its rate limit; RetryInfo says when to try again."""
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 7
+    """No room in the queue, or the wait in it was too long."""
+    ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 8
+    """This router cannot do that."""
+    ERROR_REASON_CLASSIFIER_DISABLED: _ErrorReason.ValueType  # 9
+    """The model `auto` was asked for, or a classification, where no classifier is configured."""
+    ERROR_REASON_NO_HEALTHY_ENDPOINT: _ErrorReason.ValueType  # 10
+    """No endpoint of the backend is well."""
+    ERROR_REASON_REQUEST_QUARANTINED: _ErrorReason.ValueType  # 11
+    """This request failed wherever it went; it is refused for a while."""
+    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 12
+    """The router is shutting down."""
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 13
+    """The call's deadline passed."""
+    ERROR_REASON_UPSTREAM_ERROR: _ErrorReason.ValueType  # 14
+    """The engine answered with an error of its own; UpstreamError has it."""
+    ERROR_REASON_OUT_OF_RESOURCES: _ErrorReason.ValueType  # 15
+    """The router has no file descriptors or ports left for a connection."""
+    ERROR_REASON_UPSTREAM_UNREACHABLE: _ErrorReason.ValueType  # 16
+    """No connection to the engine."""
+    ERROR_REASON_UPSTREAM_INVALID: _ErrorReason.ValueType  # 17
+    """The engine's answer cannot be read."""
+    ERROR_REASON_UPSTREAM_BROKEN: _ErrorReason.ValueType  # 18
+    """The engine's answer broke off."""
+    ERROR_REASON_UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 19
+    """The engine was silent for too long."""
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 20
+    """A bug of the router; its log has it under the request's id."""
+    ERROR_REASON_UNSUPPORTED_BY_BACKEND: _ErrorReason.ValueType  # 21
+    """The engines of this model's backend have no such thing."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 22
+    """No or bad credentials."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 23
+    """These credentials do not allow it."""
+    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 24
+    """The client left, or cancelled the call."""
+
+class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
+    """Why a call failed. `google.rpc.ErrorInfo.reason` is the name of one of these without "ERROR_REASON_"; later versions have more."""
+
+ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
+"""No error, or none that has a name here."""
+ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
+"""The request is malformed; BadRequest names the field."""
+ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 2
+"""No backend serves the model."""
+ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 3
+"""There is no such endpoint."""
+ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 4
+"""The body is longer than the router takes."""
+ERROR_REASON_CLIENT_STALLED: ErrorReason.ValueType  # 5
+"""The client took nothing of its answer for too long."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 6
+"""The tenant is over its rate limit; RetryInfo says when to try again."""
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 7
+"""No room in the queue, or the wait in it was too long."""
+ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 8
+"""This router cannot do that."""
+ERROR_REASON_CLASSIFIER_DISABLED: ErrorReason.ValueType  # 9
+"""The model `auto` was asked for, or a classification, where no classifier is configured."""
+ERROR_REASON_NO_HEALTHY_ENDPOINT: ErrorReason.ValueType  # 10
+"""No endpoint of the backend is well."""
+ERROR_REASON_REQUEST_QUARANTINED: ErrorReason.ValueType  # 11
+"""This request failed wherever it went; it is refused for a while."""
+ERROR_REASON_DRAINING: ErrorReason.ValueType  # 12
+"""The router is shutting down."""
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 13
+"""The call's deadline passed."""
+ERROR_REASON_UPSTREAM_ERROR: ErrorReason.ValueType  # 14
+"""The engine answered with an error of its own; UpstreamError has it."""
+ERROR_REASON_OUT_OF_RESOURCES: ErrorReason.ValueType  # 15
+"""The router has no file descriptors or ports left for a connection."""
+ERROR_REASON_UPSTREAM_UNREACHABLE: ErrorReason.ValueType  # 16
+"""No connection to the engine."""
+ERROR_REASON_UPSTREAM_INVALID: ErrorReason.ValueType  # 17
+"""The engine's answer cannot be read."""
+ERROR_REASON_UPSTREAM_BROKEN: ErrorReason.ValueType  # 18
+"""The engine's answer broke off."""
+ERROR_REASON_UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 19
+"""The engine was silent for too long."""
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 20
+"""A bug of the router; its log has it under the request's id."""
+ERROR_REASON_UNSUPPORTED_BY_BACKEND: ErrorReason.ValueType  # 21
+"""The engines of this model's backend have no such thing."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 22
+"""No or bad credentials."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 23
+"""These credentials do not allow it."""
+ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 24
+"""The client left, or cancelled the call."""
+Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
 class UpstreamError(_message.Message):

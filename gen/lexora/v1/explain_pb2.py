@@ -12,12 +12,14 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from lexora.v1 import call_pb2 as lexora_dot_v1_dot_call__pb2
+from lexora.v1 import errors_pb2 as lexora_dot_v1_dot_errors__pb2
 from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import receipt_pb2 as lexora_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lexora/v1/explain.proto\x12\tlexora.v1\x1a\x14lexora/v1/call.proto\x1a\x16lexora/v1/health.proto\x1a\x17lexora/v1/receipt.proto\"K\n\x0e\x45xplainRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\"\xa6\x02\n\x0f\x45xplainResponse\x12\x18\n\x07summary\x18\x01 \x03(\tR\x07summary\x12\x31\n\x05route\x18\x02 \x01(\x0b\x32\x1b.lexora.v1.RouteExplanationR\x05route\x12\x34\n\x06tenant\x18\x03 \x01(\x0b\x32\x1c.lexora.v1.TenantExplanationR\x06tenant\x12\x36\n\x07targets\x18\x04 \x03(\x0b\x32\x1c.lexora.v1.TargetExplanationR\x07targets\x12\x18\n\x07verdict\x18\x05 \x01(\tR\x07verdict\x12\x14\n\x05\x65rror\x18\x06 \x01(\tR\x05\x65rror\x12(\n\x10prompt_cache_key\x18\x07 \x01(\tR\x0epromptCacheKey\"\x95\x01\n\x10RouteExplanation\x12\x14\n\x05\x61sked\x18\x01 \x01(\tR\x05\x61sked\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x12\n\x04rule\x18\x03 \x01(\tR\x04rule\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12)\n\x04\x61uto\x18\x05 \x01(\x0b\x32\x15.lexora.v1.AutoChoiceR\x04\x61uto\"\xa9\x02\n\x11TenantExplanation\x12\x12\n\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n\x04tier\x18\x02 \x01(\tR\x04tier\x12\x1a\n\x08priority\x18\x03 \x01(\x05R\x08priority\x12!\n\x0cmax_priority\x18\x04 \x01(\x05R\x0bmaxPriority\x12\x16\n\x06weight\x18\x05 \x01(\x01R\x06weight\x12\x38\n\nrate_limit\x18\x06 \x01(\x0b\x32\x19.lexora.v1.RateLimitStateR\trateLimit\x12)\n\x10\x65stimated_tokens\x18\x07 \x01(\x03R\x0f\x65stimatedTokens\x12\x18\n\x07\x61llowed\x18\x08 \x01(\x08R\x07\x61llowed\x12\x16\n\x06reason\x18\t \x01(\tR\x06reason\"\x99\x03\n\x11TargetExplanation\x12\x18\n\x07\x62\x61\x63kend\x18\x01 \x01(\tR\x07\x62\x61\x63kend\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x18\n\x07verdict\x18\x04 \x01(\tR\x07verdict\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n\x07waiting\x18\x06 \x01(\x05R\x07waiting\x12\x1f\n\x0bmax_waiting\x18\x07 \x01(\x05R\nmaxWaiting\x12\x1a\n\x08position\x18\x08 \x01(\x05R\x08position\x12&\n\x0cwait_seconds\x18\t \x01(\x01H\x00R\x0bwaitSeconds\x88\x01\x01\x12<\n\tendpoints\x18\n \x03(\x0b\x32\x1e.lexora.v1.EndpointExplanationR\tendpoints\x12\"\n\rfalls_back_on\x18\x0b \x01(\tR\x0b\x66\x61llsBackOnB\x0f\n\r_wait_seconds\"\x95\x02\n\x13\x45ndpointExplanation\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x19\n\x05score\x18\x02 \x01(\x01H\x00R\x05score\x88\x01\x01\x12\x1a\n\x08\x65ligible\x18\x03 \x01(\x08R\x08\x65ligible\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1b\n\tin_flight\x18\x05 \x01(\x05R\x08inFlight\x12\x19\n\x05limit\x18\x06 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x31\n\x07\x62reaker\x18\x07 \x01(\x0e\x32\x17.lexora.v1.BreakerStateR\x07\x62reaker\x12\x16\n\x06weight\x18\x08 \x01(\x01R\x06weightB\x08\n\x06_scoreB\x08\n\x06_limitB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lexora/v1/explain.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14lexora/v1/call.proto\x1a\x16lexora/v1/errors.proto\x1a\x16lexora/v1/health.proto\x1a\x17lexora/v1/receipt.proto\"K\n\x0e\x45xplainRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\"\xd2\x02\n\x0f\x45xplainResponse\x12\x18\n\x07summary\x18\x01 \x03(\tR\x07summary\x12,\n\x07verdict\x18\x02 \x01(\x0e\x32\x12.lexora.v1.VerdictR\x07verdict\x12,\n\x05\x65rror\x18\x03 \x01(\x0e\x32\x16.lexora.v1.ErrorReasonR\x05\x65rror\x12\x31\n\x05route\x18\x04 \x01(\x0b\x32\x1b.lexora.v1.RouteExplanationR\x05route\x12\x34\n\x06tenant\x18\x05 \x01(\x0b\x32\x1c.lexora.v1.TenantExplanationR\x06tenant\x12\x36\n\x07targets\x18\x06 \x03(\x0b\x32\x1c.lexora.v1.TargetExplanationR\x07targets\x12(\n\x10prompt_cache_key\x18\x07 \x01(\tR\x0epromptCacheKey\"\xab\x01\n\x10RouteExplanation\x12\x14\n\x05\x61sked\x18\x01 \x01(\tR\x05\x61sked\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12(\n\x04rule\x18\x03 \x01(\x0e\x32\x14.lexora.v1.RouteRuleR\x04rule\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12)\n\x04\x61uto\x18\x05 \x01(\x0b\x32\x15.lexora.v1.AutoChoiceR\x04\x61uto\"\xa9\x02\n\x11TenantExplanation\x12\x12\n\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n\x04tier\x18\x02 \x01(\tR\x04tier\x12\x1a\n\x08priority\x18\x03 \x01(\x05R\x08priority\x12!\n\x0cmax_priority\x18\x04 \x01(\x05R\x0bmaxPriority\x12\x16\n\x06weight\x18\x05 \x01(\x01R\x06weight\x12\x38\n\nrate_limit\x18\x06 \x01(\x0b\x32\x19.lexora.v1.RateLimitStateR\trateLimit\x12)\n\x10\x65stimated_tokens\x18\x07 \x01(\x03R\x0f\x65stimatedTokens\x12\x18\n\x07\x61llowed\x18\x08 \x01(\x08R\x07\x61llowed\x12\x16\n\x06reason\x18\t \x01(\tR\x06reason\"\xac\x03\n\x11TargetExplanation\x12\x18\n\x07\x62\x61\x63kend\x18\x01 \x01(\tR\x07\x62\x61\x63kend\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12,\n\x07verdict\x18\x04 \x01(\x0e\x32\x12.lexora.v1.VerdictR\x07verdict\x12\x16\n\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n\x07waiting\x18\x06 \x01(\x05R\x07waiting\x12\x1f\n\x0bmax_waiting\x18\x07 \x01(\x05R\nmaxWaiting\x12\x1a\n\x08position\x18\x08 \x01(\x05R\x08position\x12\x36\n\twait_time\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x08waitTime\x12<\n\tendpoints\x18\n \x03(\x0b\x32\x1e.lexora.v1.EndpointExplanationR\tendpoints\x12\"\n\rfalls_back_on\x18\x0b \x01(\tR\x0b\x66\x61llsBackOn\"\x95\x02\n\x13\x45ndpointExplanation\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x19\n\x05score\x18\x02 \x01(\x01H\x00R\x05score\x88\x01\x01\x12\x1a\n\x08\x65ligible\x18\x03 \x01(\x08R\x08\x65ligible\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1b\n\tin_flight\x18\x05 \x01(\x05R\x08inFlight\x12\x19\n\x05limit\x18\x06 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x31\n\x07\x62reaker\x18\x07 \x01(\x0e\x32\x17.lexora.v1.BreakerStateR\x07\x62reaker\x12\x16\n\x06weight\x18\x08 \x01(\x01R\x06weightB\x08\n\x06_scoreB\x08\n\x06_limit*_\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_DISPATCH\x10\x01\x12\x11\n\rVERDICT_QUEUE\x10\x02\x12\x12\n\x0eVERDICT_REJECT\x10\x03*\xd7\x01\n\tRouteRule\x12\x1a\n\x16ROUTE_RULE_UNSPECIFIED\x10\x00\x12\x19\n\x15ROUTE_RULE_CONFIGURED\x10\x01\x12\x14\n\x10ROUTE_RULE_ALIAS\x10\x02\x12\x15\n\x11ROUTE_RULE_LISTED\x10\x03\x12\x1e\n\x1aROUTE_RULE_DEFAULT_BACKEND\x10\x04\x12\x1c\n\x18ROUTE_RULE_DEFAULT_MODEL\x10\x05\x12\x13\n\x0fROUTE_RULE_AUTO\x10\x06\x12\x13\n\x0fROUTE_RULE_NONE\x10\x07\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,16 +27,20 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.explain_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_EXPLAINREQUEST']._serialized_start=109
-  _globals['_EXPLAINREQUEST']._serialized_end=184
-  _globals['_EXPLAINRESPONSE']._serialized_start=187
-  _globals['_EXPLAINRESPONSE']._serialized_end=481
-  _globals['_ROUTEEXPLANATION']._serialized_start=484
-  _globals['_ROUTEEXPLANATION']._serialized_end=633
-  _globals['_TENANTEXPLANATION']._serialized_start=636
-  _globals['_TENANTEXPLANATION']._serialized_end=933
-  _globals['_TARGETEXPLANATION']._serialized_start=936
-  _globals['_TARGETEXPLANATION']._serialized_end=1345
-  _globals['_ENDPOINTEXPLANATION']._serialized_start=1348
-  _globals['_ENDPOINTEXPLANATION']._serialized_end=1625
+  _globals['_VERDICT']._serialized_start=1768
+  _globals['_VERDICT']._serialized_end=1863
+  _globals['_ROUTERULE']._serialized_start=1866
+  _globals['_ROUTERULE']._serialized_end=2081
+  _globals['_EXPLAINREQUEST']._serialized_start=165
+  _globals['_EXPLAINREQUEST']._serialized_end=240
+  _globals['_EXPLAINRESPONSE']._serialized_start=243
+  _globals['_EXPLAINRESPONSE']._serialized_end=581
+  _globals['_ROUTEEXPLANATION']._serialized_start=584
+  _globals['_ROUTEEXPLANATION']._serialized_end=755
+  _globals['_TENANTEXPLANATION']._serialized_start=758
+  _globals['_TENANTEXPLANATION']._serialized_end=1055
+  _globals['_TARGETEXPLANATION']._serialized_start=1058
+  _globals['_TARGETEXPLANATION']._serialized_end=1486
+  _globals['_ENDPOINTEXPLANATION']._serialized_start=1489
+  _globals['_ENDPOINTEXPLANATION']._serialized_end=1766
 # @@protoc_insertion_point(module_scope)

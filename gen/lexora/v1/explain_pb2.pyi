@@ -5,9 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lexora.v1 import call_pb2 as _call_pb2
+from lexora.v1 import errors_pb2 as _errors_pb2
 from lexora.v1 import health_pb2 as _health_pb2
 from lexora.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
@@ -20,6 +23,78 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Not known to this version."""
+    VERDICT_DISPATCH: _Verdict.ValueType  # 1
+    """A slot is free: it would be sent at once."""
+    VERDICT_QUEUE: _Verdict.ValueType  # 2
+    """It would wait for a slot."""
+    VERDICT_REJECT: _Verdict.ValueType  # 3
+    """It would be refused."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What would come of a call."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Not known to this version."""
+VERDICT_DISPATCH: Verdict.ValueType  # 1
+"""A slot is free: it would be sent at once."""
+VERDICT_QUEUE: Verdict.ValueType  # 2
+"""It would wait for a slot."""
+VERDICT_REJECT: Verdict.ValueType  # 3
+"""It would be refused."""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _RouteRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RouteRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouteRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROUTE_RULE_UNSPECIFIED: _RouteRule.ValueType  # 0
+    """Not known to this version."""
+    ROUTE_RULE_CONFIGURED: _RouteRule.ValueType  # 1
+    """It is configured at a backend."""
+    ROUTE_RULE_ALIAS: _RouteRule.ValueType  # 2
+    """It is an alias of another name."""
+    ROUTE_RULE_LISTED: _RouteRule.ValueType  # 3
+    """A backend lists it."""
+    ROUTE_RULE_DEFAULT_BACKEND: _RouteRule.ValueType  # 4
+    """It is unknown, and goes to the default backend."""
+    ROUTE_RULE_DEFAULT_MODEL: _RouteRule.ValueType  # 5
+    """No model was named, so it is the default one."""
+    ROUTE_RULE_AUTO: _RouteRule.ValueType  # 6
+    """It was chosen for the model `auto`."""
+    ROUTE_RULE_NONE: _RouteRule.ValueType  # 7
+    """No backend serves it."""
+
+class RouteRule(_RouteRule, metaclass=_RouteRuleEnumTypeWrapper):
+    """What leads a model's name to a backend."""
+
+ROUTE_RULE_UNSPECIFIED: RouteRule.ValueType  # 0
+"""Not known to this version."""
+ROUTE_RULE_CONFIGURED: RouteRule.ValueType  # 1
+"""It is configured at a backend."""
+ROUTE_RULE_ALIAS: RouteRule.ValueType  # 2
+"""It is an alias of another name."""
+ROUTE_RULE_LISTED: RouteRule.ValueType  # 3
+"""A backend lists it."""
+ROUTE_RULE_DEFAULT_BACKEND: RouteRule.ValueType  # 4
+"""It is unknown, and goes to the default backend."""
+ROUTE_RULE_DEFAULT_MODEL: RouteRule.ValueType  # 5
+"""No model was named, so it is the default one."""
+ROUTE_RULE_AUTO: RouteRule.ValueType  # 6
+"""It was chosen for the model `auto`."""
+ROUTE_RULE_NONE: RouteRule.ValueType  # 7
+"""No backend serves it."""
+Global___RouteRule: _TypeAlias = RouteRule  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
@@ -56,16 +131,16 @@ class ExplainResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUMMARY_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
-    VERDICT_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_KEY_FIELD_NUMBER: _builtins.int
-    verdict: _builtins.str
-    """What comes of it: "dispatch", "queue" or "reject"."""
-    error: _builtins.str
-    """Reason of the error that the client would get, in UPPER_SNAKE; set when the verdict is "reject"."""
+    verdict: Global___Verdict.ValueType
+    """What comes of it."""
+    error: _errors_pb2.ErrorReason.ValueType
+    """Why the call would fail; set when the verdict is a rejection."""
     prompt_cache_key: _builtins.str
     """The call's `prompt_cache_key`; empty for none."""
     @_builtins.property
@@ -78,21 +153,21 @@ class ExplainResponse(_message.Message):
 
     @_builtins.property
     def tenant(self) -> Global___TenantExplanation:
-        """Who is charged, and what the tenant may ask."""
+        """What is charged for the call, and what the tenant may ask."""
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetExplanation]:
-        """Where the call may go: its own backend first, then the fallbacks in their order. Empty when nobody serves the model."""
+        """Where the call may go: its own backend first, then the fallbacks in their order. Empty when no backend serves the model."""
 
     def __init__(
         self,
         *,
         summary: _abc.Iterable[_builtins.str] | None = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        error: _errors_pb2.ErrorReason.ValueType = ...,
         route: Global___RouteExplanation | None = ...,
         tenant: Global___TenantExplanation | None = ...,
         targets: _abc.Iterable[Global___TargetExplanation] | None = ...,
-        verdict: _builtins.str = ...,
-        error: _builtins.str = ...,
         prompt_cache_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["route", b"route", "tenant", b"tenant"]  # noqa: Y015
@@ -118,8 +193,8 @@ class RouteExplanation(_message.Message):
     """The model as asked."""
     model: _builtins.str
     """Its own name, after the default model, `auto` and aliases."""
-    rule: _builtins.str
-    """Which rule decided: "configured", "alias", "listed", "default_backend", "default_model", "auto" or "none"."""
+    rule: Global___RouteRule.ValueType
+    """Which rule decided."""
     reason: _builtins.str
     """The rule in words."""
     @_builtins.property
@@ -131,7 +206,7 @@ class RouteExplanation(_message.Message):
         *,
         asked: _builtins.str = ...,
         model: _builtins.str = ...,
-        rule: _builtins.str = ...,
+        rule: Global___RouteRule.ValueType = ...,
         reason: _builtins.str = ...,
         auto: _receipt_pb2.AutoChoice | None = ...,
     ) -> None: ...
@@ -145,7 +220,7 @@ Global___RouteExplanation: _TypeAlias = RouteExplanation  # noqa: Y015
 
 @_typing.final
 class TenantExplanation(_message.Message):
-    """Who is charged, and what the tenant may ask."""
+    """Which tenant is charged, and what it may ask."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -159,7 +234,7 @@ class TenantExplanation(_message.Message):
     ALLOWED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     user: _builtins.str
-    """Name of the tenant; "anonymous@" and an address for clients that name nobody."""
+    """Name of the tenant; "anonymous@" and an address for clients that name no user."""
     tier: _builtins.str
     """Its tier of rate limits; empty for none."""
     priority: _builtins.int
@@ -213,7 +288,7 @@ class TargetExplanation(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     MAX_WAITING_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
-    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    WAIT_TIME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     FALLS_BACK_ON_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
@@ -222,8 +297,8 @@ class TargetExplanation(_message.Message):
     """Name that the model has there."""
     status: _health_pb2.BackendStatus.ValueType
     """State of the backend."""
-    verdict: _builtins.str
-    """What would come of the call here: "dispatch", "queue" or "reject"; of a fallback, once it is its turn."""
+    verdict: Global___Verdict.ValueType
+    """What would come of the call here; of a fallback, once it is its turn."""
     reason: _builtins.str
     """The verdict in words."""
     waiting: _builtins.int
@@ -232,10 +307,12 @@ class TargetExplanation(_message.Message):
     """Calls that may wait here."""
     position: _builtins.int
     """Place that the call would have among them, 1 for the next; 0 when it would not wait."""
-    wait_seconds: _builtins.float
-    """About how long it would wait, in seconds, from the measured drain rate; absent when that is not known."""
     falls_back_on: _builtins.str
-    """When the call would go on to the next target; empty for the last one."""
+    """When the call would go on to the next target, in words; empty for the last one."""
+    @_builtins.property
+    def wait_time(self) -> _duration_pb2.Duration:
+        """About how long it would wait, from the measured drain rate; absent when that is not known."""
+
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointExplanation]:
         """Its endpoints, the one that the next call would most likely get first."""
@@ -246,22 +323,20 @@ class TargetExplanation(_message.Message):
         backend: _builtins.str = ...,
         model: _builtins.str = ...,
         status: _health_pb2.BackendStatus.ValueType = ...,
-        verdict: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
         reason: _builtins.str = ...,
         waiting: _builtins.int = ...,
         max_waiting: _builtins.int = ...,
         position: _builtins.int = ...,
-        wait_seconds: _builtins.float | None = ...,
+        wait_time: _duration_pb2.Duration | None = ...,
         endpoints: _abc.Iterable[Global___EndpointExplanation] | None = ...,
         falls_back_on: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait_seconds", b"_wait_seconds", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_time", b"wait_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait_seconds", b"_wait_seconds", "backend", b"backend", "endpoints", b"endpoints", "falls_back_on", b"falls_back_on", "max_waiting", b"max_waiting", "model", b"model", "position", b"position", "reason", b"reason", "status", b"status", "verdict", b"verdict", "wait_seconds", b"wait_seconds", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "endpoints", b"endpoints", "falls_back_on", b"falls_back_on", "max_waiting", b"max_waiting", "model", b"model", "position", b"position", "reason", b"reason", "status", b"status", "verdict", b"verdict", "wait_time", b"wait_time", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__wait_seconds: _TypeAlias = _typing.Literal["wait_seconds"]  # noqa: Y015
-    _WhichOneofArgType__wait_seconds: _TypeAlias = _typing.Literal["_wait_seconds", b"_wait_seconds"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_seconds) -> _WhichOneofReturnType__wait_seconds | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TargetExplanation: _TypeAlias = TargetExplanation  # noqa: Y015
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -54,7 +55,7 @@ class _BreakerState:
 class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
-    """Not told."""
+    """Not known to this version."""
     BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
     """All attempts go through."""
     BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 2
@@ -66,7 +67,7 @@ class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
     """State of a circuit breaker."""
 
 BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
-"""Not told."""
+"""Not known to this version."""
 BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
 """All attempts go through."""
 BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 2
@@ -122,16 +123,18 @@ class HealthResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
+    UPTIME_FIELD_NUMBER: _builtins.int
     status: Global___BackendStatus.ValueType
     """Healthy when every backend is, unhealthy when none is, else degraded."""
     version: _builtins.str
     """Version of the router."""
-    uptime_seconds: _builtins.float
-    """Seconds since the router started."""
     @_builtins.property
     def backends(self) -> _containers.MessageMap[_builtins.str, Global___BackendHealth]:
         """By name of the configured backend."""
+
+    @_builtins.property
+    def uptime(self) -> _duration_pb2.Duration:
+        """Since the router started."""
 
     def __init__(
         self,
@@ -139,11 +142,11 @@ class HealthResponse(_message.Message):
         status: Global___BackendStatus.ValueType = ...,
         backends: _abc.Mapping[_builtins.str, Global___BackendHealth] | None = ...,
         version: _builtins.str = ...,
-        uptime_seconds: _builtins.float = ...,
+        uptime: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "status", b"status", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "status", b"status", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,30 +192,30 @@ class EndpointHealth(_message.Message):
 
     ADDRESS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
-    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
-    AVAILABLE_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     KV_CACHE_USAGE_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Scheme, host and port."""
     status: Global___BackendStatus.ValueType
     """HEALTHY or UNHEALTHY, UNSPECIFIED before the first probe."""
-    in_flight: _builtins.int
-    """Calls under way now."""
+    available: _builtins.bool
+    """Whether calls should go there: it is not known to be down, not ejected, and its breaker lets them."""
     reason: _builtins.str
     """Why it is unhealthy; empty otherwise."""
     breaker: Global___BreakerState.ValueType
     """Whether attempts go there."""
+    in_flight: _builtins.int
+    """Calls under way now."""
     limit: _builtins.int
     """Most calls that may be under way now; absent without a limit."""
     waiting: _builtins.int
     """Requests that wait inside the engine, as its own metrics last said; absent unless `concurrency: auto` reads them."""
-    available: _builtins.bool
-    """Whether calls should go there: it is not known to be down, not ejected, and its breaker lets them."""
     running: _builtins.int
     """Requests that run inside the engine, said in the same place."""
     kv_cache_usage: _builtins.float
@@ -222,12 +225,12 @@ class EndpointHealth(_message.Message):
         *,
         address: _builtins.str = ...,
         status: Global___BackendStatus.ValueType = ...,
-        in_flight: _builtins.int = ...,
+        available: _builtins.bool = ...,
         reason: _builtins.str = ...,
         breaker: Global___BreakerState.ValueType = ...,
+        in_flight: _builtins.int = ...,
         limit: _builtins.int | None = ...,
         waiting: _builtins.int | None = ...,
-        available: _builtins.bool = ...,
         running: _builtins.int | None = ...,
         kv_cache_usage: _builtins.float | None = ...,
     ) -> None: ...

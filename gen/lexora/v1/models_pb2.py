@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/models.proto\x12\tlexora.v1\x1a\x16lexora/v1/health.proto\"\x13\n\x11ListModelsRequest\"\xb9\x01\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.lexora.v1.ModelR\x06models\x12\x35\n\x16\x61vailable_capabilities\x18\x02 \x03(\tR\x15\x61vailableCapabilities\x12\x42\n\x1e\x64\x65\x66\x61ult_model_for_unknown_task\x18\x03 \x01(\tR\x1a\x64\x65\x66\x61ultModelForUnknownTask\"\xb0\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12!\n\x0c\x62\x61\x63kend_type\x18\x03 \x01(\tR\x0b\x62\x61\x63kendType\x12\"\n\x0c\x63\x61pabilities\x18\x04 \x03(\tR\x0c\x63\x61pabilities\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12\"\n\rmax_model_len\x18\x06 \x01(\x03R\x0bmaxModelLen\x12\x30\n\x06status\x18\x07 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12#\n\rupstream_json\x18\x08 \x01(\tR\x0cupstreamJson\x12\x19\n\x08\x61lias_of\x18\t \x01(\tR\x07\x61liasOfB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/models.proto\x12\tlexora.v1\x1a\x16lexora/v1/health.proto\"O\n\x11ListModelsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\xe1\x01\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x10.lexora.v1.ModelR\x06models\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x35\n\x16\x61vailable_capabilities\x18\x03 \x03(\tR\x15\x61vailableCapabilities\x12\x42\n\x1e\x64\x65\x66\x61ult_model_for_unknown_task\x18\x04 \x01(\tR\x1a\x64\x65\x66\x61ultModelForUnknownTask\"!\n\x0fGetModelRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x10.lexora.v1.ModelR\x05model\"\xc8\x02\n\x05Model\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12\x39\n\x0c\x62\x61\x63kend_type\x18\x03 \x01(\x0e\x32\x16.lexora.v1.BackendTypeR\x0b\x62\x61\x63kendType\x12\"\n\x0c\x63\x61pabilities\x18\x04 \x03(\tR\x0c\x63\x61pabilities\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12\"\n\rmax_model_len\x18\x06 \x01(\x03R\x0bmaxModelLen\x12\x30\n\x06status\x18\x07 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12#\n\rupstream_json\x18\x08 \x01(\tR\x0cupstreamJson\x12\x19\n\x08\x61lias_of\x18\t \x01(\tR\x07\x61liasOf*\x9a\x01\n\x0b\x42\x61\x63kendType\x12\x1c\n\x18\x42\x41\x43KEND_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42\x41\x43KEND_TYPE_VLLM\x10\x01\x12\"\n\x1e\x42\x41\x43KEND_TYPE_OPENAI_COMPATIBLE\x10\x02\x12\x1a\n\x16\x42\x41\x43KEND_TYPE_ANTHROPIC\x10\x03\x12\x16\n\x12\x42\x41\x43KEND_TYPE_AZURE\x10\x04\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,10 +23,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.models_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
+  _globals['_BACKENDTYPE']._serialized_start=797
+  _globals['_BACKENDTYPE']._serialized_end=951
   _globals['_LISTMODELSREQUEST']._serialized_start=61
-  _globals['_LISTMODELSREQUEST']._serialized_end=80
-  _globals['_LISTMODELSRESPONSE']._serialized_start=83
-  _globals['_LISTMODELSRESPONSE']._serialized_end=268
-  _globals['_MODEL']._serialized_start=271
-  _globals['_MODEL']._serialized_end=575
+  _globals['_LISTMODELSREQUEST']._serialized_end=140
+  _globals['_LISTMODELSRESPONSE']._serialized_start=143
+  _globals['_LISTMODELSRESPONSE']._serialized_end=368
+  _globals['_GETMODELREQUEST']._serialized_start=370
+  _globals['_GETMODELREQUEST']._serialized_end=403
+  _globals['_GETMODELRESPONSE']._serialized_start=405
+  _globals['_GETMODELRESPONSE']._serialized_end=463
+  _globals['_MODEL']._serialized_start=466
+  _globals['_MODEL']._serialized_end=794
 # @@protoc_insertion_point(module_scope)

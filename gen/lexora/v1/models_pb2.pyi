@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lexora.v1 import health_pb2 as _health_pb2
 import builtins as _builtins
 import sys
@@ -19,18 +20,59 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BackendType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackendTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackendType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKEND_TYPE_UNSPECIFIED: _BackendType.ValueType  # 0
+    """Not known to this version."""
+    BACKEND_TYPE_VLLM: _BackendType.ValueType  # 1
+    """vLLM."""
+    BACKEND_TYPE_OPENAI_COMPATIBLE: _BackendType.ValueType  # 2
+    """Another engine or service with OpenAI's API."""
+    BACKEND_TYPE_ANTHROPIC: _BackendType.ValueType  # 3
+    """A service with Anthropic's API."""
+    BACKEND_TYPE_AZURE: _BackendType.ValueType  # 4
+    """Azure OpenAI."""
+
+class BackendType(_BackendType, metaclass=_BackendTypeEnumTypeWrapper):
+    """What kind of engine a backend is, as configured."""
+
+BACKEND_TYPE_UNSPECIFIED: BackendType.ValueType  # 0
+"""Not known to this version."""
+BACKEND_TYPE_VLLM: BackendType.ValueType  # 1
+"""vLLM."""
+BACKEND_TYPE_OPENAI_COMPATIBLE: BackendType.ValueType  # 2
+"""Another engine or service with OpenAI's API."""
+BACKEND_TYPE_ANTHROPIC: BackendType.ValueType  # 3
+"""A service with Anthropic's API."""
+BACKEND_TYPE_AZURE: BackendType.ValueType  # 4
+"""Azure OpenAI."""
+Global___BackendType: _TypeAlias = BackendType  # noqa: Y015
+
 @_typing.final
 class ListModelsRequest(_message.Message):
     """Request of RouterService.ListModels."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most; 0 means 1,000, which is the most."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before; empty for the first one."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -43,8 +85,11 @@ class ListModelsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AVAILABLE_CAPABILITIES_FIELD_NUMBER: _builtins.int
     DEFAULT_MODEL_FOR_UNKNOWN_TASK_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the models after these; empty on the last page."""
     default_model_for_unknown_task: _builtins.str
     """Where a task of unknown kind goes; empty when not configured."""
     @_builtins.property
@@ -53,22 +98,69 @@ class ListModelsResponse(_message.Message):
 
     @_builtins.property
     def available_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Every capability that some model has, sorted."""
+        """Every capability that some model has, sorted; the same on every page."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
+        next_page_token: _builtins.str = ...,
         available_capabilities: _abc.Iterable[_builtins.str] | None = ...,
         default_model_for_unknown_task: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_capabilities", b"available_capabilities", "default_model_for_unknown_task", b"default_model_for_unknown_task", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_capabilities", b"available_capabilities", "default_model_for_unknown_task", b"default_model_for_unknown_task", "models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class GetModelRequest(_message.Message):
+    """Request of RouterService.GetModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Name or alias of the model."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
+
+@_typing.final
+class GetModelResponse(_message.Message):
+    """Answer of RouterService.GetModel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The model."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -89,8 +181,8 @@ class Model(_message.Message):
     """Name to ask for."""
     backend: _builtins.str
     """Name of the configured backend."""
-    backend_type: _builtins.str
-    """"vllm" or "openai_compatible"."""
+    backend_type: Global___BackendType.ValueType
+    """What kind of engine the backend is."""
     description: _builtins.str
     """For people, as configured."""
     max_model_len: _builtins.int
@@ -110,7 +202,7 @@ class Model(_message.Message):
         *,
         id: _builtins.str = ...,
         backend: _builtins.str = ...,
-        backend_type: _builtins.str = ...,
+        backend_type: Global___BackendType.ValueType = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         description: _builtins.str = ...,
         max_model_len: _builtins.int = ...,

@@ -13,10 +13,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from lexora.v1 import errors_pb2 as lexora_dot_v1_dot_errors__pb2
 from lexora.v1 import tokens_pb2 as lexora_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lexora/v1/receipt.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16lexora/v1/tokens.proto\"\xb2\x04\n\x07Receipt\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12\x1a\n\x08\x65ndpoint\x18\x03 \x01(\tR\x08\x65ndpoint\x12\x14\n\x05model\x18\x04 \x01(\tR\x05model\x12\x1a\n\x08\x61ttempts\x18\x05 \x01(\x05R\x08\x61ttempts\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12\x38\n\nqueue_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\tqueueTime\x12H\n\x13time_to_first_token\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x38\n\ntotal_time\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\ttotalTime\x12\x1a\n\x08\x66\x61llback\x18\n \x01(\tR\x08\x66\x61llback\x12\x18\n\x07resumed\x18\x0b \x01(\tR\x07resumed\x12\x38\n\nrate_limit\x18\x0c \x01(\x0b\x32\x19.lexora.v1.RateLimitStateR\trateLimit\x12)\n\x04\x61uto\x18\r \x01(\x0b\x32\x15.lexora.v1.AutoChoiceR\x04\x61uto\x12\x1f\n\x0blost_tokens\x18\x0e \x01(\x03R\nlostTokens\"\x7f\n\nAutoChoice\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x1b\n\ttask_type\x18\x02 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x1e\n\nclassifier\x18\x04 \x01(\tR\nclassifier\"\xb8\x01\n\x0eRateLimitState\x12\x36\n\x08requests\x18\x01 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x08requests\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x06tokens\x12:\n\nconcurrent\x18\x03 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\nconcurrent\"v\n\x0fRateLimitBucket\x12\x14\n\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x1c\n\tremaining\x18\x02 \x01(\x03R\tremaining\x12/\n\x05reset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05resetB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lexora/v1/receipt.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16lexora/v1/errors.proto\x1a\x16lexora/v1/tokens.proto\"\xf9\x04\n\x07Receipt\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x19\n\x08trace_id\x18\x02 \x01(\tR\x07traceId\x12\x18\n\x07\x62\x61\x63kend\x18\x03 \x01(\tR\x07\x62\x61\x63kend\x12\x1a\n\x08\x65ndpoint\x18\x04 \x01(\tR\x08\x65ndpoint\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12\x1a\n\x08\x61ttempts\x18\x06 \x01(\x05R\x08\x61ttempts\x12&\n\x05usage\x18\x07 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12\x1f\n\x0blost_tokens\x18\x08 \x01(\x03R\nlostTokens\x12\x38\n\nqueue_time\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\tqueueTime\x12H\n\x13time_to_first_token\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\x10timeToFirstToken\x12\x38\n\ntotal_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationR\ttotalTime\x12\"\n\x04hops\x18\x0c \x03(\x0b\x32\x0e.lexora.v1.HopR\x04hops\x12<\n\rresume_method\x18\r \x01(\x0e\x32\x17.lexora.v1.ResumeMethodR\x0cresumeMethod\x12\x38\n\nrate_limit\x18\x0e \x01(\x0b\x32\x19.lexora.v1.RateLimitStateR\trateLimit\x12)\n\x04\x61uto\x18\x0f \x01(\x0b\x32\x15.lexora.v1.AutoChoiceR\x04\x61uto\"w\n\x03Hop\x12!\n\x0c\x66rom_backend\x18\x01 \x01(\tR\x0b\x66romBackend\x12\x1d\n\nto_backend\x18\x02 \x01(\tR\ttoBackend\x12.\n\x06reason\x18\x03 \x01(\x0e\x32\x16.lexora.v1.ErrorReasonR\x06reason\"\x96\x01\n\nAutoChoice\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x1b\n\ttask_type\x18\x02 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x03 \x01(\x01R\nconfidence\x12\x35\n\nclassifier\x18\x04 \x01(\x0e\x32\x15.lexora.v1.ClassifierR\nclassifier\"\xb8\x01\n\x0eRateLimitState\x12\x36\n\x08requests\x18\x01 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x08requests\x12\x32\n\x06tokens\x18\x02 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\x06tokens\x12:\n\nconcurrent\x18\x03 \x01(\x0b\x32\x1a.lexora.v1.RateLimitBucketR\nconcurrent\"v\n\x0fRateLimitBucket\x12\x14\n\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x1c\n\tremaining\x18\x02 \x01(\x03R\tremaining\x12/\n\x05reset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x05reset*b\n\x0cResumeMethod\x12\x1d\n\x19RESUME_METHOD_UNSPECIFIED\x10\x00\x12\x1b\n\x17RESUME_METHOD_TOKEN_IDS\x10\x01\x12\x16\n\x12RESUME_METHOD_TEXT\x10\x02*\x84\x01\n\nClassifier\x12\x1a\n\x16\x43LASSIFIER_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43LASSIFIER_RULES\x10\x01\x12\x18\n\x14\x43LASSIFIER_EMBEDDING\x10\x02\x12\x12\n\x0e\x43LASSIFIER_LLM\x10\x03\x12\x16\n\x12\x43LASSIFIER_DEFAULT\x10\x04\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,12 +25,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.receipt_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_RECEIPT']._serialized_start=95
-  _globals['_RECEIPT']._serialized_end=657
-  _globals['_AUTOCHOICE']._serialized_start=659
-  _globals['_AUTOCHOICE']._serialized_end=786
-  _globals['_RATELIMITSTATE']._serialized_start=789
-  _globals['_RATELIMITSTATE']._serialized_end=973
-  _globals['_RATELIMITBUCKET']._serialized_start=975
-  _globals['_RATELIMITBUCKET']._serialized_end=1093
+  _globals['_RESUMEMETHOD']._serialized_start=1335
+  _globals['_RESUMEMETHOD']._serialized_end=1433
+  _globals['_CLASSIFIER']._serialized_start=1436
+  _globals['_CLASSIFIER']._serialized_end=1568
+  _globals['_RECEIPT']._serialized_start=119
+  _globals['_RECEIPT']._serialized_end=752
+  _globals['_HOP']._serialized_start=754
+  _globals['_HOP']._serialized_end=873
+  _globals['_AUTOCHOICE']._serialized_start=876
+  _globals['_AUTOCHOICE']._serialized_end=1026
+  _globals['_RATELIMITSTATE']._serialized_start=1029
+  _globals['_RATELIMITSTATE']._serialized_end=1213
+  _globals['_RATELIMITBUCKET']._serialized_start=1215
+  _globals['_RATELIMITBUCKET']._serialized_end=1333
 # @@protoc_insertion_point(module_scope)

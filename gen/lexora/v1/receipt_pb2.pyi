@@ -3,9 +3,13 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lexora.v1 import errors_pb2 as _errors_pb2
 from lexora.v1 import tokens_pb2 as _tokens_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +22,62 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ResumeMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResumeMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResumeMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESUME_METHOD_UNSPECIFIED: _ResumeMethod.ValueType  # 0
+    """It did not."""
+    RESUME_METHOD_TOKEN_IDS: _ResumeMethod.ValueType  # 1
+    """The other engine got the token ids of the answer so far: the same tokens as if it had made them itself."""
+    RESUME_METHOD_TEXT: _ResumeMethod.ValueType  # 2
+    """The other engine got the text of the answer so far."""
+
+class ResumeMethod(_ResumeMethod, metaclass=_ResumeMethodEnumTypeWrapper):
+    """How a stream goes on at another endpoint when its engine dies."""
+
+RESUME_METHOD_UNSPECIFIED: ResumeMethod.ValueType  # 0
+"""It did not."""
+RESUME_METHOD_TOKEN_IDS: ResumeMethod.ValueType  # 1
+"""The other engine got the token ids of the answer so far: the same tokens as if it had made them itself."""
+RESUME_METHOD_TEXT: ResumeMethod.ValueType  # 2
+"""The other engine got the text of the answer so far."""
+Global___ResumeMethod: _TypeAlias = ResumeMethod  # noqa: Y015
+
+class _Classifier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ClassifierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Classifier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CLASSIFIER_UNSPECIFIED: _Classifier.ValueType  # 0
+    """Not known to this version."""
+    CLASSIFIER_RULES: _Classifier.ValueType  # 1
+    """The configured rules."""
+    CLASSIFIER_EMBEDDING: _Classifier.ValueType  # 2
+    """Likeness to examples, by an embedding model."""
+    CLASSIFIER_LLM: _Classifier.ValueType  # 3
+    """A language model that was asked."""
+    CLASSIFIER_DEFAULT: _Classifier.ValueType  # 4
+    """None of them was sure: the configured default."""
+
+class Classifier(_Classifier, metaclass=_ClassifierEnumTypeWrapper):
+    """What chooses a model for a task."""
+
+CLASSIFIER_UNSPECIFIED: Classifier.ValueType  # 0
+"""Not known to this version."""
+CLASSIFIER_RULES: Classifier.ValueType  # 1
+"""The configured rules."""
+CLASSIFIER_EMBEDDING: Classifier.ValueType  # 2
+"""Likeness to examples, by an embedding model."""
+CLASSIFIER_LLM: Classifier.ValueType  # 3
+"""A language model that was asked."""
+CLASSIFIER_DEFAULT: Classifier.ValueType  # 4
+"""None of them was sure: the configured default."""
+Global___Classifier: _TypeAlias = Classifier  # noqa: Y015
+
 @_typing.final
 class Receipt(_message.Message):
     """What happened to a call: the proof of which backend answered, and what it cost."""
@@ -25,21 +85,24 @@ class Receipt(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    LOST_TOKENS_FIELD_NUMBER: _builtins.int
     QUEUE_TIME_FIELD_NUMBER: _builtins.int
     TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_TIME_FIELD_NUMBER: _builtins.int
-    FALLBACK_FIELD_NUMBER: _builtins.int
-    RESUMED_FIELD_NUMBER: _builtins.int
+    HOPS_FIELD_NUMBER: _builtins.int
+    RESUME_METHOD_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     AUTO_FIELD_NUMBER: _builtins.int
-    LOST_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call, as asked or made."""
+    trace_id: _builtins.str
+    """Identity of the trace that the call is part of (32 hex digits, W3C Trace Context); empty when it is part of none."""
     backend: _builtins.str
     """Name of the configured backend that answered."""
     endpoint: _builtins.str
@@ -48,12 +111,10 @@ class Receipt(_message.Message):
     """The model that was asked of the engine, after aliases and mapping."""
     attempts: _builtins.int
     """Tries on endpoints, the successful one included."""
-    fallback: _builtins.str
-    """Set when another target answered than the model's own: "main->backup;reason=UPSTREAM_UNREACHABLE", one hop after another."""
-    resumed: _builtins.str
-    """How a stream was continued on another endpoint: "token_ids", "text", or empty when it was not."""
     lost_tokens: _builtins.int
-    """Output tokens that engines made and nobody got: of attempts that failed, and made again."""
+    """Output tokens that engines made and no client got: of attempts that failed, and made again."""
+    resume_method: Global___ResumeMethod.ValueType
+    """How a stream was continued on another endpoint; unspecified when it was not."""
     @_builtins.property
     def usage(self) -> _tokens_pb2.Usage:
         """Tokens counted by the engine; absent while unknown."""
@@ -71,6 +132,10 @@ class Receipt(_message.Message):
         """From the router's receipt of the call to its end."""
 
     @_builtins.property
+    def hops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hop]:
+        """The targets that failed before the one that answered, in order; empty when the model's own target answered."""
+
+    @_builtins.property
     def rate_limit(self) -> Global___RateLimitState:
         """Where the tenant stands with its rate limits; absent when they are off."""
 
@@ -82,27 +147,58 @@ class Receipt(_message.Message):
         self,
         *,
         request_id: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
         backend: _builtins.str = ...,
         endpoint: _builtins.str = ...,
         model: _builtins.str = ...,
         attempts: _builtins.int = ...,
         usage: _tokens_pb2.Usage | None = ...,
+        lost_tokens: _builtins.int = ...,
         queue_time: _duration_pb2.Duration | None = ...,
         time_to_first_token: _duration_pb2.Duration | None = ...,
         total_time: _duration_pb2.Duration | None = ...,
-        fallback: _builtins.str = ...,
-        resumed: _builtins.str = ...,
+        hops: _abc.Iterable[Global___Hop] | None = ...,
+        resume_method: Global___ResumeMethod.ValueType = ...,
         rate_limit: Global___RateLimitState | None = ...,
         auto: Global___AutoChoice | None = ...,
-        lost_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auto", b"auto", "queue_time", b"queue_time", "rate_limit", b"rate_limit", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "auto", b"auto", "backend", b"backend", "endpoint", b"endpoint", "fallback", b"fallback", "lost_tokens", b"lost_tokens", "model", b"model", "queue_time", b"queue_time", "rate_limit", b"rate_limit", "request_id", b"request_id", "resumed", b"resumed", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "auto", b"auto", "backend", b"backend", "endpoint", b"endpoint", "hops", b"hops", "lost_tokens", b"lost_tokens", "model", b"model", "queue_time", b"queue_time", "rate_limit", b"rate_limit", "request_id", b"request_id", "resume_method", b"resume_method", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "trace_id", b"trace_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class Hop(_message.Message):
+    """One step from a backend that failed to the next one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_BACKEND_FIELD_NUMBER: _builtins.int
+    TO_BACKEND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    from_backend: _builtins.str
+    """Name of the backend that failed."""
+    to_backend: _builtins.str
+    """Name of the backend that was asked instead."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """How the first one failed."""
+    def __init__(
+        self,
+        *,
+        from_backend: _builtins.str = ...,
+        to_backend: _builtins.str = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_backend", b"from_backend", "reason", b"reason", "to_backend", b"to_backend"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hop: _TypeAlias = Hop  # noqa: Y015
 
 @_typing.final
 class AutoChoice(_message.Message):
@@ -120,15 +216,15 @@ class AutoChoice(_message.Message):
     """Kind of the task, one of the configured capabilities; empty when unknown."""
     confidence: _builtins.float
     """How sure the choice is, 0 to 1."""
-    classifier: _builtins.str
-    """Who chose: "rules", "embedding", "llm", or "default" when none of them was sure."""
+    classifier: Global___Classifier.ValueType
+    """What made the choice."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         task_type: _builtins.str = ...,
         confidence: _builtins.float = ...,
-        classifier: _builtins.str = ...,
+        classifier: Global___Classifier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

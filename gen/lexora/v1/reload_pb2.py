@@ -12,9 +12,10 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/reload.proto\x12\tlexora.v1\"\x0f\n\rReloadRequest\"A\n\x0eReloadResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x17.lexora.v1.ReloadReportR\x06report\"\xcf\x02\n\x0cReloadReport\x12/\n\x06result\x18\x01 \x01(\x0e\x32\x17.lexora.v1.ReloadResultR\x06result\x12\x18\n\x07trigger\x18\x02 \x01(\tR\x07trigger\x12#\n\rfinished_unix\x18\x03 \x01(\x03R\x0c\x66inishedUnix\x12\x1a\n\x08problems\x18\x04 \x03(\tR\x08problems\x12\x1a\n\x08warnings\x18\x05 \x03(\tR\x08warnings\x12!\n\x0c\x63hanged_keys\x18\x06 \x03(\tR\x0b\x63hangedKeys\x12\x30\n\x14keys_needing_restart\x18\x07 \x03(\tR\x12keysNeedingRestart\x12!\n\x0cgood_reloads\x18\x08 \x01(\x03R\x0bgoodReloads\x12\x1f\n\x0b\x62\x61\x64_reloads\x18\t \x01(\x03R\nbadReloads*\x80\x01\n\x0cReloadResult\x12\x1d\n\x19RELOAD_RESULT_UNSPECIFIED\x10\x00\x12\x19\n\x15RELOAD_RESULT_APPLIED\x10\x01\x12\x1b\n\x17RELOAD_RESULT_UNCHANGED\x10\x02\x12\x19\n\x15RELOAD_RESULT_REFUSED\x10\x03\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/reload.proto\x12\tlexora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rReloadRequest\"A\n\x0eReloadResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x17.lexora.v1.ReloadReportR\x06report\"\x81\x03\n\x0cReloadReport\x12/\n\x06result\x18\x01 \x01(\x0e\x32\x17.lexora.v1.ReloadResultR\x06result\x12\x32\n\x07trigger\x18\x02 \x01(\x0e\x32\x18.lexora.v1.ReloadTriggerR\x07trigger\x12;\n\x0b\x66inish_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nfinishTime\x12\x1a\n\x08problems\x18\x04 \x03(\tR\x08problems\x12\x1a\n\x08warnings\x18\x05 \x03(\tR\x08warnings\x12!\n\x0c\x63hanged_keys\x18\x06 \x03(\tR\x0b\x63hangedKeys\x12\x30\n\x14keys_needing_restart\x18\x07 \x03(\tR\x12keysNeedingRestart\x12!\n\x0cgood_reloads\x18\x08 \x01(\x03R\x0bgoodReloads\x12\x1f\n\x0b\x62\x61\x64_reloads\x18\t \x01(\x03R\nbadReloads*\x80\x01\n\x0cReloadResult\x12\x1d\n\x19RELOAD_RESULT_UNSPECIFIED\x10\x00\x12\x19\n\x15RELOAD_RESULT_APPLIED\x10\x01\x12\x1b\n\x17RELOAD_RESULT_UNCHANGED\x10\x02\x12\x19\n\x15RELOAD_RESULT_REFUSED\x10\x03*{\n\rReloadTrigger\x12\x1e\n\x1aRELOAD_TRIGGER_UNSPECIFIED\x10\x00\x12\x16\n\x12RELOAD_TRIGGER_RPC\x10\x01\x12\x19\n\x15RELOAD_TRIGGER_SIGNAL\x10\x02\x12\x17\n\x13RELOAD_TRIGGER_FILE\x10\x03\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,12 +23,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.reload_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_RELOADRESULT']._serialized_start=460
-  _globals['_RELOADRESULT']._serialized_end=588
-  _globals['_RELOADREQUEST']._serialized_start=37
-  _globals['_RELOADREQUEST']._serialized_end=52
-  _globals['_RELOADRESPONSE']._serialized_start=54
-  _globals['_RELOADRESPONSE']._serialized_end=119
-  _globals['_RELOADREPORT']._serialized_start=122
-  _globals['_RELOADREPORT']._serialized_end=457
+  _globals['_RELOADRESULT']._serialized_start=543
+  _globals['_RELOADRESULT']._serialized_end=671
+  _globals['_RELOADTRIGGER']._serialized_start=673
+  _globals['_RELOADTRIGGER']._serialized_end=796
+  _globals['_RELOADREQUEST']._serialized_start=70
+  _globals['_RELOADREQUEST']._serialized_end=85
+  _globals['_RELOADRESPONSE']._serialized_start=87
+  _globals['_RELOADRESPONSE']._serialized_end=152
+  _globals['_RELOADREPORT']._serialized_start=155
+  _globals['_RELOADREPORT']._serialized_end=540
 # @@protoc_insertion_point(module_scope)

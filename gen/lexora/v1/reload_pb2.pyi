@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -26,7 +27,7 @@ class _ReloadResult:
 class _ReloadResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReloadResult.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RELOAD_RESULT_UNSPECIFIED: _ReloadResult.ValueType  # 0
-    """Not said."""
+    """Not known to this version."""
     RELOAD_RESULT_APPLIED: _ReloadResult.ValueType  # 1
     """The new configuration is in force; calls under way finish."""
     RELOAD_RESULT_UNCHANGED: _ReloadResult.ValueType  # 2
@@ -38,7 +39,7 @@ class ReloadResult(_ReloadResult, metaclass=_ReloadResultEnumTypeWrapper):
     """How an attempt to load the configuration again ended."""
 
 RELOAD_RESULT_UNSPECIFIED: ReloadResult.ValueType  # 0
-"""Not said."""
+"""Not known to this version."""
 RELOAD_RESULT_APPLIED: ReloadResult.ValueType  # 1
 """The new configuration is in force; calls under way finish."""
 RELOAD_RESULT_UNCHANGED: ReloadResult.ValueType  # 2
@@ -46,6 +47,34 @@ RELOAD_RESULT_UNCHANGED: ReloadResult.ValueType  # 2
 RELOAD_RESULT_REFUSED: ReloadResult.ValueType  # 3
 """It cannot be used; the old one stays in force."""
 Global___ReloadResult: _TypeAlias = ReloadResult  # noqa: Y015
+
+class _ReloadTrigger:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReloadTriggerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReloadTrigger.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RELOAD_TRIGGER_UNSPECIFIED: _ReloadTrigger.ValueType  # 0
+    """Not known to this version."""
+    RELOAD_TRIGGER_RPC: _ReloadTrigger.ValueType  # 1
+    """The rpc."""
+    RELOAD_TRIGGER_SIGNAL: _ReloadTrigger.ValueType  # 2
+    """The signal SIGHUP."""
+    RELOAD_TRIGGER_FILE: _ReloadTrigger.ValueType  # 3
+    """The file has changed."""
+
+class ReloadTrigger(_ReloadTrigger, metaclass=_ReloadTriggerEnumTypeWrapper):
+    """What asks for the configuration to be loaded again."""
+
+RELOAD_TRIGGER_UNSPECIFIED: ReloadTrigger.ValueType  # 0
+"""Not known to this version."""
+RELOAD_TRIGGER_RPC: ReloadTrigger.ValueType  # 1
+"""The rpc."""
+RELOAD_TRIGGER_SIGNAL: ReloadTrigger.ValueType  # 2
+"""The signal SIGHUP."""
+RELOAD_TRIGGER_FILE: ReloadTrigger.ValueType  # 3
+"""The file has changed."""
+Global___ReloadTrigger: _TypeAlias = ReloadTrigger  # noqa: Y015
 
 @_typing.final
 class ReloadRequest(_message.Message):
@@ -96,7 +125,7 @@ class ReloadReport(_message.Message):
 
     RESULT_FIELD_NUMBER: _builtins.int
     TRIGGER_FIELD_NUMBER: _builtins.int
-    FINISHED_UNIX_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     CHANGED_KEYS_FIELD_NUMBER: _builtins.int
@@ -105,14 +134,16 @@ class ReloadReport(_message.Message):
     BAD_RELOADS_FIELD_NUMBER: _builtins.int
     result: Global___ReloadResult.ValueType
     """Whether it is in force now."""
-    trigger: _builtins.str
-    """What asked for it: "rpc", "signal" (SIGHUP) or "file" (it changed)."""
-    finished_unix: _builtins.int
-    """When it was done, in seconds since 1970."""
+    trigger: Global___ReloadTrigger.ValueType
+    """What asked for it."""
     good_reloads: _builtins.int
     """Reloads since the start that were applied or had nothing to change, this one included."""
     bad_reloads: _builtins.int
     """Reloads since the start that were refused, this one included."""
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done."""
+
     @_builtins.property
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Everything that is wrong with a refused configuration, one line each, without values."""
@@ -133,8 +164,8 @@ class ReloadReport(_message.Message):
         self,
         *,
         result: Global___ReloadResult.ValueType = ...,
-        trigger: _builtins.str = ...,
-        finished_unix: _builtins.int = ...,
+        trigger: Global___ReloadTrigger.ValueType = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         changed_keys: _abc.Iterable[_builtins.str] | None = ...,
@@ -142,9 +173,9 @@ class ReloadReport(_message.Message):
         good_reloads: _builtins.int = ...,
         bad_reloads: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish_time", b"finish_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bad_reloads", b"bad_reloads", "changed_keys", b"changed_keys", "finished_unix", b"finished_unix", "good_reloads", b"good_reloads", "keys_needing_restart", b"keys_needing_restart", "problems", b"problems", "result", b"result", "trigger", b"trigger", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bad_reloads", b"bad_reloads", "changed_keys", b"changed_keys", "finish_time", b"finish_time", "good_reloads", b"good_reloads", "keys_needing_restart", b"keys_needing_restart", "problems", b"problems", "result", b"result", "trigger", b"trigger", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,7 +8,7 @@ from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
 from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
 from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
-from lexora.v1 import recent_pb2 as lexora_dot_v1_dot_recent__pb2
+from lexora.v1 import recent_calls_pb2 as lexora_dot_v1_dot_recent__calls__pb2
 from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 from lexora.v1 import router_pb2 as lexora_dot_v1_dot_router__pb2
 from lexora.v1 import stats_pb2 as lexora_dot_v1_dot_stats__pb2
@@ -73,6 +73,11 @@ class RouterServiceStub(object):
                 request_serializer=lexora_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/lexora.v1.RouterService/GetModel',
+                request_serializer=lexora_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_models__pb2.GetModelResponse.FromString,
+                _registered_method=True)
         self.Health = channel.unary_unary(
                 '/lexora.v1.RouterService/Health',
                 request_serializer=lexora_dot_v1_dot_health__pb2.HealthRequest.SerializeToString,
@@ -83,10 +88,10 @@ class RouterServiceStub(object):
                 request_serializer=lexora_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
                 _registered_method=True)
-        self.RecentCalls = channel.unary_unary(
-                '/lexora.v1.RouterService/RecentCalls',
-                request_serializer=lexora_dot_v1_dot_recent__pb2.RecentCallsRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_recent__pb2.RecentCallsResponse.FromString,
+        self.ListRecentCalls = channel.unary_unary(
+                '/lexora.v1.RouterService/ListRecentCalls',
+                request_serializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsResponse.FromString,
                 _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/lexora.v1.RouterService/GetStats',
@@ -133,7 +138,14 @@ class RouterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Exactly the routable models, each with its backend.
+        """Exactly the models that can be asked, each with its backend.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModel(self, request, context):
+        """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +165,7 @@ class RouterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RecentCalls(self, request, context):
+    def ListRecentCalls(self, request, context):
         """The calls that finished last, without their contents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -202,6 +214,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=lexora_dot_v1_dot_models__pb2.ListModelsRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_models__pb2.ListModelsResponse.SerializeToString,
             ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=lexora_dot_v1_dot_models__pb2.GetModelRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_models__pb2.GetModelResponse.SerializeToString,
+            ),
             'Health': grpc.unary_unary_rpc_method_handler(
                     servicer.Health,
                     request_deserializer=lexora_dot_v1_dot_health__pb2.HealthRequest.FromString,
@@ -212,10 +229,10 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=lexora_dot_v1_dot_explain__pb2.ExplainRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_explain__pb2.ExplainResponse.SerializeToString,
             ),
-            'RecentCalls': grpc.unary_unary_rpc_method_handler(
-                    servicer.RecentCalls,
-                    request_deserializer=lexora_dot_v1_dot_recent__pb2.RecentCallsRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_recent__pb2.RecentCallsResponse.SerializeToString,
+            'ListRecentCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecentCalls,
+                    request_deserializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -375,6 +392,33 @@ class RouterService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.RouterService/GetModel',
+            lexora_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
+            lexora_dot_v1_dot_models__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Health(request,
             target,
             options=(),
@@ -429,7 +473,7 @@ class RouterService(object):
             _registered_method=True)
 
     @staticmethod
-    def RecentCalls(request,
+    def ListRecentCalls(request,
             target,
             options=(),
             channel_credentials=None,
@@ -442,9 +486,9 @@ class RouterService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/lexora.v1.RouterService/RecentCalls',
-            lexora_dot_v1_dot_recent__pb2.RecentCallsRequest.SerializeToString,
-            lexora_dot_v1_dot_recent__pb2.RecentCallsResponse.FromString,
+            '/lexora.v1.RouterService/ListRecentCalls',
+            lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsRequest.SerializeToString,
+            lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,7 +18,7 @@ from lexora.v1 import embed_pb2 as _embed_pb2
 from lexora.v1 import explain_pb2 as _explain_pb2
 from lexora.v1 import health_pb2 as _health_pb2
 from lexora.v1 import models_pb2 as _models_pb2
-from lexora.v1 import recent_pb2 as _recent_pb2
+from lexora.v1 import recent_calls_pb2 as _recent_calls_pb2
 from lexora.v1 import reload_pb2 as _reload_pb2
 from lexora.v1 import router_pb2 as _router_pb2
 from lexora.v1 import stats_pb2 as _stats_pb2
@@ -58,12 +58,14 @@ class RouterServiceStub:
     Classify: _grpc.UnaryUnaryMultiCallable[_classify_pb2.ClassifyRequest, _classify_pb2.ClassifyResponse]
     """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Exactly the routable models, each with its backend."""
+    """Exactly the models that can be asked, each with its backend."""
+    GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
+    """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
     Health: _grpc.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     Explain: _grpc.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]
     """Where a call would go and why, without sending anything."""
-    RecentCalls: _grpc.UnaryUnaryMultiCallable[_recent_pb2.RecentCallsRequest, _recent_pb2.RecentCallsResponse]
+    ListRecentCalls: _grpc.UnaryUnaryMultiCallable[_recent_calls_pb2.ListRecentCallsRequest, _recent_calls_pb2.ListRecentCallsResponse]
     """The calls that finished last, without their contents."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]
     """Counters, distributions and gauges."""
@@ -84,12 +86,14 @@ class RouterServiceAsyncStub(RouterServiceStub):
     Classify: _aio.UnaryUnaryMultiCallable[_classify_pb2.ClassifyRequest, _classify_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Which model fits a task. UNAVAILABLE (CLASSIFIER_DISABLED) where no classifier is configured."""
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Exactly the routable models, each with its backend."""
+    """Exactly the models that can be asked, each with its backend."""
+    GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
+    """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
     Health: _aio.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]  # type: ignore[assignment]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     Explain: _aio.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]  # type: ignore[assignment]
     """Where a call would go and why, without sending anything."""
-    RecentCalls: _aio.UnaryUnaryMultiCallable[_recent_pb2.RecentCallsRequest, _recent_pb2.RecentCallsResponse]  # type: ignore[assignment]
+    ListRecentCalls: _aio.UnaryUnaryMultiCallable[_recent_calls_pb2.ListRecentCallsRequest, _recent_calls_pb2.ListRecentCallsResponse]  # type: ignore[assignment]
     """The calls that finished last, without their contents."""
     GetStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counters, distributions and gauges."""
@@ -137,7 +141,15 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
-        """Exactly the routable models, each with its backend."""
+        """Exactly the models that can be asked, each with its backend."""
+
+    @_abc_1.abstractmethod
+    def GetModel(
+        self,
+        request: _models_pb2.GetModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
+        """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
 
     @_abc_1.abstractmethod
     def Health(
@@ -156,11 +168,11 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Where a call would go and why, without sending anything."""
 
     @_abc_1.abstractmethod
-    def RecentCalls(
+    def ListRecentCalls(
         self,
-        request: _recent_pb2.RecentCallsRequest,
+        request: _recent_calls_pb2.ListRecentCallsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_recent_pb2.RecentCallsResponse, _abc.Awaitable[_recent_pb2.RecentCallsResponse]]:
+    ) -> _typing.Union[_recent_calls_pb2.ListRecentCallsResponse, _abc.Awaitable[_recent_calls_pb2.ListRecentCallsResponse]]:
         """The calls that finished last, without their contents."""
 
     @_abc_1.abstractmethod

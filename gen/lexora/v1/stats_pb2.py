@@ -12,10 +12,14 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lexora.v1 import errors_pb2 as lexora_dot_v1_dot_errors__pb2
+from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/stats.proto\x12\tlexora.v1\x1a\x16lexora/v1/reload.proto\"\x11\n\x0fGetStatsRequest\"\xfe\x18\n\x10GetStatsResponse\x12%\n\x0etotal_requests\x18\x01 \x01(\x03R\rtotalRequests\x12/\n\x13successful_requests\x18\x02 \x01(\x03R\x12successfulRequests\x12\'\n\x0f\x66\x61iled_requests\x18\x03 \x01(\x03R\x0e\x66\x61iledRequests\x12-\n\x12\x63\x61ncelled_requests\x18\x04 \x01(\x03R\x11\x63\x61ncelledRequests\x12!\n\x0csuccess_rate\x18\x05 \x01(\x01R\x0bsuccessRate\x12,\n\x12total_tokens_input\x18\x06 \x01(\x03R\x10totalTokensInput\x12.\n\x13total_tokens_output\x18\x07 \x01(\x03R\x11totalTokensOutput\x12\x38\n\x18\x61verage_duration_seconds\x18\x08 \x01(\x01R\x16\x61verageDurationSeconds\x12h\n\x15requests_per_endpoint\x18\t \x03(\x0b\x32\x34.lexora.v1.GetStatsResponse.RequestsPerEndpointEntryR\x13requestsPerEndpoint\x12_\n\x12requests_per_model\x18\n \x03(\x0b\x32\x31.lexora.v1.GetStatsResponse.RequestsPerModelEntryR\x10requestsPerModel\x12\x65\n\x14requests_per_backend\x18\x0b \x03(\x0b\x32\x33.lexora.v1.GetStatsResponse.RequestsPerBackendEntryR\x12requestsPerBackend\x12S\n\x0e\x65rrors_by_type\x18\x0c \x03(\x0b\x32-.lexora.v1.GetStatsResponse.ErrorsByTypeEntryR\x0c\x65rrorsByType\x12\'\n\x0f\x61\x63tive_requests\x18\r \x01(\x05R\x0e\x61\x63tiveRequests\x12\x46\n\tin_flight\x18\x0e \x03(\x0b\x32).lexora.v1.GetStatsResponse.InFlightEntryR\x08inFlight\x12%\n\x0euptime_seconds\x18\x0f \x01(\x01R\ruptimeSeconds\x12#\n\rtotal_retries\x18\x10 \x01(\x03R\x0ctotalRetries\x12\'\n\x0ftotal_fallbacks\x18\x12 \x01(\x03R\x0etotalFallbacks\x12#\n\rtotal_resumed\x18\x13 \x01(\x03R\x0ctotalResumed\x12_\n\x12rejected_by_reason\x18\x14 \x03(\x0b\x32\x31.lexora.v1.GetStatsResponse.RejectedByReasonEntryR\x10rejectedByReason\x12L\n\x0bqueue_depth\x18\x15 \x03(\x0b\x32+.lexora.v1.GetStatsResponse.QueueDepthEntryR\nqueueDepth\x12?\n\x06limits\x18\x16 \x03(\x0b\x32\'.lexora.v1.GetStatsResponse.LimitsEntryR\x06limits\x12\x45\n\x08\x62reakers\x18\x17 \x03(\x0b\x32).lexora.v1.GetStatsResponse.BreakersEntryR\x08\x62reakers\x12.\n\x13total_tokens_cached\x18\x11 \x01(\x03R\x11totalTokensCached\x12R\n\rtokens_wasted\x18\x18 \x03(\x0b\x32-.lexora.v1.GetStatsResponse.TokensWastedEntryR\x0ctokensWasted\x12\x43\n\x08\x62y_model\x18\x19 \x03(\x0b\x32(.lexora.v1.GetStatsResponse.ByModelEntryR\x07\x62yModel\x12I\n\nby_backend\x18\x1a \x03(\x0b\x32*.lexora.v1.GetStatsResponse.ByBackendEntryR\tbyBackend\x12L\n\x0b\x62y_endpoint\x18\x1b \x03(\x0b\x32+.lexora.v1.GetStatsResponse.ByEndpointEntryR\nbyEndpoint\x12\x46\n\tby_tenant\x18\x1c \x03(\x0b\x32).lexora.v1.GetStatsResponse.ByTenantEntryR\x08\x62yTenant\x12@\n\x07\x62y_path\x18\x1d \x03(\x0b\x32\'.lexora.v1.GetStatsResponse.ByPathEntryR\x06\x62yPath\x12\x38\n\x0blast_reload\x18\x1e \x01(\x0b\x32\x17.lexora.v1.ReloadReportR\nlastReload\x12\x35\n\x0blast_minute\x18\x1f \x01(\x0b\x32\x14.lexora.v1.LatenciesR\nlastMinute\x12@\n\x11last_five_minutes\x18  \x01(\x0b\x32\x14.lexora.v1.LatenciesR\x0flastFiveMinutes\x12\x35\n\x0bsince_start\x18! \x01(\x0b\x32\x14.lexora.v1.LatenciesR\nsinceStart\x12-\n\x07history\x18\" \x03(\x0b\x32\x13.lexora.v1.IntervalR\x07history\x1a\x46\n\x18RequestsPerEndpointEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a\x43\n\x15RequestsPerModelEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a\x45\n\x17RequestsPerBackendEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a?\n\x11\x45rrorsByTypeEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a;\n\rInFlightEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a\x43\n\x15RejectedByReasonEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a=\n\x0fQueueDepthEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a\x39\n\x0bLimitsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1a;\n\rBreakersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a?\n\x11TokensWastedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1aQ\n\x0c\x42yModelEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aS\n\x0e\x42yBackendEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aT\n\x0f\x42yEndpointEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aR\n\rByTenantEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aP\n\x0b\x42yPathEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\"\xe5\x01\n\nCallCounts\x12\x14\n\x05total\x18\x01 \x01(\x03R\x05total\x12\x1e\n\nsuccessful\x18\x02 \x01(\x03R\nsuccessful\x12\x16\n\x06\x66\x61iled\x18\x03 \x01(\x03R\x06\x66\x61iled\x12\x1c\n\tcancelled\x18\x04 \x01(\x03R\tcancelled\x12!\n\x0ctokens_input\x18\x05 \x01(\x03R\x0btokensInput\x12#\n\rtokens_output\x18\x06 \x01(\x03R\x0ctokensOutput\x12#\n\rtokens_cached\x18\x07 \x01(\x03R\x0ctokensCached\"\xc1\x01\n\tLatencies\x12+\n\x04ttft\x18\x01 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x04ttft\x12)\n\x03itl\x18\x02 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x03itl\x12-\n\x05queue\x18\x03 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x05queue\x12-\n\x05total\x18\x04 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x05total\"n\n\x0c\x44istribution\x12\x14\n\x05\x63ount\x18\x01 \x01(\x03R\x05\x63ount\x12\x12\n\x04mean\x18\x02 \x01(\x01R\x04mean\x12\x10\n\x03p50\x18\x03 \x01(\x01R\x03p50\x12\x10\n\x03p90\x18\x04 \x01(\x01R\x03p90\x12\x10\n\x03p99\x18\x05 \x01(\x01R\x03p99\"\xed\x01\n\x08Interval\x12\x1d\n\nstart_unix\x18\x01 \x01(\x03R\tstartUnix\x12\x18\n\x07seconds\x18\x02 \x01(\x01R\x07seconds\x12\x14\n\x05total\x18\x03 \x01(\x03R\x05total\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x03R\x06\x66\x61iled\x12!\n\x0ctokens_input\x18\x05 \x01(\x03R\x0btokensInput\x12#\n\rtokens_output\x18\x06 \x01(\x03R\x0ctokensOutput\x12\x32\n\tlatencies\x18\x07 \x01(\x0b\x32\x14.lexora.v1.LatenciesR\tlatenciesB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/stats.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16lexora/v1/errors.proto\x1a\x16lexora/v1/health.proto\x1a\x16lexora/v1/reload.proto\"\x11\n\x0fGetStatsRequest\"\xbb\x0e\n\x10GetStatsResponse\x12\x31\n\x06uptime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06uptime\x12+\n\x05\x63\x61lls\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05\x63\x61lls\x12!\n\x0csuccess_rate\x18\x03 \x01(\x01R\x0bsuccessRate\x12\x36\n\tmean_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08meanTime\x12\x43\n\x08\x62y_model\x18\x05 \x03(\x0b\x32(.lexora.v1.GetStatsResponse.ByModelEntryR\x07\x62yModel\x12I\n\nby_backend\x18\x06 \x03(\x0b\x32*.lexora.v1.GetStatsResponse.ByBackendEntryR\tbyBackend\x12L\n\x0b\x62y_endpoint\x18\x07 \x03(\x0b\x32+.lexora.v1.GetStatsResponse.ByEndpointEntryR\nbyEndpoint\x12\x46\n\tby_tenant\x18\x08 \x03(\x0b\x32).lexora.v1.GetStatsResponse.ByTenantEntryR\x08\x62yTenant\x12@\n\x07\x62y_path\x18\t \x03(\x0b\x32\'.lexora.v1.GetStatsResponse.ByPathEntryR\x06\x62yPath\x12-\n\x06\x65rrors\x18\n \x03(\x0b\x32\x15.lexora.v1.ErrorCountR\x06\x65rrors\x12\x35\n\nrejections\x18\x0b \x01(\x0b\x32\x15.lexora.v1.RejectionsR\nrejections\x12\x18\n\x07retries\x18\x0c \x01(\x03R\x07retries\x12\x1c\n\tfallbacks\x18\r \x01(\x03R\tfallbacks\x12\'\n\x0fresumed_streams\x18\x0e \x01(\x03R\x0eresumedStreams\x12<\n\rwasted_tokens\x18\x0f \x01(\x0b\x32\x17.lexora.v1.WastedTokensR\x0cwastedTokens\x12!\n\x0c\x61\x63tive_calls\x18\x10 \x01(\x05R\x0b\x61\x63tiveCalls\x12\x42\n\x07waiting\x18\x11 \x03(\x0b\x32(.lexora.v1.GetStatsResponse.WaitingEntryR\x07waiting\x12H\n\tendpoints\x18\x12 \x03(\x0b\x32*.lexora.v1.GetStatsResponse.EndpointsEntryR\tendpoints\x12\x38\n\x0blast_reload\x18\x13 \x01(\x0b\x32\x17.lexora.v1.ReloadReportR\nlastReload\x12\x35\n\x0blast_minute\x18\x14 \x01(\x0b\x32\x14.lexora.v1.LatenciesR\nlastMinute\x12@\n\x11last_five_minutes\x18\x15 \x01(\x0b\x32\x14.lexora.v1.LatenciesR\x0flastFiveMinutes\x12\x35\n\x0bsince_start\x18\x16 \x01(\x0b\x32\x14.lexora.v1.LatenciesR\nsinceStart\x12-\n\x07history\x18\x17 \x03(\x0b\x32\x13.lexora.v1.IntervalR\x07history\x1aQ\n\x0c\x42yModelEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aS\n\x0e\x42yBackendEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aT\n\x0f\x42yEndpointEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aR\n\rByTenantEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1aP\n\x0b\x42yPathEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x15.lexora.v1.CallCountsR\x05value:\x02\x38\x01\x1a:\n\x0cWaitingEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x1aU\n\x0e\x45ndpointsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x17.lexora.v1.EndpointLoadR\x05value:\x02\x38\x01\"\xe5\x01\n\nCallCounts\x12\x14\n\x05total\x18\x01 \x01(\x03R\x05total\x12\x1e\n\nsuccessful\x18\x02 \x01(\x03R\nsuccessful\x12\x16\n\x06\x66\x61iled\x18\x03 \x01(\x03R\x06\x66\x61iled\x12\x1c\n\tcancelled\x18\x04 \x01(\x03R\tcancelled\x12!\n\x0ctokens_input\x18\x05 \x01(\x03R\x0btokensInput\x12#\n\rtokens_output\x18\x06 \x01(\x03R\x0ctokensOutput\x12#\n\rtokens_cached\x18\x07 \x01(\x03R\x0ctokensCached\"R\n\nErrorCount\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x16.lexora.v1.ErrorReasonR\x06reason\x12\x14\n\x05\x63\x61lls\x18\x02 \x01(\x03R\x05\x63\x61lls\"\xf9\x01\n\nRejections\x12\x1d\n\nrate_limit\x18\x01 \x01(\x03R\trateLimit\x12\x1d\n\nqueue_full\x18\x02 \x01(\x03R\tqueueFull\x12#\n\rqueue_timeout\x18\x03 \x01(\x03R\x0cqueueTimeout\x12\x1a\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x03R\x08\x64\x65\x61\x64line\x12.\n\x13no_healthy_endpoint\x18\x05 \x01(\x03R\x11noHealthyEndpoint\x12 \n\x0bquarantined\x18\x06 \x01(\x03R\x0bquarantined\x12\x1a\n\x08\x64raining\x18\x07 \x01(\x03R\x08\x64raining\"n\n\x0cWastedTokens\x12\x1f\n\x0b\x63lient_left\x18\x01 \x01(\x03R\nclientLeft\x12\x16\n\x06\x66\x61iled\x18\x02 \x01(\x03R\x06\x66\x61iled\x12%\n\x0e\x66\x61iled_attempt\x18\x03 \x01(\x03R\rfailedAttempt\"\x83\x01\n\x0c\x45ndpointLoad\x12\x1b\n\tin_flight\x18\x01 \x01(\x05R\x08inFlight\x12\x19\n\x05limit\x18\x02 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x31\n\x07\x62reaker\x18\x03 \x01(\x0e\x32\x17.lexora.v1.BreakerStateR\x07\x62reakerB\x08\n\x06_limit\"\xc1\x01\n\tLatencies\x12+\n\x04ttft\x18\x01 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x04ttft\x12)\n\x03itl\x18\x02 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x03itl\x12-\n\x05queue\x18\x03 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x05queue\x12-\n\x05total\x18\x04 \x01(\x0b\x32\x17.lexora.v1.DistributionR\x05total\"\xda\x01\n\x0c\x44istribution\x12\x14\n\x05\x63ount\x18\x01 \x01(\x03R\x05\x63ount\x12-\n\x04mean\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04mean\x12+\n\x03p50\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03p50\x12+\n\x03p90\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03p90\x12+\n\x03p99\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03p99\"\xa2\x02\n\x08Interval\x12\x39\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x31\n\x06length\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06length\x12\x14\n\x05total\x18\x03 \x01(\x03R\x05total\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x03R\x06\x66\x61iled\x12!\n\x0ctokens_input\x18\x05 \x01(\x03R\x0btokensInput\x12#\n\rtokens_output\x18\x06 \x01(\x03R\x0ctokensOutput\x12\x32\n\tlatencies\x18\x07 \x01(\x0b\x32\x14.lexora.v1.LatenciesR\tlatenciesB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,26 +27,6 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.stats_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSRESPONSE_TOKENSWASTEDENTRY']._loaded_options = None
-  _globals['_GETSTATSRESPONSE_TOKENSWASTEDENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATSRESPONSE_BYMODELENTRY']._loaded_options = None
   _globals['_GETSTATSRESPONSE_BYMODELENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATSRESPONSE_BYBACKENDENTRY']._loaded_options = None
@@ -53,46 +37,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATSRESPONSE_BYTENANTENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATSRESPONSE_BYPATHENTRY']._loaded_options = None
   _globals['_GETSTATSRESPONSE_BYPATHENTRY']._serialized_options = b'8\001'
-  _globals['_GETSTATSREQUEST']._serialized_start=60
-  _globals['_GETSTATSREQUEST']._serialized_end=77
-  _globals['_GETSTATSRESPONSE']._serialized_start=80
-  _globals['_GETSTATSRESPONSE']._serialized_end=3278
-  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._serialized_start=2205
-  _globals['_GETSTATSRESPONSE_REQUESTSPERENDPOINTENTRY']._serialized_end=2275
-  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._serialized_start=2277
-  _globals['_GETSTATSRESPONSE_REQUESTSPERMODELENTRY']._serialized_end=2344
-  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._serialized_start=2346
-  _globals['_GETSTATSRESPONSE_REQUESTSPERBACKENDENTRY']._serialized_end=2415
-  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_start=2417
-  _globals['_GETSTATSRESPONSE_ERRORSBYTYPEENTRY']._serialized_end=2480
-  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_start=2482
-  _globals['_GETSTATSRESPONSE_INFLIGHTENTRY']._serialized_end=2541
-  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._serialized_start=2543
-  _globals['_GETSTATSRESPONSE_REJECTEDBYREASONENTRY']._serialized_end=2610
-  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._serialized_start=2612
-  _globals['_GETSTATSRESPONSE_QUEUEDEPTHENTRY']._serialized_end=2673
-  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._serialized_start=2675
-  _globals['_GETSTATSRESPONSE_LIMITSENTRY']._serialized_end=2732
-  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._serialized_start=2734
-  _globals['_GETSTATSRESPONSE_BREAKERSENTRY']._serialized_end=2793
-  _globals['_GETSTATSRESPONSE_TOKENSWASTEDENTRY']._serialized_start=2795
-  _globals['_GETSTATSRESPONSE_TOKENSWASTEDENTRY']._serialized_end=2858
-  _globals['_GETSTATSRESPONSE_BYMODELENTRY']._serialized_start=2860
-  _globals['_GETSTATSRESPONSE_BYMODELENTRY']._serialized_end=2941
-  _globals['_GETSTATSRESPONSE_BYBACKENDENTRY']._serialized_start=2943
-  _globals['_GETSTATSRESPONSE_BYBACKENDENTRY']._serialized_end=3026
-  _globals['_GETSTATSRESPONSE_BYENDPOINTENTRY']._serialized_start=3028
-  _globals['_GETSTATSRESPONSE_BYENDPOINTENTRY']._serialized_end=3112
-  _globals['_GETSTATSRESPONSE_BYTENANTENTRY']._serialized_start=3114
-  _globals['_GETSTATSRESPONSE_BYTENANTENTRY']._serialized_end=3196
-  _globals['_GETSTATSRESPONSE_BYPATHENTRY']._serialized_start=3198
-  _globals['_GETSTATSRESPONSE_BYPATHENTRY']._serialized_end=3278
-  _globals['_CALLCOUNTS']._serialized_start=3281
-  _globals['_CALLCOUNTS']._serialized_end=3510
-  _globals['_LATENCIES']._serialized_start=3513
-  _globals['_LATENCIES']._serialized_end=3706
-  _globals['_DISTRIBUTION']._serialized_start=3708
-  _globals['_DISTRIBUTION']._serialized_end=3818
-  _globals['_INTERVAL']._serialized_start=3821
-  _globals['_INTERVAL']._serialized_end=4058
+  _globals['_GETSTATSRESPONSE_WAITINGENTRY']._loaded_options = None
+  _globals['_GETSTATSRESPONSE_WAITINGENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATSRESPONSE_ENDPOINTSENTRY']._loaded_options = None
+  _globals['_GETSTATSRESPONSE_ENDPOINTSENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATSREQUEST']._serialized_start=173
+  _globals['_GETSTATSREQUEST']._serialized_end=190
+  _globals['_GETSTATSRESPONSE']._serialized_start=193
+  _globals['_GETSTATSRESPONSE']._serialized_end=2044
+  _globals['_GETSTATSRESPONSE_BYMODELENTRY']._serialized_start=1479
+  _globals['_GETSTATSRESPONSE_BYMODELENTRY']._serialized_end=1560
+  _globals['_GETSTATSRESPONSE_BYBACKENDENTRY']._serialized_start=1562
+  _globals['_GETSTATSRESPONSE_BYBACKENDENTRY']._serialized_end=1645
+  _globals['_GETSTATSRESPONSE_BYENDPOINTENTRY']._serialized_start=1647
+  _globals['_GETSTATSRESPONSE_BYENDPOINTENTRY']._serialized_end=1731
+  _globals['_GETSTATSRESPONSE_BYTENANTENTRY']._serialized_start=1733
+  _globals['_GETSTATSRESPONSE_BYTENANTENTRY']._serialized_end=1815
+  _globals['_GETSTATSRESPONSE_BYPATHENTRY']._serialized_start=1817
+  _globals['_GETSTATSRESPONSE_BYPATHENTRY']._serialized_end=1897
+  _globals['_GETSTATSRESPONSE_WAITINGENTRY']._serialized_start=1899
+  _globals['_GETSTATSRESPONSE_WAITINGENTRY']._serialized_end=1957
+  _globals['_GETSTATSRESPONSE_ENDPOINTSENTRY']._serialized_start=1959
+  _globals['_GETSTATSRESPONSE_ENDPOINTSENTRY']._serialized_end=2044
+  _globals['_CALLCOUNTS']._serialized_start=2047
+  _globals['_CALLCOUNTS']._serialized_end=2276
+  _globals['_ERRORCOUNT']._serialized_start=2278
+  _globals['_ERRORCOUNT']._serialized_end=2360
+  _globals['_REJECTIONS']._serialized_start=2363
+  _globals['_REJECTIONS']._serialized_end=2612
+  _globals['_WASTEDTOKENS']._serialized_start=2614
+  _globals['_WASTEDTOKENS']._serialized_end=2724
+  _globals['_ENDPOINTLOAD']._serialized_start=2727
+  _globals['_ENDPOINTLOAD']._serialized_end=2858
+  _globals['_LATENCIES']._serialized_start=2861
+  _globals['_LATENCIES']._serialized_end=3054
+  _globals['_DISTRIBUTION']._serialized_start=3057
+  _globals['_DISTRIBUTION']._serialized_end=3275
+  _globals['_INTERVAL']._serialized_start=3278
+  _globals['_INTERVAL']._serialized_end=3568
 # @@protoc_insertion_point(module_scope)

@@ -5,8 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from lexora.v1 import errors_pb2 as _errors_pb2
+from lexora.v1 import health_pb2 as _health_pb2
 from lexora.v1 import reload_pb2 as _reload_pb2
 import builtins as _builtins
 import sys
@@ -41,206 +45,6 @@ class GetStatsResponse(_message.Message):
     """Answer of RouterService.GetStats: counters since the start, gauges of now."""
 
     DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class RequestsPerEndpointEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class RequestsPerModelEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class RequestsPerBackendEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class ErrorsByTypeEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class InFlightEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class RejectedByReasonEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class QueueDepthEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class LimitsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class BreakersEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class TokensWastedEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
     class ByModelEntry(_message.Message):
@@ -347,115 +151,95 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    TOTAL_REQUESTS_FIELD_NUMBER: _builtins.int
-    SUCCESSFUL_REQUESTS_FIELD_NUMBER: _builtins.int
-    FAILED_REQUESTS_FIELD_NUMBER: _builtins.int
-    CANCELLED_REQUESTS_FIELD_NUMBER: _builtins.int
+    @_typing.final
+    class WaitingEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class EndpointsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___EndpointLoad: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___EndpointLoad | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    UPTIME_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
     SUCCESS_RATE_FIELD_NUMBER: _builtins.int
-    TOTAL_TOKENS_INPUT_FIELD_NUMBER: _builtins.int
-    TOTAL_TOKENS_OUTPUT_FIELD_NUMBER: _builtins.int
-    AVERAGE_DURATION_SECONDS_FIELD_NUMBER: _builtins.int
-    REQUESTS_PER_ENDPOINT_FIELD_NUMBER: _builtins.int
-    REQUESTS_PER_MODEL_FIELD_NUMBER: _builtins.int
-    REQUESTS_PER_BACKEND_FIELD_NUMBER: _builtins.int
-    ERRORS_BY_TYPE_FIELD_NUMBER: _builtins.int
-    ACTIVE_REQUESTS_FIELD_NUMBER: _builtins.int
-    IN_FLIGHT_FIELD_NUMBER: _builtins.int
-    UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
-    TOTAL_RETRIES_FIELD_NUMBER: _builtins.int
-    TOTAL_FALLBACKS_FIELD_NUMBER: _builtins.int
-    TOTAL_RESUMED_FIELD_NUMBER: _builtins.int
-    REJECTED_BY_REASON_FIELD_NUMBER: _builtins.int
-    QUEUE_DEPTH_FIELD_NUMBER: _builtins.int
-    LIMITS_FIELD_NUMBER: _builtins.int
-    BREAKERS_FIELD_NUMBER: _builtins.int
-    TOTAL_TOKENS_CACHED_FIELD_NUMBER: _builtins.int
-    TOKENS_WASTED_FIELD_NUMBER: _builtins.int
+    MEAN_TIME_FIELD_NUMBER: _builtins.int
     BY_MODEL_FIELD_NUMBER: _builtins.int
     BY_BACKEND_FIELD_NUMBER: _builtins.int
     BY_ENDPOINT_FIELD_NUMBER: _builtins.int
     BY_TENANT_FIELD_NUMBER: _builtins.int
     BY_PATH_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    RESUMED_STREAMS_FIELD_NUMBER: _builtins.int
+    WASTED_TOKENS_FIELD_NUMBER: _builtins.int
+    ACTIVE_CALLS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
     LAST_RELOAD_FIELD_NUMBER: _builtins.int
     LAST_MINUTE_FIELD_NUMBER: _builtins.int
     LAST_FIVE_MINUTES_FIELD_NUMBER: _builtins.int
     SINCE_START_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
-    total_requests: _builtins.int
-    """Finished calls."""
-    successful_requests: _builtins.int
-    """Calls that the client got a whole answer to."""
-    failed_requests: _builtins.int
-    """Calls that ended in an error, cancelled ones not included."""
-    cancelled_requests: _builtins.int
-    """Calls whose client left before the end."""
     success_rate: _builtins.float
     """successful / (successful + failed), 1 before the first call."""
-    total_tokens_input: _builtins.int
-    """Input tokens, as the engines counted them."""
-    total_tokens_output: _builtins.int
-    """Output tokens, as the engines counted them."""
-    average_duration_seconds: _builtins.float
-    """Mean time of finished calls, in seconds."""
-    active_requests: _builtins.int
-    """Calls under way now."""
-    uptime_seconds: _builtins.float
-    """Seconds since the router started."""
-    total_retries: _builtins.int
+    retries: _builtins.int
     """Tries beyond the first of each call."""
-    total_fallbacks: _builtins.int
+    fallbacks: _builtins.int
     """Times a call went on to another backend."""
-    total_resumed: _builtins.int
+    resumed_streams: _builtins.int
     """Streams that went on at another endpoint after a break."""
-    total_tokens_cached: _builtins.int
-    """Input tokens that came from engines' prefix caches; they are among the input tokens."""
+    active_calls: _builtins.int
+    """Calls under way now."""
     @_builtins.property
-    def requests_per_endpoint(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Finished calls by path of the API."""
+    def uptime(self) -> _duration_pb2.Duration:
+        """Since the router started."""
 
     @_builtins.property
-    def requests_per_model(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Finished calls by model; models that are not configured count as "other"."""
+    def calls(self) -> Global___CallCounts:
+        """All finished calls."""
 
     @_builtins.property
-    def requests_per_backend(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Finished calls by backend."""
-
-    @_builtins.property
-    def errors_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Failed calls by reason of the error."""
-
-    @_builtins.property
-    def in_flight(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Calls under way now by endpoint."""
-
-    @_builtins.property
-    def rejected_by_reason(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Calls that the router refused for want of room, by reason: "rate_limit", "queue_full", "queue_timeout", "deadline",
-        "no_healthy_endpoint", "draining". They are among the failed ones.
-        """
-
-    @_builtins.property
-    def queue_depth(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Calls that wait for a slot now, by backend."""
-
-    @_builtins.property
-    def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Calls that may be under way, by endpoint; endpoints without a limit are left out."""
-
-    @_builtins.property
-    def breakers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """State of the circuit breaker by endpoint: "closed", "half_open" or "open"."""
-
-    @_builtins.property
-    def tokens_wasted(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Output tokens that were made for nothing, by reason: "client_left", "failed" (of calls that ended in an error) or
-        "failed_attempt" (of attempts whose call went on elsewhere).
-        """
+    def mean_time(self) -> _duration_pb2.Duration:
+        """Mean time of finished calls."""
 
     @_builtins.property
     def by_model(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
-        """Finished calls by model; models that nobody serves count as "other"."""
+        """Finished calls by model; models that no backend serves count as "other"."""
 
     @_builtins.property
     def by_backend(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
@@ -472,6 +256,26 @@ class GetStatsResponse(_message.Message):
     @_builtins.property
     def by_path(self) -> _containers.MessageMap[_builtins.str, Global___CallCounts]:
         """Finished calls by path of the API."""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErrorCount]:
+        """Failed calls by reason, in the order of the reasons."""
+
+    @_builtins.property
+    def rejections(self) -> Global___Rejections:
+        """Failed calls that the router refused for want of room."""
+
+    @_builtins.property
+    def wasted_tokens(self) -> Global___WastedTokens:
+        """Output tokens that were made for nothing."""
+
+    @_builtins.property
+    def waiting(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Calls that wait for a slot now, by backend."""
+
+    @_builtins.property
+    def endpoints(self) -> _containers.MessageMap[_builtins.str, Global___EndpointLoad]:
+        """Load of now by address of the endpoint; one that several backends name has the sum of all."""
 
     @_builtins.property
     def last_reload(self) -> _reload_pb2.ReloadReport:
@@ -496,44 +300,33 @@ class GetStatsResponse(_message.Message):
     def __init__(
         self,
         *,
-        total_requests: _builtins.int = ...,
-        successful_requests: _builtins.int = ...,
-        failed_requests: _builtins.int = ...,
-        cancelled_requests: _builtins.int = ...,
+        uptime: _duration_pb2.Duration | None = ...,
+        calls: Global___CallCounts | None = ...,
         success_rate: _builtins.float = ...,
-        total_tokens_input: _builtins.int = ...,
-        total_tokens_output: _builtins.int = ...,
-        average_duration_seconds: _builtins.float = ...,
-        requests_per_endpoint: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        requests_per_model: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        requests_per_backend: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        errors_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        active_requests: _builtins.int = ...,
-        in_flight: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        uptime_seconds: _builtins.float = ...,
-        total_retries: _builtins.int = ...,
-        total_fallbacks: _builtins.int = ...,
-        total_resumed: _builtins.int = ...,
-        rejected_by_reason: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        queue_depth: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        breakers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        total_tokens_cached: _builtins.int = ...,
-        tokens_wasted: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        mean_time: _duration_pb2.Duration | None = ...,
         by_model: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
         by_backend: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
         by_endpoint: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
         by_tenant: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
         by_path: _abc.Mapping[_builtins.str, Global___CallCounts] | None = ...,
+        errors: _abc.Iterable[Global___ErrorCount] | None = ...,
+        rejections: Global___Rejections | None = ...,
+        retries: _builtins.int = ...,
+        fallbacks: _builtins.int = ...,
+        resumed_streams: _builtins.int = ...,
+        wasted_tokens: Global___WastedTokens | None = ...,
+        active_calls: _builtins.int = ...,
+        waiting: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        endpoints: _abc.Mapping[_builtins.str, Global___EndpointLoad] | None = ...,
         last_reload: _reload_pb2.ReloadReport | None = ...,
         last_minute: Global___Latencies | None = ...,
         last_five_minutes: Global___Latencies | None = ...,
         since_start: Global___Latencies | None = ...,
         history: _abc.Iterable[Global___Interval] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "since_start", b"since_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "since_start", b"since_start", "uptime", b"uptime", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "average_duration_seconds", b"average_duration_seconds", "breakers", b"breakers", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "cancelled_requests", b"cancelled_requests", "errors_by_type", b"errors_by_type", "failed_requests", b"failed_requests", "history", b"history", "in_flight", b"in_flight", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "limits", b"limits", "queue_depth", b"queue_depth", "rejected_by_reason", b"rejected_by_reason", "requests_per_backend", b"requests_per_backend", "requests_per_endpoint", b"requests_per_endpoint", "requests_per_model", b"requests_per_model", "since_start", b"since_start", "success_rate", b"success_rate", "successful_requests", b"successful_requests", "tokens_wasted", b"tokens_wasted", "total_fallbacks", b"total_fallbacks", "total_requests", b"total_requests", "total_resumed", b"total_resumed", "total_retries", b"total_retries", "total_tokens_cached", b"total_tokens_cached", "total_tokens_input", b"total_tokens_input", "total_tokens_output", b"total_tokens_output", "uptime_seconds", b"uptime_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "calls", b"calls", "endpoints", b"endpoints", "errors", b"errors", "fallbacks", b"fallbacks", "history", b"history", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "resumed_streams", b"resumed_streams", "retries", b"retries", "since_start", b"since_start", "success_rate", b"success_rate", "uptime", b"uptime", "waiting", b"waiting", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -586,6 +379,140 @@ class CallCounts(_message.Message):
 Global___CallCounts: _TypeAlias = CallCounts  # noqa: Y015
 
 @_typing.final
+class ErrorCount(_message.Message):
+    """How many calls failed for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    reason: _errors_pb2.ErrorReason.ValueType
+    """The reason."""
+    calls: _builtins.int
+    """Calls that failed for it."""
+    def __init__(
+        self,
+        *,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+        calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErrorCount: _TypeAlias = ErrorCount  # noqa: Y015
+
+@_typing.final
+class Rejections(_message.Message):
+    """Calls that the router refused for want of room, by what there was too little of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    QUEUE_FULL_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    NO_HEALTHY_ENDPOINT_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    rate_limit: _builtins.int
+    """The tenant was over its rate limit."""
+    queue_full: _builtins.int
+    """The queue was full."""
+    queue_timeout: _builtins.int
+    """The wait in the queue was longer than one may be."""
+    deadline: _builtins.int
+    """The deadline would have passed in the queue."""
+    no_healthy_endpoint: _builtins.int
+    """No endpoint was well."""
+    quarantined: _builtins.int
+    """The request was one that fails wherever it goes."""
+    draining: _builtins.int
+    """The router was shutting down."""
+    def __init__(
+        self,
+        *,
+        rate_limit: _builtins.int = ...,
+        queue_full: _builtins.int = ...,
+        queue_timeout: _builtins.int = ...,
+        deadline: _builtins.int = ...,
+        no_healthy_endpoint: _builtins.int = ...,
+        quarantined: _builtins.int = ...,
+        draining: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "draining", b"draining", "no_healthy_endpoint", b"no_healthy_endpoint", "quarantined", b"quarantined", "queue_full", b"queue_full", "queue_timeout", b"queue_timeout", "rate_limit", b"rate_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rejections: _TypeAlias = Rejections  # noqa: Y015
+
+@_typing.final
+class WastedTokens(_message.Message):
+    """Output tokens that were made for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_LEFT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPT_FIELD_NUMBER: _builtins.int
+    client_left: _builtins.int
+    """Of calls whose client left."""
+    failed: _builtins.int
+    """Of calls that ended in an error."""
+    failed_attempt: _builtins.int
+    """Of attempts whose call went on elsewhere."""
+    def __init__(
+        self,
+        *,
+        client_left: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        failed_attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_left", b"client_left", "failed", b"failed", "failed_attempt", b"failed_attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WastedTokens: _TypeAlias = WastedTokens  # noqa: Y015
+
+@_typing.final
+class EndpointLoad(_message.Message):
+    """Load of one endpoint now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    in_flight: _builtins.int
+    """Calls under way."""
+    limit: _builtins.int
+    """Most calls that may be under way; absent without a limit."""
+    breaker: _health_pb2.BreakerState.ValueType
+    """State of its circuit breaker; the worst, where several backends name the endpoint."""
+    def __init__(
+        self,
+        *,
+        in_flight: _builtins.int = ...,
+        limit: _builtins.int | None = ...,
+        breaker: _health_pb2.BreakerState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "breaker", b"breaker", "in_flight", b"in_flight", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___EndpointLoad: _TypeAlias = EndpointLoad  # noqa: Y015
+
+@_typing.final
 class Latencies(_message.Message):
     """Distributions over one stretch of time."""
 
@@ -629,7 +556,7 @@ Global___Latencies: _TypeAlias = Latencies  # noqa: Y015
 
 @_typing.final
 class Distribution(_message.Message):
-    """A distribution of durations in seconds. Quantiles are within 5 % of the true value; 0 where nothing was counted."""
+    """A distribution of durations. Quantiles are within 5 % of the true value; all are 0 where nothing was counted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -640,24 +567,32 @@ class Distribution(_message.Message):
     P99_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """How many values."""
-    mean: _builtins.float
-    """Their mean."""
-    p50: _builtins.float
-    """Half of them are not above it."""
-    p90: _builtins.float
-    """Nine of ten are not above it."""
-    p99: _builtins.float
-    """99 of 100 are not above it."""
+    @_builtins.property
+    def mean(self) -> _duration_pb2.Duration:
+        """Their mean."""
+
+    @_builtins.property
+    def p50(self) -> _duration_pb2.Duration:
+        """Half of them are not above it."""
+
+    @_builtins.property
+    def p90(self) -> _duration_pb2.Duration:
+        """Nine of ten are not above it."""
+
+    @_builtins.property
+    def p99(self) -> _duration_pb2.Duration:
+        """99 of 100 are not above it."""
+
     def __init__(
         self,
         *,
         count: _builtins.int = ...,
-        mean: _builtins.float = ...,
-        p50: _builtins.float = ...,
-        p90: _builtins.float = ...,
-        p99: _builtins.float = ...,
+        mean: _duration_pb2.Duration | None = ...,
+        p50: _duration_pb2.Duration | None = ...,
+        p90: _duration_pb2.Duration | None = ...,
+        p99: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "p50", b"p50", "p90", b"p90", "p99", b"p99"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "mean", b"mean", "p50", b"p50", "p90", b"p90", "p99", b"p99"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -671,17 +606,13 @@ class Interval(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    START_UNIX_FIELD_NUMBER: _builtins.int
-    SECONDS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     TOKENS_INPUT_FIELD_NUMBER: _builtins.int
     TOKENS_OUTPUT_FIELD_NUMBER: _builtins.int
     LATENCIES_FIELD_NUMBER: _builtins.int
-    start_unix: _builtins.int
-    """When it began, in seconds since 1970."""
-    seconds: _builtins.float
-    """Its length so far, in seconds."""
     total: _builtins.int
     """Finished calls."""
     failed: _builtins.int
@@ -691,23 +622,31 @@ class Interval(_message.Message):
     tokens_output: _builtins.int
     """Output tokens."""
     @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def length(self) -> _duration_pb2.Duration:
+        """Its length so far."""
+
+    @_builtins.property
     def latencies(self) -> Global___Latencies:
         """Distributions of its calls."""
 
     def __init__(
         self,
         *,
-        start_unix: _builtins.int = ...,
-        seconds: _builtins.float = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        length: _duration_pb2.Duration | None = ...,
         total: _builtins.int = ...,
         failed: _builtins.int = ...,
         tokens_input: _builtins.int = ...,
         tokens_output: _builtins.int = ...,
         latencies: Global___Latencies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latencies", b"latencies"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latencies", b"latencies", "length", b"length", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "latencies", b"latencies", "seconds", b"seconds", "start_unix", b"start_unix", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "latencies", b"latencies", "length", b"length", "start_time", b"start_time", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

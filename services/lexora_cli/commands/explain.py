@@ -48,11 +48,11 @@ def explain(
     """
 
     from lexora.v1.call_pb2 import Call
-    from lexora.v1.explain_pb2 import ExplainRequest
+    from lexora.v1.explain_pb2 import VERDICT_REJECT, ExplainRequest
     from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, FALLBACK_POLICY_UNSPECIFIED, CallOptions
     from lexora_cli.client import RouterClient, RouterFailure
     from lexora_cli.explain_text import explained
-    from lexora_cli.plain_message import as_data
+    from lexora_contract.plain import plain
 
     fallback = FALLBACK_POLICY_NEVER if no_fallback else FALLBACK_POLICY_UNSPECIFIED
     options = CallOptions(user=user, priority=None if priority is None else _number(priority), fallback=fallback)
@@ -62,10 +62,10 @@ def explain(
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        print_json(as_data(answer))
+        print_json(plain(answer))
     else:
         show(explained(answer))
-    raise typer.Exit(1 if answer.verdict == "reject" else 0)
+    raise typer.Exit(1 if answer.verdict == VERDICT_REJECT else 0)
 
 
 def _number(priority: str) -> int:

@@ -23,7 +23,7 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     """
 
     from lexora_cli.client import RouterClient, RouterFailure
-    from lexora_cli.plain_message import as_data
+    from lexora_contract.plain import plain as plain_data
 
     try:
         with RouterClient(router) as client:
@@ -31,7 +31,7 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        print_json(as_data(listed))
+        print_json(plain_data(listed))
     elif not listed.models:
         plain("No models: none is configured, and no backend has listed any.")
     else:
@@ -45,10 +45,13 @@ def _lines(listed: "ListModelsResponse") -> "list[Text]":
 
 
 def _rows(listed: "ListModelsResponse") -> "Iterator[tuple[str | Text, ...]]":
+    from lexora.v1.health_pb2 import BackendStatus
+    from lexora.v1.models_pb2 import BackendType
     from lexora_cli.status_text import coloured
+    from lexora_contract.enums import word
 
     for model in listed.models:
         name = f"{model.id} -> {model.alias_of}" if model.alias_of else model.id
-        status = coloured(model.DESCRIPTOR.fields_by_name["status"], model.status)
+        status = coloured(BackendStatus, model.status)
         context = f"{model.max_model_len:,}" if model.max_model_len else "-"
-        yield (name, model.backend, model.backend_type, status, context, ", ".join(model.capabilities))
+        yield (name, model.backend, word(BackendType, model.backend_type), status, context, ", ".join(model.capabilities))

@@ -19,8 +19,8 @@ def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     """
     from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED
     from lexora_cli.client import RouterClient, RouterFailure
-    from lexora_cli.plain_message import as_data
     from lexora_cli.reload_text import lines
+    from lexora_contract.plain import plain as plain_data
 
     try:
         with RouterClient(router) as client:
@@ -29,7 +29,7 @@ def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        print_json(as_data(report))
+        print_json(plain_data(report))
     else:
         for line in lines(report, before):
             plain(line)

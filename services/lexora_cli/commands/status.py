@@ -19,8 +19,9 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
 
     from lexora.v1.health_pb2 import BACKEND_STATUS_UNHEALTHY
     from lexora_cli.client import RouterClient, RouterFailure
-    from lexora_cli.plain_message import as_data
     from lexora_cli.status_text import counters, endpoints, headline, latencies
+    from lexora_contract.plain import plain as plain_data
+    from lexora_contract.plain import stats_plain
 
     try:
         with RouterClient(router) as client:
@@ -28,7 +29,7 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     except RouterFailure as failure:
         fail(str(failure))
     if as_json:
-        print_json({"health": as_data(health), "stats": as_data(stats)})
+        print_json({"health": plain_data(health), "stats": stats_plain(stats)})
     else:
         out().print(headline(health))
         show(endpoints(health))

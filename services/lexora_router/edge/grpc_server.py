@@ -16,7 +16,10 @@ from lexora.v1 import (
     receipt_pb2,
     router_pb2,
 )
+from lexora_contract.answer import hops_text
+from lexora_contract.enums import word
 from lexora_contract.messages import receipt_message, receipt_of
+from lexora_contract.plain import hops_of, resumed_name
 from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import SERVICES, STREAM, UNARY, Rpc
 from lexora_contract.status import status_of
@@ -171,7 +174,8 @@ def _trailing(receipt: receipt_pb2.Receipt) -> tuple[tuple[str, str], ...]:
         ("x-lexora-attempts", str(receipt.attempts)),
     )
     auto = _auto(receipt.auto) if receipt.HasField("auto") else ""
-    unusual = (("x-lexora-fallback", receipt.fallback), ("x-lexora-resumed", receipt.resumed), ("x-lexora-model", auto))
+    fallback, resumed = hops_text(hops_of(receipt.hops)), resumed_name(receipt.resume_method)
+    unusual = (("x-lexora-fallback", fallback), ("x-lexora-resumed", resumed), ("x-lexora-model", auto))
     return (*pairs, *(pair for pair in unusual if pair[1]), *_limits(receipt.rate_limit))
 
 
@@ -186,7 +190,7 @@ def _limits(state: receipt_pb2.RateLimitState) -> Iterator[tuple[str, str]]:
 
 def _auto(auto: receipt_pb2.AutoChoice) -> str:
     """The model that was chosen for `auto`, as the HTTP header of the same name has it: percent-encoded where need be."""
-    return auto_text(auto.model, auto.task_type, auto.confidence, auto.classifier)
+    return auto_text(auto.model, auto.task_type, auto.confidence, word(receipt_pb2.Classifier, auto.classifier))
 
 
 def _hints(end: CallFailed) -> tuple[tuple[str, str], ...]:

@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 
-from lexora.v1 import health_pb2, models_pb2, recent_pb2, stats_pb2
+from lexora.v1 import health_pb2, models_pb2, recent_calls_pb2, stats_pb2
+from lexora_contract.enums import value
+from lexora_contract.times import duration
 from lexora_router.assembly import Assembly
+from lexora_router.edge.pages import Key, after, page, page_size
 from lexora_router.edge.stats_messages import recent_call_message, reload_message, stats_message
+from lexora_router.errors import InvalidRequest, ModelNotFound
 from lexora_router.fleet.backend import Backend, Health
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.routes import RoutableModel
 from lexora_router.policy.breaker import State
-from lexora_router.telemetry.recent import RecentCalls
+from lexora_router.telemetry.recent import KEPT, RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
 from lexora_router.telemetry.stats import Stats
 from lexora_router.version import __version__
@@ -30,6 +33,10 @@ _BREAKER = {
     State.OPEN: health_pb2.BREAKER_STATE_OPEN,
 }
 
+# A page of models has no more than these.
+MOST_MODELS = 1000
+# How many recent calls a page has when the request does not say it.
+DEFAULT_RECENT = 50
 # A probe may take its whole time limit; then its result must still arrive.
 PROBE_SLACK_SECONDS = 0.5
 
@@ -55,16 +62,28 @@ class Overview:
         self._wall_clock = wall_clock
         self._started = clock()
 
-    async def models(self) -> models_pb2.ListModelsResponse:
-        """Exactly the routable models."""
-        assembly = self._assembly()
+    async def models(self, request: models_pb2.ListModelsRequest) -> models_pb2.ListModelsResponse:
+        """Exactly the routable models, a page at a time. Raises InvalidRequest."""
+        size = page_size(request.page_size, default=MOST_MODELS, most=MOST_MODELS)
+        last, assembly = after(request.page_token), self._assembly()
         models = await assembly.routes.models()
+        found, token = page((model for model in models if last is None or _place(model) > last), size, _place)
         capabilities = {c for model in models if model.configured for c in model.configured.capabilities}
         return models_pb2.ListModelsResponse(
-            models=[_model(model) for model in models],
+            models=[_model(model) for model in found],
+            next_page_token=token,
             available_capabilities=sorted(capabilities),
             default_model_for_unknown_task=assembly.config.routing.default_model_for_unknown_task or "",
         )
+
+    async def model(self, name: str) -> models_pb2.GetModelResponse:
+        """The model of this name or alias. Raises ModelNotFound, and InvalidRequest for no name."""
+        if not name:
+            raise InvalidRequest("id is missing: the name or alias of a model.", "id")
+        for model in await self._assembly().routes.models():
+            if model.id == name:
+                return models_pb2.GetModelResponse(model=_model(model))
+        raise ModelNotFound(name)
 
     async def health(self, *, draining: bool) -> health_pb2.HealthResponse:
         """State of each backend; waits for the first probes, but no longer than they may take."""
@@ -79,7 +98,7 @@ class Overview:
             status=health_pb2.BACKEND_STATUS_UNHEALTHY if draining else _STATUS[assembly.health()],
             backends={name: _backend_health(backend, now) for name, backend in assembly.backends.items()},
             version=__version__,
-            uptime_seconds=now - self._started,
+            uptime=duration(now - self._started),
         )
 
     def stats(self) -> stats_pb2.GetStatsResponse:
@@ -89,20 +108,36 @@ class Overview:
         told = stats_message(self._stats, now, self._wall_clock())
         told.MergeFrom(
             stats_pb2.GetStatsResponse(
-                in_flight=_sums((endpoint.address, endpoint.in_flight) for endpoint in endpoints),
-                uptime_seconds=now - self._started,
+                uptime=duration(now - self._started),
                 last_reload=reload_message(self._reloads.last),
-                queue_depth={name: backend.pool.waiting for name, backend in backends.items()},
-                limits=_sums((endpoint.address, endpoint.limit) for endpoint in endpoints if endpoint.limit is not None),
-                breakers=_breakers(endpoints, now),
+                waiting={name: backend.pool.waiting for name, backend in backends.items()},
+                endpoints=_loads(endpoints, now),
             )
         )
         return told
 
-    def recent_calls(self, most: int) -> recent_pb2.RecentCallsResponse:
-        """The calls that finished last, the latest first."""
+    def recent_calls(self, request: recent_calls_pb2.ListRecentCallsRequest) -> recent_calls_pb2.ListRecentCallsResponse:
+        """The calls that finished last, the latest first, a page at a time. Raises InvalidRequest."""
+        size = page_size(request.page_size, default=DEFAULT_RECENT, most=KEPT)
+        last = after(request.page_token)
         now, wall = self._clock(), self._wall_clock()
-        return recent_pb2.RecentCallsResponse(calls=[recent_call_message(call, now, wall) for call in self._recent.last(most)])
+        calls, token = page(self._recent.last(_number(last)), size, lambda call: (str(call.number),))
+        messages = [recent_call_message(call, now, wall) for call in calls]
+        return recent_calls_pb2.ListRecentCallsResponse(recent_calls=messages, next_page_token=token)
+
+
+def _place(model: RoutableModel) -> Key:
+    """Models are sorted by this."""
+    return (model.backend.name, model.id)
+
+
+def _number(key: Key | None) -> int | None:
+    """The number of the last call that was shown."""
+    if key is None:
+        return None
+    if len(key) == 1 and key[0].isascii() and key[0].isdecimal():
+        return int(key[0])
+    raise InvalidRequest("page_token is of another list.", "page_token")
 
 
 def _model(model: RoutableModel) -> models_pb2.Model:
@@ -110,7 +145,7 @@ def _model(model: RoutableModel) -> models_pb2.Model:
     return models_pb2.Model(
         id=model.id,
         backend=model.backend.name,
-        backend_type=model.backend.config.type,
+        backend_type=value(models_pb2.BackendType, model.backend.config.type),
         capabilities=configured.capabilities if configured else ("general",),
         description=configured.description if configured else "",
         max_model_len=model.max_model_len,
@@ -146,18 +181,13 @@ def _endpoint_health(endpoint: HttpEndpoint, now: float) -> health_pb2.EndpointH
     )
 
 
-def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
-    """By address: several backends may name the same one."""
-    sums: Counter[str] = Counter()
-    for address, number in pairs:
-        sums[address] += number
-    return sums
-
-
-def _breakers(endpoints: Iterable[HttpEndpoint], now: float) -> dict[str, str]:
-    """By address, the worst where several backends name the same one."""
-    worst: dict[str, State] = {}
+def _loads(endpoints: Iterable[HttpEndpoint], now: float) -> dict[str, stats_pb2.EndpointLoad]:
+    """By address; where several backends name the same one, their calls and limits together, and the worst breaker."""
+    loads: dict[str, stats_pb2.EndpointLoad] = {}
     for endpoint in endpoints:
-        state = endpoint.condition.breaker_state(now)
-        worst[endpoint.address] = max(state, worst.get(endpoint.address, state), key=_BREAKER.__getitem__)
-    return {address: state.value for address, state in worst.items()}
+        load = loads.setdefault(endpoint.address, stats_pb2.EndpointLoad())
+        load.in_flight += endpoint.in_flight
+        if endpoint.limit is not None:
+            load.limit += endpoint.limit
+        load.breaker = max(load.breaker, _BREAKER[endpoint.condition.breaker_state(now)])
+    return loads

@@ -21,7 +21,7 @@ from lexora.v1 import (
     models_pb2,
     options_pb2,
     receipt_pb2,
-    recent_pb2,
+    recent_calls_pb2,
     reload_pb2,
     router_pb2,
     stats_pb2,
@@ -82,8 +82,6 @@ from lexora_router.telemetry.trace_context import trace_id_of
 MAX_CONTENT_TYPE_LENGTH = 1024
 MAX_QUERY_LENGTH = 4096
 MAX_HEADER_LENGTH = 4096
-# How many recent calls are told to who does not say how many.
-DEFAULT_RECENT = 50
 DRAINING = "The router is shutting down; try another one."
 JSON = "application/json"
 
@@ -228,7 +226,15 @@ class RouterService:
 
     async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""
-        return await self._guarded(_NO_OPTIONS, context, lambda call: _within(call, self._overview.models()), always=True)
+        return await self._guarded(
+            _NO_OPTIONS, context, lambda call: _within(call, self._overview.models(request)), always=True
+        )
+
+    async def get_model(self, request: models_pb2.GetModelRequest, context: CallContext) -> models_pb2.GetModelResponse:
+        """One of them."""
+        return await self._guarded(
+            _NO_OPTIONS, context, lambda call: _within(call, self._overview.model(request.id)), always=True
+        )
 
     async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
         """State of the router and of each backend."""
@@ -268,16 +274,14 @@ class RouterService:
             raise InvalidRequest("A stored response is not routed: the endpoint that made it is asked.", "raw.path")
         return call.model if kind == "raw" else str(getattr(request.call, kind).model)
 
-    async def recent_calls(
-        self, request: recent_pb2.RecentCallsRequest, context: CallContext
-    ) -> recent_pb2.RecentCallsResponse:
+    async def list_recent_calls(
+        self, request: recent_calls_pb2.ListRecentCallsRequest, context: CallContext
+    ) -> recent_calls_pb2.ListRecentCallsResponse:
         """The calls that finished last."""
-        return await self._guarded(_NO_OPTIONS, context, lambda _: self._recent_calls(request.limit), always=True)
+        return await self._guarded(_NO_OPTIONS, context, lambda _: self._recent_calls(request), always=True)
 
-    async def _recent_calls(self, limit: int) -> recent_pb2.RecentCallsResponse:
-        if limit < 0:
-            raise InvalidRequest("limit must not be negative.", "limit")
-        return self._overview.recent_calls(limit or DEFAULT_RECENT)
+    async def _recent_calls(self, request: recent_calls_pb2.ListRecentCallsRequest) -> recent_calls_pb2.ListRecentCallsResponse:
+        return self._overview.recent_calls(request)
 
     async def reload(self, request: reload_pb2.ReloadRequest, context: CallContext) -> reload_pb2.ReloadResponse:
         """Load the configuration again."""
@@ -474,7 +478,9 @@ class RouterService:
         return sink.answer
 
     def _receipt(self, call: Call) -> receipt_pb2.Receipt:
-        return receipt_message(call.receipt)
+        message = receipt_message(call.receipt)
+        message.trace_id = trace_id_of(call.trace)
+        return message
 
 
 def _passed(raw: RawCall, operation: Operation) -> Headers:

@@ -1,6 +1,13 @@
 """What telemetry has counted, as messages of the contract."""
 
-from lexora.v1 import recent_pb2, reload_pb2, stats_pb2
+from collections.abc import Iterator
+
+from google.protobuf.duration_pb2 import Duration
+
+from lexora.v1 import errors_pb2, receipt_pb2, recent_calls_pb2, reload_pb2, stats_pb2
+from lexora_contract.enums import value
+from lexora_contract.messages import hop_message
+from lexora_contract.times import duration, timestamp
 from lexora_router.telemetry.counts import Counts, CountsByName
 from lexora_router.telemetry.quantile_sketch import QuantileSketch
 from lexora_router.telemetry.recent import RecentCall
@@ -19,25 +26,16 @@ def stats_message(stats: Stats, now: float, wall: float) -> stats_pb2.GetStatsRe
     """Counters and distributions; the gauges are left to others. `now` is monotonic, `wall` the same in seconds since 1970."""
     everything, windows = stats.all, stats.windows
     return stats_pb2.GetStatsResponse(
-        total_requests=everything.total,
-        successful_requests=everything.successful,
-        failed_requests=everything.failed,
-        cancelled_requests=everything.cancelled,
+        calls=_count(everything),
         success_rate=stats.success_rate,
-        total_tokens_input=everything.tokens_input,
-        total_tokens_output=everything.tokens_output,
-        total_tokens_cached=everything.tokens_cached,
-        average_duration_seconds=stats.seconds / everything.total if everything.total else 0.0,
-        requests_per_endpoint=_totals(stats.by_path),
-        requests_per_model=_totals(stats.by_model),
-        requests_per_backend=_totals(stats.by_backend),
-        errors_by_type=stats.errors,
-        active_requests=stats.active,
-        total_retries=stats.retries,
-        total_fallbacks=stats.fallbacks,
-        total_resumed=stats.resumed,
-        rejected_by_reason=stats.rejected,
-        tokens_wasted=stats.wasted,
+        mean_time=duration(stats.seconds / everything.total if everything.total else 0.0),
+        errors=[stats_pb2.ErrorCount(reason=reason, calls=calls) for reason, calls in _errors(stats)],
+        rejections=stats_pb2.Rejections(**stats.rejected),
+        retries=stats.retries,
+        fallbacks=stats.fallbacks,
+        resumed_streams=stats.resumed,
+        wasted_tokens=stats_pb2.WastedTokens(**stats.wasted),
+        active_calls=stats.active,
         by_model=_counts(stats.by_model),
         by_backend=_counts(stats.by_backend),
         by_endpoint=_counts(stats.by_endpoint),
@@ -50,36 +48,36 @@ def stats_message(stats: Stats, now: float, wall: float) -> stats_pb2.GetStatsRe
     )
 
 
-def recent_call_message(call: RecentCall, now: float, wall: float) -> recent_pb2.RecentCall:
+def recent_call_message(call: RecentCall, now: float, wall: float) -> recent_calls_pb2.RecentCall:
     """One finished call; `now` and `wall` as above."""
     receipt, usage = call.receipt, call.receipt.usage
-    return recent_pb2.RecentCall(
+    return recent_calls_pb2.RecentCall(
         request_id=call.id,
-        finished_unix_ms=round((wall - now + receipt.finished_at) * 1000),
+        finish_time=timestamp(wall - now + receipt.finished_at),
         path=call.path,
         model=call.model,
         backend=receipt.backend,
         endpoint=receipt.endpoint,
         status=call.status,
-        error=call.error,
+        error=value(errors_pb2.ErrorReason, call.error),
         stream=call.stream,
-        queue_seconds=_since(call.started, receipt.dispatched_at),
-        ttft_seconds=_since(call.started, receipt.first_event_at),
-        total_seconds=receipt.finished_at - call.started,
+        queue_time=_since(call.started, receipt.dispatched_at),
+        time_to_first_token=_since(call.started, receipt.first_event_at),
+        total_time=duration(receipt.finished_at - call.started),
         tokens_input=usage.input_tokens if usage is not None else None,
         tokens_output=usage.output_tokens if usage is not None else None,
         attempts=receipt.attempts,
-        fallback=receipt.fallback,
-        resumed=receipt.resumed,
+        hops=[hop_message(hop) for hop in receipt.hops],
+        resume_method=value(receipt_pb2.ResumeMethod, receipt.resumed),
     )
 
 
-def _since(started: float, instant: float) -> float | None:
-    return instant - started if instant else None
+def _since(started: float, instant: float) -> Duration | None:
+    return duration(instant - started) if instant else None
 
 
-def _totals(counts: CountsByName) -> dict[str, int]:
-    return {name: each.total for name, each in counts.items()}
+def _errors(stats: Stats) -> Iterator[tuple[errors_pb2.ErrorReason.ValueType, int]]:
+    return iter(sorted((value(errors_pb2.ErrorReason, reason), calls) for reason, calls in stats.errors.items()))
 
 
 def _counts(counts: CountsByName) -> dict[str, stats_pb2.CallCounts]:
@@ -109,13 +107,19 @@ def _latencies(latencies: Latencies) -> stats_pb2.Latencies:
 
 def _distribution(sketch: QuantileSketch) -> stats_pb2.Distribution:
     found = sketch.distribution()
-    return stats_pb2.Distribution(count=found.count, mean=found.mean, p50=found.p50, p90=found.p90, p99=found.p99)
+    return stats_pb2.Distribution(
+        count=found.count,
+        mean=duration(found.mean),
+        p50=duration(found.p50),
+        p90=duration(found.p90),
+        p99=duration(found.p99),
+    )
 
 
 def _interval(piece: Slice, now: float, wall: float) -> stats_pb2.Interval:
     return stats_pb2.Interval(
-        start_unix=round(wall - now + piece.begin),
-        seconds=min(now - piece.begin, SLICE_SECONDS),
+        start_time=timestamp(round(wall - now + piece.begin)),
+        length=duration(min(now - piece.begin, SLICE_SECONDS)),
         total=piece.total,
         failed=piece.failed,
         tokens_input=piece.tokens_input,
@@ -130,8 +134,8 @@ def reload_message(reload: Reload | None) -> reload_pb2.ReloadReport | None:
         return None
     return reload_pb2.ReloadReport(
         result=_RESULTS[reload.result],
-        trigger=reload.trigger,
-        finished_unix=int(reload.at),
+        trigger=value(reload_pb2.ReloadTrigger, reload.trigger),
+        finish_time=timestamp(int(reload.at)),
         problems=reload.problems,
         warnings=reload.warnings,
         changed_keys=reload.changed,

@@ -1,6 +1,6 @@
 """When the model's own target cannot answer, the next one is asked. Never silently."""
 
-from lexora_contract.answer import Receipt
+from lexora_contract.answer import Hop, Receipt
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Handler
 from lexora_router.errors import RouterError, UnsupportedByBackend
@@ -31,8 +31,7 @@ class Fallback:
                         raise earlier from None
                     raise
                 earlier = earlier if lacks else error.with_traceback(None)  # with it the error would keep this frame alive
-                hop = f"{target.backend}->{after.backend};reason={error.reason}"
-                call.receipt.fallback = f"{call.receipt.fallback}, {hop}" if call.receipt.fallback else hop
+                call.receipt.hops += (Hop(target.backend, after.backend, error.reason),)
                 _start_over(call.receipt)
 
 

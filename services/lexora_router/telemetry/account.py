@@ -1,9 +1,8 @@
 """What one finished call is counted as: the same words in the log, the statistics and the metrics."""
 
-import re
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from lexora_contract.answer import Receipt
 from lexora_router.call import Call
@@ -14,21 +13,6 @@ from lexora_router.layers.observe import CLIENT_GONE
 OTHER = "other"
 # Reloads may bring ever new models; these many have a name of their own.
 MAX_MODELS = 200
-
-_HOP = re.compile(r"([\w.-]+)->([\w.-]+);reason=(\w+)")
-
-
-class Hop(NamedTuple):
-    """A call that went on to another backend, and the reason of the error that made it."""
-
-    origin: str
-    to: str
-    reason: str
-
-
-def hops(receipt: Receipt) -> list[Hop]:
-    """The fallbacks of a call, in order."""
-    return [Hop(*found) for found in _HOP.findall(receipt.fallback)]
 
 
 def retries(receipt: Receipt) -> int:
@@ -54,7 +38,7 @@ def rejection(error: BaseException | None) -> str:
 
 def straight(receipt: Receipt, error: BaseException | None) -> bool:
     """Whether the call was served at once: the other functions have something to say of all others only."""
-    return error is None and receipt.attempts <= 1 and not receipt.fallback and not receipt.resumed
+    return error is None and receipt.attempts <= 1 and not receipt.hops and not receipt.resumed
 
 
 def reason(error: BaseException | None) -> str:
@@ -105,7 +89,6 @@ class CallRecord:
         "endpoint",
         "error",
         "failed",
-        "hops",
         "label",
         "path",
         "reason",
@@ -132,11 +115,10 @@ class CallRecord:
         self.straight = straight(receipt, error)
         self.reason = self.rejection = ""
         self.retries = 0
-        self.hops: list[Hop] = []
         self.wasted = _NOTHING
         if not self.straight:
             self.reason, self.rejection, self.retries = reason(error), rejection(error), retries(receipt)
-            self.hops, self.wasted = hops(receipt), wasted(receipt, status, error)
+            self.wasted = wasted(receipt, status, error)
 
 
 class Book(Protocol):

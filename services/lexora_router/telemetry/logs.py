@@ -9,6 +9,7 @@ from typing import ClassVar, TextIO
 import msgspec
 import structlog
 
+from lexora_contract.answer import hops_text
 from lexora_contract.escape import escaped, escaped_json, escaped_lines
 from lexora_router.call import Call
 from lexora_router.errors import RouterError
@@ -146,7 +147,7 @@ class AccessLog:
 def _troubles(record: CallRecord) -> dict[str, object]:
     """What did not go straight, as far as it happened."""
     found = {
-        "fallback": record.receipt.fallback,
+        "fallback": hops_text(record.receipt.hops),
         "resumed": record.receipt.resumed,
         "rejected": record.rejection,
         "tokens_wasted": sum(record.wasted.values()),

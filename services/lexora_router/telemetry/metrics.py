@@ -143,7 +143,7 @@ class _Troubles:
     def count(self, record: CallRecord) -> None:
         """Count the finished call."""
         self._retries.inc(record.retries)
-        for hop in record.hops:
+        for hop in record.receipt.hops:
             self._fallbacks.labels(*hop).inc()
         if record.receipt.resumed:
             self._resumed.inc()

@@ -2,7 +2,6 @@
 
 from collections import deque
 from dataclasses import dataclass
-from itertools import islice
 
 from lexora_contract.answer import Receipt
 from lexora_router.call import Call
@@ -14,8 +13,9 @@ MAX_MODEL_LENGTH = 128
 
 @dataclass(slots=True)
 class RecentCall:
-    """One finished call; instants are those of the receipt."""
+    """One finished call; instants are those of the receipt, `number` counts calls since the start."""
 
+    number: int
     id: str
     path: str
     model: str
@@ -31,6 +31,7 @@ class RecentCalls:
 
     def __init__(self) -> None:
         self._calls: deque[RecentCall] = deque(maxlen=KEPT)
+        self._finished = 0
 
     def begin(self, call: Call) -> None:
         """Nothing: only finished calls are kept."""
@@ -39,8 +40,11 @@ class RecentCalls:
         """Remember the call."""
         call, path, word = record.call, record.path, record.reason
         model = call.model[:MAX_MODEL_LENGTH]
-        self._calls.append(RecentCall(call.id, path, model, call.stream, call.started, record.status, word, call.receipt))
+        self._finished += 1
+        self._calls.append(
+            RecentCall(self._finished, call.id, path, model, call.stream, call.started, record.status, word, call.receipt)
+        )
 
-    def last(self, most: int) -> list[RecentCall]:
-        """The last ones, the latest first."""
-        return list(islice(reversed(self._calls), most))
+    def last(self, before: int | None = None) -> list[RecentCall]:
+        """The latest first; only those before the one of this number."""
+        return [call for call in reversed(self._calls) if before is None or call.number < before]

@@ -56,7 +56,7 @@ class Stats:
     def _count_troubles(self, record: CallRecord) -> None:
         """What did not go straight; an ordinary call does not come here."""
         self.retries += record.retries
-        self.fallbacks += len(record.hops)
+        self.fallbacks += len(record.receipt.hops)
         self.resumed += bool(record.receipt.resumed)
         if record.reason:
             self.errors[record.reason] += 1

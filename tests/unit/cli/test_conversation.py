@@ -62,13 +62,16 @@ def test_a_receipt_without_usage_promises_nothing() -> None:
     assert line == "main"
 
 
+HOP = {"from_backend": "main", "to_backend": "b", "reason": "ERROR_REASON_UPSTREAM_TIMEOUT"}
+
+
 @pytest.mark.parametrize(
     ("receipt", "told"),
     [
-        (Receipt(auto=AutoChoice(model="m", task_type="code", classifier="rules")), "m for code, by rules"),
-        (Receipt(auto=AutoChoice(model="m", classifier="default")), "m for a task of unknown kind, by default"),
-        (Receipt(fallback="main->b;reason=UPSTREAM_TIMEOUT"), "fallback main->b;reason=UPSTREAM_TIMEOUT"),
-        (Receipt(resumed="token_ids"), "resumed by token_ids"),
+        (Receipt(auto=AutoChoice(model="m", task_type="code", classifier="CLASSIFIER_RULES")), "m for code, by rules"),
+        (Receipt(auto=AutoChoice(model="m", classifier="CLASSIFIER_DEFAULT")), "m for a task of unknown kind, by default"),
+        (Receipt(hops=[HOP]), "fallback main->b;reason=UPSTREAM_TIMEOUT"),
+        (Receipt(resume_method="RESUME_METHOD_TOKEN_IDS"), "resumed by token_ids"),
     ],
 )
 def test_what_was_not_as_asked_is_told(receipt: Receipt, told: str) -> None:

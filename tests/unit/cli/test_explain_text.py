@@ -16,7 +16,7 @@ def shown(answer: ExplainResponse, *, terminal: bool = False) -> str:
     return screen.getvalue()
 
 
-def answer(verdict: str = "dispatch") -> ExplainResponse:
+def answer(verdict: str = "VERDICT_DISPATCH") -> ExplainResponse:
     first = EndpointExplanation(
         address="http://gpu1:8000", eligible=True, score=2.5, in_flight=1, limit=64, breaker=BREAKER_STATE_CLOSED, weight=0.4
     )
@@ -36,7 +36,7 @@ def answer(verdict: str = "dispatch") -> ExplainResponse:
         summary=["The call would be sent at once, to `main`.", "more"],
         route=RouteExplanation(reason="`m` is configured at backend `main`."),
         tenant=TenantExplanation(reason="`bob` has priority 50."),
-        targets=[main, TargetExplanation(backend="small", verdict="reject")],
+        targets=[main, TargetExplanation(backend="small", verdict="VERDICT_REJECT")],
         verdict=verdict,
     )
 
@@ -62,13 +62,13 @@ def test_lines_are_never_cut_and_endpoints_stand_in_columns() -> None:
     ]
 
 
-@pytest.mark.parametrize(("verdict", "colour"), [("dispatch", "32"), ("queue", "33"), ("reject", "31")])
+@pytest.mark.parametrize(("verdict", "colour"), [("VERDICT_DISPATCH", "32"), ("VERDICT_QUEUE", "33"), ("VERDICT_REJECT", "31")])
 def test_a_terminal_sees_the_verdict_in_its_colour(verdict: str, colour: str) -> None:
     assert f";{colour}m" in shown(answer(verdict), terminal=True).splitlines()[0]
 
 
 def test_a_verdict_of_another_version_and_names_full_of_controls_do_no_harm() -> None:
-    found = answer("later")
+    found = answer("VERDICT_UNSPECIFIED")
     found.tenant.reason = "`\x1b[2J` has [bold]brackets[/bold]"
     text = shown(found, terminal=True)
     assert r"tenant  `\x1b[2J` has [bold]brackets[/bold]" in text

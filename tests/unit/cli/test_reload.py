@@ -10,6 +10,8 @@ from lexora.v1.reload_pb2 import (
     RELOAD_RESULT_APPLIED,
     RELOAD_RESULT_REFUSED,
     RELOAD_RESULT_UNCHANGED,
+    RELOAD_TRIGGER_FILE,
+    RELOAD_TRIGGER_RPC,
     ReloadReport,
     ReloadRequest,
     ReloadResponse,
@@ -22,7 +24,7 @@ from lexora_cli.reload_text import lines
 REPORTS = [
     ReloadReport(
         result=RELOAD_RESULT_APPLIED,
-        trigger="rpc",
+        trigger=RELOAD_TRIGGER_RPC,
         changed_keys=["retry.max_retries", "server.port"],
         keys_needing_restart=["server.port"],
         warnings=["odd"],
@@ -86,9 +88,14 @@ def test_a_result_of_a_later_version_is_told_as_a_number() -> None:
 
 
 def test_a_reload_that_came_just_before_is_named() -> None:
-    same = ReloadReport(result=RELOAD_RESULT_UNCHANGED, finished_unix=1_000)
-    quick = ReloadReport(result=RELOAD_RESULT_APPLIED, trigger="file", finished_unix=997, changed_keys=["retry.max_retries"])
+    same = ReloadReport(result=RELOAD_RESULT_UNCHANGED, finish_time={"seconds": 1_000})
+    quick = ReloadReport(
+        result=RELOAD_RESULT_APPLIED,
+        trigger=RELOAD_TRIGGER_FILE,
+        finish_time={"seconds": 997},
+        changed_keys=["retry.max_retries"],
+    )
     said = ["unchanged: it was put in force 3 s ago already, when the file changed", "  changed: retry.max_retries"]
     assert list(lines(same, quick)) == said
-    for before in (ReloadReport(), ReloadReport(result=RELOAD_RESULT_APPLIED, finished_unix=900), same):
+    for before in (ReloadReport(), ReloadReport(result=RELOAD_RESULT_APPLIED, finish_time={"seconds": 900}), same):
         assert list(lines(same, before)) == ["unchanged: nothing to put in force"]

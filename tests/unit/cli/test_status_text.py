@@ -1,4 +1,5 @@
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from rich.text import Text
 
 from lexora.v1.health_pb2 import (
@@ -10,8 +11,16 @@ from lexora.v1.health_pb2 import (
     HealthResponse,
 )
 from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED, ReloadReport
-from lexora.v1.stats_pb2 import Distribution, GetStatsResponse, Latencies
+from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Latencies
 from lexora_cli.status_text import counters, endpoints, headline, latencies
+
+
+def duration(seconds: float) -> Duration:
+    return Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
+
+
+def distribution(count: int, p50: float, p90: float, p99: float) -> Distribution:
+    return Distribution(count=count, p50=duration(p50), p90=duration(p90), p99=duration(p99))
 
 
 def shown(lines: list[Text]) -> list[str]:
@@ -21,7 +30,7 @@ def shown(lines: list[Text]) -> list[str]:
 
 @pytest.mark.parametrize(("seconds", "age"), [(0.4, "0 s"), (75, "1 min 15 s"), (3700, "1 h 1 min"), (180_000, "2 d 2 h")])
 def test_the_headline(seconds: float, age: str) -> None:
-    health = HealthResponse(status=BACKEND_STATUS_HEALTHY, version="1.2", uptime_seconds=seconds)
+    health = HealthResponse(status=BACKEND_STATUS_HEALTHY, version="1.2", uptime=duration(seconds))
     assert headline(health).plain == f"healthy, version 1.2, up {age}"
 
 
@@ -36,9 +45,7 @@ def test_endpoints_with_their_reasons() -> None:
 
 
 def test_percentiles() -> None:
-    told = Latencies(
-        ttft=Distribution(count=2, p50=0.0514, p90=0.2, p99=1.234), total=Distribution(count=1500, p50=0.000251, p90=1, p99=20)
-    )
+    told = Latencies(ttft=distribution(2, 0.0514, 0.2, 1.234), total=distribution(1500, 0.000251, 1, 20))
     assert shown(latencies(GetStatsResponse(since_start=told, last_five_minutes=told))) == [
         "time within count p50 p90 p99",
         "first token 1 min 0 - - -",
@@ -51,15 +58,17 @@ def test_percentiles() -> None:
 
 
 def test_the_last_reload() -> None:
-    report = ReloadReport(result=RELOAD_RESULT_REFUSED, trigger="file", problems=["a", "b"], good_reloads=3, bad_reloads=1)
+    report = ReloadReport(
+        result=RELOAD_RESULT_REFUSED, trigger="RELOAD_TRIGGER_FILE", problems=["a", "b"], good_reloads=3, bad_reloads=1
+    )
     assert "reload    refused by file (problems: 2); 3 good, 1 refused in all" in counters(GetStatsResponse(last_reload=report))
     assert not any(line.startswith("reload") for line in counters(GetStatsResponse()))
 
 
 def test_counters() -> None:
-    stats = GetStatsResponse(total_requests=1234, success_rate=0.5, requests_per_model={"b": 1, "a": 2})
-    stats.total_tokens_input, stats.total_tokens_cached, stats.total_tokens_output = 9, 4, 7
-    stats.tokens_wasted.update({"failed": 2, "client_left": 3})
+    calls = CallCounts(total=1234, tokens_input=9, tokens_cached=4, tokens_output=7)
+    stats = GetStatsResponse(calls=calls, success_rate=0.5, by_model={"b": CallCounts(total=1), "a": CallCounts(total=2)})
+    stats.wasted_tokens.failed, stats.wasted_tokens.client_left = 2, 3
     lines = list(counters(stats))
     assert lines[0].startswith("calls     1,234 finished")
     assert "success   50.0%" in lines

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from lexora.v1.health_pb2 import (
@@ -12,10 +13,17 @@ from lexora.v1.health_pb2 import (
     EndpointHealth,
     HealthResponse,
 )
-from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
+from lexora.v1.receipt_pb2 import Hop
+from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse, RecentCall
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval, Latencies
 from lexora_cli.top_screen import Seen, picture
 
+
+def duration(seconds: float) -> Duration:
+    return Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
+
+
+HOP = Hop(from_backend="a", to_backend="b", reason="ERROR_REASON_QUEUE_FULL")
 GPU1 = EndpointHealth(
     address="http://gpu1:8000", status=BACKEND_STATUS_HEALTHY, in_flight=32, limit=64, breaker=BREAKER_STATE_CLOSED
 )
@@ -25,22 +33,24 @@ GPU2 = EndpointHealth(
 HEALTH = HealthResponse(
     status=BACKEND_STATUS_HEALTHY,
     version="1.2.3",
-    uptime_seconds=65,
+    uptime=duration(65),
     backends={"main": BackendHealth(status=BACKEND_STATUS_HEALTHY, endpoints=[GPU1, GPU2], waiting=7)},
 )
-TTFT = Distribution(count=9, p50=0.05, p90=0.5, p99=5)
+TTFT = Distribution(count=9, p50=duration(0.05), p90=duration(0.5), p99=duration(5))
 HISTORY = [
-    Interval(seconds=10, total=10 * at, failed=at, tokens_output=1000 * at, latencies=Latencies(ttft=TTFT))
+    Interval(length=duration(10), total=10 * at, failed=at, tokens_output=1000 * at, latencies=Latencies(ttft=TTFT))
     for at in range(1, 9)
 ]
 STATS = GetStatsResponse(
-    active_requests=32,
-    queue_depth={"main": 7},
+    active_calls=32,
+    waiting={"main": 7},
     last_minute=Latencies(ttft=TTFT),
-    history=[*HISTORY, Interval(seconds=1, total=10_000)],
+    history=[*HISTORY, Interval(length=duration(1), total=10_000)],
     by_model={"small": CallCounts(total=1), "big": CallCounts(total=900, failed=3, tokens_output=12_345)},
 )
-CALLS = [RecentCall(request_id=str(at), model=f"model-{at}", status=200, total_seconds=1, attempts=1) for at in range(100)]
+CALLS = [
+    RecentCall(request_id=str(at), model=f"model-{at}", status=200, total_time=duration(1), attempts=1) for at in range(100)
+]
 
 
 def drawn(seen: Seen, *, height: int | None = None, trouble: str = "", width: int = 140) -> list[str]:
@@ -51,7 +61,7 @@ def drawn(seen: Seen, *, height: int | None = None, trouble: str = "", width: in
 
 
 def seen(*calls: RecentCall) -> Seen:
-    return Seen(HEALTH, STATS, RecentCallsResponse(calls=calls))
+    return Seen(HEALTH, STATS, ListRecentCallsResponse(recent_calls=calls))
 
 
 def line(lines: list[str], *words: str) -> str:
@@ -92,7 +102,7 @@ def test_models_are_ordered_by_calls() -> None:
 
 
 def test_in_80_columns_only_reasons_are_cut() -> None:
-    lines = drawn(seen(RecentCall(model="m", backend="b", status=502, error="UPSTREAM_BROKEN_" * 4)), width=80, height=24)
+    lines = drawn(seen(RecentCall(model="m", backend="b", status=502, attempts=3, hops=[HOP] * 2)), width=80, height=24)
     assert max(map(len, lines)) <= 80
     assert [each for each in lines if "…" in each] == [line(lines, "502")]
     assert line(lines, "p50 /").split()[5:] == ["1", "min", "since", "start"]
@@ -100,9 +110,8 @@ def test_in_80_columns_only_reasons_are_cut() -> None:
 
 
 def test_without_a_width_nothing_is_cut() -> None:
-    reason = "UPSTREAM_BROKEN_" * 40
-    text = picture(seen(RecentCall(status=502, error=reason)), "127.0.0.1:50051")
-    assert line(text.plain.splitlines(), "502").endswith(reason)
+    text = picture(seen(RecentCall(status=502, hops=[HOP] * 40)), "127.0.0.1:50051")
+    assert line(text.plain.splitlines(), "502").endswith(", ".join(["a->b;reason=QUEUE_FULL"] * 40))
     assert not any(each.endswith(" ") for each in text.plain.splitlines())
 
 
@@ -116,11 +125,17 @@ def test_calls_fill_the_screen_and_no_more(height: int) -> None:
 
 def test_a_call_with_a_history() -> None:
     call = RecentCall(
-        model="m", backend="b", status=502, error="UPSTREAM_BROKEN", attempts=3, fallback="a->b;reason=X", ttft_seconds=0.5
+        model="m",
+        backend="b",
+        status=502,
+        error="ERROR_REASON_UPSTREAM_BROKEN",
+        attempts=3,
+        hops=[HOP],
+        time_to_first_token=duration(0.5),
     )
     shown = line(drawn(seen(call)), "502")
     assert "500 ms" in shown
-    assert "UPSTREAM_BROKEN, 3 attempts, a->b;reason=X" in shown
+    assert "UPSTREAM_BROKEN, 3 attempts, a->b;reason=QUEUE_FULL" in shown
 
 
 def test_names_do_not_move_the_cursor_and_are_no_markup() -> None:
@@ -134,5 +149,5 @@ def test_trouble_is_in_the_first_line() -> None:
 
 
 def test_a_router_that_has_done_nothing() -> None:
-    text = picture(Seen(HealthResponse(), GetStatsResponse(), RecentCallsResponse()), "r")
+    text = picture(Seen(HealthResponse(), GetStatsResponse(), ListRecentCallsResponse()), "r")
     assert "requests/s 0   tokens/s 0   TTFT p50 -" in text.plain.splitlines()

@@ -69,7 +69,7 @@ class Servicer(RouterServiceServicer):
         return HealthResponse(version="v")
 
     async def GetStats(self, request: Any, context: Any) -> Any:
-        return GetStatsResponse(total_requests=3)
+        return GetStatsResponse(active_calls=3)
 
     async def _script(self, request: Any, context: Any) -> None:
         self.requests.append(request)
@@ -125,7 +125,7 @@ async def test_every_rpc_goes_through() -> None:
         assert await collect(router) == [b"0", b"1", b"2"]
         assert (await router.unary(LIST_MODELS, ListModelsRequest(), CONTEXT)).models[0].id == "m"
         assert (await router.unary(HEALTH, HealthRequest(), CONTEXT)).version == "v"
-        assert (await router.unary(GET_STATS, GetStatsRequest(), CONTEXT)).total_requests == 3
+        assert (await router.unary(GET_STATS, GetStatsRequest(), CONTEXT)).active_calls == 3
         with pytest.raises(CallFailed) as raised:
             await router.unary(CLASSIFY, ClassifyRequest(), CONTEXT)
     assert raised.value.code == grpc.StatusCode.UNIMPLEMENTED.value[0]

@@ -7,7 +7,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.docs.pages import ROOT, code, page
 
-from lexora_contract.answer import Choice, Usage
+from lexora_contract.answer import Choice, Hop, Usage
 from lexora_router.call import Call, Outcome
 from lexora_router.config import Config
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined
@@ -37,7 +37,7 @@ async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     (account,) = app._shared.recorders
     for status, error in ((CLIENT_GONE, CancelledError()), (429, RateLimited("words", 1.0, "user:a"))):
         call = finished_call()
-        call.receipt.fallback = "main->spare;reason=QUEUE_FULL"
+        call.receipt.hops = (Hop("main", "spare", "QUEUE_FULL"),)
         account.begin(call)
         account.end(call, status, error)
     backend = next(iter(app._assembly.backends.values()))
@@ -62,7 +62,7 @@ def test_every_metric_in_a_query_exists() -> None:
 def test_every_field_of_a_call_s_line_is_named() -> None:
     with structlog.testing.capture_logs() as lines:
         call = finished_call()
-        call.receipt.fallback, call.receipt.resumed = "main->spare;reason=QUEUE_FULL", "text"
+        call.receipt.hops, call.receipt.resumed = (Hop("main", "spare", "QUEUE_FULL"),), "text"
         call.trace = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
         call.receipt.auto = Choice("m", "code", 0.9, "rules")
         AccessLog().end(CallRecord(call, 429, QueueFull("words", 1.0), "m"))

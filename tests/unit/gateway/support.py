@@ -20,7 +20,7 @@ from lexora.v1.classify_pb2 import ClassifyResponse
 from lexora.v1.explain_pb2 import ExplainResponse
 from lexora.v1.health_pb2 import HealthResponse
 from lexora.v1.models_pb2 import ListModelsResponse
-from lexora.v1.recent_pb2 import RecentCallsResponse
+from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse
 from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.answer import Head, Receipt, Reply
@@ -60,7 +60,7 @@ class ScriptedRouter:
         self.state: HealthResponse | Exception = HealthResponse()
         self.counters: GetStatsResponse | Exception = GetStatsResponse()
         self.explanation: ExplainResponse | Exception = ExplainResponse()
-        self.recent: RecentCallsResponse | Exception = RecentCallsResponse()
+        self.recent: ListRecentCallsResponse | Exception = ListRecentCallsResponse()
 
     def foresee(self, user: str, size: int) -> None:
         if self.foreseen is not None:
@@ -80,7 +80,7 @@ class ScriptedRouter:
             "health": self.state,
             "get_stats": self.counters,
             "explain": self.explanation,
-            "recent_calls": self.recent,
+            "list_recent_calls": self.recent,
         }[rpc.method]
         if isinstance(answer, Exception):
             raise answer

@@ -26,11 +26,11 @@ async def ask(router: ScriptedRouter, path: str = CHAT, body: bytes = BODY, head
 
 def answer() -> ExplainResponse:
     endpoint = EndpointExplanation(address="http://e:1", score=0.5, eligible=True, breaker=BREAKER_STATE_HALF_OPEN, weight=1)
-    target = TargetExplanation(backend="main", status=BACKEND_STATUS_DEGRADED, verdict="dispatch", endpoints=[endpoint])
+    target = TargetExplanation(backend="main", status=BACKEND_STATUS_DEGRADED, verdict="VERDICT_DISPATCH", endpoints=[endpoint])
     tenant = TenantExplanation(user="bob", allowed=True)
     tenant.rate_limit.requests.limit = 20
     tenant.rate_limit.requests.reset.FromMilliseconds(100)
-    return ExplainResponse(summary=["At once."], verdict="dispatch", tenant=tenant, targets=[target])
+    return ExplainResponse(summary=["At once."], verdict="VERDICT_DISPATCH", tenant=tenant, targets=[target])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from lexora.v1 import receipt_pb2
 from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.raw_pb2 import Header
 from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
-from lexora_contract.answer import BucketState, Head, RateLimitState, Receipt
+from lexora_contract.answer import BucketState, Head, Hop, RateLimitState, Receipt
 from lexora_contract.messages import receipt_of
 from lexora_contract.port import Send
 from lexora_contract.words import duration
@@ -33,6 +33,8 @@ from lexora_gateway.rate_headers import rate_limit_headers
 
 pytestmark = pytest.mark.usefixtures("both_sides")
 
+HOP = {"from_backend": "main", "to_backend": "backup", "reason": "ERROR_REASON_UPSTREAM_UNREACHABLE"}
+HOPS = "main->backup;reason=UPSTREAM_UNREACHABLE"
 RATES = {
     "x-ratelimit-limit-requests": "20",
     "x-ratelimit-remaining-requests": "19",
@@ -105,22 +107,22 @@ def test_what_is_not_limited_is_not_shown() -> None:
 
 async def test_a_whole_answer_carries_them() -> None:
     router = ScriptedRouter()
-    sent = receipt(fallback="main->backup;reason=UPSTREAM_UNREACHABLE", resumed="token_ids")
+    sent = receipt(hops=[HOP], resume_method="RESUME_METHOD_TOKEN_IDS")
     router.relays = whole(b"{}", headers=(*THEIRS, ("x-other", "3")), receipt=receipt_of(sent))
     response = await ask(router)
     assert rates(response) == RATES
-    assert response.headers["x-lexora-fallback"] == "main->backup;reason=UPSTREAM_UNREACHABLE"
+    assert response.headers["x-lexora-fallback"] == HOPS
     assert response.headers["x-lexora-resumed"] == "token_ids"
     assert response.headers["x-other"] == "3"
 
 
 async def test_a_streams_head_carries_them() -> None:
     router = ScriptedRouter()
-    head, sent = Head(200, HEAD.content_type, THEIRS), receipt(fallback="a->b;reason=X")
+    head, sent = Head(200, HEAD.content_type, THEIRS), receipt(hops=[HOP])
     router.relays = frames(b"data: 1\n\n", head=head, receipt=receipt_of(sent))
     response = await ask(router, STREAMED)
     assert rates(response) == RATES
-    assert response.headers["x-lexora-fallback"] == "a->b;reason=X"
+    assert response.headers["x-lexora-fallback"] == HOPS
     assert "x-lexora-resumed" not in response.headers
 
 
@@ -179,7 +181,7 @@ def test_an_engine_cannot_speak_for_the_gateway() -> None:
 
 
 def test_what_no_header_can_carry_is_left_out() -> None:
-    assert receipt_headers(Receipt(fallback="a\r\nb: c", resumed="\n")) == []
+    assert receipt_headers(Receipt(hops=(Hop("a\r\nb: c", "d", "X"),), resumed="\n")) == []
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from tests.unit.gateway.support import JSON, ScriptedRouter, client, failure, ma
 
 from lexora.v1 import health_pb2
 from lexora.v1.classify_pb2 import ClassifyResponse, ModelScore
-from lexora.v1.health_pb2 import BackendHealth, HealthResponse
+from lexora.v1.health_pb2 import BREAKER_STATE_OPEN, BackendHealth, HealthResponse
 from lexora.v1.models_pb2 import ListModelsResponse, Model
-from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
+from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse, RecentCall
 from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED, ReloadReport
-from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval, Latencies
+from lexora.v1.stats_pb2 import CallCounts, Distribution, EndpointLoad, GetStatsResponse, Interval, Latencies
+from lexora_gateway.openai.examples import RECENT, STATS
 
+HALF = {"nanos": 500_000_000}
 UNREACHABLE = failure(14, "The gateway cannot reach its router; try again shortly.")
 OWN = {"id": "x", "object": "model", "created": 5, "owned_by": "vllm", "root": "/m", "max_model_len": 4096}
 
@@ -23,7 +25,7 @@ def listing() -> ListModelsResponse:
             Model(
                 id="org/big",
                 backend="main",
-                backend_type="vllm",
+                backend_type="BACKEND_TYPE_VLLM",
                 capabilities=["code", "general"],
                 description="Big.",
                 max_model_len=4096,
@@ -31,7 +33,7 @@ def listing() -> ListModelsResponse:
                 upstream_json=json.dumps(OWN),
             ),
             Model(id="fast", backend="main", alias_of="org/big", max_model_len=4096),
-            Model(id="gpt", backend="cloud", backend_type="openai_compatible", upstream_json="broken"),
+            Model(id="gpt", backend="cloud", backend_type="BACKEND_TYPE_OPENAI_COMPATIBLE", upstream_json="broken"),
         ],
         available_capabilities=["code", "general"],
         default_model_for_unknown_task="org/big",
@@ -138,12 +140,17 @@ async def test_a_failed_list_is_a_status() -> None:
 async def test_stats_are_plain_numbers_and_maps() -> None:
     router = ScriptedRouter()
     router.counters = GetStatsResponse(
-        total_requests=1 << 40, success_rate=0.5, errors_by_type={"B": 2, "A": 1}, in_flight={"http://x:1": 3}
+        calls=CallCounts(total=1 << 40),
+        success_rate=0.5,
+        errors=[{"reason": "ERROR_REASON_QUEUE_FULL", "calls": 2}, {"reason": "ERROR_REASON_DRAINING", "calls": 1}],
+        rejections={"queue_full": 2},
+        endpoints={"http://x:1": EndpointLoad(in_flight=3, breaker=BREAKER_STATE_OPEN)},
     )
     body = (await get(router, "/stats")).json()
-    assert set(body) == {field.name for field in GetStatsResponse.DESCRIPTOR.fields}
+    assert set(body) == set(STATS)
     assert (body["total_requests"], body["success_rate"], body["active_requests"]) == (1 << 40, 0.5, 0)
-    assert (body["errors_by_type"], body["in_flight"]) == ({"A": 1, "B": 2}, {"http://x:1": 3})
+    assert (body["errors_by_type"], body["in_flight"]) == ({"QUEUE_FULL": 2, "DRAINING": 1}, {"http://x:1": 3})
+    assert (body["rejected_by_reason"], body["breakers"], body["limits"]) == ({"queue_full": 2}, {"http://x:1": "open"}, {})
     assert body["requests_per_model"] == {}
     assert body["last_reload"] is None
 
@@ -152,30 +159,30 @@ async def test_counts_and_distributions_are_objects() -> None:
     router = ScriptedRouter()
     router.counters = GetStatsResponse(
         by_model={"m": CallCounts(total=2)},
-        last_minute=Latencies(ttft=Distribution(count=1, p50=0.5)),
-        history=[Interval(start_unix=5, latencies=Latencies())],
+        last_minute=Latencies(ttft=Distribution(count=1, p50=HALF)),
+        history=[Interval(start_time={"seconds": 5}, latencies=Latencies())],
     )
     body = (await get(router, "/stats")).json()
     assert body["by_model"]["m"]["total"] == 2
-    assert body["last_minute"]["ttft"] == {"count": 1, "mean": 0.0, "p50": 0.5, "p90": 0.0, "p99": 0.0}
+    assert body["last_minute"]["ttft"] == {"count": 1, "mean": None, "p50": 0.5, "p90": None, "p99": None}
     assert body["history"][0]["start_unix"] == 5
 
 
 async def test_recent_calls_are_a_list_of_objects() -> None:
     router = ScriptedRouter()
-    router.recent = RecentCallsResponse(calls=[RecentCall(request_id="r", status=499, total_seconds=0.5)])
+    router.recent = ListRecentCallsResponse(recent_calls=[RecentCall(request_id="r", status=499, total_time=HALF)])
     body = (await get(router, "/stats/recent")).json()
     assert list(body) == ["calls"]
     (call,) = body["calls"]
-    assert set(call) == {field.name for field in RecentCall.DESCRIPTOR.fields}
-    assert (call["request_id"], call["status"], call["tokens_input"]) == ("r", 499, None)
+    assert set(call) == set(RECENT["calls"][0])
+    assert (call["request_id"], call["status"], call["total_seconds"], call["tokens_input"]) == ("r", 499, 0.5, None)
 
 
 @pytest.mark.parametrize(("query", "limit"), [("", 0), ("?limit=7", 7), ("?limit=0", 0), ("?limit=999999999", 999_999_999)])
 async def test_how_many_recent_calls(query: str, limit: int) -> None:
     router = ScriptedRouter()
     assert (await get(router, f"/stats/recent{query}")).status_code == 200
-    assert router.asked[0][1].limit == limit
+    assert router.asked[0][1].page_size == limit
 
 
 @pytest.mark.parametrize("limit", ["", "-1", "x", "1.5", "%D9%A3", "9" * 5000])
@@ -188,7 +195,9 @@ async def test_a_limit_that_is_no_number(limit: str) -> None:
 
 async def test_the_last_reload_is_told_whole() -> None:
     router = ScriptedRouter()
-    report = ReloadReport(result=RELOAD_RESULT_REFUSED, trigger="file", finished_unix=5, problems=["a"], bad_reloads=2)
+    report = ReloadReport(
+        result=RELOAD_RESULT_REFUSED, trigger="RELOAD_TRIGGER_FILE", finish_time={"seconds": 5}, problems=["a"], bad_reloads=2
+    )
     router.counters = GetStatsResponse(last_reload=report)
     assert (await get(router, "/stats")).json()["last_reload"] == {
         "result": "refused",
@@ -220,7 +229,7 @@ async def test_classify_task() -> None:
         task_type="code",
         confidence=0.75,
         reasoning="why",
-        classifier="llm",
+        classifier="CLASSIFIER_LLM",
         alternatives=[ModelScore(model="n", score=0.5)],
     )
     response = await classify(router, {"task_description": "t", "candidate_models": ["m", "n"]})

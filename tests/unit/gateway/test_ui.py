@@ -6,7 +6,7 @@ from tests.unit.gateway.support import ScriptedRouter, client, failure, make_app
 
 from lexora.v1.health_pb2 import BACKEND_STATUS_DEGRADED, BREAKER_STATE_HALF_OPEN, BackendHealth, EndpointHealth, HealthResponse
 from lexora.v1.models_pb2 import ListModelsResponse, Model
-from lexora.v1.recent_pb2 import RecentCall, RecentCallsResponse
+from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse, RecentCall
 from lexora.v1.stats_pb2 import CallCounts, GetStatsResponse, Interval
 from lexora_gateway.static_files import POLICY
 from lexora_gateway.ui.page import FILES
@@ -60,9 +60,15 @@ async def test_the_state_is_one_document() -> None:
     endpoint = EndpointHealth(address="http://gpu1:8000", breaker=BREAKER_STATE_HALF_OPEN, in_flight=3)
     backend = BackendHealth(status=BACKEND_STATUS_DEGRADED, endpoints=[endpoint], waiting=2)
     router.state = HealthResponse(status=BACKEND_STATUS_DEGRADED, backends={"main": backend}, version="1")
-    router.counters = GetStatsResponse(total_requests=5, by_model={"m": CallCounts(total=5)}, history=[Interval(total=2)])
-    router.models = ListModelsResponse(models=[Model(id="m", backend="main", backend_type="vllm", capabilities=["code"])])
-    router.recent = RecentCallsResponse(calls=[RecentCall(request_id="r", status=200, ttft_seconds=0.5)])
+    router.counters = GetStatsResponse(
+        calls=CallCounts(total=5), by_model={"m": CallCounts(total=5)}, history=[Interval(total=2)]
+    )
+    router.models = ListModelsResponse(
+        models=[Model(id="m", backend="main", backend_type="BACKEND_TYPE_VLLM", capabilities=["code"])]
+    )
+    router.recent = ListRecentCallsResponse(
+        recent_calls=[RecentCall(request_id="r", status=200, time_to_first_token={"nanos": 500_000_000})]
+    )
     async with client(make_app(router)) as http:
         state = (await http.get("/ui/state")).json()
     assert state["health"]["status"] == "degraded"
@@ -78,7 +84,7 @@ async def test_the_state_is_one_document() -> None:
     assert state["stats"]["history"][0]["total"] == 2
     assert state["models"][0]["capabilities"] == ["code"]
     assert (state["calls"][0]["ttft_seconds"], state["calls"][0]["tokens_input"]) == (0.5, None)
-    assert {name for name, *_ in router.asked} == {"health", "get_stats", "list_models", "recent_calls"}
+    assert {name for name, *_ in router.asked} == {"health", "get_stats", "list_models", "list_recent_calls"}
 
 
 async def test_a_router_that_is_away_is_told() -> None:
@@ -92,7 +98,7 @@ async def test_a_router_that_is_away_is_told() -> None:
 
 async def test_many_who_look_at_once_cost_no_more_than_one() -> None:
     router = ScriptedRouter()
-    router.counters = GetStatsResponse(total_requests=1)
+    router.counters = GetStatsResponse(calls=CallCounts(total=1))
     async with client(make_app(router)) as http:
         states = [(await http.get("/ui/state")).json()["stats"]["total_requests"] for _ in range(20)]
     assert states == [1] * 20

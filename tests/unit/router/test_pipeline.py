@@ -7,7 +7,7 @@ from tests.support.raw_server import Do, RawServer, chunk, stream, stream_head
 from tests.unit.router.engines.engine import make_backend
 from tests.unit.router.support import HANG, HEAD, Client, FakeEndpoint, Frames, Step, make_call, make_pool, make_target
 
-from lexora_contract.answer import Head
+from lexora_contract.answer import Head, hops_text
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Handler, Target
 from lexora_router.errors import (
@@ -242,7 +242,7 @@ async def test_a_silent_engine_costs_one_attempt_and_then_the_fallback_answers()
     assert now() == pytest.approx(1010.0)  # first_token
     receipt = call.receipt
     assert (receipt.backend, receipt.model, receipt.endpoint, receipt.attempts) == ("backup", "other", "http://b:1", 2)
-    assert receipt.fallback == "main->backup;reason=UPSTREAM_TIMEOUT"
+    assert hops_text(receipt.hops) == "main->backup;reason=UPSTREAM_TIMEOUT"
     assert main.in_flight == backup.in_flight == 0
 
 
@@ -255,7 +255,7 @@ async def test_a_full_queue_falls_back_without_a_wait() -> None:
     await main.begun()
     call = make_call(started=now())
     await handler(call, Client())
-    assert call.receipt.fallback == "main->backup;reason=QUEUE_FULL"
+    assert hops_text(call.receipt.hops) == "main->backup;reason=QUEUE_FULL"
     assert now() == 1000.0
     for task in stuck:
         task.cancel()
@@ -327,4 +327,4 @@ async def test_a_fallback_after_an_answer_that_showed_nothing_begins_with_its_he
         await asyncio.sleep(0)
     assert [type(event) for event in client.events[:2]] == [Head, Frames]
     assert b"whole" in client.data
-    assert (call.receipt.attempts, call.receipt.fallback) == (2, "main->backup;reason=UPSTREAM_BROKEN")
+    assert (call.receipt.attempts, hops_text(call.receipt.hops)) == (2, "main->backup;reason=UPSTREAM_BROKEN")

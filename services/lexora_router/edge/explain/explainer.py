@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 
-from lexora.v1 import explain_pb2
+from lexora.v1 import errors_pb2, explain_pb2
 from lexora_contract.answer import Choice
+from lexora_contract.enums import value
 from lexora_contract.messages import auto_message, fill_bucket
 from lexora_contract.priority import parse_priority
 from lexora_router.assembly import Assembly
 from lexora_router.call import AUTO, Call, settings_name
 from lexora_router.config import Config
-from lexora_router.edge.explain.targets import REJECT, Prospect, prospects
+from lexora_router.edge.explain.targets import Prospect, Verdict, prospects
 from lexora_router.edge.explain.words import rule_in_words, summary, tenant_in_words
 from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
 from lexora_router.fleet.routes import RouteRule, Ruling
@@ -46,14 +47,14 @@ class Explainer:
             route=explain_pb2.RouteExplanation(
                 asked=asked,
                 model=ruling.model,
-                rule=ruling.rule.value,
+                rule=value(explain_pb2.RouteRule, ruling.rule.value),
                 reason=rule_in_words(ruling, asked, choice) if disabled is None else disabled.message,
                 auto=None if choice is None else auto_message(choice),
             ),
             tenant=tenant,
             targets=[target.message for target in targets],
             verdict=verdict,
-            error=error,
+            error=value(errors_pb2.ErrorReason, error),
             prompt_cache_key=call.prompt_cache_key,
         )
         answer.summary.extend(summary(answer))
@@ -94,14 +95,14 @@ async def _ruling(assembly: Assembly, call: Call, asked: str) -> Ruling:
     return found
 
 
-def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *, draining: bool) -> tuple[str, str]:
+def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *, draining: bool) -> tuple[Verdict, str]:
     """The verdict on the whole call, and the reason of its error: who could refuse it, in the order in which it meets them."""
     if draining:
-        return REJECT, Draining.reason
+        return explain_pb2.VERDICT_REJECT, Draining.reason
     if decision is not None and not decision.allowed:
-        return REJECT, RateLimited.reason
+        return explain_pb2.VERDICT_REJECT, RateLimited.reason
     if not targets:
-        return REJECT, missing
+        return explain_pb2.VERDICT_REJECT, missing
     taker = next((target for target in targets if not target.refusal), targets[-1])
     return taker.message.verdict, taker.refusal
 

@@ -2,18 +2,21 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 from lexora.v1 import explain_pb2, health_pb2
+from lexora_contract.times import duration
 from lexora_router.assembly import Assembly
 from lexora_router.call import Call, Target
 from lexora_router.edge.explain.words import target_in_words
+from lexora_router.errors import RouterError
 from lexora_router.fleet.backend import Backend, Health
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.forecast import Forecast
 from lexora_router.policy.failures import occasions
 from lexora_router.policy.picker import score
 
-DISPATCH, QUEUE, REJECT = "dispatch", "queue", "reject"
+Verdict: TypeAlias = "explain_pb2.Verdict.ValueType"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,21 @@ def _prospect(backend: Backend, target: Target, call: Call, now: float) -> Prosp
         backend=target.backend,
         model=target.model,
         status=_backend_status(backend.health()),
-        verdict=REJECT if refusal is not None else QUEUE if forecast.position else DISPATCH,
+        verdict=_verdict(refusal, forecast),
         waiting=pool.waiting,
         max_waiting=pool.limits.max_size,
         position=forecast.position,
-        wait_seconds=forecast.wait,
+        wait_time=None if forecast.wait is None else duration(forecast.wait),
         endpoints=endpoints,
     )
     message.reason = target_in_words(message, refusal, pool.limits.timeout)
     return Prospect(message, refusal.reason if refusal is not None else "")
+
+
+def _verdict(refusal: RouterError | None, forecast: Forecast) -> Verdict:
+    if refusal is not None:
+        return explain_pb2.VERDICT_REJECT
+    return explain_pb2.VERDICT_QUEUE if forecast.position else explain_pb2.VERDICT_DISPATCH
 
 
 def _likeliest_first(endpoints: tuple[HttpEndpoint, ...], forecast: Forecast, now: float) -> list[HttpEndpoint]:

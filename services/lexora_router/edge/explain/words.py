@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from lexora.v1 import explain_pb2
+from lexora.v1 import errors_pb2, explain_pb2
 from lexora_contract.answer import Choice
+from lexora_contract.enums import word
 from lexora_router.errors import RouterError
 from lexora_router.fleet.routes import RouteRule, Ruling
 from lexora_router.policy.rate_limiter import Decision
@@ -59,12 +60,17 @@ def target_in_words(target: explain_pb2.TargetExplanation, refusal: RouterError 
 
 
 def _queued(target: explain_pb2.TargetExplanation, patience: float) -> str:
-    wait = f"about {target.wait_seconds:.1f} s" if target.HasField("wait_seconds") else "nobody knows yet for how long"
+    seconds = _wait(target)
+    wait = "for how long is not known yet" if seconds is None else f"about {seconds:.1f} s"
     before = f"{target.position - 1} of {target.waiting} waiting calls before it"
     words = f"No slot is free: place {target.position} in the queue, {before}; {wait}."
-    if target.wait_seconds > patience:
+    if seconds is not None and seconds > patience:
         words += f" That is more than the {patience:g} s that a call may wait (queue.timeout): then QUEUE_FULL."
     return words
+
+
+def _wait(target: explain_pb2.TargetExplanation) -> float | None:
+    return target.wait_time.seconds + target.wait_time.nanos / 1e9 if target.HasField("wait_time") else None
 
 
 def tenant_in_words(tenant: explain_pb2.TenantExplanation, decision: Decision | None, wish: int | None) -> str:
@@ -102,12 +108,13 @@ def summary(answer: explain_pb2.ExplainResponse) -> Iterator[str]:
 
 def _headline(answer: explain_pb2.ExplainResponse) -> str:
     if answer.error:
-        return f"The call would be refused: {answer.error}."
+        return f"The call would be refused: {word(errors_pb2.ErrorReason, answer.error).upper()}."
     taker = next(target for target in answer.targets if target.verdict == answer.verdict)
     first = answer.targets[0].backend
     why = "" if taker.backend == first else f", a fallback, for `{first}` would refuse it"
     if taker.position:
-        wait = f", about {taker.wait_seconds:.1f} s" if taker.HasField("wait_seconds") else ""
+        seconds = _wait(taker)
+        wait = "" if seconds is None else f", about {seconds:.1f} s"
         return f"The call would wait at `{taker.backend}`{why}: place {taker.position} in the queue{wait}."
     if taker.endpoints[0].reason:
         return f"The call would be sent to `{taker.backend}`{why}, and most likely fail there: no endpoint is known to be well."

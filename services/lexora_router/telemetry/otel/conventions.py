@@ -3,6 +3,7 @@
 https://github.com/open-telemetry/semantic-conventions-genai (docs/gen-ai: spans and metrics; in development, as of 2026)
 """
 
+from lexora_contract.answer import hops_text
 from lexora_contract.operations import operation_of
 from lexora_router.call import Call
 from lexora_router.telemetry.account import reason, rejection
@@ -56,8 +57,8 @@ def answered(call: Call, status: int, error: BaseException | None) -> dict[str, 
         found["gen_ai.response.time_to_first_chunk"] = receipt.first_event_at - call.started
     if receipt.usage is not None:
         found |= _used(call)
-    if receipt.fallback:
-        found["lexora.fallback"] = receipt.fallback
+    if receipt.hops:
+        found["lexora.fallback"] = hops_text(receipt.hops)
     if receipt.resumed:
         found["lexora.resumed"] = receipt.resumed
     if error is not None:

@@ -7,13 +7,14 @@ import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.support import CHAT, make_call
 
-from lexora.v1 import health_pb2, models_pb2, recent_pb2, stats_pb2
-from lexora_contract.answer import Usage
+from lexora.v1 import errors_pb2, health_pb2, models_pb2, receipt_pb2, recent_calls_pb2, stats_pb2
+from lexora_contract.answer import Hop, Usage
+from lexora_contract.times import duration, seconds, timestamp, unix
 from lexora_router.assembly import Assembly
 from lexora_router.call import Outcome
 from lexora_router.config import Config, ModelEntry
 from lexora_router.edge.introspection import PROBE_SLACK_SECONDS, Overview
-from lexora_router.errors import QueueFull, UpstreamBroken
+from lexora_router.errors import InvalidRequest, QueueFull, UpstreamBroken
 from lexora_router.fleet.backend import Backend, build_backends, combine
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.routes import RoutableModel
@@ -108,14 +109,14 @@ async def test_models_are_told_with_what_is_configured_and_what_is_listed() -> N
     entry = ModelEntry.model_validate({"name": "m", "capabilities": ["code", "analysis"], "description": "A model."})
     listed = b'{"id":"l","max_model_len":4096}'
     models = (RoutableModel("m", backend, entry, 99, b""), RoutableModel("l", backend, None, 4096, listed, alias_of="x"))
-    response = await overview(backend, models=models).models()
+    response = await overview(backend, models=models).models(models_pb2.ListModelsRequest())
     assert list(response.available_capabilities) == ["analysis", "code"]
     assert response.default_model_for_unknown_task == "m"
     first, second = response.models
     assert first == models_pb2.Model(
         id="m",
         backend="main",
-        backend_type="openai_compatible",
+        backend_type="BACKEND_TYPE_OPENAI_COMPATIBLE",
         capabilities=["code", "analysis"],
         description="A model.",
         max_model_len=99,
@@ -139,7 +140,7 @@ async def test_health_names_every_backend_and_endpoint(states: tuple[bool | None
     await asyncio.sleep(5)
     health = await seen.health(draining=False)
     assert health.status == status
-    assert (health.version, health.uptime_seconds) == (__version__, 5.0)
+    assert (health.version, seconds(health.uptime)) == (__version__, 5.0)
     assert set(health.backends) == {"b0", "b1"}
     assert health.backends["b0"].endpoints[0].address == "http://e:1"
     assert health.backends["b0"].endpoints[0].in_flight == 3
@@ -199,17 +200,13 @@ async def test_stats_are_told() -> None:
     stats.begin(make_call())
     stats.end(CallRecord(call, 200, None, call.model))
     told = overview(backend, stats=stats).stats()
-    assert (told.total_requests, told.successful_requests, told.failed_requests, told.active_requests) == (1, 1, 0, 1)
-    assert (told.success_rate, told.total_retries, told.average_duration_seconds) == (1.0, 2, 4.0)
-    assert (told.total_tokens_input, told.total_tokens_output, told.total_tokens_cached) == (5, 7, 3)
-    assert dict(told.requests_per_endpoint) == {CHAT: 1}
-    assert dict(told.requests_per_model) == {"m": 1}
-    assert dict(told.requests_per_backend) == {"main": 1}
-    assert dict(told.in_flight) == {"http://e:1": 2}
-    assert dict(told.tokens_wasted) == {"failed_attempt": 2}
+    assert (told.calls.total, told.calls.successful, told.calls.failed, told.active_calls) == (1, 1, 0, 1)
+    assert (told.success_rate, told.retries, seconds(told.mean_time)) == (1.0, 2, 4.0)
+    assert {address: load.in_flight for address, load in told.endpoints.items()} == {"http://e:1": 2}
+    assert told.wasted_tokens == stats_pb2.WastedTokens(failed_attempt=2)
     counts = stats_pb2.CallCounts(total=1, successful=1, tokens_input=5, tokens_output=7, tokens_cached=3)
     by = (told.by_path[CHAT], told.by_model["m"], told.by_backend["main"], told.by_tenant["anonymous"])
-    assert [*by, told.by_endpoint["main/http://e:1"]] == [counts] * 5
+    assert [*by, told.by_endpoint["main/http://e:1"], told.calls] == [counts] * 6
 
 
 @jumping
@@ -226,11 +223,11 @@ async def test_stats_tell_the_last_minutes() -> None:
     stats.end(CallRecord(call, 502, UpstreamBroken("x"), call.model))
     told = seen.stats()
     for within in (told.last_minute, told.last_five_minutes, told.since_start):
-        found = [(each.count, each.mean) for each in (within.ttft, within.itl, within.queue, within.total)]
+        found = [(each.count, seconds(each.mean)) for each in (within.ttft, within.itl, within.queue, within.total)]
         assert found == [(1, pytest.approx(mean)) for mean in (1.0, 0.1, 0.5, 2.0)]
-        assert within.total.p99 == pytest.approx(2.0, rel=0.05)
+        assert seconds(within.total.p99) == pytest.approx(2.0, rel=0.05)
     (only,) = told.history
-    assert (only.start_unix, only.seconds, only.total, only.failed) == (start + 1e6, 2.0, 1, 1)
+    assert (unix(only.start_time), seconds(only.length), only.total, only.failed) == (start + 1e6, 2.0, 1, 1)
     assert (only.tokens_input, only.tokens_output) == (3, 4)
     assert only.latencies == told.last_minute
     await asyncio.sleep(60)
@@ -238,7 +235,7 @@ async def test_stats_tell_the_last_minutes() -> None:
     counts = [within.total.count for within in (told.last_minute, told.last_five_minutes, told.since_start)]
     assert counts == [0, 1, 1]
     assert [each.total for each in told.history] == [1, 0, 0, 0, 0, 0, 0]
-    assert [each.start_unix - only.start_unix for each in told.history] == [0, 10, 20, 30, 40, 50, 60]
+    assert [each.start_time.seconds - only.start_time.seconds for each in told.history] == [0, 10, 20, 30, 40, 50, 60]
 
 
 @jumping
@@ -249,53 +246,61 @@ async def test_recent_calls_are_told() -> None:
     receipt = call.receipt
     receipt.backend, receipt.endpoint, receipt.attempts, receipt.usage = "main", "http://e:1", 2, Usage(3, 4)
     receipt.dispatched_at, receipt.first_event_at, receipt.finished_at = now() + 1, now() + 2, now() + 3
-    receipt.fallback, receipt.resumed = "a->main;reason=X", "text"
+    receipt.hops, receipt.resumed = (Hop("a", "main", "QUEUE_FULL"),), "text"
     recent.end(CallRecord(call, 200, None, call.model))
     refused.receipt.finished_at = now() + 4
     recent.end(CallRecord(refused, 429, QueueFull("x", 1.0), refused.model))
     await asyncio.sleep(10)
-    last, before = seen.recent_calls(50).calls
-    assert before == recent_pb2.RecentCall(
+    last, before = seen.recent_calls(recent_calls_pb2.ListRecentCallsRequest()).recent_calls
+    assert before == recent_calls_pb2.RecentCall(
         request_id="call-1",
-        finished_unix_ms=round((wall() - 7) * 1000),
+        finish_time=timestamp(wall() - 7),
         path=CHAT,
         model="m",
         backend="main",
         endpoint="http://e:1",
         status=200,
         stream=True,
-        queue_seconds=1.0,
-        ttft_seconds=2.0,
-        total_seconds=3.0,
+        queue_time=duration(1.0),
+        time_to_first_token=duration(2.0),
+        total_time=duration(3.0),
         tokens_input=3,
         tokens_output=4,
         attempts=2,
-        fallback="a->main;reason=X",
-        resumed="text",
+        hops=[{"from_backend": "a", "to_backend": "main", "reason": "ERROR_REASON_QUEUE_FULL"}],
+        resume_method=receipt_pb2.RESUME_METHOD_TEXT,
     )
-    assert (last.request_id, last.path, last.status, last.error) == ("call-2", "other", 429, "QUEUE_FULL")
-    assert not any(last.HasField(name) for name in ("queue_seconds", "ttft_seconds", "tokens_input", "tokens_output"))
-    assert [call.request_id for call in seen.recent_calls(1).calls] == ["call-2"]
+    assert (last.request_id, last.path, last.status, last.error) == ("call-2", "other", 429, errors_pb2.ERROR_REASON_QUEUE_FULL)
+    assert not any(last.HasField(name) for name in ("queue_time", "time_to_first_token", "tokens_input", "tokens_output"))
+    pages, token = [], ""
+    while not pages or token:
+        page = seen.recent_calls(recent_calls_pb2.ListRecentCallsRequest(page_size=1, page_token=token))
+        pages.append([call.request_id for call in page.recent_calls])
+        token = page.next_page_token
+    assert pages == [["call-2"], ["call-1"]]
+    for bad in ({"page_size": -1}, {"page_token": "x"}, {"page_token": "bW9kZWwAbQ=="}):
+        with pytest.raises(InvalidRequest, match="page_"):
+            seen.recent_calls(recent_calls_pb2.ListRecentCallsRequest(**bad))
 
 
 @jumping
 async def test_stats_before_the_first_call() -> None:
     told = overview(make_backend("http://e:1")).stats()
-    assert (told.total_requests, told.success_rate, told.average_duration_seconds) == (0, 1.0, 0.0)
-    assert (told.since_start.ttft.count, told.since_start.ttft.p99, len(told.history)) == (0, 0.0, 1)
+    assert (told.calls.total, told.success_rate, seconds(told.mean_time)) == (0, 1.0, 0.0)
+    assert (told.since_start.ttft.count, seconds(told.since_start.ttft.p99), len(told.history)) == (0, 0.0, 1)
 
 
 @jumping
 async def test_stats_tell_what_did_not_go_straight() -> None:
     stats, call = Stats(0.0), make_call()
-    call.receipt.fallback, call.receipt.resumed, call.receipt.attempts = "a->b;reason=QUEUE_FULL", "text", 3
+    call.receipt.hops, call.receipt.resumed, call.receipt.attempts = (Hop("a", "b", "QUEUE_FULL"),), "text", 3
     for ended, error in ((call, None), (make_call(), QueueFull("x", 1.0, "deadline"))):
         stats.begin(ended)
         stats.end(CallRecord(ended, 429 if error else 200, error, ended.model))
     told = overview(stats=stats).stats()
-    assert (told.total_retries, told.total_fallbacks, told.total_resumed) == (2, 1, 1)
-    assert dict(told.rejected_by_reason) == {"deadline": 1}
-    assert dict(told.errors_by_type) == {"QUEUE_FULL": 1}
+    assert (told.retries, told.fallbacks, told.resumed_streams) == (2, 1, 1)
+    assert told.rejections == stats_pb2.Rejections(deadline=1)
+    assert list(told.errors) == [stats_pb2.ErrorCount(reason=errors_pb2.ERROR_REASON_QUEUE_FULL, calls=1)]
 
 
 @jumping
@@ -307,9 +312,10 @@ async def test_stats_tell_queues_limits_and_breakers() -> None:
     await asyncio.sleep(0)
     opened(twin)
     told = overview(fixed, twin, free).stats()
-    assert dict(told.queue_depth) == {"b0": 1, "b1": 0, "b2": 0}
-    assert dict(told.limits) == {"http://e:1": 4}
-    assert dict(told.in_flight) == {"http://e:1": 1, "http://e:2": 0}
-    assert dict(told.breakers) == {"http://e:1": "open", "http://e:2": "closed"}
+    assert dict(told.waiting) == {"b0": 1, "b1": 0, "b2": 0}
+    assert dict(told.endpoints) == {
+        "http://e:1": stats_pb2.EndpointLoad(in_flight=1, limit=4, breaker=health_pb2.BREAKER_STATE_OPEN),
+        "http://e:2": stats_pb2.EndpointLoad(breaker=health_pb2.BREAKER_STATE_CLOSED),
+    }
     lease.close()
     (await waiting).close()

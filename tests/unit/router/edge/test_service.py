@@ -17,15 +17,15 @@ from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.classify_pb2 import ClassifyRequest
 from lexora.v1.completion_pb2 import CompletionRequest
 from lexora.v1.embed_pb2 import EmbedRequest
-from lexora.v1.errors_pb2 import UpstreamError
+from lexora.v1.errors_pb2 import ERROR_REASON_QUEUE_FULL, UpstreamError
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, RESUME_POLICY_NEVER, CallOptions
 from lexora.v1.raw_pb2 import RawCall
-from lexora.v1.receipt_pb2 import Receipt
-from lexora.v1.recent_pb2 import RecentCallsRequest
+from lexora.v1.receipt_pb2 import CLASSIFIER_RULES, RESUME_METHOD_TEXT, Receipt
+from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
 from lexora.v1.reload_pb2 import ReloadRequest
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
-from lexora_contract.answer import BucketState, Choice, Head, RateLimitState, Reply, Usage
+from lexora_contract.answer import BucketState, Choice, Head, Hop, RateLimitState, Reply, Usage
 from lexora_contract.answer import Receipt as Known
 from lexora_contract.messages import receipt_message
 from lexora_contract.operations import OPERATIONS
@@ -346,7 +346,7 @@ async def test_a_task_goes_to_the_classifier() -> None:
     [(task, candidates, call)] = asked
     assert (task, candidates, call.path, call.user) == ("Sort", ["coder", "m"], "/v1/classify-task", "team")
     assert (answer.recommended_model, answer.task_type, answer.confidence) == ("coder", "code", 0.9)
-    assert (answer.classifier, answer.reasoning) == ("rules", "why")
+    assert (answer.classifier, answer.reasoning) == (CLASSIFIER_RULES, "why")
     assert [(other.model, other.score) for other in answer.alternatives] == [("m", 0.3)]
 
 
@@ -403,8 +403,10 @@ async def test_a_receipt_tells_durations_since_the_call_came_in() -> None:
 
 def test_a_receipt_tells_of_fallbacks_resumption_and_limits() -> None:
     limits = RateLimitState(BucketState(20, 19, 0.05), BucketState(1000, 700, 18.0))
-    told = receipt_message(Known(fallback="a->b;reason=X", resumed="text", lost_tokens=3, rate_limit=limits))
-    assert (told.fallback, told.resumed, told.lost_tokens) == ("a->b;reason=X", "text", 3)
+    told = receipt_message(Known(hops=(Hop("a", "b", "QUEUE_FULL"),), resumed="text", lost_tokens=3, rate_limit=limits))
+    [hop] = told.hops
+    assert (hop.from_backend, hop.to_backend, hop.reason) == ("a", "b", ERROR_REASON_QUEUE_FULL)
+    assert (told.resume_method, told.lost_tokens) == (RESUME_METHOD_TEXT, 3)
     assert (told.rate_limit.requests.limit, told.rate_limit.requests.remaining) == (20, 19)
     assert told.rate_limit.requests.reset.ToTimedelta().total_seconds() == 0.05
     assert (told.rate_limit.tokens.limit, told.rate_limit.tokens.remaining) == (1000, 700)
@@ -436,7 +438,7 @@ async def test_a_question_that_fails_is_no_failed_call() -> None:
     made._explainer = cast("Explainer", object())
     for question in (
         made.explain(ExplainRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=b"{"))), surrounded()),
-        made.recent_calls(RecentCallsRequest(limit=-1), surrounded()),
+        made.list_recent_calls(ListRecentCallsRequest(page_size=-1), surrounded()),
         made.reload(ReloadRequest(), surrounded()),
     ):
         with pytest.raises(CallFailed):

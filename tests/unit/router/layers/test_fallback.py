@@ -4,7 +4,7 @@ import pytest
 from tests.support.clock import jumping
 from tests.unit.router.support import HANG, HEAD, Client, Frames, Scripted, Step, make_call, make_target
 
-from lexora_contract.answer import Usage
+from lexora_contract.answer import Usage, hops_text
 from lexora_contract.port import Sink
 from lexora_router.call import Call
 from lexora_router.errors import (
@@ -93,7 +93,7 @@ async def test_what_the_first_target_answers_is_the_answer() -> None:
     inner, client, call = Targets(main=STREAMING), Client(), make_call(targets=TARGETS)
     await Fallback(inner, on_rate_limit=True)(call, client)
     assert client.events == STREAMING
-    assert (inner.asked, call.receipt.fallback) == (["main"], "")
+    assert (inner.asked, hops_text(call.receipt.hops)) == (["main"], "")
     assert (call.receipt.backend, call.receipt.model) == ("main", "m")
 
 
@@ -105,7 +105,7 @@ async def test_the_next_target_is_asked_and_the_receipt_says_so(error: RouterErr
     assert client.events == STREAMING
     assert inner.seen == [("main", "m"), ("b1", "b1-m")]
     assert call.target == TARGETS[1]
-    assert call.receipt.fallback == f"main->b1;reason={error.reason}"
+    assert hops_text(call.receipt.hops) == f"main->b1;reason={error.reason}"
 
 
 @pytest.mark.parametrize("error", ENDS, ids=repr)
@@ -115,7 +115,7 @@ async def test_other_errors_are_the_answer(error: RouterError) -> None:
     with pytest.raises(RouterError) as raised:
         await Fallback(inner, on_rate_limit=True)(call, Client())
     assert raised.value is error
-    assert (inner.asked, call.receipt.fallback) == (["main"], "")
+    assert (inner.asked, hops_text(call.receipt.hops)) == (["main"], "")
 
 
 @jumping
@@ -144,7 +144,7 @@ async def test_a_rate_limited_engine_is_configurable(on_rate_limit: bool) -> Non
     layer = Fallback(inner, on_rate_limit=on_rate_limit)
     if on_rate_limit:
         await layer(call, Client())
-        assert call.receipt.fallback == "main->b1;reason=UPSTREAM_ERROR"
+        assert hops_text(call.receipt.hops) == "main->b1;reason=UPSTREAM_ERROR"
     else:
         with pytest.raises(UpstreamRefused):
             await layer(call, Client())
@@ -161,7 +161,7 @@ async def test_targets_are_asked_in_order_and_the_last_error_is_the_answer() -> 
     assert raised.value is last
     assert inner.asked == ["main", "b1", "b2"]
     assert inner.elsewhere == [True, True, False]
-    assert call.receipt.fallback == "main->b1;reason=UPSTREAM_BROKEN, b1->b2;reason=UPSTREAM_ERROR"
+    assert hops_text(call.receipt.hops) == "main->b1;reason=UPSTREAM_BROKEN, b1->b2;reason=UPSTREAM_ERROR"
     assert (call.receipt.backend, call.receipt.model) == ("b2", "b2-m")
 
 
@@ -170,7 +170,7 @@ async def test_a_client_may_forbid_it() -> None:
     inner, call = Targets(main=[UpstreamBroken("x")], b1=STREAMING), make_call(targets=TARGETS, fallback_allowed=False)
     with pytest.raises(UpstreamBroken):
         await Fallback(inner, on_rate_limit=True)(call, Client())
-    assert (inner.asked, inner.elsewhere, call.receipt.fallback) == (["main"], [False], "")
+    assert (inner.asked, inner.elsewhere, hops_text(call.receipt.hops)) == (["main"], [False], "")
 
 
 @pytest.mark.parametrize("error", [UpstreamBroken("died"), UpstreamTimeout("silent", "idle")])
@@ -180,7 +180,7 @@ async def test_never_after_the_client_has_seen_something(error: RouterError) -> 
     with pytest.raises(RouterError) as raised:
         await Fallback(inner, on_rate_limit=True)(call, client)
     assert raised.value is error
-    assert (inner.asked, client.events, call.receipt.fallback) == (["main"], [HEAD], "")
+    assert (inner.asked, client.events, hops_text(call.receipt.hops)) == (["main"], [HEAD], "")
 
 
 @jumping

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_contract.answer import Usage
+from lexora_contract.answer import Hop, Usage
 from lexora_router.call import Call
 from lexora_router.errors import InvalidRequest, ModelNotFound, QueueFull
 from lexora_router.telemetry.account import CallRecord
@@ -81,7 +81,7 @@ def test_a_finished_call_is_one_line_with_all_its_fields() -> None:
 
 def test_what_did_not_go_straight_is_told() -> None:
     call = finished(priority=100)
-    call.receipt.attempts, call.receipt.resumed, call.receipt.fallback = 3, "text", "main->spare;reason=QUEUE_FULL"
+    call.receipt.attempts, call.receipt.resumed, call.receipt.hops = 3, "text", (Hop("main", "spare", "QUEUE_FULL"),)
     [line] = lines((call, 200, None))
     seen = json.loads(line)
     assert (seen["priority"], seen["attempts"], seen["retries"], seen["resumed"]) == (100, 3, 2, "text")

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from tests.support.servers import metric
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_contract.answer import Usage
+from lexora_contract.answer import Hop, Usage
 from lexora_router.call import Call
 from lexora_router.errors import NoHealthyEndpoint, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.telemetry.account import MAX_MODELS, Account
@@ -84,7 +84,7 @@ def test_what_did_not_go_straight_is_counted() -> None:
     meter, call = Meter(), finished()
     receipt = call.receipt
     receipt.attempts, receipt.resumed = 4, "token_ids"
-    receipt.fallback = "main->spare;reason=UPSTREAM_TIMEOUT, spare->last;reason=QUEUE_FULL"
+    receipt.hops = (Hop("main", "spare", "UPSTREAM_TIMEOUT"), Hop("spare", "last", "QUEUE_FULL"))
     meter.ended(call)
     assert meter.value("lexora_retries_total") == 3
     assert meter.value("lexora_streams_resumed_total") == 1

@@ -2,7 +2,7 @@ import asyncio
 
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_contract.answer import Usage
+from lexora_contract.answer import Hop, Usage
 from lexora_router.call import Call
 from lexora_router.errors import Draining, InvalidRequest, ModelNotFound, QueueFull, RateLimited, UpstreamBroken
 from lexora_router.telemetry.account import MAX_MODELS, Account, CallRecord
@@ -109,7 +109,7 @@ def test_refusals_are_counted_by_reason_too() -> None:
 
 def test_fallbacks_and_resumed_streams_are_counted_however_the_call_ends() -> None:
     stats, call, other = Stats(0.0), finished(attempts=3), finished(attempts=2)
-    call.receipt.fallback = "main->spare;reason=QUEUE_FULL, spare->last;reason=UPSTREAM_TIMEOUT"
+    call.receipt.hops = (Hop("main", "spare", "QUEUE_FULL"), Hop("spare", "last", "UPSTREAM_TIMEOUT"))
     other.receipt.resumed = "text"
     ended(stats, call)
     ended(stats, other, 502, UpstreamBroken("x"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.router.snapshot import snapshot
 
-from lexora.v1 import chat_pb2, completion_pb2, raw_pb2
+from lexora.v1 import chat_pb2, completion_pb2, errors_pb2, explain_pb2, raw_pb2
 from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
@@ -64,17 +64,21 @@ async def refused(app: RouterApp, request: ExplainRequest) -> str:
 
 async def test_an_alias_leads_to_its_model_s_targets_under_the_engines_names() -> None:
     answer = await explain(RouterApp(config()), ExplainRequest(model="fast"))
-    assert (answer.route.asked, answer.route.model, answer.route.rule) == ("fast", "m", "alias")
+    assert (answer.route.asked, answer.route.model, answer.route.rule) == ("fast", "m", explain_pb2.ROUTE_RULE_ALIAS)
     assert answer.route.reason == "`fast` is an alias of `m`, which is configured at backend `main`."
     assert [(target.backend, target.model) for target in answer.targets] == [("main", "engine-m"), ("small", "s")]
-    assert (answer.verdict, answer.error) == ("dispatch", "")
+    assert (answer.verdict, answer.error) == (explain_pb2.VERDICT_DISPATCH, 0)
     assert answer.summary[0] == "The call would be sent at once, to `main`."
 
 
 async def test_an_unknown_model_has_no_targets() -> None:
     answer = await explain(RouterApp(config()), ExplainRequest(model="ghost"))
-    assert (answer.verdict, answer.error, list(answer.targets)) == ("reject", "MODEL_NOT_FOUND", [])
-    assert answer.route.rule == "none"
+    assert (answer.verdict, answer.error, list(answer.targets)) == (
+        explain_pb2.VERDICT_REJECT,
+        errors_pb2.ERROR_REASON_MODEL_NOT_FOUND,
+        [],
+    )
+    assert answer.route.rule == explain_pb2.ROUTE_RULE_NONE
     assert "nobody serves it" in answer.route.reason
     assert answer.summary[0] == "The call would be refused: MODEL_NOT_FOUND."
 
@@ -82,9 +86,13 @@ async def test_an_unknown_model_has_no_targets() -> None:
 async def test_without_a_name_it_is_the_default_model() -> None:
     app = RouterApp(config(routing={"default_backend": "main"}))
     answer = await explain(app, ExplainRequest())
-    assert (answer.route.asked, answer.route.model, answer.route.rule) == ("", "m", "default_model")
+    assert (answer.route.asked, answer.route.model, answer.route.rule) == ("", "m", explain_pb2.ROUTE_RULE_DEFAULT_MODEL)
     answer = await explain(app, ExplainRequest(model="ghost"))
-    assert (answer.route.rule, answer.targets[0].backend, answer.targets[0].model) == ("default_backend", "main", "ghost")
+    assert (answer.route.rule, answer.targets[0].backend, answer.targets[0].model) == (
+        explain_pb2.ROUTE_RULE_DEFAULT_BACKEND,
+        "main",
+        "ghost",
+    )
 
 
 async def test_no_name_and_no_default_is_the_error_that_the_call_gets() -> None:
@@ -101,17 +109,21 @@ async def test_of_a_call_the_body_says_model_user_and_size() -> None:
     assert (answer.route.asked, answer.tenant.user, answer.tenant.estimated_tokens) == ("fast", "bob", 100 + len(BODY) // 4)
     assert answer.tenant.rate_limit.tokens.remaining == 1000 - answer.tenant.estimated_tokens
     streamed = raw_pb2.RawCall(path="/v1/chat/completions", body=b'{"model":"m","messages":[],"stream":true}')
-    assert (await explain(app, ExplainRequest(call=Call(raw=streamed)))).verdict == "dispatch"
+    assert (await explain(app, ExplainRequest(call=Call(raw=streamed)))).verdict == explain_pb2.VERDICT_DISPATCH
 
 
 async def test_typed_calls_are_explained_as_well() -> None:
     app = RouterApp(config(routing={"default_backend": "main"}))
     message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Hi " * 1000)
     chat = await explain(app, ExplainRequest(call=Call(chat=chat_pb2.ChatRequest(model="s", messages=[message]))))
-    assert (chat.route.asked, chat.route.rule, chat.targets[0].backend) == ("s", "configured", "small")
+    assert (chat.route.asked, chat.route.rule, chat.targets[0].backend) == ("s", explain_pb2.ROUTE_RULE_CONFIGURED, "small")
     assert chat.tenant.estimated_tokens > 750
     completion = await explain(app, ExplainRequest(call=Call(completion=completion_pb2.CompletionRequest(text="Once"))))
-    assert (completion.route.asked, completion.route.rule, completion.route.model) == ("", "default_model", "m")
+    assert (completion.route.asked, completion.route.rule, completion.route.model) == (
+        "",
+        explain_pb2.ROUTE_RULE_DEFAULT_MODEL,
+        "m",
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,12 +164,16 @@ async def test_who_is_over_its_limit_is_refused_wherever_slots_are_free() -> Non
     app = RouterApp(config(rate_limit={"default_rate": 0.5, "default_burst": 1}))
     app._limiter.check("bob", 1, time.monotonic())
     answer = await explain(app, user="bob")
-    assert (answer.verdict, answer.error, answer.tenant.allowed) == ("reject", "RATE_LIMITED", False)
+    assert (answer.verdict, answer.error, answer.tenant.allowed) == (
+        explain_pb2.VERDICT_REJECT,
+        errors_pb2.ERROR_REASON_RATE_LIMITED,
+        False,
+    )
     assert "over its rate limit of requests: 0 of 1 requests and" in answer.tenant.reason
-    assert answer.targets[0].verdict == "dispatch"
+    assert answer.targets[0].verdict == explain_pb2.VERDICT_DISPATCH
     assert (await explain(app, user="eve")).tenant.allowed
     ghost = await explain(app, ExplainRequest(call=Call(options=CallOptions(user="bob")), model="ghost"))
-    assert ghost.error == "RATE_LIMITED", "the limit comes first, also for models that nobody knows"
+    assert ghost.error == errors_pb2.ERROR_REASON_RATE_LIMITED, "the limit comes first, also for models that nobody knows"
 
 
 async def test_without_rate_limits_none_are_told() -> None:
@@ -201,12 +217,12 @@ async def test_a_broken_endpoint_says_why_and_the_fallback_takes_over() -> None:
     assert answer.summary[4].startswith("`main`: http://127.0.0.1:1 gets nothing now (breaker open")
     condition(app, 1)._breaker.trip(now)
     answer = await explain(app)
-    assert [target.verdict for target in answer.targets] == ["reject", "dispatch"]
+    assert [target.verdict for target in answer.targets] == [explain_pb2.VERDICT_REJECT, explain_pb2.VERDICT_DISPATCH]
     assert answer.targets[0].reason.startswith("NO_HEALTHY_ENDPOINT: Backend `main` has no endpoint that takes calls now")
     assert answer.summary[0] == "The call would be sent at once, to `small`, a fallback, for `main` would refuse it."
     condition(app, 0, "small")._breaker.trip(now)
     answer = await explain(app)
-    assert (answer.verdict, answer.error) == ("reject", "NO_HEALTHY_ENDPOINT")
+    assert (answer.verdict, answer.error) == (explain_pb2.VERDICT_REJECT, errors_pb2.ERROR_REASON_NO_HEALTHY_ENDPOINT)
 
 
 async def test_a_fallback_that_is_forbidden_is_no_target() -> None:
@@ -230,14 +246,14 @@ async def test_a_full_pool_is_a_queue_and_one_without_room_a_refusal() -> None:
     condition(app, 0).in_flight = condition(app, 1).in_flight = 2
     answer = await explain(app)
     main = answer.targets[0]
-    assert (answer.verdict, main.position, main.waiting, main.max_waiting) == ("queue", 1, 0, 1000)
-    assert not main.HasField("wait_seconds")
-    assert "nobody knows yet for how long" in main.reason
+    assert (answer.verdict, main.position, main.waiting, main.max_waiting) == (explain_pb2.VERDICT_QUEUE, 1, 0, 1000)
+    assert not main.HasField("wait_time")
+    assert "for how long is not known yet" in main.reason
     assert answer.summary[0] == "The call would wait at `main`: place 1 in the queue."
     app = RouterApp(config(queue={"max_size": 0}, fallback={"enabled": False}))
     condition(app, 0).in_flight = condition(app, 1).in_flight = 2
     answer = await explain(app)
-    assert (answer.verdict, answer.error) == ("reject", "QUEUE_FULL")
+    assert (answer.verdict, answer.error) == (explain_pb2.VERDICT_REJECT, errors_pb2.ERROR_REASON_QUEUE_FULL)
 
 
 async def test_a_wait_that_is_longer_than_allowed_is_told() -> None:
@@ -245,7 +261,7 @@ async def test_a_wait_that_is_longer_than_allowed_is_told() -> None:
     condition(app, 0).in_flight = condition(app, 1).in_flight = 2
     app._assembly.backends["main"].pool._parts.waiting._drain.finished(40.0, time.monotonic())
     answer = await explain(app)
-    assert answer.targets[0].wait_seconds == 10.0
+    assert answer.targets[0].wait_time.seconds == 10
     assert "about 10.0 s. That is more than the 1 s" in answer.targets[0].reason
 
 
@@ -263,5 +279,5 @@ async def test_a_router_that_drains_takes_nothing_and_still_explains() -> None:
     app = RouterApp(config())
     app.service.draining = True
     answer = await explain(app)
-    assert (answer.verdict, answer.error) == ("reject", "DRAINING")
-    assert answer.targets[0].verdict == "dispatch"
+    assert (answer.verdict, answer.error) == (explain_pb2.VERDICT_REJECT, errors_pb2.ERROR_REASON_DRAINING)
+    assert answer.targets[0].verdict == explain_pb2.VERDICT_DISPATCH
