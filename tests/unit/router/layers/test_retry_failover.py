@@ -80,7 +80,7 @@ async def test_where_every_engine_fails_everything_the_budget_holds(
 ) -> None:
     per_second, floor = 200, 3.0
     found = endpoints(*[(seconds, failure)] * count)
-    load = per_second * 10
+    load = per_second * 5
     assert await calls(pipeline(make_pool(*found), RetryBudget(floor=floor)), load, per_second) == 0
     assert load < asked(found) <= load * 1.2 + floor * 5.0
 
