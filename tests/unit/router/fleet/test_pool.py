@@ -73,33 +73,6 @@ async def test_closing_twice_gives_one_slot_back() -> None:
 # -- order
 
 
-@jumping
-async def test_high_goes_before_normal_and_low_last() -> None:
-    work = Work(make_pool(FakeEndpoint(limit=1)))
-    for name, priority in [("first", LOW), ("low", LOW), ("normal", NORMAL), ("high", HIGH), ("70", 70), ("high-2", HIGH)]:
-        await work.add(name, priority=priority)
-    await work.done()
-    assert work.served == ["first", "high", "high-2", "70", "normal", "low"]
-
-
-async def served_among_high_ones(aging: float) -> float:
-    """Seconds until a low call is served while high ones come for a minute, twice as fast as they can be served."""
-    work = Work(make_pool(FakeEndpoint(limit=1), aging=aging, max_size=1000, timeout=1e6))
-    await work.add("holder")
-    await work.add("low", priority=LOW, user="batch")
-    for number in range(120):
-        await work.add(f"high-{number}", priority=HIGH, user="chat")
-        await asyncio.sleep(0.5)
-    await work.done()
-    return work.at["low"] - 1000.0
-
-
-@jumping
-async def test_waiting_ages_so_that_low_is_late_and_never_lost() -> None:
-    assert 20 <= await served_among_high_ones(aging=10.0) <= 23
-    assert await served_among_high_ones(aging=float("inf")) > 119
-
-
 def tenants(**weights: float) -> Any:
     return lambda call: Standing(NORMAL, weights.get(call.tenant, 1.0))
 
@@ -113,19 +86,6 @@ async def shares(pool: Pool, count: int, *calls: tuple[str, int]) -> Counter[str
             await work.add(f"{tenant}.{number}", tokens=tokens, user=tenant)
     await work.done()
     return Counter(name.partition(".")[0] for name in work.served[1 : count + 1])
-
-
-@jumping
-async def test_tenants_share_alike_whoever_came_first() -> None:
-    pool = make_pool(FakeEndpoint(limit=1), max_size=1000, timeout=1e6)
-    assert await shares(pool, 40, ("batch", 0), ("chat", 0)) == {"batch": 20, "chat": 20}
-
-
-@jumping
-async def test_tenants_share_by_weight() -> None:
-    pool = make_pool(FakeEndpoint(limit=1), max_size=1000, timeout=1e6, standing=tenants(chat=3.0))
-    found = await shares(pool, 40, ("batch", 0), ("chat", 0))
-    assert 29 <= found["chat"] <= 31
 
 
 @jumping

@@ -111,33 +111,6 @@ async def test_a_call_over_the_limit_is_refused_with_the_time_to_come_back() -> 
     assert len(inner.calls) == 3
 
 
-@jumping
-async def test_each_tenant_has_its_own_and_the_nameless_share_one() -> None:
-    layer, inner = limited(burst=1)
-    await ask(layer, user="alice")
-    await ask(layer, user="bob")
-    await ask(layer)
-    with pytest.raises(RateLimited, match="`anonymous`"):
-        await ask(layer)
-    with pytest.raises(RateLimited):
-        await ask(layer, user="anonymous")
-    assert len(inner.calls) == 3
-
-
-@jumping
-async def test_the_tenant_s_tier_counts() -> None:
-    rules = LimitRules(RateLimits(1.0, 1), tiers={"gold": RateLimits(10.0, 5)})
-    layer, inner = limited(rules=rules)
-    for _ in range(5):
-        await ask(layer, user="golden")
-    with pytest.raises(RateLimited):
-        await ask(layer, user="golden")
-    await ask(layer, user="plain")
-    with pytest.raises(RateLimited):
-        await ask(layer, user="plain")
-    assert len(inner.calls) == 6
-
-
 TOKENS: dict[str, Any] = {"rate": 1000.0, "burst": 1000, "tokens_per_minute": 600}
 
 
