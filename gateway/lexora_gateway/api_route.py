@@ -1,4 +1,4 @@
-"""A POST endpoint: body in, failures out, the same for all of them, at either client side."""
+"""A route of the API: body in, failures out, the same for all of them, at either client side."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lexora_contract.rpcs import EXPLAIN as EXPLAIN_RPC
 from lexora_gateway.asgi_client import AsgiClient
 from lexora_gateway.body import announced, arrived_body, read_body
 from lexora_gateway.call_headers import EXPLAIN, check_explain
+from lexora_gateway.client_request import ClientRequest
 from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import Refused, bug, from_failed, invalid
 from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.report_refusal import counted
 from lexora_gateway.request import Clock, check_user, context_of, hops_of, request_id_of, user_of
-from lexora_gateway.request_context import Asked
 from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("lexora_gateway")
 
 
-class Endpoint(ABC):
+class ApiRoute(ABC):
     """Reads a bounded body, lets `serve` answer, and turns whatever fails into an answer."""
 
     def __init__(self, router: RouterPort, limits: Limits, dialect: Dialect = Dialect.OTHER) -> None:
@@ -56,44 +56,44 @@ class Endpoint(ABC):
         headers = client.headers
         request_id = request_id_of(headers)
         answer = self._answer(client, request_id)
-        asked = Asked(headers, request_id, hops_of(client))
+        received = ClientRequest(headers, request_id, hops_of(client))
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
             check_user(client, limits.trusts)
             body = arrived_body(client, limits)
             if body is None:
-                self._foresee(asked)
+                self._foresee(received)
                 body = await read_body(client, limits, clock.end)
-            asked.body = body
-            self.check(headers, asked.body)
-            asked.context = context_of(headers, clock.remaining(), asked.hops, client.flow)
+            received.body = body
+            self.check(headers, received.body)
+            received.context = context_of(headers, clock.remaining(), received.hops, client.flow)
             if EXPLAIN not in headers:
-                await self.serve(asked, answer)
+                await self.serve(received, answer)
             else:
-                await self._explain(asked, answer)
+                await self._explain(received, answer)
         except ClientGone:
             return
         except CallFailed as error:
             answer.fail(from_failed(error, request_id))
         except Refused as error:
             free = EXPLAIN in headers  # to ask costs nothing, however badly
-            answer.fail(error.failure if free else await counted(self._router, error.failure, asked))
+            answer.fail(error.failure if free else await counted(self._router, error.failure, received))
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
-            _log.exception("bug", request_id=request_id, endpoint=type(self).__name__)
+            _log.exception("bug", request_id=request_id, route=type(self).__name__)
             answer.fail(bug(request_id))
         finally:
             answer.close()
 
-    def _foresee(self, asked: Asked) -> None:
+    def _foresee(self, received: ClientRequest) -> None:
         """Refuse a long body before it is read, when its call would be refused whatever it says."""
-        size = announced(asked.headers)
-        if size is None or EXPLAIN in asked.headers:
+        size = announced(received.headers)
+        if size is None or EXPLAIN in received.headers:
             return
         try:
-            self._router.foresee(user_of(asked.headers), size)
+            self._router.foresee(user_of(received.headers), size)
         except CallFailed as error:
-            failure = from_failed(error, asked.request_id)
+            failure = from_failed(error, received.request_id)
             failure.headers.append((b"connection", b"close"))
             raise Refused(failure) from None
 
@@ -105,21 +105,21 @@ class Endpoint(ABC):
         if not body:
             raise Refused(invalid("The request body is empty; a JSON object is needed.", "body"))
 
-    def explained(self, asked: Asked) -> ExplainRequest:
+    def explained(self, received: ClientRequest) -> ExplainRequest:
         """The question what would become of this call. Raises Refused as `serve` would."""
         name = EXPLAIN.decode()
         raise Refused(invalid(f"{name} cannot be had here: it is for calls that a model answers.", name))
 
-    async def _explain(self, asked: Asked, answer: Answer) -> None:
+    async def _explain(self, received: ClientRequest, answer: Answer) -> None:
         """Answer what would become of the call instead of serving it."""
-        check_explain(asked.headers)
-        question = self.explained(asked)
-        explanation = await self._router.unary(EXPLAIN_RPC, question, asked.context_with_body())
+        check_explain(received.headers)
+        question = self.explained(received)
+        explanation = await self._router.unary(EXPLAIN_RPC, question, received.context_with_body())
         headers = [(b"content-type", b"application/json"), (EXPLAIN, b"1")]
         answer.whole(200, headers, msgspec.json.encode(plain(explanation)))
 
     @abstractmethod
-    async def serve(self, asked: Asked, answer: Answer) -> None:
+    async def serve(self, received: ClientRequest, answer: Answer) -> None:
         """Answer a request whose body has been read."""
 
 

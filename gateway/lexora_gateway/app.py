@@ -27,8 +27,8 @@ from lexora_gateway.ui import Page
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from lexora_gateway.api_route import ApiRoute
     from lexora_gateway.asgi_types import Receive, Scope, Send
-    from lexora_gateway.endpoint import Endpoint
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -36,12 +36,12 @@ _DESCRIPTION = "OpenAI-compatible HTTP in front of a fleet of vLLM servers and o
 
 
 class GatewayApp(FastAPI):
-    """A FastAPI application whose POST endpoints are reached by one look-up, before FastAPI's own stack.
+    """A FastAPI application whose POST routes are reached by one look-up, before FastAPI's own stack.
 
     With middleware of the user's own installed they are reached through it, as any other route.
     """
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], version: str) -> None:
+    def __init__(self, routes: Mapping[str, ApiRoute], version: str) -> None:
         super().__init__(
             title="Spirrow-Lexora",
             description=_DESCRIPTION,
@@ -50,14 +50,14 @@ class GatewayApp(FastAPI):
             docs_url=None,
             redoc_url=None,
         )
-        self._endpoints = dict(endpoints)
+        self._routes = dict(routes)
         # What an unknown path may have been meant for.
         self.paths: Collection[str] = ()
-        self.router.routes[:0] = [Route(path, each, methods=["POST"]) for path, each in self._endpoints.items()]
+        self.router.routes[:0] = [Route(path, each, methods=["POST"]) for path, each in self._routes.items()]
 
-    def direct_endpoints(self) -> dict[bytes, Endpoint]:
-        """What a server may serve below ASGI, by path: all POST endpoints, or none where middleware has to see them."""
-        return {} if self.user_middleware else {path.encode(): each for path, each in self._endpoints.items()}
+    def direct_routes(self) -> dict[bytes, ApiRoute]:
+        """What a server may serve below ASGI, by path: all POST routes, or none where middleware has to see them."""
+        return {} if self.user_middleware else {path.encode(): each for path, each in self._routes.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -65,17 +65,17 @@ class GatewayApp(FastAPI):
             await super().__call__(scope, receive, send)
             return
         if scope["method"] == "POST" and not self.user_middleware:
-            endpoint = self._endpoints.get(scope["path"])
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
+            route = self._routes.get(scope["path"])
+            if route is not None:
+                await route(scope, receive, send)
                 return
         await self._other(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document with the plain ASGI endpoints added."""
+        """FastAPI's document with the plain ASGI routes added."""
         if self.openapi_schema is None:
             schema = super().openapi()
-            schema["paths"] = {**path_items(self._endpoints), **stored_items(), **schema["paths"]}
+            schema["paths"] = {**path_items(self._routes), **stored_items(), **schema["paths"]}
         assert self.openapi_schema is not None
         return self.openapi_schema
 
@@ -103,7 +103,7 @@ def create_app(router: RouterPort, **settings: Unpack[Settings]) -> FastAPI:
 
 def app_of(parts: Parts) -> FastAPI:
     """The parts of a facade as one application."""
-    app = GatewayApp(parts.endpoints, parts.version)
+    app = GatewayApp(parts.routes, parts.version)
     app.router.routes += _stored_routes(parts)
     Control(parts.router, parts.version, parts.metrics).add_to(app)
     Documentation().add_to(app)

@@ -12,31 +12,31 @@ from lexora_contract.enums import word
 from lexora_contract.limits import MAX_TASK
 from lexora_contract.messages import options_message, receipt_of
 from lexora_contract.rpcs import CLASSIFY
+from lexora_gateway.api_route import ApiRoute
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.json_body import parse_object
 
 if TYPE_CHECKING:
-    from lexora_gateway.request_context import Asked
+    from lexora_gateway.client_request import ClientRequest
     from lexora_gateway.response import Answer
 
 
-class ClassifyTask(Endpoint):
+class ClassifyTask(ApiRoute):
     """`{"task_description": ..., "candidate_models": [...]}` -> the recommended model and the alternatives."""
 
-    async def serve(self, asked: Asked, answer: Answer) -> None:
+    async def serve(self, received: ClientRequest, answer: Answer) -> None:
         """Ask the router to classify."""
-        fields = parse_object(asked.body)
+        fields = parse_object(received.body)
         task = fields.text("task_description")
         if not task or len(task) > MAX_TASK:
             fields.refuse("task_description", f"a text of 1 to {MAX_TASK} characters")
         models = fields.items("candidate_models", "a list of names")
         if not all(isinstance(model, str) for model in models):
             fields.refuse("candidate_models", "a list of names")
-        options = call_options(asked.headers, asked.request_id, fields.text("user") or "")
+        options = call_options(received.headers, received.request_id, fields.text("user") or "")
         request = ClassifyRequest(options=options_message(options), task_description=task, candidate_models=models)
-        asked.body = b""  # the request has what is needed of it
-        response = await self._router.unary(CLASSIFY, request, asked.context)
+        received.body = b""  # the request has what is needed of it
+        response = await self._router.unary(CLASSIFY, request, received.context)
         answer.json(msgspec.json.encode(_shape(response)), receipt_of(response.receipt))
 
 

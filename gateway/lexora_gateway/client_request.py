@@ -1,4 +1,4 @@
-"""A request as its endpoint sees it."""
+"""A request as its route sees it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from lexora_gateway.request import Metadata
 
 
-class Asked:
+class ClientRequest:
     """A request: headers, identity, how it came here, the body as far as it is there, and the context of its call.
 
-    A large body is a large part of what a waiting call takes, so whoever passes it on takes it out of here.
+    A large body is a large part of what a waiting call takes, so what passes it on takes it out of here.
     """
 
     __slots__ = ("body", "context", "headers", "hops", "request_id")

@@ -10,8 +10,8 @@ from lexora_gateway.parts import Settings, parts_of
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
+    from lexora_gateway.api_route import ApiRoute
     from lexora_gateway.asgi_types import Receive, Scope, Send
-    from lexora_gateway.endpoint import Endpoint
 
 
 class DeferredApp:
@@ -22,9 +22,9 @@ class DeferredApp:
         self._making = Lock()
         self._app: Any = None
 
-    def direct_endpoints(self) -> dict[bytes, Endpoint]:
+    def direct_routes(self) -> dict[bytes, ApiRoute]:
         """What a server may serve below ASGI, by path."""
-        return {path.encode(): each for path, each in self._parts.endpoints.items()}
+        return {path.encode(): each for path, each in self._parts.routes.items()}
 
     def build(self) -> None:
         """Make the application, in any thread; takes some tenths of a second, and once only."""

@@ -1,4 +1,4 @@
-"""What the facade is made of: its settings, and the endpoints that a connection can serve by itself."""
+"""What the facade is made of: its settings, and the routes that a connection can serve by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lexora_gateway.short_forms import Chat, Generate
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
-    from lexora_gateway.endpoint import Endpoint
+    from lexora_gateway.api_route import ApiRoute
 
 # A scraper's Accept -> body and content type.
 Metrics = Callable[[str], tuple[bytes, str]]
@@ -46,13 +46,13 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The endpoints by path, all of them POST, and what the other routes need."""
+    """The routes by path, all of them POST, and what the other routes need."""
 
     router: RouterPort
     version: str
     metrics: Metrics
     limits: Limits
-    endpoints: dict[str, Endpoint]
+    routes: dict[str, ApiRoute]
 
 
 def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
@@ -68,8 +68,8 @@ def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
         settings.get("client_of", nearest),
     )
     default_model = settings.get("default_model")
-    endpoints = relays(router, limits)
-    endpoints[CLASSIFY_TASK] = ClassifyTask(router, limits)
-    endpoints["/generate"] = Generate(router, limits, default_model)
-    endpoints["/chat"] = Chat(router, limits, default_model)
-    return Parts(router, settings["version"], settings["metrics"], limits, endpoints)
+    routes = relays(router, limits)
+    routes[CLASSIFY_TASK] = ClassifyTask(router, limits)
+    routes["/generate"] = Generate(router, limits, default_model)
+    routes["/chat"] = Chat(router, limits, default_model)
+    return Parts(router, settings["version"], settings["metrics"], limits, routes)

@@ -8,20 +8,20 @@ from lexora.v1.explain_pb2 import ExplainRequest
 from lexora_contract.messages import call_message
 from lexora_contract.operations import OPERATIONS, dialect_of, operation_of
 from lexora_contract.port import RawCall
+from lexora_gateway.api_route import ApiRoute
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.keepalive import ANNOUNCE
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
     from lexora_gateway.asgi_types import Headers, Scope
+    from lexora_gateway.client_request import ClientRequest
     from lexora_gateway.request import Limits
-    from lexora_gateway.request_context import Asked
     from lexora_gateway.response import Answer
 
 
-class Relay(Endpoint):
+class Relay(ApiRoute):
     """POST of one relayed path with a JSON body."""
 
     def __init__(self, path: str, router: RouterPort, limits: Limits) -> None:
@@ -30,24 +30,24 @@ class Relay(Endpoint):
         self._headers = [(name, name.encode()) for name in operation_of(path).headers]
         self._announce = ANNOUNCE if limits.stream_keepalive is not None else ()
 
-    async def serve(self, asked: Asked, answer: Answer) -> None:
+    async def serve(self, received: ClientRequest, answer: Answer) -> None:
         """Relay the call. Whether it streams is for the router to say, which parses the body."""
-        call, context = self._call(asked), asked.context
-        call.body, asked.body = asked.body, b""
+        call, context = self._call(received), received.context
+        call.body, received.body = received.body, b""
         context.metadata += self._announce
         await self._router.relay(call, context, answer)
         answer.finish()
 
-    def explained(self, asked: Asked) -> ExplainRequest:
+    def explained(self, received: ClientRequest) -> ExplainRequest:
         """The same call, to be explained."""
-        call = self._call(asked)
+        call = self._call(received)
         return ExplainRequest(call=call_message(call))
 
-    def _call(self, asked: Asked) -> RawCall:
-        content_type = asked.headers[b"content-type"].decode("latin-1")
-        given = asked.headers
+    def _call(self, received: ClientRequest) -> RawCall:
+        content_type = received.headers[b"content-type"].decode("latin-1")
+        given = received.headers
         headers = tuple((name, given[key].decode("latin-1")) for name, key in self._headers if key in given)
-        return RawCall(self._path, content_type, headers=headers, options=call_options(given, asked.request_id))
+        return RawCall(self._path, content_type, headers=headers, options=call_options(given, received.request_id))
 
 
 class AudioRelay(Relay):
@@ -72,16 +72,16 @@ class StoredRelay(Relay):
     def check(self, headers: Headers, body: bytes) -> None:
         """Refuse nothing."""
 
-    def explained(self, asked: Asked) -> ExplainRequest:
+    def explained(self, received: ClientRequest) -> ExplainRequest:
         """Refuse: there is nothing to choose."""
-        return Endpoint.explained(self, asked)
+        return ApiRoute.explained(self, received)
 
-    def _call(self, asked: Asked) -> RawCall:
-        asked.body = b""
-        options = call_options(asked.headers, asked.request_id)
+    def _call(self, received: ClientRequest) -> RawCall:
+        received.body = b""
+        options = call_options(received.headers, received.request_id)
         return RawCall(self._path, method=self._method, query=self._query, options=options)
 
 
-def relays(router: RouterPort, limits: Limits) -> dict[str, Endpoint]:
+def relays(router: RouterPort, limits: Limits) -> dict[str, ApiRoute]:
     """Every relayed endpoint by path."""
     return {path: (AudioRelay if row.form else Relay)(path, router, limits) for path, row in OPERATIONS.items()}

@@ -17,7 +17,7 @@ from lexora_gateway.headers import receipt_headers
 from lexora_gateway.request import context_of, user_of
 
 if TYPE_CHECKING:
-    from lexora_gateway.request_context import Asked
+    from lexora_gateway.client_request import ClientRequest
 
 _SECONDS = 5.0
 
@@ -29,19 +29,19 @@ class _Named(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Named).decode
 
 
-async def counted(router: RouterPort, failure: Failure, asked: Asked) -> Failure:
+async def counted(router: RouterPort, failure: Failure, received: ClientRequest) -> Failure:
     """The failure with its trace and the user's limits, or, when these are used up, the refusal that takes its place.
 
     A call without an input is one that the router refuses, and counts.
     """
-    options = Options(request_id=asked.request_id, user=user_of(asked.headers) or _user_in(asked.body))
-    context = context_of(asked.headers, _SECONDS, asked.hops)
+    options = Options(request_id=received.request_id, user=user_of(received.headers) or _user_in(received.body))
+    context = context_of(received.headers, _SECONDS, received.hops)
     context.metadata += (("x-lexora-refused", _told(failure)),)
     try:
         await router.unary(GENERATE, GenerateRequest(call=Call(options=options_message(options))), context)
     except CallFailed as error:
         if error.reason == "RATE_LIMITED":
-            limited = from_failed(error, asked.request_id)
+            limited = from_failed(error, received.request_id)
             # What is left of a body that was not read to its end must not be taken for the next request.
             limited.headers += [header for header in failure.headers if header[0] == b"connection"]
             return limited

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from uvicorn.server import ServerState
 
-    from lexora_gateway.endpoint import Endpoint
+    from lexora_gateway.api_route import ApiRoute
     from lexora_gateway.http.cors import Cors
 
 _log = structlog.get_logger("lexora_gateway")
@@ -45,8 +45,8 @@ def server_config(
     heads, writes and idle connections here; its silence inside a body is for `create_app`. With `cors` pages of other
     origins may call. Without `connections` there may be any number of them.
     """
-    endpoints: dict[bytes, Endpoint] = getattr(app, "direct_endpoints", dict)()
-    site = Site(app, endpoints, patience, cors, connections or Connections())
+    routes: dict[bytes, ApiRoute] = getattr(app, "direct_routes", dict)()
+    site = Site(app, routes, patience, cors, connections or Connections())
 
     def connection(server_state: ServerState, **_: Any) -> HttpProtocol:
         return HttpProtocol(site, server_state)

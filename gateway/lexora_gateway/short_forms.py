@@ -19,8 +19,8 @@ from lexora.v1.tokens_pb2 import TokenIds
 from lexora_contract.messages import options_message, receipt_of
 from lexora_contract.port import Flow, Gate
 from lexora_contract.rpcs import GENERATE
+from lexora_gateway.api_route import ApiRoute
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.endpoint import Endpoint
 from lexora_gateway.json_body import Fields, is_integer, parse_object
 from lexora_gateway.openai.messages import chat_messages
 from lexora_gateway.openai.sampling import take_sampling
@@ -28,15 +28,15 @@ from lexora_gateway.sse import data_event
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
+    from lexora_gateway.client_request import ClientRequest
     from lexora_gateway.request import Limits
-    from lexora_gateway.request_context import Asked
     from lexora_gateway.response import Answer
 
 MAX_TOKENS = 1000
 TEMPERATURE = 0.7
 
 
-class ShortForm(Endpoint):
+class ShortForm(ApiRoute):
     """A short form: flat JSON in, one field out, whole or as events that end with `[DONE]`."""
 
     field: str
@@ -45,30 +45,30 @@ class ShortForm(Endpoint):
         super().__init__(router, limits)
         self._default_model = default_model or ""
 
-    async def serve(self, asked: Asked, answer: Answer) -> None:
+    async def serve(self, received: ClientRequest, answer: Answer) -> None:
         """Call the router in typed form, whole or streamed."""
-        fields, options, stream = _read(asked)
+        fields, options, stream = _read(received)
         if stream:
             request = self.streamed(options, fields)
-            asked.body = b""  # the request has it
+            received.body = b""  # the request has it
             answer.streams()
             events = _Events(answer, self)
             # `send` waits for the client, so the call's own flow has nothing to do.
-            asked.context.flow.attach(events.gate)
-            asked.context.flow = Flow()
-            await self._router.stream(request, asked.context, events.send)
+            received.context.flow.attach(events.gate)
+            received.context.flow = Flow()
+            await self._router.stream(request, received.context, events.send)
             events.end()
         else:
             whole = self.whole(options, fields)
-            asked.body = b""
-            response = await self._router.unary(GENERATE, whole, asked.context)
+            received.body = b""
+            response = await self._router.unary(GENERATE, whole, received.context)
             answer.json(msgspec.json.encode({self.field: self.text_of(response)}), receipt_of(response.receipt))
 
-    def explained(self, asked: Asked) -> ExplainRequest:
+    def explained(self, received: ClientRequest) -> ExplainRequest:
         """The same call, to be explained."""
-        fields, options, _ = _read(asked)
+        fields, options, _ = _read(received)
         call = self.whole(options, fields).call
-        asked.body = b""
+        received.body = b""
         return ExplainRequest(call=call)
 
     @abstractmethod
@@ -186,10 +186,10 @@ class _Events:
             self._answer.head(None)
 
 
-def _read(asked: Asked) -> tuple[Fields, CallOptions, bool]:
+def _read(received: ClientRequest) -> tuple[Fields, CallOptions, bool]:
     """The fields of a body, the call's options, and whether it is to be streamed."""
-    fields = parse_object(asked.body)
-    options = options_message(call_options(asked.headers, asked.request_id, fields.text("user") or ""))
+    fields = parse_object(received.body)
+    options = options_message(call_options(received.headers, received.request_id, fields.text("user") or ""))
     stream = bool(fields.truth("stream"))
     if stream:
         # The terminal events are this form's own; usage has no place among them.

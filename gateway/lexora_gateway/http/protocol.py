@@ -59,7 +59,7 @@ _LOWER = {
 
 
 class HttpProtocol(asyncio.Protocol):
-    """One connection. An endpoint of the site is served by itself, below ASGI; all else by the site's ASGI application.
+    """One connection. A route of the site is served by itself, below ASGI; all else by the site's ASGI application.
 
     Request heads over 64 KiB are refused with 431, as are trailers and chunk extensions. A head that takes longer than
     `patience.head` is answered 408. A connection to which nothing could be written for `patience.write` is cut off, which
@@ -271,8 +271,8 @@ class HttpProtocol(asyncio.Protocol):
         check_head(method, version, pairs, headers)
         if parser.should_upgrade():
             return
-        # A target is mostly nothing but the path of an endpoint.
-        path, query = (self._target, b"") if self._target in self._site.endpoints else split_target(self._target)
+        # A target is mostly nothing but the path of a route.
+        path, query = (self._target, b"") if self._target in self._site.routes else split_target(self._target)
         self._received = exchange = Exchange(
             self,
             method=method,
@@ -318,9 +318,9 @@ class HttpProtocol(asyncio.Protocol):
                 exchange.task = self._task(exchange, cors.preflight, exchange)
                 return
             exchange.added = cors.allowed(exchange.headers)
-        endpoint = self._site.endpoints.get(exchange.path) if exchange.method == b"POST" else None
-        if endpoint is not None:
-            exchange.task = self._task(exchange, endpoint.handle, exchange)
+        route = self._site.routes.get(exchange.path) if exchange.method == b"POST" else None
+        if route is not None:
+            exchange.task = self._task(exchange, route.handle, exchange)
         else:
             call = AsgiCall(exchange, _inet(self.transport, "sockname"), _inet(self.transport, "peername"))
             self._task(exchange, call.run, self._site.app)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
+    from lexora_gateway.api_route import ApiRoute
     from lexora_gateway.asgi_types import HeaderList
-    from lexora_gateway.endpoint import Endpoint
     from lexora_gateway.http.cors import Cors
 
 # Timers of the event loop are exact to a millisecond.
@@ -23,10 +23,10 @@ _TICK = 0.001
 
 @dataclass(slots=True)
 class Site:
-    """The endpoints that connections serve by themselves, by path (POST), and the ASGI application for all else."""
+    """The routes that connections serve by themselves, by path (POST), and the ASGI application for all else."""
 
     app: Any
-    endpoints: Mapping[bytes, Endpoint] = field(default_factory=dict)
+    routes: Mapping[bytes, ApiRoute] = field(default_factory=dict)
     patience: Patience = PATIENCE
     cors: Cors | None = None
     connections: Connections = field(default_factory=Connections)

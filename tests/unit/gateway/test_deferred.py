@@ -40,7 +40,7 @@ async def test_it_is_made_once_for_all_that_wait(monkeypatch: pytest.MonkeyPatch
 def test_connections_serve_the_same_paths_before_it_is_made() -> None:
     whole = create_app(NO_ROUTER, **SETTINGS)
     assert isinstance(whole, module.GatewayApp)
-    assert DeferredApp(NO_ROUTER, **SETTINGS).direct_endpoints().keys() == whole.direct_endpoints().keys()
+    assert DeferredApp(NO_ROUTER, **SETTINGS).direct_routes().keys() == whole.direct_routes().keys()
 
 
 @pytest.mark.parametrize("process", ["serve_process", "gateway_process"])
