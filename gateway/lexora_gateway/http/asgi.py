@@ -59,6 +59,8 @@ class AsgiCall:
         request_id = request_id_of(exchange.headers)
         try:
             await app(scope, self._receive, self._send)
+            if exchange.is_open:
+                raise RuntimeError("the application ended before its answer did")
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
             _log.exception("bug", request_id=request_id, path=scope["path"])
         if exchange.is_open and not exchange.started:

@@ -21,7 +21,6 @@ _BODILESS = (204, 304)
 class Connection(Protocol):
     """What an exchange needs of the connection that it is on."""
 
-    loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     address: str
 
@@ -48,7 +47,7 @@ class Exchange:
         "_connection",
         "_head",
         "_is_read",
-        "_waiter",
+        "_news",
         "added",
         "address",
         "expects_continue",
@@ -98,7 +97,7 @@ class Exchange:
         self._body: bytes | bytearray = b""
         self.more_body = True
         self._is_read = False  # to its end
-        self._waiter: asyncio.Future[None] | None = None
+        self._news: asyncio.Event | None = None  # while something waits in `read`
         self.started = False
         self._chunked = False
         self._head = b""  # that waits for the first of its body
@@ -141,12 +140,11 @@ class Exchange:
             if self.more_body and not self.started:
                 self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while self.is_open and (self._is_read or (self.more_body and not self._body)):
-            self._waiter = self._connection.loop.create_future()
+            if self._news is None:
+                self._news = asyncio.Event()
+            self._news.clear()
             self._connection.read_on()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._news.wait()
         if not self.is_open:
             raise ClientGone
         body, self._body = self._body, b""
@@ -224,8 +222,8 @@ class Exchange:
         self._connection.answered(self)
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._news is not None:
+            self._news.set()
 
 
 def _forget(task: asyncio.Task[None]) -> None:
