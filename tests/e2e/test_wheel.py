@@ -30,7 +30,7 @@ print(google.protobuf.__version__.split(".")[0], whole.chat.usage.output_tokens,
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(REPOSITORY))
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=REPOSITORY)
     (found,) = folder.glob("*.whl")
     return found
 
@@ -63,7 +63,7 @@ def test_client_and_server_with_an_older_protobuf(wheel: Path, engine: Simulator
     assert "Traceback" not in gateway.output
 
 
-def _run(*argv: str) -> str:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=300)
+def _run(*argv: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(argv, cwd=cwd, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
