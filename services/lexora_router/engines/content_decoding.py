@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from lexora_contract.content_coding import STEP_BYTES, ContentDecoder, Undecodable, decoder_of
-from lexora_router.engines.http1 import Body, Response, Rest
+from lexora_router.engines.response import Body, Response, Rest
 
 
 def coding_of(response: Response) -> ContentDecoder | None:

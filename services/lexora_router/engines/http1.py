@@ -1,4 +1,4 @@
-"""HTTP/1.1 to one origin: a pool of kept connections, and answers that are read as they arrive.
+"""HTTP/1.1 to an engine: one connection, whose answers are handed on as they arrive.
 
 Written for this gateway's hot path, on asyncio's protocols and llhttp's parser: what a read brings is handed on within
 `data_received`, and the task that asked sleeps until the answer has ended or failed. Message framing is llhttp's (RFC 9112);
@@ -6,22 +6,16 @@ an answer without a length ends with its connection (section 6.3, rule 8).
 """
 
 import asyncio
-import contextlib
-import os
-import socket
-import ssl
 from collections.abc import Callable
 from typing import NoReturn, Protocol, cast
 
 import httptools
 
 from lexora_contract.port import Flow
-from lexora_router.engines.dial import Dialer
-from lexora_router.engines.local_shortage import LOCAL, shortages
+from lexora_router.engines.response import Answer, Body, Response
+from lexora_router.engines.transport_errors import InvalidAnswer, StaleConnection, TransportError
 from lexora_router.timers import Timer, call_later
 
-# Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
-KEEPALIVE_SECONDS = 4.0
 # Of a larger request head and body are not joined before they are written.
 JOINED_BYTES = 256 * 1024
 # What is no body, in a row: the head with all interim answers before it, a trailer, or the size of a chunk with its extensions.
@@ -35,102 +29,27 @@ CROSSING_SECONDS = 1.0
 REQUEST_TIMEOUT = 408
 
 
-class TransportError(Exception):
-    """No answer, or no whole one, could be had; the message says why, without the address."""
+class Home(Protocol):
+    """The pool that a connection belongs to."""
 
-    how = "lost"  # as in errors.UpstreamUnreachable
+    def now(self) -> float:
+        """The clock's reading, in seconds."""
 
+    def keep(self, connection: "Connection") -> None:
+        """Hold a connection for the next request."""
 
-class ConnectError(TransportError):
-    """No connection could be made: nothing was sent."""
+    def forget(self, connection: "Connection") -> None:
+        """The connection is gone."""
 
-    how = "refused"
-
-
-class ConnectTimeout(ConnectError):
-    """No connection was made within `connect_timeout`."""
-
-    how = "timeout"
-
-
-class InvalidAnswer(TransportError):
-    """What came is no HTTP, or has no end."""
-
-
-class LocalShortage(TransportError):
-    """This machine lacks what a connection takes; the other side was not asked."""
-
-
-class StaleConnection(TransportError):
-    """A kept connection was closed as the request was on its way: the engine has read nothing, or not all."""
-
-    how = "stale"
-
-
-class Body(Protocol):
-    """What takes the body of an answer, inside the connection's own call. What it raises ends the exchange, as its error."""
-
-    def data(self, data: bytes, /) -> "Body | None":
-        """All bytes that one read brought, at least one. Gives what takes the rest of the body, where that is another one."""
-
-    def end(self) -> None:
-        """The body has ended as it should."""
-
-
-class Answer(Protocol):
-    """What takes the answer to one request."""
-
-    def begin(self, response: "Response", /) -> Body:
-        """The head of the answer is here; gives what takes its body."""
-
-
-class Rest:
-    """Drops what follows an answer that is whole."""
-
-    def data(self, data: bytes) -> None:
-        """Some of it."""
-
-    def end(self) -> None:
-        """The end of the body."""
-
-
-class Response:
-    """The head of an answer, and how its body may end. `headers` have lower-case names."""
-
-    __slots__ = ("_connection", "headers", "status")
-
-    def __init__(self, connection: "Connection", status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self._connection = connection
-        self.status = status
-        self.headers = headers
-
-    @property
-    def content_type(self) -> str:
-        """The content-type header, empty when there is none."""
-        for name, value in self.headers:
-            if name == b"content-type":
-                return value.decode("latin-1")
-        return ""
-
-    @property
-    def whole(self) -> bool:
-        """Whether the body has come to its end."""
-        return self._connection.complete
-
-    def ends_within(self, seconds: float | None) -> None:
-        """Take so many seconds, or a connection that breaks, for the end of the body; None: no longer."""
-        self._connection.ends_within(seconds)
-
-    def hold(self, go_on: Callable[[], None]) -> None:
-        """Read and end nothing before `go_on` was called: when others had their turn, and the client takes more."""
-        self._connection.hold(go_on)
+    def drop_idle(self) -> None:
+        """Close what is kept."""
 
 
 class Connection(asyncio.Protocol):
     """One connection; serves one exchange at a time. The parser calls the on_* methods."""
 
-    def __init__(self, origin: "Origin") -> None:
-        self._origin = origin
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._pieces: list[bytes] = []  # of the body, from the read under way
         self.on_body = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
@@ -169,7 +88,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         self._reused = self.idle_since > 0.0
-        self._sent_at = self._origin.now()
+        self._sent_at = self._home.now()
         self._done = self._loop.create_future()
         self._answer, self._flow = answer, flow
         self._headers, self._header_bytes, self._framing_bytes = [], 0, 0
@@ -189,7 +108,7 @@ class Connection(asyncio.Protocol):
         try:
             await done
         except StaleConnection:
-            self._origin.drop_idle()  # here, so that none is kept before the request is sent again
+            self._home.drop_idle()  # here, so that none is kept before the request is sent again
             raise
         finally:
             del done  # an exception in it would be a cycle with this frame
@@ -270,7 +189,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side is gone."""
-        self._origin.forget(self)
+        self._home.forget(self)
         del self._parser  # it has this connection, and this connection has it
         if not self._busy:
             return
@@ -333,7 +252,7 @@ class Connection(asyncio.Protocol):
 
     def _crossed(self) -> bool:
         """Whether a kept connection may have been closing already as the request was sent."""
-        return self._reused and self._origin.now() - self._sent_at <= CROSSING_SECONDS
+        return self._reused and self._home.now() - self._sent_at <= CROSSING_SECONDS
 
     def _end(self) -> None:
         """The body has ended; what is held comes first."""
@@ -392,142 +311,9 @@ class Connection(asyncio.Protocol):
         self._pieces.clear()
         if decided and self.complete and self._keep_alive and self._surplus_from is None and self.usable:
             self.resume_reading()
-            self._origin.keep(self)
+            self._home.keep(self)
         else:
             self.close()
 
 
 _TOO_MUCH_FRAMING = f"the head, a trailer or a chunk line of the answer has more than {MAX_FRAMING_BYTES >> 10} KiB"
-
-
-class Origin:
-    """Scheme, host and port, with the connections kept to it. `tls` is None for plain TCP."""
-
-    def __init__(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None, connect_timeout: float, clock: Callable[[], float]
-    ) -> None:
-        self._host = host
-        self._dialer = Dialer(host, port, clock=clock)
-        self._tls = tls
-        self._connect_timeout = connect_timeout
-        self._clock = clock
-        self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
-        self._reaper: asyncio.TimerHandle | None = None
-        self._retired = False
-
-    def now(self) -> float:
-        """The clock's reading, in seconds."""
-        return self._clock()
-
-    @property
-    def open(self) -> int:
-        """Connections there are, idle ones included."""
-        return len(self._open)
-
-    async def send(self, head: bytes, body: bytes, answer: Answer, flow: Flow) -> Connection:
-        """Send a request; await `ended` of the connection at once. Raises TransportError.
-
-        `head` ends with an empty line and has the body's content-length. After StaleConnection the next one that is sent gets a
-        connection of its own: what was kept as long as a stale one is dropped with it.
-        """
-        connection = self._kept() or await self._connect()
-        connection.send(head, body, answer, flow)
-        return connection
-
-    async def reach(self) -> None:
-        """Return when the host has taken a connection, which is closed at once. Raises TransportError."""
-        (await self._connect()).close()
-
-    def close(self) -> None:
-        """Drop every connection."""
-        if self._reaper is not None:
-            self._reaper.cancel()
-        for connection in list(self._open):
-            connection.close()
-
-    def retire(self) -> None:
-        """Keep no connection from now on: those in use go when their answers have ended."""
-        self._retired = True
-        self.drop_idle()
-
-    def keep(self, connection: Connection) -> None:
-        """Hold a connection for the next request."""
-        if self._retired:
-            connection.close()
-            return
-        connection.idle_since = self._clock()
-        self._idle.append(connection)
-        if self._reaper is None:
-            self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)
-
-    def forget(self, connection: Connection) -> None:
-        """The connection is gone."""
-        self._open.discard(connection)
-        with contextlib.suppress(ValueError):
-            self._idle.remove(connection)
-
-    def drop_idle(self) -> None:
-        """Close what is kept."""
-        for connection in list(self._idle):
-            connection.close()
-
-    def _kept(self) -> Connection | None:
-        """The connection that was used last: it is the least likely to have been closed."""
-        oldest = self._clock() - KEEPALIVE_SECONDS
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable and connection.idle_since > oldest:
-                return connection
-            connection.close()
-        return None
-
-    async def _connect(self) -> Connection:
-        connection = Connection(self)
-        try:
-            await self._open_up(connection)
-        except BaseException:
-            connection.close()  # it may have been made just as the time was over, or as the call left
-            raise
-        self._open.add(connection)
-        return connection
-
-    async def _open_up(self, connection: Connection) -> None:
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                await self._attach(connection, await self._dialer.connect())
-        except TimeoutError:
-            raise ConnectTimeout(f"no connection within {self._connect_timeout:g} s (connect_timeout)") from None
-        except ssl.SSLError as error:
-            raise ConnectError(f"the TLS handshake failed ({error.reason or type(error).__name__})") from error
-        except UnicodeError as error:  # what the resolver makes of a label of 64 characters
-            raise ConnectError("the host name is not valid") from error
-        except OSError as error:
-            if error.errno in LOCAL and not isinstance(error, socket.gaierror):
-                raise LocalShortage(f"out of {shortages.note(error.errno)}") from error
-            raise ConnectError(_why(error)) from error
-
-    async def _attach(self, connection: Connection, sock: socket.socket) -> None:
-        host = self._host if self._tls else None
-        try:
-            create = asyncio.get_running_loop().create_connection
-            await create(lambda: connection, sock=sock, ssl=self._tls, server_hostname=host)
-        except BaseException:
-            sock.close()
-            raise
-
-    def _reap(self) -> None:
-        """Close what has been idle for too long, so that a quiet gateway holds no connections."""
-        self._reaper = None
-        oldest = self._clock() - KEEPALIVE_SECONDS
-        while self._idle and self._idle[0].idle_since <= oldest:
-            self._idle.pop(0).close()
-        if self._idle:
-            self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)
-
-
-def _why(error: OSError) -> str:
-    """The system's words; several addresses that fail alike say the same once. Resolvers have words of their own."""
-    if isinstance(error, socket.gaierror) or not error.errno:
-        return error.strerror or "cannot connect"
-    return os.strerror(error.errno)

@@ -8,16 +8,9 @@ from yarl import URL
 from lexora_contract.content_coding import ContentDecoder, Undecodable, UnknownCoding
 from lexora_contract.port import Flow
 from lexora_router.engines.content_decoding import coding_of, decoded
-from lexora_router.engines.http1 import (
-    Body,
-    ConnectError,
-    InvalidAnswer,
-    LocalShortage,
-    Origin,
-    Response,
-    StaleConnection,
-    TransportError,
-)
+from lexora_router.engines.origin import Origin
+from lexora_router.engines.response import Body, Response
+from lexora_router.engines.transport_errors import ConnectError, InvalidAnswer, LocalShortage, StaleConnection, TransportError
 from lexora_router.errors import OutOfResources, UpstreamFailure, UpstreamUnreachable
 
 

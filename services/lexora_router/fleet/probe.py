@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from lexora_router.engines.http1 import LocalShortage
 from lexora_router.engines.transport import Transport, TransportError
+from lexora_router.engines.transport_errors import LocalShortage
 from lexora_router.fleet.backend import Backend
 from lexora_router.fleet.background import survived
 from lexora_router.fleet.endpoint import HttpEndpoint

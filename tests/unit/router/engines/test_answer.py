@@ -8,7 +8,7 @@ from tests.unit.router.engines.engine import engine
 from tests.unit.router.support import CHAT, Client, Frames, make_call
 
 from lexora_contract.answer import Head, Usage
-from lexora_router.engines import answer
+from lexora_router.engines import streamed_answer
 from lexora_router.errors import UpstreamBroken, UpstreamFailure, UpstreamInvalid, UpstreamRefused, UpstreamUnreachable
 
 DONE = b"data: [DONE]\n\n"
@@ -260,7 +260,7 @@ async def test_nothing_is_emitted_before_the_engine_s_first_event() -> None:
 
 
 async def test_comments_beyond_the_bound_are_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer, "MAX_HELD_BYTES", 20)
+    monkeypatch.setattr(streamed_answer, "MAX_HELD_BYTES", 20)
     gates = [asyncio.Event() for _ in range(3)]
     script: list[Step] = [stream_head()]
     for gate in gates:
@@ -276,7 +276,7 @@ async def test_comments_beyond_the_bound_are_left_out_whole(monkeypatch: pytest.
 
 
 async def test_an_end_that_lags_behind_done_costs_the_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer, "LINGER_SECONDS", 0.02)
+    monkeypatch.setattr(streamed_answer, "LINGER_SECONDS", 0.02)
     async with RawServer([stream_head() + chunk(A + DONE), Do.HANG]) as server, engine(server.url) as main:
         assert (await main.stream())[2] == A + DONE
         await server.wait_lost()
@@ -288,7 +288,7 @@ async def test_an_end_that_lags_behind_done_costs_the_connection_only(monkeypatc
 async def test_done_without_its_empty_line_ends_a_stream_whose_connection_does_not(
     monkeypatch: pytest.MonkeyPatch, end: Do, size: int, lacking: int
 ) -> None:
-    monkeypatch.setattr(answer, "LINGER_SECONDS", 0.02)
+    monkeypatch.setattr(streamed_answer, "LINGER_SECONDS", 0.02)
     sent = (A + DONE)[:-lacking]
     pieces = [chunk(sent[at : at + size]) for at in range(0, len(sent), size)]
     async with RawServer([stream_head(), *pieces, end]) as server, engine(server.url) as main:
@@ -296,7 +296,7 @@ async def test_done_without_its_empty_line_ends_a_stream_whose_connection_does_n
 
 
 async def test_a_long_pause_in_an_event_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer, "LINGER_SECONDS", 0.02)
+    monkeypatch.setattr(streamed_answer, "LINGER_SECONDS", 0.02)
     gate = asyncio.Event()
     said = content("data: [DONE]")
     script: list[Step] = [stream_head(), chunk(A + said[:-1]), gate, chunk(said[-1:] + DONE), LAST_CHUNK]

@@ -9,7 +9,9 @@ from tests.support.raw_server import LAST_CHUNK, Do, RawServer, Step, chunk, clo
 
 from lexora_contract.port import Flow
 from lexora_router.engines import http1
-from lexora_router.engines.http1 import Answer, Body, ConnectError, Origin, Response, StaleConnection, TransportError
+from lexora_router.engines.origin import Origin
+from lexora_router.engines.response import Answer, Body, Response
+from lexora_router.engines.transport_errors import ConnectError, StaleConnection, TransportError
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -315,7 +317,7 @@ async def test_a_kept_connection_that_the_engine_closes_is_not_used() -> None:
 
 
 async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "KEEPALIVE_SECONDS", 0.02)
+    monkeypatch.setattr("lexora_router.engines.origin.KEEPALIVE_SECONDS", 0.02)
     async with RawServer([reply(b"one")]) as server, origin(server.port) as made:
         await whole(made)
         await server.wait_lost()
