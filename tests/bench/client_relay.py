@@ -19,7 +19,7 @@ from lexora_contract.port import Flow
 from lexora_router.engines.transport import Transport, head
 
 if TYPE_CHECKING:
-    from lexora_router.engines.http1 import Response
+    from lexora_router.engines.response import Response
 
 JSON = {"content-type": "application/json"}
 
