@@ -71,10 +71,10 @@ lint: $(DEV) ## Lint, types, import rules, dependencies, the contract.
 	@$(BIN)/deptry .
 	@$(BIN)/buf lint
 
-$(GEN_STAMP):
+$(GEN_STAMP): | $(DEV)
 	@$(PYTHON) -c 'import sys; sys.exit("make gen needs Python 3.11 or 3.12; name one: make gen PYTHON=python3.12") if sys.version_info >= (3, 13) else 0'
-	@test -x $(GEN)/bin/python || $(PYTHON) -m venv $(GEN)
-	@$(GEN)/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.64.3' 'setuptools<81'
+	@test -x $(GEN)/bin/python || $(PYTHON) -m venv --without-pip $(GEN)
+	@$(BIN)/python -m pip --python $(GEN)/bin/python install --quiet --disable-pip-version-check 'grpcio-tools==1.64.3' 'setuptools<81'
 	@touch $(GEN_STAMP)
 
 # The folder in which gen/ is made.
