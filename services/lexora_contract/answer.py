@@ -80,7 +80,7 @@ class Choice:
     alternatives: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)  # not frozen: some are made for each call
 class BucketState:
     """Where one token bucket stands: what fits, what is left, and seconds until it is full."""
 
@@ -89,7 +89,7 @@ class BucketState:
     reset: float
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class RateLimitState:
     """Where a tenant stands; None for what is not limited."""
 
@@ -98,7 +98,7 @@ class RateLimitState:
     concurrent: BucketState | None = None  # calls under way; `reset` says nothing
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Head:
     """Status and end-to-end headers of the engine's answer; emitted once, just before the first frames."""
 
@@ -107,7 +107,7 @@ class Head:
     headers: Headers = ()
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Reply:
     """A whole answer at once."""
 

@@ -1,6 +1,7 @@
 """What a body is, by its content type and by how it begins: some engines and proxies send event streams under any type."""
 
 from enum import Enum
+from functools import lru_cache
 
 EVENT_STREAM = "text/event-stream"
 # What may precede the first event, or JSON: white space and a byte order mark, byte by byte.
@@ -16,6 +17,7 @@ class BodyKind(Enum):
     WHOLE = "whole"
 
 
+@lru_cache(64)
 def media_type(content_type: str) -> str:
     """Type and subtype in small letters, without parameters."""
     return content_type.partition(";")[0].strip().lower()
