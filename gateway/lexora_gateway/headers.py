@@ -62,8 +62,7 @@ def receipt_headers(receipt: Receipt) -> HeaderList:
     attempts = receipt.attempts
     if attempts > 0:
         found.append((b"x-lexora-attempts", number(attempts)))
-    fallback = hops_text(receipt.hops)
-    if fallback and fallback.isprintable():
+    if receipt.hops and (fallback := hops_text(receipt.hops)).isprintable():
         found.append((b"x-lexora-fallback", fallback.encode()))
     resumed = receipt.resumed
     if resumed and resumed.isprintable():

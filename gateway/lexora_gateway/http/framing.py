@@ -32,12 +32,13 @@ def check_head(method: bytes, version: str, pairs: HeaderList, headers: Headers)
         failure = plain(405, "Method CONNECT is not allowed here: this server is no proxy.")
         failure.headers.append((b"allow", b"GET, HEAD, POST"))
         raise Refused(failure)
-    codings = _all(b"transfer-encoding", pairs, headers)
-    if any(value.lower() != b"chunked" for value in codings):
-        raise Refused(plain(501, "The only transfer coding that is taken is chunked."))
+    for value in _all(b"transfer-encoding", pairs, headers):
+        if value.lower() != b"chunked":
+            raise Refused(plain(501, "The only transfer coding that is taken is chunked."))
     hosts = _all(b"host", pairs, headers)
-    if any(_HOST.fullmatch(value) is None for value in hosts):
-        raise Refused(invalid("The Host header is malformed.", "host"))
+    for value in hosts:
+        if _HOST.fullmatch(value) is None:
+            raise Refused(invalid("The Host header is malformed.", "host"))
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise Refused(invalid(f"A request must have exactly one Host header, this one has {len(hosts) or 'none'}.", "host"))
 

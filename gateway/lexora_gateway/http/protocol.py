@@ -225,23 +225,19 @@ class HttpProtocol(asyncio.Protocol):
         elif self._in_head or self._received is None or not self._received.is_open:
             self._expect_more()
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes | memoryview) -> None:
         """Feed the parser. It stops behind a head that offers an upgrade; a new one goes on with the head without it."""
-        parsed = 0
-        while (offered := self._stopped_at(memoryview(data)[parsed:] if parsed else data)) is not None:
-            parsed += offered
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as offer:
+                data = memoryview(data)[offer.args[0] :]
+            else:
+                return
             old = self._parser
             head = without_upgrade(old.get_method(), self._target, old.get_http_version(), self._pairs)
             self._parser = HttpRequestParser(self)
             self._parser.feed_data(head)
-
-    def _stopped_at(self, data: bytes | memoryview) -> int | None:
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as offer:
-            position: int = offer.args[0]
-            return position
-        return None
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
