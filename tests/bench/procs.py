@@ -53,6 +53,12 @@ def memory_mib(pids: Iterable[int], field: str = "VmRSS") -> float:
     return total / 1024
 
 
+def waits(pid: int) -> int:
+    """How often the main thread of a process has given up its CPU because it had to wait for something."""
+    status = Path(f"/proc/{pid}/task/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 def machine_busy_seconds() -> float:
     """CPU seconds that all CPUs were busy or taken away by the host, since boot."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(
