@@ -14,7 +14,8 @@ from lexora_router.config import Config
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.grpc_server import GrpcServer
 from lexora_router.edge.introspection import Overview
-from lexora_router.edge.service import RouterService, Serving
+from lexora_router.edge.service import RouterService
+from lexora_router.edge.serving import Serving
 from lexora_router.fleet.backend import Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.callers import TrustedProxies

@@ -34,7 +34,8 @@ from lexora_contract.status import status_of
 from lexora_router.call import Call
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.introspection import Overview
-from lexora_router.edge.service import RouterService, Serving
+from lexora_router.edge.service import RouterService
+from lexora_router.edge.serving import Serving
 from lexora_router.errors import UpstreamBroken
 from lexora_router.payload.user_names import bounded
 

@@ -1,0 +1,162 @@
+"""What surrounds every rpc: its call is made and counted, and whatever goes wrong becomes a CallFailed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from lexora.v1 import options_pb2
+from lexora_contract.answer import Receipt
+from lexora_contract.draining import Underway
+from lexora_contract.messages import options_of
+from lexora_contract.port import CallContext, Options
+from lexora_contract.request_ids import new_request_id
+from lexora_router.call import ANONYMOUS, Call
+from lexora_router.edge.call_context import check_identity, identity, trace_of
+from lexora_router.edge.call_failed import bug_in, failed
+from lexora_router.edge.identity import Request, user_of
+from lexora_router.edge.options import check_options, check_policies, is_id
+from lexora_router.edge.serving import Serving
+from lexora_router.errors import DeadlineExceeded, Draining, RateLimited, RouterError, http_status
+from lexora_router.layers.observe import NOT_DONE, Recorder
+from lexora_router.payload.user_names import bounded
+from lexora_router.telemetry.trace_context import trace_id_of
+
+DRAINING = "The router is shutting down; try another one."
+JSON = "application/json"
+
+_log = structlog.get_logger("lexora.server")
+_Answer = TypeVar("_Answer")
+
+
+class Guard:
+    """The calls under way of one service. `draining` refuses new ones."""
+
+    def __init__(self, serving: Serving, *, recorders: tuple[Recorder, ...], clock: Callable[[], float]) -> None:
+        self.serving = serving  # a reload puts another one here
+        self.draining = False
+        self._calls: Underway[Call] = Underway()
+        self._recorders = recorders
+        self._clock = clock
+
+    async def guarded(
+        self,
+        options: options_pb2.CallOptions | Options,
+        context: CallContext,
+        serve: Callable[[Call], Awaitable[_Answer]],
+        *,
+        always: bool = False,
+        limited: Request | None = None,
+        body: bytes = b"",
+    ) -> _Answer:
+        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a CallFailed.
+
+        `limited` is a request that counts, also against its user's limit, even when it never becomes a call; questions about
+        the router do not. `body` is the call's, if it is not in the context.
+        """
+        plain = options if isinstance(options, Options) else options_of(options)
+        call = self._call(plain, context, body or context.take_body())
+        if not always:
+            self._calls.begin(call)
+        try:
+            if self.draining and not always:
+                raise Draining(DRAINING)
+            check_options(plain)
+            if not isinstance(options, Options):
+                check_policies(options)
+            check_identity(context)
+            return await serve(call)
+        except RouterError as error:
+            if limited is not None and not call.receipt.finished_at:
+                error = self._end_unseen(call, error, limited)
+            raise failed(error, call.receipt, trace_id_of(call.trace)) from error
+        except asyncio.CancelledError:
+            if self._calls.ended_by_abort():
+                raise failed(Draining(NOT_DONE), call.receipt, trace_id_of(call.trace)) from None
+            raise
+        except Exception as bug:  # the boundary: a client gets an identity, the log gets the rest
+            _log.exception("bug", request_id=call.id)
+            raise bug_in(call.receipt, trace_id_of(call.trace)) from bug
+        finally:
+            if not always:
+                self._calls.end()
+
+    @property
+    def active(self) -> int:
+        """Calls under way that a drain waits for: all but questions about the router."""
+        return len(self._calls)
+
+    @property
+    def held(self) -> int:
+        """Bytes of their bodies. O(calls)."""
+        return sum(len(call.body) for call in self._calls)
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no call is under way, for at most so many seconds; whether that came."""
+        return await self._calls.idle(seconds)
+
+    def abort(self) -> None:
+        """End the calls under way with an error that says why, so that their clients get an end of their answers."""
+        for call in self._calls.abort():
+            call.aborted = True
+
+    def _end_unseen(self, call: Call, error: RouterError, request: Request) -> RouterError:
+        """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
+        call.user = call.user or user_of(request, call.body)
+        error = self._metered(call, error)
+        call.receipt.finished_at = self._clock()
+        for recorder in self._recorders:
+            recorder.begin(call)
+            recorder.end(call, http_status(error), error)
+        return error
+
+    def _metered(self, call: Call, error: RouterError) -> RouterError:
+        """A malformed request is a request; one that comes while draining is for another router to charge."""
+        meter = self.serving.meter
+        if meter is None:
+            return error
+        try:
+            if isinstance(error, Draining):
+                meter.show(call)
+            else:
+                meter.count(call)
+        except RateLimited as limited:
+            return limited
+        return error
+
+    def _call(self, options: Options, context: CallContext, body: bytes) -> Call:
+        now = self._clock()
+        user, address = identity(context, self.serving.proxies)
+        given = options.request_id
+        request_id = given if given and is_id(given) else new_request_id()
+        return Call(
+            id=request_id,
+            receipt=Receipt(request_id, now),
+            path="",
+            body=body,
+            content_type=JSON,
+            model="",
+            stream=False,
+            started=now,
+            user=bounded(user or options.user),
+            unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
+            prompt_cache_key=bounded(options.prompt_cache_key),
+            priority=options.priority,
+            fallback_allowed=options.fallback_allowed,
+            resume_allowed=options.resume_allowed,
+            deadline=None if context.timeout is None else now + context.timeout,
+            trace=trace_of(context),
+            flow=context.flow,
+        )
+
+
+async def within(call: Call, answer: Awaitable[_Answer]) -> _Answer:
+    """Await an answer that does not pass the pipeline; raises DeadlineExceeded as the pipeline does."""
+    try:
+        async with asyncio.timeout_at(call.deadline):
+            return await answer
+    except TimeoutError:
+        assert call.deadline is not None
+        allowed = call.deadline - call.started
+        raise DeadlineExceeded(f"The call was not done within its deadline of {allowed:.3g} s.") from None
