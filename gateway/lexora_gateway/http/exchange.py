@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # With more of a body that is not read yet, nothing is read from the connection.
 HIGH_WATER_BYTES = 64 * 1024
+# Up to here a copy costs less than a second buffer.
+_COPIED_BYTES = 64 * 1024
 _BODILESS = (204, 304)
 
 
@@ -159,7 +161,10 @@ class Exchange:
         if self.is_open:
             headers.append((b"content-length", number(len(body))))
             self.start(status, headers)
-            self._connection.transport.write(self._head + body)
+            if len(body) > _COPIED_BYTES:
+                self._connection.transport.writelines((self._head, body))
+            else:
+                self._connection.transport.write(self._head + body)
             self._head = b""
             self._close()
 
@@ -187,12 +192,13 @@ class Exchange:
     def write(self, data: bytes) -> None:
         """Send a piece of the answer, with the head if that has not been sent."""
         if self.is_open and data:
-            if self._chunked:
-                data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data)
-            elif self._head:
-                data = self._head + data
-            self._head = b""
-            self._connection.transport.write(data)
+            head, self._head = self._head, b""
+            if not self._chunked:
+                self._connection.transport.writelines((head, data))
+            elif len(data) > _COPIED_BYTES:
+                self._connection.transport.writelines((b"%b%x\r\n" % (head, len(data)), data, b"\r\n"))
+            else:
+                self._connection.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
 
     def end(self) -> None:
         """The answer is complete."""

@@ -1,6 +1,7 @@
 """One request and its answer, on a connection that remembers what is written."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.written.append(b"".join(pieces))
 
     def first_lines(self, status: int) -> bytes:
         return b"HTTP/1.1 %d\r\n" % status
@@ -96,6 +100,17 @@ def test_answers_without_a_body(
     exchange.end()
     assert b"".join(connection.written) == written
     assert exchange.keep_alive == (b"connection: " not in written.lower())
+
+
+def test_large_pieces_are_framed_alike() -> None:
+    large = b"x" * 70_000
+    connection, exchange = begun()
+    exchange.start(200, [])
+    exchange.write(large)
+    assert connection.written == [b"HTTP/1.1 200\r\n" + CHUNKED + b"\r\n11170\r\n" + large + b"\r\n"]
+    connection, exchange = begun()
+    exchange.whole(200, [], large)
+    assert connection.written == [b"HTTP/1.1 200\r\ncontent-length: 70000\r\n\r\n" + large]
 
 
 def test_a_stream_for_http_1_0_is_bare_and_ends_with_the_connection() -> None:
