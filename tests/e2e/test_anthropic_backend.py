@@ -179,7 +179,7 @@ def test_tools_there_and_back(client: OpenAI, engine: MessagesEngine) -> None:
     ]
     engine.reset()
     results: list[Any] = [{"role": "tool", "tool_call_id": call.id, "content": f"sun {call.id}"} for call in calls]
-    client.chat.completions.create(model=MODEL, messages=[*HELLO, said.to_dict(), *results], tools=[WEATHER])  # type: ignore[list-item]
+    client.chat.completions.create(model=MODEL, messages=[*HELLO, said.to_dict(), *results], tools=[WEATHER])
     assert sent(engine)["messages"] == [
         *HELLO,
         {"role": "assistant", "content": CALLS},

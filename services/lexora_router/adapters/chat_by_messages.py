@@ -60,7 +60,7 @@ class _Block(msgspec.Struct, gc=False):
 class _Message(msgspec.Struct, gc=False):
     id: str = ""
     model: str = ""
-    usage: UsageJson | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     content: list[msgspec.Raw] = []
     stop_reason: str | None = None
     stop_sequence: str | None = None
@@ -72,7 +72,7 @@ class _Event(msgspec.Struct, gc=False):
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: UsageJson | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -88,6 +88,7 @@ _decode_event = lenient(msgspec.json.Decoder(_Event).decode)
 _decode_message = lenient(msgspec.json.Decoder(_Message).decode)
 _decode_block = msgspec.json.Decoder(_Block).decode
 _decode_failure = msgspec.json.Decoder(_Failure).decode
+_decode_usage = msgspec.json.Decoder(UsageJson).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -121,7 +122,7 @@ class ChatByMessages:
         if message.type != "message":
             raise UpstreamInvalid("The engine's answer is no message.")
         shape = self._begin(message, "chat.completion")
-        made = {**shape, "choices": [_choice(message)], "usage": _usage(message.usage.counted() if message.usage else Usage())}
+        made = {**shape, "choices": [_choice(message)], "usage": _usage(_counted(message.usage) or Usage())}
         return Reply(reply.head, _encode(made))
 
     def feed(self, data: bytes) -> bytes:
@@ -217,9 +218,10 @@ class ChatByMessages:
             self._begin(_Message(), CHUNK)
         return self._before + delta + b',"logprobs":null,"finish_reason":null}]}\n\n'
 
-    def _count(self, usage: UsageJson | None) -> None:
-        if usage is not None:
-            self._usage = merge_usage(self._usage, usage.counted())
+    def _count(self, usage: msgspec.Raw) -> None:
+        found = _counted(usage)
+        if found is not None:
+            self._usage = merge_usage(self._usage, found)
 
     def _ending(self, seen: _Event) -> bytes:
         """The counts so far, and why the answer ended."""
@@ -317,6 +319,14 @@ def _finish(reason: str | None, sequence: str | None) -> dict[str, Any]:
     """Why it ended; `stop_reason` names the stop sequence, as vLLM does."""
     found: dict[str, Any] = {"finish_reason": _FINISH_REASONS.get(reason or "", "stop")}
     return found | {"stop_reason": sequence} if sequence else found
+
+
+def _counted(usage: msgspec.Raw) -> Usage | None:
+    """The counts; None where there are none, and for those of another shape."""
+    try:
+        return _decode_usage(usage).counted()
+    except msgspec.DecodeError:
+        return None
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -1,7 +1,10 @@
+import contextlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lexora_contract.answer import Head, Reply
 from lexora_router.adapters import chat_by_messages
@@ -19,6 +22,7 @@ START = {
 STOP: dict[str, Any] = {"type": "content_block_stop"}
 LAST = {"type": "message_stop"}
 PING = {"type": "ping"}
+NAMES = {"type", "text", "thinking", "signature", "partial_json", "stop_reason", "id", "name", "input", "data", "input_tokens"}
 
 
 def sse(*shown: dict[str, Any]) -> bytes:
@@ -231,6 +235,13 @@ def test_a_whole_message() -> None:
     }
 
 
+def test_counts_that_make_no_sense_are_none() -> None:
+    message = {"type": "message", "content": [], "usage": {"input_tokens": -1}}
+    assert whole(message)["usage"]["total_tokens"] == 0
+    odd = START | {"message": START["message"] | {"usage": "many"}}
+    assert chunks(odd, ending("end_turn"), LAST, include_usage=True)[-1]["usage"]["completion_tokens"] == 9
+
+
 @pytest.mark.parametrize("body", [b"[]", b'{"type":"other"}', b"{", b'{"type":"message","content":3}'])
 def test_an_answer_that_is_no_message_is_the_engine_s_fault(body: bytes) -> None:
     with pytest.raises(UpstreamInvalid):
@@ -250,3 +261,26 @@ def test_an_error_in_openai_s_words() -> None:
 @pytest.mark.parametrize("body", [b"<html>", b'{"error":"text"}', b'{"message":"x"}'])
 def test_an_error_of_another_shape_stays(body: bytes) -> None:
     assert ChatByMessages(BODY, include_usage=False).error_event(body) == body
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=2) | st.dictionaries(st.sampled_from(sorted(NAMES)), below, max_size=4),
+    max_leaves=8,
+)
+EVENTS = st.fixed_dictionaries(
+    {"type": st.sampled_from(sorted(chat_by_messages._HANDLERS))},
+    optional=dict.fromkeys(("message", "content_block", "delta", "usage", "index"), VALUES),
+)
+
+
+@given(st.lists(EVENTS, max_size=6))
+def test_whatever_an_engine_sends_is_chunks_or_its_fault(shown: list[dict[str, Any]]) -> None:
+    with contextlib.suppress(UpstreamInvalid):
+        chunks(*shown)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(NAMES | {"content", "usage", "stop_reason"})), VALUES))
+def test_whatever_an_engine_answers_is_a_completion_or_its_fault(message: dict[str, Any]) -> None:
+    with contextlib.suppress(UpstreamInvalid):
+        whole(message | {"type": "message"})

@@ -1,11 +1,19 @@
+import contextlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lexora_router.adapters.messages_request import DEFAULT_MAX_TOKENS, to_messages
 from lexora_router.errors import InvalidRequest, UnsupportedByBackend
 
+KEYS = sorted(
+    {"messages", "tools", "tool_choice", "response_format", "stop", "temperature", "n", "metadata", "output_config"}
+    | {"role", "content", "type", "text", "image_url", "url", "file", "file_data", "tool_calls", "function", "name"}
+    | {"arguments", "thinking_blocks", "json_schema", "schema", "parameters", "reasoning_effort", "max_tokens", "user"}
+)
 HI = [{"role": "user", "content": "hi"}]
 
 
@@ -211,3 +219,17 @@ def test_depth_and_numbers_beyond_reason_are_refused_too() -> None:
     for value in (b"[" * 5000 + b"]" * 5000, b"9" * 5000):
         with pytest.raises(InvalidRequest):
             to_messages(b'{"messages":%b}' % value)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(KEYS), below, max_size=4),
+    max_leaves=12,
+)
+WORDS = st.sampled_from(["system", "user", "assistant", "tool", "text", "image_url", "file", "function", "json_schema", "none"])
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES | WORDS | st.lists(VALUES, max_size=3), max_size=6))
+def test_whatever_a_client_writes_is_translated_or_refused(fields: dict[str, Any]) -> None:
+    with contextlib.suppress(InvalidRequest, UnsupportedByBackend):
+        assert isinstance(json.loads(to_messages(json.dumps(fields).encode())), dict)
