@@ -6,18 +6,17 @@ import msgspec
 
 from lexora.v1 import chat_pb2, tokens_pb2
 from lexora_router.edge.translate.shared_answer import (
+    AnswerJson,
     Index,
-    Instant,
     TokenJson,
     decoded,
+    events,
     finish,
     refuse_error,
     token_logprob,
     usage,
 )
-from lexora_router.payload.event_stream import payloads
 from lexora_router.payload.lenient_json import lenient
-from lexora_router.payload.usage import UsageJson
 
 _ROLES = {
     "system": chat_pb2.ROLE_SYSTEM,
@@ -72,17 +71,7 @@ class _Choice(msgspec.Struct, gc=False):
     logprobs: _Logprobs | None = None
 
 
-class _Answer(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    created: Instant = None
-    choices: list[_Choice | None] | None = None
-    usage: UsageJson | None = None
-    system_fingerprint: str | None = None
-    error: msgspec.Raw | None = None
-
-
-_decode = lenient(msgspec.json.Decoder(_Answer).decode)
+_decode = lenient(msgspec.json.Decoder(AnswerJson[_Choice]).decode)
 
 
 def chat_response(body: bytes) -> chat_pb2.ChatResponse:
@@ -107,14 +96,7 @@ class ChunkReader:
 
         Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
         """
-        chunks = []
-        for payload in payloads(frames):
-            event = decoded(_decode, payload)
-            if event.choices:
-                chunks.append(_chunk(event))
-            elif event.error:
-                refuse_error(event.error)
-        return chunks
+        return [_chunk(event) for event in events(_decode, frames)]
 
 
 def _choice(place: int, choice: _Choice) -> chat_pb2.ChatChoice:
@@ -150,7 +132,7 @@ def _part(part: _Part) -> chat_pb2.ContentPart | None:
     return chat_pb2.ContentPart(image=chat_pb2.ImagePart(url=image.url or "", detail=image.detail or ""))
 
 
-def _chunk(event: _Answer) -> chat_pb2.ChatChunk:
+def _chunk(event: AnswerJson[_Choice]) -> chat_pb2.ChatChunk:
     return chat_pb2.ChatChunk(
         id=event.id or "",
         model=event.model or "",

@@ -5,10 +5,11 @@ import msgspec
 from lexora.v1 import completion_pb2, tokens_pb2
 from lexora_router.edge.translate.shared import encode, new_body, put_model, put_sampling
 from lexora_router.edge.translate.shared_answer import (
+    AnswerJson,
     Index,
-    Instant,
     TokenJson,
     decoded,
+    events,
     finish,
     logprob,
     refuse_error,
@@ -16,10 +17,8 @@ from lexora_router.edge.translate.shared_answer import (
     usage,
 )
 from lexora_router.errors import InvalidRequest
-from lexora_router.payload.event_stream import payloads
 from lexora_router.payload.fields import Fields
 from lexora_router.payload.lenient_json import lenient
-from lexora_router.payload.usage import UsageJson
 
 
 def completion_body(
@@ -63,17 +62,7 @@ class _Choice(msgspec.Struct, gc=False):
     logprobs: _Logprobs | None = None
 
 
-class _Answer(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    created: Instant = None
-    choices: list[_Choice | None] | None = None
-    usage: UsageJson | None = None
-    system_fingerprint: str | None = None
-    error: msgspec.Raw | None = None
-
-
-_decode = lenient(msgspec.json.Decoder(_Answer).decode)
+_decode = lenient(msgspec.json.Decoder(AnswerJson[_Choice]).decode)
 
 
 def completion_response(body: bytes) -> completion_pb2.CompletionResponse:
@@ -98,17 +87,10 @@ class CompletionChunkReader:
 
         Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
         """
-        chunks = []
-        for payload in payloads(frames):
-            event = decoded(_decode, payload)
-            if event.choices:
-                chunks.append(_chunk(event))
-            elif event.error:
-                refuse_error(event.error)
-        return chunks
+        return [_chunk(event) for event in events(_decode, frames)]
 
 
-def _chunk(event: _Answer) -> completion_pb2.CompletionChunk:
+def _chunk(event: AnswerJson[_Choice]) -> completion_pb2.CompletionChunk:
     return completion_pb2.CompletionChunk(
         id=event.id or "",
         model=event.model or "",
@@ -117,7 +99,7 @@ def _chunk(event: _Answer) -> completion_pb2.CompletionChunk:
     )
 
 
-def _choices(answer: _Answer) -> list[completion_pb2.CompletionChoice]:
+def _choices(answer: AnswerJson[_Choice]) -> list[completion_pb2.CompletionChoice]:
     return [
         completion_pb2.CompletionChoice(
             index=place if choice.index is None else choice.index,

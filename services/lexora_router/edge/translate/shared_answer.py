@@ -1,14 +1,15 @@
 """What the answers of chat and completion share: decoding, finish reasons, log probabilities."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
 from lexora.v1 import tokens_pb2
 from lexora_contract.messages import usage_message
 from lexora_router.errors import UpstreamInvalid
+from lexora_router.payload.event_stream import payloads
 from lexora_router.payload.usage import UsageJson
 
 T = TypeVar("T")
@@ -35,6 +36,18 @@ class TokenJson(msgspec.Struct, gc=False):
     top_logprobs: "list[TokenJson] | None" = None
 
 
+class AnswerJson(msgspec.Struct, Generic[T], gc=False):
+    """An answer, or an event of a stream, whose choices are of one kind."""
+
+    id: str | None = None
+    model: str | None = None
+    created: Instant = None
+    choices: list[T | None] | None = None
+    usage: UsageJson | None = None
+    system_fingerprint: str | None = None
+    error: msgspec.Raw | None = None
+
+
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     """Decode what an engine sent; raises UpstreamInvalid saying what is wrong with it."""
     try:
@@ -43,6 +56,16 @@ def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
         raise UpstreamInvalid(f"the engine's answer is not what its API promises: {error}") from None
     except RecursionError:
         raise UpstreamInvalid("the engine's answer is nested too deeply") from None
+
+
+def events(decode: Callable[[bytes], AnswerJson[T]], frames: bytes) -> Iterator[AnswerJson[T]]:
+    """The events that have choices. Raises UpstreamInvalid for malformed JSON and for an event that carries an error."""
+    for payload in payloads(frames):
+        event = decoded(decode, payload)
+        if event.choices:
+            yield event
+        elif event.error:
+            refuse_error(event.error)
 
 
 def refuse_error(error: msgspec.Raw | None) -> None:
