@@ -16,23 +16,11 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from lexora.v1 import embed_pb2, errors_pb2, receipt_pb2, router_pb2
-from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.inprocess import InProcessRouter
 from lexora_contract.port import CallContext, CallFailed, RouterPort
-from lexora_contract.rpcs import (
-    CLASSIFY,
-    EXPLAIN,
-    GENERATE,
-    GET_MODEL,
-    GET_STATS,
-    HEALTH,
-    LIST_MODELS,
-    LIST_RECENT_CALLS,
-    RELOAD,
-    Rpc,
-)
-from lexora_contract.status import failed_of, status_of
+from lexora_contract.rpcs import EMBED, GENERATE, UNARY, Rpc
+from lexora_contract.status import status_of
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 
@@ -40,11 +28,7 @@ WAYS = ("in process", "tcp")
 ALL_WAYS = (*WAYS, "unix")  # another address of the same server: a few tests of each kind of call are enough
 MIB = 1024 * 1024
 DEADLINE_SECONDS = 5.0
-RPCS: dict[str, Rpc[Any, Any]] = {
-    row.method: row for row in (CLASSIFY, EXPLAIN, GET_STATS, GET_MODEL, HEALTH, LIST_MODELS, LIST_RECENT_CALLS, RELOAD)
-}
-
-Embed = Callable[[embed_pb2.EmbedRequest, CallContext], Awaitable[embed_pb2.EmbedResponse]]
+RPCS: dict[str, Rpc[Any, Any]] = {rpc.method: rpc for rpc in UNARY}
 
 
 @dataclass
@@ -98,7 +82,6 @@ class Link:
     app: RouterApp
     port: RouterPort
     address: str
-    _embed: Embed
 
     async def generate(self, request: router_pb2.GenerateRequest, **context: Any) -> Outcome:
         """Call Generate; `context` is `timeout` in seconds and `metadata`."""
@@ -121,7 +104,7 @@ class Link:
 
     async def embed(self, request: embed_pb2.EmbedRequest, **context: Any) -> Outcome:
         """Call Embed."""
-        return await _outcome(self._embed(request, CallContext(**context)))
+        return await _outcome(self.port.unary(EMBED, request, CallContext(**context)))
 
     async def ask(self, rpc: str, request: Any, **context: Any) -> Outcome:
         """Call one of the RPCS, by its method."""
@@ -169,12 +152,11 @@ async def linked(way: str, config: Config, folder: Path) -> AsyncIterator[Link]:
     host = f"unix:{folder}/router.sock" if way == "unix" else "127.0.0.1"
     async with running(config, host) as (app, address):
         if way == "in process":
-            yield Link(way, app, InProcessRouter(app.service), address, app.service.embed)
+            yield Link(way, app, InProcessRouter(app.service), address)
             return
         router = ChannelRouter(address, max_send_bytes=config.server.max_body_bytes + MIB)
         try:
-            async with channel(address) as wire:
-                yield Link(way, app, router, address, _embed_over(wire))
+            yield Link(way, app, router, address)
         finally:
             await router.close()
 
@@ -196,16 +178,6 @@ def trailers(metadata: Any) -> dict[str, Any]:
     pairs = list(metadata or ())
     assert len({name for name, _ in pairs}) == len(pairs), pairs
     return dict(pairs)
-
-
-def _embed_over(wire: grpc.aio.Channel) -> Embed:
-    async def embed(request: embed_pb2.EmbedRequest, context: CallContext) -> embed_pb2.EmbedResponse:
-        try:
-            return await RouterServiceStub(wire).Embed(request, timeout=context.timeout, metadata=context.metadata)
-        except grpc.aio.AioRpcError as error:
-            raise failed_of(status_in(error)) from error
-
-    return embed
 
 
 async def _outcome(call: Awaitable[Any]) -> Outcome:
