@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from lexora.v1.admin_pb2_grpc import AdminServiceStub
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
@@ -49,6 +50,7 @@ class RouterClient:
             ],
         )
         self._stub = RouterServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
 
     def models(self) -> ListModelsResponse:
         """The models that can be asked, all pages in one."""
@@ -69,18 +71,18 @@ class RouterClient:
     def stats(self) -> GetStatsResponse:
         """Counters and gauges since the start."""
         with self._told():
-            return self._stub.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
+            return self._admin.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
 
     def recent_calls(self, limit: int) -> ListRecentCallsResponse:
         """The calls that finished last."""
         with self._told():
-            return self._stub.ListRecentCalls(ListRecentCallsRequest(page_size=limit), timeout=TIMEOUT_SECONDS)
+            return self._admin.ListRecentCalls(ListRecentCallsRequest(page_size=limit), timeout=TIMEOUT_SECONDS)
 
     def explain(self, request: ExplainRequest, seconds: float | None) -> ExplainResponse:
         """Where a call would go that has so many seconds, None for no limit."""
         with self._told():
             # The rpc's own deadline counts as the call's, so the patience of the command stays on this side.
-            asked: Any = self._stub.Explain.future(request, timeout=seconds)
+            asked: Any = self._admin.Explain.future(request, timeout=seconds)
             try:
                 answer: ExplainResponse = asked.result(timeout=TIMEOUT_SECONDS)
             except grpc.FutureTimeoutError:
@@ -91,7 +93,7 @@ class RouterClient:
     def reload(self) -> ReloadReport:
         """Let the router load its configuration again; what came of it."""
         with self._told():
-            return self._stub.Reload(ReloadRequest(), timeout=RELOAD_SECONDS).report
+            return self._admin.Reload(ReloadRequest(), timeout=RELOAD_SECONDS).report
 
     def stream(self, request: StreamRequest, on_message: Callable[[StreamResponse], None]) -> None:
         """Pass each message of the answer to `on_message`; leaving early, by any exception, cancels the call."""

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from lexora.v1 import (
+    admin_pb2,
     classify_pb2,
     embed_pb2,
     explain_pb2,
@@ -21,7 +22,8 @@ from lexora.v1 import (
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
-ROUTER = "lexora.v1.RouterService"
+ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 _WORD = re.compile("(?<=[a-z])(?=[A-Z])")
 
 
@@ -55,13 +57,14 @@ EMBED = Rpc(ROUTER, "Embed", embed_pb2.EmbedRequest, embed_pb2.EmbedResponse, co
 CLASSIFY = Rpc(ROUTER, "Classify", classify_pb2.ClassifyRequest, classify_pb2.ClassifyResponse, counted=True)
 LIST_MODELS = Rpc(ROUTER, "ListModels", models_pb2.ListModelsRequest, models_pb2.ListModelsResponse)
 GET_MODEL = Rpc(ROUTER, "GetModel", models_pb2.GetModelRequest, models_pb2.GetModelResponse)
+REPORT_REFUSAL = Rpc(ROUTER, "ReportRefusal", router_pb2.ReportRefusalRequest, router_pb2.ReportRefusalResponse, counted=True)
 HEALTH = Rpc(ROUTER, "Health", health_pb2.HealthRequest, health_pb2.HealthResponse)
-EXPLAIN = Rpc(ROUTER, "Explain", explain_pb2.ExplainRequest, explain_pb2.ExplainResponse)
+EXPLAIN = Rpc(ADMIN, "Explain", explain_pb2.ExplainRequest, explain_pb2.ExplainResponse)
 LIST_RECENT_CALLS = Rpc(
-    ROUTER, "ListRecentCalls", recent_calls_pb2.ListRecentCallsRequest, recent_calls_pb2.ListRecentCallsResponse
+    ADMIN, "ListRecentCalls", recent_calls_pb2.ListRecentCallsRequest, recent_calls_pb2.ListRecentCallsResponse
 )
-GET_STATS = Rpc(ROUTER, "GetStats", stats_pb2.GetStatsRequest, stats_pb2.GetStatsResponse)
-RELOAD = Rpc(ROUTER, "Reload", reload_pb2.ReloadRequest, reload_pb2.ReloadResponse)
+GET_STATS = Rpc(ADMIN, "GetStats", stats_pb2.GetStatsRequest, stats_pb2.GetStatsResponse)
+RELOAD = Rpc(ADMIN, "Reload", reload_pb2.ReloadRequest, reload_pb2.ReloadResponse)
 UNARY: tuple[Rpc[Any, Any], ...] = (
     GENERATE,
     EMBED,
@@ -69,6 +72,7 @@ UNARY: tuple[Rpc[Any, Any], ...] = (
     LIST_MODELS,
     GET_MODEL,
     HEALTH,
+    REPORT_REFUSAL,
     EXPLAIN,
     LIST_RECENT_CALLS,
     GET_STATS,

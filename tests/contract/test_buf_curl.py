@@ -93,7 +93,7 @@ def test_health(curl: Curl) -> None:
 
 
 def test_get_stats(curl: Curl) -> None:
-    (answer,) = curl("GetStats", {})
+    (answer,) = curl("lexora.v1.AdminService/GetStats", {})
     assert float(answer["uptime"].removesuffix("s")) > 0
 
 

@@ -15,7 +15,7 @@ from tests.support.loop_engine import LoopEngine
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
-SERVICES = ["", "lexora.v1.RouterService"]
+SERVICES = ["", "lexora.v1.AdminService", "lexora.v1.RouterService"]
 
 
 @pytest.fixture

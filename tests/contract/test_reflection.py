@@ -9,6 +9,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from lexora.v1 import (
+    admin_pb2,
     call_pb2,
     chat_pb2,
     classify_pb2,
@@ -32,6 +33,7 @@ from lexora_router.process.app import RouterApp
 from tests.support.links import channel
 
 MODULES = (
+    admin_pb2,
     call_pb2,
     chat_pb2,
     classify_pb2,
@@ -52,6 +54,7 @@ MODULES = (
     tokens_pb2,
 )
 SERVICES = {
+    "lexora.v1.AdminService",
     "lexora.v1.RouterService",
     "grpc.health.v1.Health",
     "grpc.channelz.v1.Channelz",
@@ -96,6 +99,7 @@ def symbols() -> list[str]:
     for module in MODULES:
         file: FileDescriptor = module.DESCRIPTOR
         found += [enum.full_name for enum in file.enum_types_by_name.values()]
+        found += [service.full_name for service in file.services_by_name.values()]
         for message in file.message_types_by_name.values():
             walk(message)
     return found

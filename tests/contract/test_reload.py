@@ -9,7 +9,7 @@ import yaml
 from google.rpc.error_details_pb2 import ErrorInfo
 
 from lexora.v1 import reload_pb2, stats_pb2
-from lexora.v1.router_pb2_grpc import RouterServiceStub
+from lexora.v1.admin_pb2_grpc import AdminServiceStub
 from lexora_router.process.app import RouterApp
 from lexora_router.process.reload import Reloader
 from lexora_router.process.source import ConfigSource
@@ -33,7 +33,7 @@ async def test_a_reload_is_answered_and_told(engine: LoopEngine, tmp_path: Path)
     port = await app.start("127.0.0.1", 0)
     reloader.start()
     async with channel(f"127.0.0.1:{port}") as wire:
-        stub = RouterServiceStub(wire)
+        stub = AdminServiceStub(wire)
         assert not (await stub.GetStats(stats_pb2.GetStatsRequest())).HasField("last_reload")
         file.write_text(yaml.safe_dump(wanted | {"server": {"port": 9}, "retry": {"max_retries": 0}}))
         report = (await stub.Reload(reload_pb2.ReloadRequest())).report
@@ -62,6 +62,6 @@ async def test_a_reload_is_answered_and_told(engine: LoopEngine, tmp_path: Path)
 async def test_a_router_without_a_source_cannot_reload(router: tuple[RouterApp, str]) -> None:
     async with channel(router[1]) as wire:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await RouterServiceStub(wire).Reload(reload_pb2.ReloadRequest())
+            await AdminServiceStub(wire).Reload(reload_pb2.ReloadRequest())
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert reason(refused.value) == "UNIMPLEMENTED"

@@ -22,8 +22,9 @@ from tests.support.loop_engine import LoopEngine
 
 CORRUPT = b"\xff\xff\xff"
 NOT_UTF8 = b"\x0a\x06\x12\x04\x0a\x02\xff\xfe"  # GenerateRequest.call.chat.model
-COUNTED = ("Generate", "Stream", "Embed", "Classify")
+COUNTED = ("Generate", "Stream", "Embed", "Classify", "ReportRefusal")
 QUESTIONS = ("ListModels", "GetModel", "Health", "GetStats", "Explain", "ListRecentCalls", "Reload")
+PATHS = {rpc.name: rpc.path for rpc in RPCS.values()}
 
 
 @pytest.fixture
@@ -45,9 +46,9 @@ async def refusal(address: str, rpc: str, data: bytes) -> grpc.aio.AioRpcError:
 @pytest.mark.parametrize(("rpc", "data"), [*((rpc, CORRUPT) for rpc in (*COUNTED, *QUESTIONS)), ("Generate", NOT_UTF8)])
 async def test_an_undecodable_request(router: tuple[RouterApp, str], rpc: str, data: bytes) -> None:
     app, address = router
-    error = await refusal(address, f"/{ROUTER}/{rpc}", data)
+    error = await refusal(address, PATHS[rpc], data)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert f"/{ROUTER}/{rpc}" in (error.details() or "")
+    assert PATHS[rpc] in (error.details() or "")
     outcome = Outcome(status=status_in(error))
     assert outcome.reason == "INVALID_REQUEST"
     assert len(outcome.detail(ErrorInfo).metadata["request_id"]) == 32
@@ -94,7 +95,7 @@ class RefusedAndGone(VanishedContext):
 async def test_a_client_that_leaves_while_it_is_refused(router: tuple[RouterApp, str], request_type: type) -> None:
     """It ends as a cancellation; grpc would log a traceback for any other exception."""
     rpc = request_type.__name__.removesuffix("Request")
-    serve = Servicer(router[0].service, 60.0).serving(RPCS[f"/{ROUTER}/{rpc}"])
+    serve = Servicer(router[0].service, 60.0).serving(RPCS[PATHS[rpc]])
     with pytest.raises(asyncio.CancelledError):
         await serve(Parted(request_type()), RefusedAndGone())
 
@@ -103,7 +104,7 @@ async def test_a_client_that_leaves_while_it_is_refused(router: tuple[RouterApp,
 async def test_no_message_is_an_empty_one(router: tuple[RouterApp, str], rpc: str) -> None:
     """As a stream of requests that ends at once has none; on the wire it is the same as a unary call."""
     async with grpc.aio.insecure_channel(router[1]) as channel:
-        call = channel.stream_unary(f"/{ROUTER}/{rpc}", lambda data: data, lambda data: data)
+        call = channel.stream_unary(PATHS[rpc], lambda data: data, lambda data: data)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call(iter(()))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

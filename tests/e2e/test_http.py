@@ -317,3 +317,6 @@ def test_what_the_facade_refuses_is_in_the_log_as_the_client_was_told(gateway: G
     assert answer.status_code == 400
     line = gateway.wait_for(r".*refused-by-the-facade.*").group(0)
     assert f"The facade answered 400: {answer.json()['error']['message']}" in line.replace("\\'", "'")
+    answer = http.post("/v1/chat/completions", content=b"{}", headers={"content-encoding": "x", "x-request-id": "no-400"})
+    assert answer.status_code == 415
+    assert re.search(r"status\W+415", gateway.wait_for(r".*no-400.*").group(0)), "the log has the client's status"

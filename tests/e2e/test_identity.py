@@ -13,11 +13,10 @@ from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.raw_pb2 import RawCall
-from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora.v1.stats_pb2 import GetStatsRequest
 from tests.support import load
 from tests.support.process import Process
-from tests.support.queueing import CHAT, MODEL, grpc_stub
+from tests.support.queueing import CHAT, MODEL, Stub, grpc_stub
 from tests.support.servers import LEXORA, Gateway, Simulator, calm_config
 
 MESSAGES = "/v1/messages"
@@ -114,7 +113,7 @@ def test_only_a_trusted_proxy_says_who_asks(front: dict[str, str], way: str) -> 
 
 async def test_over_grpc_it_is_the_peer_that_is_trusted(front: dict[str, str]) -> None:
     async with grpc.aio.insecure_channel(front["grpc"]) as channel:
-        stub = RouterServiceStub(channel)
+        stub = Stub(channel)
 
         async def user(*metadata: tuple[str, str], **options: str) -> str:
             asked = ExplainRequest(call=Call(options=CallOptions(**options)), model=MODEL)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import msgspec
 
-from lexora.v1 import call_pb2, router_pb2, router_pb2_grpc
+from lexora.v1 import admin_pb2_grpc, call_pb2, router_pb2, router_pb2_grpc
 from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.raw_pb2 import RawCall
 from tests.support import load, wire
@@ -46,11 +46,19 @@ async def queued(gateway: Gateway, number: int, seconds: float = 10.0) -> None:
     await asyncio.to_thread(wire.wait_until, wait, f"{number} calls to wait", seconds)
 
 
+class Stub(router_pb2_grpc.RouterServiceStub, admin_pb2_grpc.AdminServiceStub):
+    """Both services of a router."""
+
+    def __init__(self, channel: Any) -> None:
+        router_pb2_grpc.RouterServiceStub.__init__(self, channel)
+        admin_pb2_grpc.AdminServiceStub.__init__(self, channel)
+
+
 @asynccontextmanager
 async def grpc_stub(gateway: Gateway) -> AsyncIterator[Any]:
     """A stub of the router on a channel of its own."""
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
-        yield router_pb2_grpc.RouterServiceStub(channel)
+        yield Stub(channel)
 
 
 def request(name: str, body: dict[str, Any], priority: int | None = None) -> router_pb2.GenerateRequest:

@@ -98,7 +98,7 @@ Global___RouteRule: _TypeAlias = RouteRule  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
-    """Request of RouterService.Explain. Its deadline counts as the call's."""
+    """Request of AdminService.Explain. Its deadline counts as the call's."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,7 +126,7 @@ Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
 @_typing.final
 class ExplainResponse(_message.Message):
-    """Answer of RouterService.Explain: what would happen to the call now. Nothing is charged and nothing is sent."""
+    """Answer of AdminService.Explain: what would happen to the call now. Nothing is charged and nothing is sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

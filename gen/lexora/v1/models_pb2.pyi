@@ -29,13 +29,13 @@ class _BackendTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackendTy
     BACKEND_TYPE_UNSPECIFIED: _BackendType.ValueType  # 0
     """Not known to this version."""
     BACKEND_TYPE_VLLM: _BackendType.ValueType  # 1
-    """vLLM."""
+    """A vLLM server."""
     BACKEND_TYPE_OPENAI_COMPATIBLE: _BackendType.ValueType  # 2
     """Another engine or service with OpenAI's API."""
     BACKEND_TYPE_ANTHROPIC: _BackendType.ValueType  # 3
     """A service with Anthropic's API."""
     BACKEND_TYPE_AZURE: _BackendType.ValueType  # 4
-    """Azure OpenAI."""
+    """OpenAI on Azure."""
 
 class BackendType(_BackendType, metaclass=_BackendTypeEnumTypeWrapper):
     """What kind of engine a backend is, as configured."""
@@ -43,13 +43,13 @@ class BackendType(_BackendType, metaclass=_BackendTypeEnumTypeWrapper):
 BACKEND_TYPE_UNSPECIFIED: BackendType.ValueType  # 0
 """Not known to this version."""
 BACKEND_TYPE_VLLM: BackendType.ValueType  # 1
-"""vLLM."""
+"""A vLLM server."""
 BACKEND_TYPE_OPENAI_COMPATIBLE: BackendType.ValueType  # 2
 """Another engine or service with OpenAI's API."""
 BACKEND_TYPE_ANTHROPIC: BackendType.ValueType  # 3
 """A service with Anthropic's API."""
 BACKEND_TYPE_AZURE: BackendType.ValueType  # 4
-"""Azure OpenAI."""
+"""OpenAI on Azure."""
 Global___BackendType: _TypeAlias = BackendType  # noqa: Y015
 
 @_typing.final

@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListRecentCallsRequest(_message.Message):
-    """Request of RouterService.ListRecentCalls."""
+    """Request of AdminService.ListRecentCalls."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -50,7 +50,7 @@ Global___ListRecentCallsRequest: _TypeAlias = ListRecentCallsRequest  # noqa: Y0
 
 @_typing.final
 class ListRecentCallsResponse(_message.Message):
-    """Answer of RouterService.ListRecentCalls."""
+    """Answer of AdminService.ListRecentCalls."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -78,7 +78,7 @@ Global___ReloadTrigger: _TypeAlias = ReloadTrigger  # noqa: Y015
 
 @_typing.final
 class ReloadRequest(_message.Message):
-    """Request of RouterService.Reload."""
+    """Request of AdminService.Reload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -95,7 +95,7 @@ Global___ReloadRequest: _TypeAlias = ReloadRequest  # noqa: Y015
 
 @_typing.final
 class ReloadResponse(_message.Message):
-    """Answer of RouterService.Reload. A configuration that is refused is an answer too, not an error of the call."""
+    """Answer of AdminService.Reload. A configuration that is refused is an answer too, not an error of the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

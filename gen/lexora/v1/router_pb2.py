@@ -17,17 +17,14 @@ from lexora.v1 import chat_pb2 as lexora_dot_v1_dot_chat__pb2
 from lexora.v1 import classify_pb2 as lexora_dot_v1_dot_classify__pb2
 from lexora.v1 import completion_pb2 as lexora_dot_v1_dot_completion__pb2
 from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
-from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
 from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
+from lexora.v1 import options_pb2 as lexora_dot_v1_dot_options__pb2
 from lexora.v1 import raw_pb2 as lexora_dot_v1_dot_raw__pb2
 from lexora.v1 import receipt_pb2 as lexora_dot_v1_dot_receipt__pb2
-from lexora.v1 import recent_calls_pb2 as lexora_dot_v1_dot_recent__calls__pb2
-from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
-from lexora.v1 import stats_pb2 as lexora_dot_v1_dot_stats__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/router.proto\x12\tlexora.v1\x1a\x14lexora/v1/call.proto\x1a\x14lexora/v1/chat.proto\x1a\x18lexora/v1/classify.proto\x1a\x1alexora/v1/completion.proto\x1a\x15lexora/v1/embed.proto\x1a\x17lexora/v1/explain.proto\x1a\x16lexora/v1/health.proto\x1a\x16lexora/v1/models.proto\x1a\x13lexora/v1/raw.proto\x1a\x17lexora/v1/receipt.proto\x1a\x1clexora/v1/recent_calls.proto\x1a\x16lexora/v1/reload.proto\x1a\x15lexora/v1/stats.proto\"6\n\x0fGenerateRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xe3\x01\n\x10GenerateResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12-\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x17.lexora.v1.ChatResponseH\x00R\x04\x63hat\x12?\n\ncompletion\x18\x03 \x01(\x0b\x32\x1d.lexora.v1.CompletionResponseH\x00R\ncompletion\x12\'\n\x03raw\x18\x04 \x01(\x0b\x32\x13.lexora.v1.RawReplyH\x00R\x03rawB\x08\n\x06output\"4\n\rStreamRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xa1\x02\n\x0eStreamResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12*\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x14.lexora.v1.ChatChunkH\x00R\x04\x63hat\x12<\n\ncompletion\x18\x03 \x01(\x0b\x32\x1a.lexora.v1.CompletionChunkH\x00R\ncompletion\x12\x18\n\x06\x66rames\x18\x04 \x01(\x0cH\x00R\x06\x66rames\x12+\n\x05reply\x18\x05 \x01(\x0b\x32\x13.lexora.v1.RawReplyH\x00R\x05reply\x12&\n\x04head\x18\x06 \x01(\x0b\x32\x12.lexora.v1.RawHeadR\x04headB\x08\n\x06output2\x85\x06\n\rRouterService\x12\x43\n\x08Generate\x12\x1a.lexora.v1.GenerateRequest\x1a\x1b.lexora.v1.GenerateResponse\x12?\n\x06Stream\x12\x18.lexora.v1.StreamRequest\x1a\x19.lexora.v1.StreamResponse0\x01\x12:\n\x05\x45mbed\x12\x17.lexora.v1.EmbedRequest\x1a\x18.lexora.v1.EmbedResponse\x12\x43\n\x08\x43lassify\x12\x1a.lexora.v1.ClassifyRequest\x1a\x1b.lexora.v1.ClassifyResponse\x12I\n\nListModels\x12\x1c.lexora.v1.ListModelsRequest\x1a\x1d.lexora.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.lexora.v1.GetModelRequest\x1a\x1b.lexora.v1.GetModelResponse\x12=\n\x06Health\x12\x18.lexora.v1.HealthRequest\x1a\x19.lexora.v1.HealthResponse\x12@\n\x07\x45xplain\x12\x19.lexora.v1.ExplainRequest\x1a\x1a.lexora.v1.ExplainResponse\x12X\n\x0fListRecentCalls\x12!.lexora.v1.ListRecentCallsRequest\x1a\".lexora.v1.ListRecentCallsResponse\x12\x43\n\x08GetStats\x12\x1a.lexora.v1.GetStatsRequest\x1a\x1b.lexora.v1.GetStatsResponse\x12=\n\x06Reload\x12\x18.lexora.v1.ReloadRequest\x1a\x19.lexora.v1.ReloadResponseB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/router.proto\x12\tlexora.v1\x1a\x14lexora/v1/call.proto\x1a\x14lexora/v1/chat.proto\x1a\x18lexora/v1/classify.proto\x1a\x1alexora/v1/completion.proto\x1a\x15lexora/v1/embed.proto\x1a\x16lexora/v1/health.proto\x1a\x16lexora/v1/models.proto\x1a\x17lexora/v1/options.proto\x1a\x13lexora/v1/raw.proto\x1a\x17lexora/v1/receipt.proto\"6\n\x0fGenerateRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xe3\x01\n\x10GenerateResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12-\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x17.lexora.v1.ChatResponseH\x00R\x04\x63hat\x12?\n\ncompletion\x18\x03 \x01(\x0b\x32\x1d.lexora.v1.CompletionResponseH\x00R\ncompletion\x12\'\n\x03raw\x18\x04 \x01(\x0b\x32\x13.lexora.v1.RawReplyH\x00R\x03rawB\x08\n\x06output\"4\n\rStreamRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xa1\x02\n\x0eStreamResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12*\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x14.lexora.v1.ChatChunkH\x00R\x04\x63hat\x12<\n\ncompletion\x18\x03 \x01(\x0b\x32\x1a.lexora.v1.CompletionChunkH\x00R\ncompletion\x12\x18\n\x06\x66rames\x18\x04 \x01(\x0cH\x00R\x06\x66rames\x12+\n\x05reply\x18\x05 \x01(\x0b\x32\x13.lexora.v1.RawReplyH\x00R\x05reply\x12&\n\x04head\x18\x06 \x01(\x0b\x32\x12.lexora.v1.RawHeadR\x04headB\x08\n\x06output\"\x83\x01\n\x14ReportRefusalRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12\x1f\n\x0bhttp_status\x18\x02 \x01(\x05R\nhttpStatus\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\"E\n\x15ReportRefusalResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt2\xb9\x04\n\rRouterService\x12\x43\n\x08Generate\x12\x1a.lexora.v1.GenerateRequest\x1a\x1b.lexora.v1.GenerateResponse\x12?\n\x06Stream\x12\x18.lexora.v1.StreamRequest\x1a\x19.lexora.v1.StreamResponse0\x01\x12:\n\x05\x45mbed\x12\x17.lexora.v1.EmbedRequest\x1a\x18.lexora.v1.EmbedResponse\x12\x43\n\x08\x43lassify\x12\x1a.lexora.v1.ClassifyRequest\x1a\x1b.lexora.v1.ClassifyResponse\x12I\n\nListModels\x12\x1c.lexora.v1.ListModelsRequest\x1a\x1d.lexora.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.lexora.v1.GetModelRequest\x1a\x1b.lexora.v1.GetModelResponse\x12=\n\x06Health\x12\x18.lexora.v1.HealthRequest\x1a\x19.lexora.v1.HealthResponse\x12R\n\rReportRefusal\x12\x1f.lexora.v1.ReportRefusalRequest\x1a .lexora.v1.ReportRefusalResponseB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +32,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.router_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_GENERATEREQUEST']._serialized_start=354
-  _globals['_GENERATEREQUEST']._serialized_end=408
-  _globals['_GENERATERESPONSE']._serialized_start=411
-  _globals['_GENERATERESPONSE']._serialized_end=638
-  _globals['_STREAMREQUEST']._serialized_start=640
-  _globals['_STREAMREQUEST']._serialized_end=692
-  _globals['_STREAMRESPONSE']._serialized_start=695
-  _globals['_STREAMRESPONSE']._serialized_end=984
-  _globals['_ROUTERSERVICE']._serialized_start=987
-  _globals['_ROUTERSERVICE']._serialized_end=1760
+  _globals['_GENERATEREQUEST']._serialized_start=277
+  _globals['_GENERATEREQUEST']._serialized_end=331
+  _globals['_GENERATERESPONSE']._serialized_start=334
+  _globals['_GENERATERESPONSE']._serialized_end=561
+  _globals['_STREAMREQUEST']._serialized_start=563
+  _globals['_STREAMREQUEST']._serialized_end=615
+  _globals['_STREAMRESPONSE']._serialized_start=618
+  _globals['_STREAMRESPONSE']._serialized_end=907
+  _globals['_REPORTREFUSALREQUEST']._serialized_start=910
+  _globals['_REPORTREFUSALREQUEST']._serialized_end=1041
+  _globals['_REPORTREFUSALRESPONSE']._serialized_start=1043
+  _globals['_REPORTREFUSALRESPONSE']._serialized_end=1112
+  _globals['_ROUTERSERVICE']._serialized_start=1115
+  _globals['_ROUTERSERVICE']._serialized_end=1684
 # @@protoc_insertion_point(module_scope)

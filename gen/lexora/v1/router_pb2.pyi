@@ -16,6 +16,7 @@ from google.protobuf import message as _message
 from lexora.v1 import call_pb2 as _call_pb2
 from lexora.v1 import chat_pb2 as _chat_pb2
 from lexora.v1 import completion_pb2 as _completion_pb2
+from lexora.v1 import options_pb2 as _options_pb2
 from lexora.v1 import raw_pb2 as _raw_pb2
 from lexora.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
@@ -174,3 +175,59 @@ class StreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_output) -> _WhichOneofReturnType_output | None: ...
 
 Global___StreamResponse: _TypeAlias = StreamResponse  # noqa: Y015
+
+@_typing.final
+class ReportRefusalRequest(_message.Message):
+    """Request of RouterService.ReportRefusal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    http_status: _builtins.int
+    """HTTP status that the client gets, 400 to 599."""
+    message: _builtins.str
+    """What the client is told, for the log; of more than 400 characters the beginning."""
+    @_builtins.property
+    def options(self) -> _options_pb2.CallOptions:
+        """For whom the call was."""
+
+    def __init__(
+        self,
+        *,
+        options: _options_pb2.CallOptions | None = ...,
+        http_status: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_status", b"http_status", "message", b"message", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRefusalRequest: _TypeAlias = ReportRefusalRequest  # noqa: Y015
+
+@_typing.final
+class ReportRefusalResponse(_message.Message):
+    """Answer of RouterService.ReportRefusal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _receipt_pb2.Receipt:
+        """The call as it was counted: its trace, and where its user stands with the limits."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _receipt_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRefusalResponse: _TypeAlias = ReportRefusalResponse  # noqa: Y015

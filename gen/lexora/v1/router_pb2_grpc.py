@@ -5,13 +5,9 @@ import warnings
 
 from lexora.v1 import classify_pb2 as lexora_dot_v1_dot_classify__pb2
 from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
-from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
 from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
-from lexora.v1 import recent_calls_pb2 as lexora_dot_v1_dot_recent__calls__pb2
-from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 from lexora.v1 import router_pb2 as lexora_dot_v1_dot_router__pb2
-from lexora.v1 import stats_pb2 as lexora_dot_v1_dot_stats__pb2
 
 GRPC_GENERATED_VERSION = '1.64.3'
 GRPC_VERSION = grpc.__version__
@@ -83,25 +79,10 @@ class RouterServiceStub(object):
                 request_serializer=lexora_dot_v1_dot_health__pb2.HealthRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_health__pb2.HealthResponse.FromString,
                 _registered_method=True)
-        self.Explain = channel.unary_unary(
-                '/lexora.v1.RouterService/Explain',
-                request_serializer=lexora_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
-                _registered_method=True)
-        self.ListRecentCalls = channel.unary_unary(
-                '/lexora.v1.RouterService/ListRecentCalls',
-                request_serializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsResponse.FromString,
-                _registered_method=True)
-        self.GetStats = channel.unary_unary(
-                '/lexora.v1.RouterService/GetStats',
-                request_serializer=lexora_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_stats__pb2.GetStatsResponse.FromString,
-                _registered_method=True)
-        self.Reload = channel.unary_unary(
-                '/lexora.v1.RouterService/Reload',
-                request_serializer=lexora_dot_v1_dot_reload__pb2.ReloadRequest.SerializeToString,
-                response_deserializer=lexora_dot_v1_dot_reload__pb2.ReloadResponse.FromString,
+        self.ReportRefusal = channel.unary_unary(
+                '/lexora.v1.RouterService/ReportRefusal',
+                request_serializer=lexora_dot_v1_dot_router__pb2.ReportRefusalRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_router__pb2.ReportRefusalResponse.FromString,
                 _registered_method=True)
 
 
@@ -158,29 +139,9 @@ class RouterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Explain(self, request, context):
-        """Where a call would go and why, without sending anything.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListRecentCalls(self, request, context):
-        """The calls that finished last, without their contents.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetStats(self, request, context):
-        """Counters, distributions and gauges.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Reload(self, request, context):
-        """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere.
+    def ReportRefusal(self, request, context):
+        """Count and write down a call that a façade refused by itself. RESOURCE_EXHAUSTED (RATE_LIMITED) where the user's limits are
+        used up: then that is what the client should get.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,25 +185,10 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=lexora_dot_v1_dot_health__pb2.HealthRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_health__pb2.HealthResponse.SerializeToString,
             ),
-            'Explain': grpc.unary_unary_rpc_method_handler(
-                    servicer.Explain,
-                    request_deserializer=lexora_dot_v1_dot_explain__pb2.ExplainRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_explain__pb2.ExplainResponse.SerializeToString,
-            ),
-            'ListRecentCalls': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListRecentCalls,
-                    request_deserializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsResponse.SerializeToString,
-            ),
-            'GetStats': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetStats,
-                    request_deserializer=lexora_dot_v1_dot_stats__pb2.GetStatsRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_stats__pb2.GetStatsResponse.SerializeToString,
-            ),
-            'Reload': grpc.unary_unary_rpc_method_handler(
-                    servicer.Reload,
-                    request_deserializer=lexora_dot_v1_dot_reload__pb2.ReloadRequest.FromString,
-                    response_serializer=lexora_dot_v1_dot_reload__pb2.ReloadResponse.SerializeToString,
+            'ReportRefusal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportRefusal,
+                    request_deserializer=lexora_dot_v1_dot_router__pb2.ReportRefusalRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_router__pb2.ReportRefusalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -446,7 +392,7 @@ class RouterService(object):
             _registered_method=True)
 
     @staticmethod
-    def Explain(request,
+    def ReportRefusal(request,
             target,
             options=(),
             channel_credentials=None,
@@ -459,90 +405,9 @@ class RouterService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/lexora.v1.RouterService/Explain',
-            lexora_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
-            lexora_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListRecentCalls(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lexora.v1.RouterService/ListRecentCalls',
-            lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsRequest.SerializeToString,
-            lexora_dot_v1_dot_recent__calls__pb2.ListRecentCallsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetStats(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lexora.v1.RouterService/GetStats',
-            lexora_dot_v1_dot_stats__pb2.GetStatsRequest.SerializeToString,
-            lexora_dot_v1_dot_stats__pb2.GetStatsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Reload(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/lexora.v1.RouterService/Reload',
-            lexora_dot_v1_dot_reload__pb2.ReloadRequest.SerializeToString,
-            lexora_dot_v1_dot_reload__pb2.ReloadResponse.FromString,
+            '/lexora.v1.RouterService/ReportRefusal',
+            lexora_dot_v1_dot_router__pb2.ReportRefusalRequest.SerializeToString,
+            lexora_dot_v1_dot_router__pb2.ReportRefusalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,13 +15,9 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from lexora.v1 import classify_pb2 as _classify_pb2
 from lexora.v1 import embed_pb2 as _embed_pb2
-from lexora.v1 import explain_pb2 as _explain_pb2
 from lexora.v1 import health_pb2 as _health_pb2
 from lexora.v1 import models_pb2 as _models_pb2
-from lexora.v1 import recent_calls_pb2 as _recent_calls_pb2
-from lexora.v1 import reload_pb2 as _reload_pb2
 from lexora.v1 import router_pb2 as _router_pb2
-from lexora.v1 import stats_pb2 as _stats_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -63,14 +59,10 @@ class RouterServiceStub:
     """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
     Health: _grpc.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
-    Explain: _grpc.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]
-    """Where a call would go and why, without sending anything."""
-    ListRecentCalls: _grpc.UnaryUnaryMultiCallable[_recent_calls_pb2.ListRecentCallsRequest, _recent_calls_pb2.ListRecentCallsResponse]
-    """The calls that finished last, without their contents."""
-    GetStats: _grpc.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]
-    """Counters, distributions and gauges."""
-    Reload: _grpc.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]
-    """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
+    ReportRefusal: _grpc.UnaryUnaryMultiCallable[_router_pb2.ReportRefusalRequest, _router_pb2.ReportRefusalResponse]
+    """Count and write down a call that a façade refused by itself. RESOURCE_EXHAUSTED (RATE_LIMITED) where the user's limits are
+    used up: then that is what the client should get.
+    """
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -91,14 +83,10 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
     Health: _aio.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]  # type: ignore[assignment]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
-    Explain: _aio.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequest, _explain_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Where a call would go and why, without sending anything."""
-    ListRecentCalls: _aio.UnaryUnaryMultiCallable[_recent_calls_pb2.ListRecentCallsRequest, _recent_calls_pb2.ListRecentCallsResponse]  # type: ignore[assignment]
-    """The calls that finished last, without their contents."""
-    GetStats: _aio.UnaryUnaryMultiCallable[_stats_pb2.GetStatsRequest, _stats_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Counters, distributions and gauges."""
-    Reload: _aio.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]  # type: ignore[assignment]
-    """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
+    ReportRefusal: _aio.UnaryUnaryMultiCallable[_router_pb2.ReportRefusalRequest, _router_pb2.ReportRefusalResponse]  # type: ignore[assignment]
+    """Count and write down a call that a façade refused by itself. RESOURCE_EXHAUSTED (RATE_LIMITED) where the user's limits are
+    used up: then that is what the client should get.
+    """
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Routes generation calls to engines: queues, limits, retries, falls back and relays."""
@@ -160,35 +148,13 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
 
     @_abc_1.abstractmethod
-    def Explain(
+    def ReportRefusal(
         self,
-        request: _explain_pb2.ExplainRequest,
+        request: _router_pb2.ReportRefusalRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_explain_pb2.ExplainResponse, _abc.Awaitable[_explain_pb2.ExplainResponse]]:
-        """Where a call would go and why, without sending anything."""
-
-    @_abc_1.abstractmethod
-    def ListRecentCalls(
-        self,
-        request: _recent_calls_pb2.ListRecentCallsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_recent_calls_pb2.ListRecentCallsResponse, _abc.Awaitable[_recent_calls_pb2.ListRecentCallsResponse]]:
-        """The calls that finished last, without their contents."""
-
-    @_abc_1.abstractmethod
-    def GetStats(
-        self,
-        request: _stats_pb2.GetStatsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_stats_pb2.GetStatsResponse, _abc.Awaitable[_stats_pb2.GetStatsResponse]]:
-        """Counters, distributions and gauges."""
-
-    @_abc_1.abstractmethod
-    def Reload(
-        self,
-        request: _reload_pb2.ReloadRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_reload_pb2.ReloadResponse, _abc.Awaitable[_reload_pb2.ReloadResponse]]:
-        """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
+    ) -> _typing.Union[_router_pb2.ReportRefusalResponse, _abc.Awaitable[_router_pb2.ReportRefusalResponse]]:
+        """Count and write down a call that a façade refused by itself. RESOURCE_EXHAUSTED (RATE_LIMITED) where the user's limits are
+        used up: then that is what the client should get.
+        """
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

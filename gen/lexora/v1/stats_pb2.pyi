@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetStatsRequest(_message.Message):
-    """Request of RouterService.GetStats."""
+    """Request of AdminService.GetStats."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -42,7 +42,7 @@ Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
 
 @_typing.final
 class GetStatsResponse(_message.Message):
-    """Answer of RouterService.GetStats: counters since the start, gauges of now."""
+    """Answer of AdminService.GetStats: counters since the start, gauges of now."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

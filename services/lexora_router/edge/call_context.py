@@ -1,9 +1,6 @@
 """What surrounds a call, and what of it the router reads."""
 
-from collections.abc import Callable
-from typing import NoReturn
-
-from lexora_contract.limits import MAX_FORWARDED, MAX_REFUSAL, MAX_TRACE
+from lexora_contract.limits import MAX_FORWARDED, MAX_TRACE
 from lexora_contract.port import CallContext
 from lexora_router.errors import InvalidRequest
 from lexora_router.policy.callers import TrustedProxies, network_of
@@ -36,17 +33,6 @@ def check_identity(context: CallContext) -> None:
 def announces_streams(context: CallContext) -> bool:
     """Whether the caller wants a message, with the receipt so far, as soon as its call is known to stream."""
     return ("x-lexora-announce", "stream") in context.metadata
-
-
-def refuse_empty(context: CallContext) -> Callable[[object], NoReturn]:
-    """Who serves a call that asks nothing. Our own facade makes one of each request that it refuses itself, and says why."""
-
-    def refuse(_: object) -> NoReturn:
-        told = next((value for name, value in context.metadata if name == "x-lexora-refused"), "")
-        words = told[:MAX_REFUSAL] if told.isprintable() else ""
-        raise InvalidRequest(words or "One of chat, completion and raw must be set.", "input")
-
-    return refuse
 
 
 def _is_trace(name: str, value: str) -> bool:

@@ -69,7 +69,7 @@ class Guard:
             return await serve(call)
         except RouterError as error:
             if limited is not None and not call.receipt.finished_at:
-                error = self._end_unseen(call, error, limited)
+                error = self.end_unseen(call, error, limited)
             raise failed(error, call.receipt, trace_id_of(call.trace)) from error
         except asyncio.CancelledError:
             if self._calls.ended_by_abort():
@@ -101,14 +101,18 @@ class Guard:
         for call in self._calls.abort():
             call.aborted = True
 
-    def _end_unseen(self, call: Call, error: RouterError, request: Request) -> RouterError:
-        """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end."""
+    def end_unseen(self, call: Call, error: RouterError, request: Request, status: int | None = None) -> RouterError:
+        """Count and write down a call that was refused before the pipeline saw it; what it is refused with in the end.
+
+        `status` is what the client has got, where that is not what the error says.
+        """
         call.user = call.user or user_of(request, call.body)
-        error = self._metered(call, error)
+        refusal, error = error, self._metered(call, error)
+        seen = status if status is not None and error is refusal else http_status(error)
         call.receipt.finished_at = self._clock()
         for recorder in self._recorders:
             recorder.begin(call)
-            recorder.end(call, http_status(error), error)
+            recorder.end(call, seen, error)
         return error
 
     def _metered(self, call: Call, error: RouterError) -> RouterError:

@@ -21,6 +21,8 @@ from lexora.v1 import (
     stats_pb2,
 )
 from lexora_contract.answer import Receipt, Reply
+from lexora_contract.escape import escaped
+from lexora_contract.limits import MAX_REFUSAL
 from lexora_contract.messages import raw_of, receipt_message, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS
 from lexora_contract.port import CallContext, ClientSink, Options, RawCall, Send
@@ -28,7 +30,6 @@ from lexora_contract.rpcs import RPCS
 from lexora_router.call import Call, WholeAnswer
 from lexora_router.edge.call_context import (
     announces_streams,
-    refuse_empty,
 )
 from lexora_router.edge.call_failed import failed
 from lexora_router.edge.classify import classify
@@ -58,6 +59,8 @@ from lexora_router.payload.fields import check_model
 from lexora_router.payload.user_names import bounded
 from lexora_router.telemetry.trace_context import trace_id_of
 
+# What a call that a facade refused may have been answered with.
+MIN_REFUSAL, MAX_HTTP_STATUS = 400, 599
 _NO_OPTIONS = Options()
 
 _Answer = TypeVar("_Answer")
@@ -87,7 +90,7 @@ class RouterService(Guard):
         """One request, one whole answer."""
         asked = request.call
         kind = asked.WhichOneof("input")
-        serve = partial(self._generate, kind, asked) if kind else refuse_empty(context)
+        serve = partial(self._generate, kind, asked)
         return await self.guarded(asked.options, context, serve, limited=asked)
 
     async def _generate(self, kind: str | None, asked: call_pb2.Call, call: Call) -> router_pb2.GenerateResponse:
@@ -125,6 +128,23 @@ class RouterService(Guard):
         fill_raw(call, raw, stream=True, max_body=self._max_body_bytes)
         sink.accepted(call.receipt, streams=call.stream)
         return self.serving.pipeline(call, sink)
+
+    async def report_refusal(
+        self, request: router_pb2.ReportRefusalRequest, context: CallContext
+    ) -> router_pb2.ReportRefusalResponse:
+        """Count a call that the facade has refused."""
+        return await self.guarded(
+            request.options, context, lambda call: self._report_refusal(request, call), limited=call_pb2.Call()
+        )
+
+    async def _report_refusal(self, request: router_pb2.ReportRefusalRequest, call: Call) -> router_pb2.ReportRefusalResponse:
+        if not MIN_REFUSAL <= request.http_status <= MAX_HTTP_STATUS:
+            raise InvalidRequest(f"http_status must be {MIN_REFUSAL} to {MAX_HTTP_STATUS}.", "http_status")
+        refusal = InvalidRequest(escaped(request.message[:MAX_REFUSAL]))
+        error = self.end_unseen(call, refusal, call_pb2.Call(), request.http_status)
+        if error is not refusal:
+            raise error
+        return router_pb2.ReportRefusalResponse(receipt=self._receipt(call))
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: CallContext) -> embed_pb2.EmbedResponse:
         """Vectors for texts or token ids."""

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+from lexora.v1.admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
@@ -17,7 +18,7 @@ from lexora_router.edge.call_failed import failed
 from lexora_router.errors import ModelNotFound
 
 
-class Servicer(RouterServiceServicer):
+class Servicer(RouterServiceServicer, AdminServiceServicer):
     """Health answers, ListModels fails with details of ours, Stream never ends by itself."""
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ def served() -> Iterator[tuple[RouterClient, Servicer]]:
     with ThreadPoolExecutor(4) as threads:
         server, servicer = grpc.server(threads), Servicer()
         add_RouterServiceServicer_to_server(servicer, server)
+        add_AdminServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         with RouterClient(f"127.0.0.1:{port}") as client:

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from lexora.v1.admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from lexora.v1.reload_pb2 import (
     RELOAD_RESULT_APPLIED,
     RELOAD_RESULT_REFUSED,
@@ -16,7 +17,6 @@ from lexora.v1.reload_pb2 import (
     ReloadRequest,
     ReloadResponse,
 )
-from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_cli.main import app
 from lexora_cli.reload_text import lines
@@ -43,7 +43,7 @@ TOLD = [
 ]
 
 
-class Servicer(RouterServiceServicer):
+class Servicer(AdminServiceServicer):
     report = ReloadReport()
 
     def GetStats(self, request: GetStatsRequest, context: grpc.ServicerContext) -> GetStatsResponse:
@@ -57,7 +57,7 @@ class Servicer(RouterServiceServicer):
 def served() -> Iterator[tuple[str, Servicer]]:
     with ThreadPoolExecutor(2) as threads:
         server, servicer = grpc.server(threads), Servicer()  # type: ignore[abstract]  # the other rpcs are not asked
-        add_RouterServiceServicer_to_server(servicer, server)
+        add_AdminServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         yield f"127.0.0.1:{port}", servicer

@@ -10,6 +10,7 @@ import structlog
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.unit.gateway.support import BODY, CHAT, JSON, client, connected, failure, make_app, post, serving
 
+from lexora.v1.admin_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
 from lexora.v1.call_pb2 import Call
 from lexora.v1.classify_pb2 import ClassifyRequest
 from lexora.v1.errors_pb2 import UpstreamError
@@ -32,7 +33,7 @@ REQUEST = GenerateRequest(call=Call(raw=RawCall(path=CHAT, body=b"{}")))
 STREAM = StreamRequest(call=Call(raw=RawCall(path=CHAT, body=b"{}")))
 
 
-class Servicer(RouterServiceServicer):
+class Servicer(RouterServiceServicer, AdminServiceServicer):
     """Ends calls as the test says."""
 
     def __init__(self) -> None:
@@ -96,6 +97,7 @@ async def wired(servicer: Servicer, address: str = "127.0.0.1:0", **options: Any
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.aio.server(options=[*limits, ("grpc.max_metadata_size", 2 * MIB)])
     add_RouterServiceServicer_to_server(servicer, server)
+    add_AdminServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(address)
     await server.start()
     settings: dict[str, Any] = {"max_send_bytes": 8 * MIB} | options

@@ -8,7 +8,7 @@ import pytest
 from google.rpc import code_pb2
 from tests.unit.docs.pages import code, page
 
-from lexora.v1 import options_pb2, receipt_pb2, router_pb2
+from lexora.v1 import admin_pb2, options_pb2, receipt_pb2, router_pb2
 from lexora.v1.recent_calls_pb2 import RecentCall
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.messages import receipt_of
@@ -23,6 +23,9 @@ from lexora_gateway.openai.examples import RECENT, STATS
 from lexora_gateway.openai.header_docs import ANSWER, REFUSAL, REQUEST
 from lexora_router.errors import RouterError
 from lexora_router.version import __version__
+
+SERVICES = (router_pb2.DESCRIPTOR.services_by_name["RouterService"], admin_pb2.DESCRIPTOR.services_by_name["AdminService"])
+METHODS = {method.name: method for service in SERVICES for method in service.methods}
 
 
 def served() -> set[tuple[str, str]]:
@@ -95,14 +98,13 @@ def test_the_example_of_a_recent_call_has_all_its_fields() -> None:
 
 
 def test_every_rpc_is_described_and_no_other() -> None:
-    methods = [method.name for method in router_pb2.DESCRIPTOR.services_by_name["RouterService"].methods]
+    methods = list(METHODS)
     assert [code(row[0])[0] for row in page("docs/api.md").table("rpc", "kind")] == methods
 
 
 def test_streaming_rpcs_are_called_so() -> None:
-    methods = router_pb2.DESCRIPTOR.services_by_name["RouterService"].methods_by_name
     for name, kind, *_ in page("docs/api.md").table("rpc", "kind"):
-        assert kind == ("server streaming" if methods[code(name)[0]].server_streaming else "unary")
+        assert kind == ("server streaming" if METHODS[code(name)[0]].server_streaming else "unary")
 
 
 @pytest.mark.parametrize("name", ["docs/api.md", "docs/tour.md"])

@@ -11,7 +11,6 @@ from typing import Any, cast
 import httpx
 from fastapi import FastAPI
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from uvicorn.server import ServerState
 
@@ -21,7 +20,13 @@ from lexora.v1.explain_pb2 import ExplainResponse
 from lexora.v1.health_pb2 import HealthResponse
 from lexora.v1.models_pb2 import ListModelsResponse
 from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse
-from lexora.v1.router_pb2 import GenerateRequest, GenerateResponse, StreamRequest, StreamResponse
+from lexora.v1.router_pb2 import (
+    GenerateResponse,
+    ReportRefusalRequest,
+    ReportRefusalResponse,
+    StreamRequest,
+    StreamResponse,
+)
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.answer import Head, Receipt, Reply
 from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, RawCall, RouterPort, Send
@@ -45,9 +50,8 @@ class ScriptedRouter:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any, CallContext]] = []
-        self.counted: list[GenerateRequest] = []  # without an input: what the facade refused by itself
-        self.told = ""  # why, in the words of the last of them
-        self.refusal = failure(3, "One of chat, completion and openai must be set.", ErrorInfo(reason="INVALID_REQUEST"))
+        self.counted: list[ReportRefusalRequest] = []  # what the facade refused by itself
+        self.refusal: receipt_pb2.Receipt | Exception = receipt_pb2.Receipt()
         self.foreseen: Exception | None = None
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
@@ -67,10 +71,11 @@ class ScriptedRouter:
             raise self.foreseen
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
-        if isinstance(request, GenerateRequest) and request.call.WhichOneof("input") is None:
+        if isinstance(request, ReportRefusalRequest):
             self.counted.append(request)
-            self.told = dict(context.metadata)["x-lexora-refused"]
-            raise self.refusal
+            if isinstance(self.refusal, Exception):
+                raise self.refusal
+            return cast("Response", ReportRefusalResponse(receipt=self.refusal))
         self.asked.append((rpc.method, _put_together(request, context), context))
         if rpc.path == GENERATE.path:
             return cast("Response", await self._watched(self.generates(self)))

@@ -12,10 +12,10 @@ pytestmark = pytest.mark.usefixtures("both_sides")
 BODY = b'{"model": "m", "messages": [], "user": "alice"}'
 
 
-def limited(reason: str = "INVALID_REQUEST", *details: Any) -> ScriptedRouter:
-    """A router that refuses for this reason, and tells where the user stands."""
+def limited(reason: str = "", *details: Any) -> ScriptedRouter:
+    """A router that counts, or refuses for this reason, and says where the user stands."""
     router = ScriptedRouter()
-    router.refusal = failure(3, "said by the router", ErrorInfo(reason=reason), *details, receipt())
+    router.refusal = failure(8, "said by the router", ErrorInfo(reason=reason), *details, receipt()) if reason else receipt()
     return router
 
 
@@ -49,10 +49,9 @@ async def test_a_refused_request_is_counted(path: str, body: bytes, headers: dic
     assert "said by the router" not in response.text
     assert rates(response) == RATES
     [counted] = router.counted
-    assert (counted.call.options.request_id, counted.call.options.user) == ("id-1", user)
-    assert router.told.startswith(f"The facade answered {status}: ")
-    assert router.told.isascii()
-    assert len(router.told) <= 400
+    assert (counted.options.request_id, counted.options.user, counted.http_status) == ("id-1", user, status)
+    assert counted.message.startswith(f"The facade answered {status}: ")
+    assert len(counted.message) <= 400
     assert router.asked == []
 
 
