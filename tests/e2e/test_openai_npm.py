@@ -13,7 +13,7 @@ from tests.e2e.conftest import MODEL
 from tests.support.process import REPOSITORY
 from tests.support.servers import Gateway
 
-pytestmark = pytest.mark.npm
+pytestmark = [pytest.mark.npm, pytest.mark.timeout(180)]  # a package comes from elsewhere
 
 PACKAGE = "openai@7"
 FOLDER = REPOSITORY / "out" / "npm"

@@ -16,7 +16,7 @@ from openai import OpenAI
 from tests.support import wire
 from tests.support.servers import Gateway, calm_config, metric
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 CHAT = "/v1/chat/completions"
 HELLO: Any = [{"role": "user", "content": "Tell me about foxes."}]
