@@ -29,6 +29,8 @@ SERVED = (1500, 5000)
 WORKERS = 32
 ANSWER = b'{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":5,"completion_tokens":7}}'
 
+pytestmark = pytest.mark.timeout(180)  # a hundred thousand calls
+
 
 @pytest.fixture(scope="module")
 def told() -> dict[int, list[dict[str, Any]]]:
