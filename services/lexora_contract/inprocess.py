@@ -21,22 +21,14 @@ class Service(Protocol):
 
 
 class InProcessRouter:
-    """A RouterPort that calls the service directly."""
+    """A RouterPort that is the service itself; an rpc is served by the method of its name."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.foresee = service.foresee
+        self.foresee, self.relay, self.stream = service.foresee, service.relay, service.stream
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""
         serve: Any = getattr(self._service, rpc.method)
         response: Response = await serve(request, context)
         return response
-
-    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
-        """Serve one call in the engine's own bytes."""
-        await self._service.relay(call, context, sink)
-
-    async def stream(self, request: StreamRequest, context: CallContext, send: Send) -> None:
-        """A call in typed form, streamed."""
-        await self._service.stream(request, context, send)
