@@ -163,6 +163,7 @@ def main(arguments: list[str]) -> int:
     cases = [case for case in CASES if case.name in options.only]
     run = OUT / f"run-{os.getpid()}"
     began = time.monotonic()
+    procs.raise_descriptors()
     try:
         results = measure(options, cases, run)
     except RigError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -71,6 +72,13 @@ def split_cpus() -> tuple[Cpus, Cpus] | None:
     """One CPU for the rig and another for the gateway; None when there is just one."""
     mine = sorted(os.sched_getaffinity(0))
     return (frozenset(mine[:1]), frozenset(mine[1:2])) if len(mine) > 1 else None
+
+
+def raise_descriptors(most: int = 65536) -> None:
+    """Let this process, and those it starts, have as many open files as they may: thousands of streams are open at a time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
 @contextlib.contextmanager
