@@ -21,6 +21,7 @@ import structlog
 import yaml
 
 from lexora.v1.classify_pb2 import ClassifyRequest
+from lexora.v1.receipt_pb2 import CLASSIFIER_DEFAULT
 from lexora_contract.port import CallContext
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
@@ -116,7 +117,7 @@ async def _ask(app: RouterApp, task: Task) -> Outcome:
     answer = await app.service.classify(request, CallContext())
     between = time.perf_counter()
     await app.service.classify(request, CallContext())
-    said = "" if answer.classifier == "default" else answer.task_type
+    said = "" if answer.classifier == CLASSIFIER_DEFAULT else answer.task_type
     return Outcome(task, said, between - began, time.perf_counter() - between)
 
 
