@@ -48,36 +48,30 @@ class ShortForm(ApiRoute):
     async def serve(self, received: ClientRequest, answer: Answer) -> None:
         """Call the router in typed form, whole or streamed."""
         fields, options, stream = _read(received)
+        call = self.call(options, fields)
+        received.body = b""  # the call has it
         if stream:
-            request = self.streamed(options, fields)
-            received.body = b""  # the request has it
             answer.streams()
             events = _Events(answer, self)
             # `send` waits for the client, so the call's own flow has nothing to do.
             received.context.flow.attach(events.gate)
             received.context.flow = Flow()
-            await self._router.stream(request, received.context, events.send)
+            await self._router.stream(StreamRequest(call=call), received.context, events.send)
             events.end()
         else:
-            whole = self.whole(options, fields)
-            received.body = b""
-            response = await self._router.unary(GENERATE, whole, received.context)
+            response = await self._router.unary(GENERATE, GenerateRequest(call=call), received.context)
             answer.json(msgspec.json.encode({self.field: self.text_of(response)}), receipt_of(response.receipt))
 
     def explained(self, received: ClientRequest) -> ExplainRequest:
         """The same call, to be explained."""
         fields, options, _ = _read(received)
-        call = self.whole(options, fields).call
+        call = self.call(options, fields)
         received.body = b""
         return ExplainRequest(call=call)
 
     @abstractmethod
-    def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
-        """The unary request. Raises Refused (400)."""
-
-    @abstractmethod
-    def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
-        """The streamed request. Raises Refused (400)."""
+    def call(self, options: CallOptions, fields: Fields) -> Call:
+        """The call in typed form. Raises Refused (400)."""
 
     @abstractmethod
     def text_of(self, response: GenerateResponse) -> str | None:
@@ -97,13 +91,9 @@ class Generate(ShortForm):
 
     field = "text"
 
-    def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
-        """The unary request."""
-        return GenerateRequest(call=Call(options=options, completion=self._completion(fields)))
-
-    def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
-        """The streamed request."""
-        return StreamRequest(call=Call(options=options, completion=self._completion(fields)))
+    def call(self, options: CallOptions, fields: Fields) -> Call:
+        """A text completion."""
+        return Call(options=options, completion=self._completion(fields))
 
     def text_of(self, response: GenerateResponse) -> str | None:
         """The first choice's text."""
@@ -132,13 +122,9 @@ class Chat(ShortForm):
 
     field = "response"
 
-    def whole(self, options: CallOptions, fields: Fields) -> GenerateRequest:
-        """The unary request."""
-        return GenerateRequest(call=Call(options=options, chat=self._chat(fields)))
-
-    def streamed(self, options: CallOptions, fields: Fields) -> StreamRequest:
-        """The streamed request."""
-        return StreamRequest(call=Call(options=options, chat=self._chat(fields)))
+    def call(self, options: CallOptions, fields: Fields) -> Call:
+        """A chat."""
+        return Call(options=options, chat=self._chat(fields))
 
     def text_of(self, response: GenerateResponse) -> str | None:
         """The first choice's text; null stays null."""
