@@ -9,8 +9,6 @@ from tests.unit.gateway.support import BODY, CHAT, JSON, STREAMED, ScriptedRoute
 from lexora_contract.messages import options_message, options_of
 from lexora_contract.port import Options
 
-pytestmark = pytest.mark.usefixtures("both_sides")
-
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 CALLS = [
     (CHAT, BODY, JSON),

@@ -11,8 +11,6 @@ from lexora_contract.content_coding import MAX_CODINGS, MAX_MEMBERS, STEP_BYTES
 from lexora_gateway.content_coding import decoder_of
 from lexora_gateway.errors import Refused
 
-pytestmark = pytest.mark.usefixtures("both_sides")
-
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:

@@ -31,8 +31,6 @@ from lexora_gateway.errors import from_failed
 from lexora_gateway.headers import passthrough_headers, receipt_headers
 from lexora_gateway.rate_headers import rate_limit_headers
 
-pytestmark = pytest.mark.usefixtures("both_sides")
-
 HOP = {"from_backend": "main", "to_backend": "backup", "reason": "ERROR_REASON_UPSTREAM_UNREACHABLE"}
 HOPS = "main->backup;reason=UPSTREAM_UNREACHABLE"
 RATES = {
