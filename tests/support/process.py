@@ -19,6 +19,7 @@ START_SECONDS = 40.0
 STOP_SECONDS = 10.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 _INTERPRETER = ("PYTHON", "MALLOC_", "LD_")  # variables that are read before the first import
+_STARTED_WITH = dict(os.environ)  # and what they were for this interpreter, whose fork server has the same
 
 
 class Process:
@@ -32,12 +33,13 @@ class Process:
     ) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("LEXORA_")}
         self._popen: subprocess.Popen[str] | Preloaded
-        fresh = fresh or any(name.startswith(_INTERPRETER) for name in env or {})
+        whole = clean | (env or {})
+        fresh = fresh or any(name.startswith(_INTERPRETER) and _STARTED_WITH.get(name) != whole[name] for name in whole)
         if not fresh and list(argv[:2]) == [sys.executable, "-m"] and argv[2] in MODULES:
-            self._popen = Preloaded(argv, env=clean | (env or {}), cwd=cwd)
+            self._popen = Preloaded(argv, env=whole, cwd=cwd)
         else:
             self._popen = subprocess.Popen(
-                list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean | (env or {}), cwd=cwd
+                list(argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=whole, cwd=cwd
             )
         self.lines: list[str] = []
         self._news: queue.Queue[None] = queue.Queue()
