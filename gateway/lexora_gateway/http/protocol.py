@@ -6,15 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
-from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from lexora_contract.operations import dialect_of
-from lexora_gateway.errors import Failure, Refused, in_dialect, invalid, plain, too_many_connections
+from lexora_gateway.errors import Failure, Refused, in_dialect, plain, too_many_connections
 from lexora_gateway.http.asgi import AsgiCall
 from lexora_gateway.http.client_timeouts import StallWatch
 from lexora_gateway.http.connections import MAX_LINGERING
 from lexora_gateway.http.exchange import Exchange
 from lexora_gateway.http.framing import check_head, split_target, without_upgrade
+from lexora_gateway.http.refusal import MAX_HEAD_BYTES, failure_of, head_too_large, rest_of_answer
 from lexora_gateway.request import request_id_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("lexora_gateway")
 
-MAX_HEAD_BYTES = 64 * 1024
 # Closing on a client that is still sending makes its kernel drop the answer, so what it sends is thrown away for a while.
 LINGER_BYTES = 64 * 1024 * 1024
 LINGER_SECONDS = 2.0
@@ -218,10 +218,10 @@ class HttpProtocol(asyncio.Protocol):
         try:
             self._parse(data)
         except HttpParserError as error:
-            self._refuse(_failure_of(error))
+            self._refuse(failure_of(error))
             return
         if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(_too_large())
+            self._refuse(head_too_large())
         elif self._in_head or self._received is None or not self._received.is_open:
             self._expect_more()
 
@@ -261,7 +261,7 @@ class HttpProtocol(asyncio.Protocol):
         self._in_head = False
         self._stop_head_timer()
         if self._first_read + self._unparsed > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
-            raise Refused(_too_large())
+            raise Refused(head_too_large())
         parser, pairs = self._parser, self._pairs
         method, version, headers = parser.get_method(), parser.get_http_version(), dict(pairs)
         check_head(method, version, pairs, headers)
@@ -457,17 +457,8 @@ class HttpProtocol(asyncio.Protocol):
         self._write_failure(failure, request_id, received)
 
     def _write_failure(self, failure: Failure, request_id: str, received: Headers) -> None:
-        body = failure.body()
-        headers = [
-            (b"content-type", failure.content_type),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id.encode()),
-            *failure.headers,
-            *(self._site.cors.allowed(received) if self._site.cors is not None else ()),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(self.first_lines(failure.status) + lines + b"\r\n" + body)
+        added = self._site.cors.allowed(received) if self._site.cors is not None else []
+        self.transport.write(self.first_lines(failure.status) + rest_of_answer(failure, request_id, added))
         self._linger()
 
     def _head_bytes(self) -> int:
@@ -478,20 +469,3 @@ def _inet(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
     """Host and port of an end of a connection, if it has them."""
     found = transport.get_extra_info(name)
     return (found[0], found[1]) if isinstance(found, tuple) else None
-
-
-def _too_large() -> Failure:
-    return plain(431, f"The request's head, trailers or chunk extensions are larger than {MAX_HEAD_BYTES} bytes.")
-
-
-_PREFACE_SEEN = "Pause on PRI/Upgrade"  # the parser's words for the first line of HTTP/2
-
-
-def _failure_of(error: HttpParserError) -> Failure:
-    """What a callback refused, else 400 with what the parser says."""
-    if not isinstance(error, HttpParserCallbackError):
-        if str(error) == _PREFACE_SEEN:
-            return plain(505, "HTTP/2 is not spoken here; use HTTP/1.1. gRPC has a port of its own.")
-        return invalid(f"Invalid HTTP request received: {error}.")
-    cause = error.__context__
-    return cause.failure if isinstance(cause, Refused) else invalid("Invalid HTTP request received.")

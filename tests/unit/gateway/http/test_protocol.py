@@ -18,7 +18,7 @@ from tests.unit.gateway.support import (
 )
 
 from lexora_gateway.http import protocol
-from lexora_gateway.http.protocol import MAX_HEAD_BYTES
+from lexora_gateway.http.refusal import MAX_HEAD_BYTES
 
 
 async def answer_to(*pieces: bytes) -> bytes:
