@@ -98,7 +98,7 @@ def embed(name: str, count: int) -> Kind:
     """Embeddings over gRPC."""
 
     def request(id_: str) -> embed_pb2.EmbedRequest:
-        return embed_pb2.EmbedRequest(options=_options(id_), model=EMBEDDER, texts=["a text"])
+        return embed_pb2.EmbedRequest(options=_options(id_), model=EMBEDDER, texts={"values": ["a text"]})
 
     return Kind(name, count, lambda clients, id_: clients.rpc("Embed", request(id_)))
 

@@ -226,7 +226,7 @@ def typed(stub: Any, way: str, user: str) -> Any:
             call = RawCall(path=CHAT, body=json.dumps(chat(MODEL, 1, user=user)).encode())
             return stub.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(raw=call)))
         case "embed":
-            return stub.Embed(embed_pb2.EmbedRequest(options=options(user), model=EMBEDDER, texts=["a"]))
+            return stub.Embed(embed_pb2.EmbedRequest(options=options(user), model=EMBEDDER, texts={"values": ["a"]}))
     return _last(stub.Stream(router_pb2.StreamRequest(call=call_pb2.Call(options=options(user), chat=talk))))
 
 

@@ -16,7 +16,6 @@ from lexora.v1 import (
     receipt_pb2,
     router_pb2,
     sampling_pb2,
-    tokens_pb2,
 )
 from tests.contract.conftest import BODY_LIMIT
 from tests.contract.messages import CHAT, ID, chat, raw_call
@@ -51,19 +50,19 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no messages": ({"chat": chat(messages=[])}, "messages", "at least one"),
     "no role": (user(role=0), "chat.messages[0].role", "known role"),
     "unknown role": (user(role=99), "chat.messages[0].role", "known role"),
-    "empty part": (user(parts=[chat_pb2.ContentPart()]), "chat.messages[0].parts[0]", "text or an image"),
+    "empty part": (user(parts=[chat_pb2.ContentPart()]), "chat.messages[0].parts[0]", "must be a text"),
     "empty image": (image(), "chat.messages[0].parts[0].image", "url or data"),
     "image of no type": (image(data=b"x"), "chat.messages[0].parts[0].image.media_type", "media type"),
     "extra_json is no JSON": ({"chat": chat(extra_json="{")}, "chat.extra_json", "not valid JSON"),
     "extra_json is a list": ({"chat": chat(extra_json="[]")}, "chat.extra_json", "JSON object"),
     "extra_json is too long": ({"chat": chat(extra_json='"%s"' % ("x" * 2**20))}, "chat.extra_json", "at most"),
-    "tool without a name": ({"chat": chat(tools=[chat_pb2.Tool()])}, "chat.tools[0].name", "missing"),
+    "tool without a name": ({"chat": chat(tools=[chat_pb2.Tool(function={})])}, "chat.tools[0].function.name", "missing"),
     "tool's schema": (
-        {"chat": chat(tools=[chat_pb2.Tool(name="f", parameters_json="7")])},
-        "chat.tools[0].parameters_json",
+        {"chat": chat(tools=[chat_pb2.Tool(function={"name": "f", "parameters_json": "7"})])},
+        "chat.tools[0].function.parameters_json",
         "JSON object",
     ),
-    "tool choice": ({"chat": chat(tool_choice=chat_pb2.ToolChoice(mode="maybe"))}, "chat.tool_choice.mode", "one of"),
+    "tool choice": ({"chat": chat(tool_choice=chat_pb2.ToolChoice(mode=99))}, "chat.tool_choice.mode", "known value"),
     "not a number": (
         {"chat": chat(sampling=sampling_pb2.SamplingParams(temperature=float("nan")))},
         "chat.sampling.temperature",
@@ -153,8 +152,8 @@ async def test_generate_gives_no_stream(link: Link, engine: LoopEngine) -> None:
 
 EMBEDS: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "texts"),
-    "both": ({"texts": ["a"], "token_ids": [tokens_pb2.TokenIds(ids=[1])]}, "token_ids"),
-    "extra_json": ({"texts": ["a"], "extra_json": "{"}, "extra_json"),
+    "no ids": ({"token_ids": {}}, "texts"),
+    "extra_json": ({"texts": {"values": ["a"]}, "extra_json": "{"}, "extra_json"),
 }
 
 

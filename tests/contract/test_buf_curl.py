@@ -78,7 +78,7 @@ def test_stream(curl: Curl) -> None:
 
 
 def test_embed(curl: Curl) -> None:
-    (answer,) = curl("Embed", {"model": VECTORS, "texts": ["a", "b"]})
+    (answer,) = curl("Embed", {"model": VECTORS, "texts": {"values": ["a", "b"]}})
     assert len(answer["embeddings"]) == 2
 
 

@@ -57,7 +57,7 @@ async def test_a_unary_call(link: Link, engine: LoopEngine, form: str, phase: st
 @pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
 async def test_embed(link: Link, engine: LoopEngine) -> None:
     engine.answer(Do.HANG)
-    request = embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts=["a"])
+    request = embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts={"values": ["a"]})
     await cancel(asyncio.create_task(link.embed(request)), engine)
     await check_stats(link)
 

@@ -38,7 +38,7 @@ async def test_a_completion(link: Link, engine: LoopEngine, prompt: dict[str, An
         completion=completion_pb2.CompletionResponse(
             id="c1",
             model="m",
-            created_unix=1,
+            create_time={"seconds": 1},
             choices=[
                 completion_pb2.CompletionChoice(
                     text="lo",
@@ -67,8 +67,8 @@ BASE64 = base64.b64encode(struct.pack("<2f", 0.5, -1.0)).decode()
 @pytest.mark.parametrize(
     ("inputs", "sent"),
     [
-        ({"texts": ["a", "b"]}, ["a", "b"]),
-        ({"token_ids": [tokens_pb2.TokenIds(ids=[1]), tokens_pb2.TokenIds(ids=[2, 3])]}, [[1], [2, 3]]),
+        ({"texts": {"values": ["a", "b"]}}, ["a", "b"]),
+        ({"token_ids": {"values": [tokens_pb2.TokenIds(ids=[1]), tokens_pb2.TokenIds(ids=[2, 3])]}}, [[1], [2, 3]]),
     ],
 )
 async def test_embeddings(link: Link, engine: LoopEngine, inputs: dict[str, Any], sent: object, second: object) -> None:

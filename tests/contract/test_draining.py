@@ -20,7 +20,7 @@ async def call(link: Link, rpc: str) -> Outcome:
         case "stream":
             return await link.stream(streamed(**STREAM_FORMS["raw"]))
         case "embed":
-            return await link.embed(embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts=["a"]))
+            return await link.embed(embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts={"values": ["a"]}))
     return await link.ask("classify", classify_pb2.ClassifyRequest(options=OPTIONS))
 
 

@@ -54,7 +54,7 @@ async def test_of_answers(router: tuple[RouterApp, str], engine: LoopEngine) -> 
             assert [message async for message in call]
             assert trailers(await call.trailing_metadata()) == ANSWERED
         engine.answer(reply(b'{"data":[]}'))
-        call = stub.Embed(embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts=["a"]))
+        call = stub.Embed(embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts={"values": ["a"]}))
         await call
         assert trailers(await call.trailing_metadata()) == ANSWERED
 

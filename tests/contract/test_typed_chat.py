@@ -38,7 +38,7 @@ async def test_a_chat(link: Link, engine: LoopEngine) -> None:
         chat=chat_pb2.ChatResponse(
             id="c1",
             model="m",
-            created_unix=1,
+            create_time={"seconds": 1},
             choices=[
                 chat_pb2.ChatChoice(
                     message=chat_pb2.ChatMessage(role=chat_pb2.ROLE_ASSISTANT, text="Hello"),
@@ -74,7 +74,7 @@ async def test_sampling_and_extra_fields_reach_the_engine(link: Link, engine: Lo
 async def test_images_by_address_and_inline(link: Link, engine: LoopEngine) -> None:
     parts = [
         chat_pb2.ContentPart(text="What is this?"),
-        chat_pb2.ContentPart(image=chat_pb2.ImagePart(url="https://example.com/a.png", detail="low")),
+        chat_pb2.ContentPart(image=chat_pb2.ImagePart(url="https://example.com/a.png", detail="IMAGE_DETAIL_LOW")),
         chat_pb2.ContentPart(image=chat_pb2.ImagePart(data=b"\x89PNG", media_type="image/png")),
     ]
     body = await asked(link, engine, messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, parts=parts)])
@@ -90,7 +90,9 @@ async def test_tools_there_and_back(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer(content=None, tool_calls=[call]).replace(b'"stop"', b'"tool_calls"')))
     earlier = chat_pb2.ChatMessage(role=chat_pb2.ROLE_ASSISTANT, tool_calls=[chat_pb2.ToolCall(id="t0", name="add")])
     result = chat_pb2.ChatMessage(role=chat_pb2.ROLE_TOOL, text="3", tool_call_id="t0")
-    tool = chat_pb2.Tool(name="add", description="Adds.", parameters_json='{"type":"object"}', strict=True)
+    tool = chat_pb2.Tool(
+        function={"name": "add", "description": "Adds.", "parameters_json": '{"type":"object"}', "strict": True}
+    )
     outcome = await link.generate(
         unary(
             chat=chat(
@@ -157,7 +159,7 @@ async def test_log_probabilities(link: Link, engine: LoopEngine) -> None:
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 async def test_reasoning_by_both_names(link: Link, engine: LoopEngine, name: str) -> None:
-    found = await answered(link, engine, answer(**{name: "Hm."}), reasoning_effort="low")
+    found = await answered(link, engine, answer(**{name: "Hm."}), reasoning_effort="REASONING_EFFORT_LOW")
     assert found.choices[0].message.reasoning == "Hm."
     assert json.loads(engine.requests[0].body)["reasoning_effort"] == "low"
 

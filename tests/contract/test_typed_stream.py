@@ -15,7 +15,7 @@ from tests.support.raw_server import LAST_CHUNK, chunk, stream, stream_head
 
 def piece(**fields: Any) -> chat_pb2.ChatChunk:
     """A chunk with one delta of these fields."""
-    return chat_pb2.ChatChunk(id="c1", model="m", created_unix=1, choices=[chat_pb2.ChatDelta(**fields)])
+    return chat_pb2.ChatChunk(id="c1", model="m", create_time={"seconds": 1}, choices=[chat_pb2.ChatDelta(**fields)])
 
 
 END = {"finish_reason": tokens_pb2.FINISH_REASON_STOP, "finish_reason_raw": "stop"}
@@ -106,7 +106,7 @@ async def test_a_streamed_completion(link: Link, engine: LoopEngine) -> None:
 
     def chunk_of(**fields: Any) -> completion_pb2.CompletionChunk:
         choice = completion_pb2.CompletionChoice(**fields)
-        return completion_pb2.CompletionChunk(id="c1", model="m", created_unix=1, choices=[choice])
+        return completion_pb2.CompletionChunk(id="c1", model="m", create_time={"seconds": 1}, choices=[choice])
 
     last = {"finish_reason": tokens_pb2.FINISH_REASON_LENGTH, "finish_reason_raw": "length"}
     assert outcome.status is None

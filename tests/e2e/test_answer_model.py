@@ -129,7 +129,7 @@ def over_grpc(gateway: Gateway, engine: ScriptedEngine) -> dict[str, set[str]]:
             router.Generate(router_pb2.GenerateRequest(call=call_pb2.Call(completion=completion)), timeout=10).completion.model
         }
         engine.answer = reply(b'{"model":"engine-m","data":[{"index":0,"embedding":[0.5]}]}')
-        told["embed"] = {router.Embed(embed_pb2.EmbedRequest(model="alias", texts=["x"]), timeout=10).model}
+        told["embed"] = {router.Embed(embed_pb2.EmbedRequest(model="alias", texts={"values": ["x"]}), timeout=10).model}
 
         engine.answer = stream(*(named(event, b"engine-m") for event in events))
         chunks = list(router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(chat=chat)), timeout=10))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lexora.v1 import chat_pb2
-from lexora.v1.chat_pb2 import ChatMessage, ContentPart, ImagePart, ToolCall
+from lexora.v1.chat_pb2 import ChatMessage, ContentPart, ImageDetail, ImagePart, ToolCall
+from lexora_contract.enums import value
 from lexora_gateway.errors import Refused, invalid
 from lexora_gateway.json_body import Fields
 
@@ -65,7 +66,10 @@ def _part(item: Any, where: str) -> ContentPart:
         part = ContentPart(text=_needed(fields, "text"))
     elif kind == "image_url":
         image = _object(fields.take("image_url"), f"{where}.image_url")
-        part = ContentPart(image=ImagePart(url=_needed(image, "url"), detail=image.text("detail") or ""))
+        detail = image.text("detail")
+        if detail and not value(ImageDetail, detail):
+            image.refuse("detail", "auto, low or high")
+        part = ContentPart(image=ImagePart(url=_needed(image, "url"), detail=value(ImageDetail, detail or "")))
         _nothing_left(image)
     else:
         fields.refuse("type", "text or image_url")
@@ -104,6 +108,6 @@ def _needed(fields: Fields, name: str) -> str:
 
 def _nothing_left(fields: Fields) -> None:
     # Dropping a field in silence would change what was asked.
-    for name, value in fields.rest().items():
-        if value is not None:
+    for name, given in fields.rest().items():
+        if given is not None:
             fields.refuse(name, "left out here; send it to /v1/chat/completions, which takes every field")

@@ -12,11 +12,12 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lexora.v1 import sampling_pb2 as lexora_dot_v1_dot_sampling__pb2
 from lexora.v1 import tokens_pb2 as lexora_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lexora/v1/chat.proto\x12\tlexora.v1\x1a\x18lexora/v1/sampling.proto\x1a\x16lexora/v1/tokens.proto\"\x9d\x04\n\x0b\x43hatRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32\x16.lexora.v1.ChatMessageR\x08messages\x12\x35\n\x08sampling\x18\x03 \x01(\x0b\x32\x19.lexora.v1.SamplingParamsR\x08sampling\x12%\n\x05tools\x18\x04 \x03(\x0b\x32\x0f.lexora.v1.ToolR\x05tools\x12\x36\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x15.lexora.v1.ToolChoiceR\ntoolChoice\x12\x33\n\x13parallel_tool_calls\x18\x06 \x01(\x08H\x00R\x11parallelToolCalls\x88\x01\x01\x12\x42\n\x0fresponse_format\x18\x07 \x01(\x0b\x32\x19.lexora.v1.ResponseFormatR\x0eresponseFormat\x12\x1a\n\x08logprobs\x18\x08 \x01(\x08R\x08logprobs\x12&\n\x0ctop_logprobs\x18\t \x01(\x05H\x01R\x0btopLogprobs\x88\x01\x01\x12)\n\x10reasoning_effort\x18\n \x01(\tR\x0freasoningEffort\x12\x1d\n\nextra_json\x18\x0b \x01(\tR\textraJsonB\x16\n\x14_parallel_tool_callsB\x0f\n\r_top_logprobs\"\xc8\x02\n\x0b\x43hatMessage\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x0f.lexora.v1.RoleR\x04role\x12\x17\n\x04text\x18\x02 \x01(\tH\x00R\x04text\x88\x01\x01\x12,\n\x05parts\x18\x03 \x03(\x0b\x32\x16.lexora.v1.ContentPartR\x05parts\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x32\n\ntool_calls\x18\x05 \x03(\x0b\x32\x13.lexora.v1.ToolCallR\ttoolCalls\x12 \n\x0ctool_call_id\x18\x06 \x01(\tR\ntoolCallId\x12!\n\treasoning\x18\x07 \x01(\tH\x01R\treasoning\x88\x01\x01\x12\x1d\n\x07refusal\x18\x08 \x01(\tH\x02R\x07refusal\x88\x01\x01\x42\x07\n\x05_textB\x0c\n\n_reasoningB\n\n\x08_refusal\"Y\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12,\n\x05image\x18\x02 \x01(\x0b\x32\x14.lexora.v1.ImagePartH\x00R\x05imageB\x06\n\x04part\"v\n\tImagePart\x12\x12\n\x03url\x18\x01 \x01(\tH\x00R\x03url\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tailB\x08\n\x06source\"\x8d\x01\n\x04Tool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\'\n\x0fparameters_json\x18\x03 \x01(\tR\x0eparametersJson\x12\x1b\n\x06strict\x18\x04 \x01(\x08H\x00R\x06strict\x88\x01\x01\x42\t\n\x07_strict\"J\n\nToolChoice\x12\x14\n\x04mode\x18\x01 \x01(\tH\x00R\x04mode\x12\x1c\n\x08\x66unction\x18\x02 \x01(\tH\x00R\x08\x66unctionB\x08\n\x06\x63hoice\"k\n\x08ToolCall\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\x12\x14\n\x05index\x18\x04 \x01(\x05R\x05index\"\x8d\x01\n\x0eResponseFormat\x12\x14\n\x04text\x18\x01 \x01(\x08H\x00R\x04text\x12!\n\x0bjson_object\x18\x02 \x01(\x08H\x00R\njsonObject\x12\x38\n\x0bjson_schema\x18\x03 \x01(\x0b\x32\x15.lexora.v1.JsonSchemaH\x00R\njsonSchemaB\x08\n\x06\x66ormat\"i\n\nJsonSchema\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n\x0bschema_json\x18\x02 \x01(\tR\nschemaJson\x12\x1b\n\x06strict\x18\x03 \x01(\x08H\x00R\x06strict\x88\x01\x01\x42\t\n\x07_strict\"\xdf\x01\n\x0c\x43hatResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12!\n\x0c\x63reated_unix\x18\x03 \x01(\x03R\x0b\x63reatedUnix\x12/\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x15.lexora.v1.ChatChoiceR\x07\x63hoices\x12&\n\x05usage\x18\x05 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12-\n\x12system_fingerprint\x18\x06 \x01(\tR\x11systemFingerprint\"\xf3\x01\n\nChatChoice\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x30\n\x07message\x18\x02 \x01(\x0b\x32\x16.lexora.v1.ChatMessageR\x07message\x12<\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.lexora.v1.FinishReasonR\x0c\x66inishReason\x12*\n\x11\x66inish_reason_raw\x18\x04 \x01(\tR\x0f\x66inishReasonRaw\x12\x33\n\x08logprobs\x18\x05 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08logprobs\"\x84\x01\n\tChatChunk\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12!\n\x0c\x63reated_unix\x18\x03 \x01(\x03R\x0b\x63reatedUnix\x12.\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x14.lexora.v1.ChatDeltaR\x07\x63hoices\"\xe5\x02\n\tChatDelta\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x0f.lexora.v1.RoleR\x04role\x12\x12\n\x04text\x18\x03 \x01(\tR\x04text\x12\x1c\n\treasoning\x18\x04 \x01(\tR\treasoning\x12\x32\n\ntool_calls\x18\x05 \x03(\x0b\x32\x13.lexora.v1.ToolCallR\ttoolCalls\x12\x18\n\x07refusal\x18\x06 \x01(\tR\x07refusal\x12<\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x17.lexora.v1.FinishReasonR\x0c\x66inishReason\x12*\n\x11\x66inish_reason_raw\x18\x08 \x01(\tR\x0f\x66inishReasonRaw\x12\x33\n\x08logprobs\x18\t \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08logprobs*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\r\n\tROLE_USER\x10\x03\x12\x12\n\x0eROLE_ASSISTANT\x10\x04\x12\r\n\tROLE_TOOL\x10\x05\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lexora/v1/chat.proto\x12\tlexora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lexora/v1/sampling.proto\x1a\x16lexora/v1/tokens.proto\"\xb9\x04\n\x0b\x43hatRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x32\n\x08messages\x18\x02 \x03(\x0b\x32\x16.lexora.v1.ChatMessageR\x08messages\x12\x35\n\x08sampling\x18\x03 \x01(\x0b\x32\x19.lexora.v1.SamplingParamsR\x08sampling\x12%\n\x05tools\x18\x04 \x03(\x0b\x32\x0f.lexora.v1.ToolR\x05tools\x12\x36\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x15.lexora.v1.ToolChoiceR\ntoolChoice\x12\x33\n\x13parallel_tool_calls\x18\x06 \x01(\x08H\x00R\x11parallelToolCalls\x88\x01\x01\x12\x42\n\x0fresponse_format\x18\x07 \x01(\x0b\x32\x19.lexora.v1.ResponseFormatR\x0eresponseFormat\x12\x1a\n\x08logprobs\x18\x08 \x01(\x08R\x08logprobs\x12&\n\x0ctop_logprobs\x18\t \x01(\x05H\x01R\x0btopLogprobs\x88\x01\x01\x12\x45\n\x10reasoning_effort\x18\n \x01(\x0e\x32\x1a.lexora.v1.ReasoningEffortR\x0freasoningEffort\x12\x1d\n\nextra_json\x18\x0b \x01(\tR\textraJsonB\x16\n\x14_parallel_tool_callsB\x0f\n\r_top_logprobs\"\xc8\x02\n\x0b\x43hatMessage\x12#\n\x04role\x18\x01 \x01(\x0e\x32\x0f.lexora.v1.RoleR\x04role\x12\x17\n\x04text\x18\x02 \x01(\tH\x00R\x04text\x88\x01\x01\x12,\n\x05parts\x18\x03 \x03(\x0b\x32\x16.lexora.v1.ContentPartR\x05parts\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x32\n\ntool_calls\x18\x05 \x03(\x0b\x32\x13.lexora.v1.ToolCallR\ttoolCalls\x12 \n\x0ctool_call_id\x18\x06 \x01(\tR\ntoolCallId\x12!\n\treasoning\x18\x07 \x01(\tH\x01R\treasoning\x88\x01\x01\x12\x1d\n\x07refusal\x18\x08 \x01(\tH\x02R\x07refusal\x88\x01\x01\x42\x07\n\x05_textB\x0c\n\n_reasoningB\n\n\x08_refusal\"\xb2\x01\n\x0b\x43ontentPart\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12,\n\x05image\x18\x02 \x01(\x0b\x32\x14.lexora.v1.ImagePartH\x00R\x05image\x12,\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x14.lexora.v1.AudioPartH\x00R\x05\x61udio\x12)\n\x04\x66ile\x18\x04 \x01(\x0b\x32\x13.lexora.v1.FilePartH\x00R\x04\x66ileB\x06\n\x04part\"\x8e\x01\n\tImagePart\x12\x12\n\x03url\x18\x01 \x01(\tH\x00R\x03url\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12.\n\x06\x64\x65tail\x18\x04 \x01(\x0e\x32\x16.lexora.v1.ImageDetailR\x06\x64\x65tailB\x08\n\x06source\"7\n\tAudioPart\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\x12\x16\n\x06\x66ormat\x18\x02 \x01(\tR\x06\x66ormat\"\x80\x01\n\x08\x46ilePart\x12\x19\n\x07\x66ile_id\x18\x01 \x01(\tH\x00R\x06\x66ileId\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x1d\n\nmedia_type\x18\x03 \x01(\tR\tmediaType\x12\x1a\n\x08\x66ilename\x18\x04 \x01(\tR\x08\x66ilenameB\x08\n\x06source\"E\n\x04Tool\x12\x35\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x17.lexora.v1.FunctionToolH\x00R\x08\x66unctionB\x06\n\x04kind\"\x95\x01\n\x0c\x46unctionTool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\'\n\x0fparameters_json\x18\x03 \x01(\tR\x0eparametersJson\x12\x1b\n\x06strict\x18\x04 \x01(\x08H\x00R\x06strict\x88\x01\x01\x42\t\n\x07_strict\"_\n\nToolChoice\x12)\n\x04mode\x18\x01 \x01(\x0e\x32\x13.lexora.v1.ToolModeH\x00R\x04mode\x12\x1c\n\x08\x66unction\x18\x02 \x01(\tH\x00R\x08\x66unctionB\x08\n\x06\x63hoice\"k\n\x08ToolCall\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12%\n\x0e\x61rguments_json\x18\x03 \x01(\tR\rargumentsJson\x12\x14\n\x05index\x18\x04 \x01(\x05R\x05index\"\xa8\x02\n\x0eResponseFormat\x12+\n\x04text\x18\x01 \x01(\x0b\x32\x15.lexora.v1.TextFormatH\x00R\x04text\x12>\n\x0bjson_object\x18\x02 \x01(\x0b\x32\x1b.lexora.v1.JsonObjectFormatH\x00R\njsonObject\x12\x38\n\x0bjson_schema\x18\x03 \x01(\x0b\x32\x15.lexora.v1.JsonSchemaH\x00R\njsonSchema\x12\x16\n\x05regex\x18\x04 \x01(\tH\x00R\x05regex\x12\x1a\n\x07grammar\x18\x05 \x01(\tH\x00R\x07grammar\x12\x31\n\x06\x63hoice\x18\x06 \x01(\x0b\x32\x17.lexora.v1.ChoiceFormatH\x00R\x06\x63hoiceB\x08\n\x06\x66ormat\"\x0c\n\nTextFormat\"\x12\n\x10JsonObjectFormat\"$\n\x0c\x43hoiceFormat\x12\x14\n\x05texts\x18\x01 \x03(\tR\x05texts\"i\n\nJsonSchema\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n\x0bschema_json\x18\x02 \x01(\tR\nschemaJson\x12\x1b\n\x06strict\x18\x03 \x01(\x08H\x00R\x06strict\x88\x01\x01\x42\t\n\x07_strict\"\xe4\x02\n\x0c\x43hatResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12/\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x15.lexora.v1.ChatChoiceR\x07\x63hoices\x12&\n\x05usage\x18\x05 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12-\n\x12system_fingerprint\x18\x06 \x01(\tR\x11systemFingerprint\x12(\n\x10prompt_token_ids\x18\x07 \x03(\x05R\x0epromptTokenIds\x12?\n\x0fprompt_logprobs\x18\x08 \x03(\x0b\x32\x16.lexora.v1.PromptTokenR\x0epromptLogprobs\"\xc9\x02\n\nChatChoice\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x30\n\x07message\x18\x02 \x01(\x0b\x32\x16.lexora.v1.ChatMessageR\x07message\x12<\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.lexora.v1.FinishReasonR\x0c\x66inishReason\x12*\n\x11\x66inish_reason_raw\x18\x04 \x01(\tR\x0f\x66inishReasonRaw\x12\x33\n\x08logprobs\x18\x05 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08logprobs\x12\x37\n\x0cmatched_stop\x18\x06 \x01(\x0b\x32\x14.lexora.v1.StopMatchR\x0bmatchedStop\x12\x1b\n\ttoken_ids\x18\x07 \x03(\x05R\x08tokenIds\"\x9e\x01\n\tChatChunk\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12.\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x14.lexora.v1.ChatDeltaR\x07\x63hoices\"\xbb\x03\n\tChatDelta\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x0f.lexora.v1.RoleR\x04role\x12\x12\n\x04text\x18\x03 \x01(\tR\x04text\x12\x1c\n\treasoning\x18\x04 \x01(\tR\treasoning\x12\x32\n\ntool_calls\x18\x05 \x03(\x0b\x32\x13.lexora.v1.ToolCallR\ttoolCalls\x12\x18\n\x07refusal\x18\x06 \x01(\tR\x07refusal\x12<\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x17.lexora.v1.FinishReasonR\x0c\x66inishReason\x12*\n\x11\x66inish_reason_raw\x18\x08 \x01(\tR\x0f\x66inishReasonRaw\x12\x33\n\x08logprobs\x18\t \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08logprobs\x12\x37\n\x0cmatched_stop\x18\n \x01(\x0b\x32\x14.lexora.v1.StopMatchR\x0bmatchedStop\x12\x1b\n\ttoken_ids\x18\x0b \x03(\x05R\x08tokenIds*\xf4\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05\x12\x1a\n\x16REASONING_EFFORT_XHIGH\x10\x06\x12\x18\n\x14REASONING_EFFORT_MAX\x10\x07*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\r\n\tROLE_USER\x10\x03\x12\x12\n\x0eROLE_ASSISTANT\x10\x04\x12\r\n\tROLE_TOOL\x10\x05*o\n\x0bImageDetail\x12\x1c\n\x18IMAGE_DETAIL_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_DETAIL_AUTO\x10\x01\x12\x14\n\x10IMAGE_DETAIL_LOW\x10\x02\x12\x15\n\x11IMAGE_DETAIL_HIGH\x10\x03*e\n\x08ToolMode\x12\x19\n\x15TOOL_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOOL_MODE_NONE\x10\x01\x12\x12\n\x0eTOOL_MODE_AUTO\x10\x02\x12\x16\n\x12TOOL_MODE_REQUIRED\x10\x03\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,32 +25,50 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.chat_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_ROLE']._serialized_start=2718
-  _globals['_ROLE']._serialized_end=2833
-  _globals['_CHATREQUEST']._serialized_start=86
-  _globals['_CHATREQUEST']._serialized_end=627
-  _globals['_CHATMESSAGE']._serialized_start=630
-  _globals['_CHATMESSAGE']._serialized_end=958
-  _globals['_CONTENTPART']._serialized_start=960
-  _globals['_CONTENTPART']._serialized_end=1049
-  _globals['_IMAGEPART']._serialized_start=1051
-  _globals['_IMAGEPART']._serialized_end=1169
-  _globals['_TOOL']._serialized_start=1172
-  _globals['_TOOL']._serialized_end=1313
-  _globals['_TOOLCHOICE']._serialized_start=1315
-  _globals['_TOOLCHOICE']._serialized_end=1389
-  _globals['_TOOLCALL']._serialized_start=1391
-  _globals['_TOOLCALL']._serialized_end=1498
-  _globals['_RESPONSEFORMAT']._serialized_start=1501
-  _globals['_RESPONSEFORMAT']._serialized_end=1642
-  _globals['_JSONSCHEMA']._serialized_start=1644
-  _globals['_JSONSCHEMA']._serialized_end=1749
-  _globals['_CHATRESPONSE']._serialized_start=1752
-  _globals['_CHATRESPONSE']._serialized_end=1975
-  _globals['_CHATCHOICE']._serialized_start=1978
-  _globals['_CHATCHOICE']._serialized_end=2221
-  _globals['_CHATCHUNK']._serialized_start=2224
-  _globals['_CHATCHUNK']._serialized_end=2356
-  _globals['_CHATDELTA']._serialized_start=2359
-  _globals['_CHATDELTA']._serialized_end=2716
+  _globals['_REASONINGEFFORT']._serialized_start=3741
+  _globals['_REASONINGEFFORT']._serialized_end=3985
+  _globals['_ROLE']._serialized_start=3987
+  _globals['_ROLE']._serialized_end=4102
+  _globals['_IMAGEDETAIL']._serialized_start=4104
+  _globals['_IMAGEDETAIL']._serialized_end=4215
+  _globals['_TOOLMODE']._serialized_start=4217
+  _globals['_TOOLMODE']._serialized_end=4318
+  _globals['_CHATREQUEST']._serialized_start=119
+  _globals['_CHATREQUEST']._serialized_end=688
+  _globals['_CHATMESSAGE']._serialized_start=691
+  _globals['_CHATMESSAGE']._serialized_end=1019
+  _globals['_CONTENTPART']._serialized_start=1022
+  _globals['_CONTENTPART']._serialized_end=1200
+  _globals['_IMAGEPART']._serialized_start=1203
+  _globals['_IMAGEPART']._serialized_end=1345
+  _globals['_AUDIOPART']._serialized_start=1347
+  _globals['_AUDIOPART']._serialized_end=1402
+  _globals['_FILEPART']._serialized_start=1405
+  _globals['_FILEPART']._serialized_end=1533
+  _globals['_TOOL']._serialized_start=1535
+  _globals['_TOOL']._serialized_end=1604
+  _globals['_FUNCTIONTOOL']._serialized_start=1607
+  _globals['_FUNCTIONTOOL']._serialized_end=1756
+  _globals['_TOOLCHOICE']._serialized_start=1758
+  _globals['_TOOLCHOICE']._serialized_end=1853
+  _globals['_TOOLCALL']._serialized_start=1855
+  _globals['_TOOLCALL']._serialized_end=1962
+  _globals['_RESPONSEFORMAT']._serialized_start=1965
+  _globals['_RESPONSEFORMAT']._serialized_end=2261
+  _globals['_TEXTFORMAT']._serialized_start=2263
+  _globals['_TEXTFORMAT']._serialized_end=2275
+  _globals['_JSONOBJECTFORMAT']._serialized_start=2277
+  _globals['_JSONOBJECTFORMAT']._serialized_end=2295
+  _globals['_CHOICEFORMAT']._serialized_start=2297
+  _globals['_CHOICEFORMAT']._serialized_end=2333
+  _globals['_JSONSCHEMA']._serialized_start=2335
+  _globals['_JSONSCHEMA']._serialized_end=2440
+  _globals['_CHATRESPONSE']._serialized_start=2443
+  _globals['_CHATRESPONSE']._serialized_end=2799
+  _globals['_CHATCHOICE']._serialized_start=2802
+  _globals['_CHATCHOICE']._serialized_end=3131
+  _globals['_CHATCHUNK']._serialized_start=3134
+  _globals['_CHATCHUNK']._serialized_end=3292
+  _globals['_CHATDELTA']._serialized_start=3295
+  _globals['_CHATDELTA']._serialized_end=3738
 # @@protoc_insertion_point(module_scope)

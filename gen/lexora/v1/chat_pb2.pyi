@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lexora.v1 import sampling_pb2 as _sampling_pb2
@@ -20,6 +21,50 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReasoningEffort:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReasoningEffortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasoningEffort.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REASONING_EFFORT_UNSPECIFIED: _ReasoningEffort.ValueType  # 0
+    """As the engine does by itself."""
+    REASONING_EFFORT_NONE: _ReasoningEffort.ValueType  # 1
+    """Not at all."""
+    REASONING_EFFORT_MINIMAL: _ReasoningEffort.ValueType  # 2
+    """As little as possible."""
+    REASONING_EFFORT_LOW: _ReasoningEffort.ValueType  # 3
+    """Little: quick and cheap."""
+    REASONING_EFFORT_MEDIUM: _ReasoningEffort.ValueType  # 4
+    """Between low and high."""
+    REASONING_EFFORT_HIGH: _ReasoningEffort.ValueType  # 5
+    """A lot."""
+    REASONING_EFFORT_XHIGH: _ReasoningEffort.ValueType  # 6
+    """More than a lot."""
+    REASONING_EFFORT_MAX: _ReasoningEffort.ValueType  # 7
+    """As much as the model can."""
+
+class ReasoningEffort(_ReasoningEffort, metaclass=_ReasoningEffortEnumTypeWrapper):
+    """How much a model thinks before it answers."""
+
+REASONING_EFFORT_UNSPECIFIED: ReasoningEffort.ValueType  # 0
+"""As the engine does by itself."""
+REASONING_EFFORT_NONE: ReasoningEffort.ValueType  # 1
+"""Not at all."""
+REASONING_EFFORT_MINIMAL: ReasoningEffort.ValueType  # 2
+"""As little as possible."""
+REASONING_EFFORT_LOW: ReasoningEffort.ValueType  # 3
+"""Little: quick and cheap."""
+REASONING_EFFORT_MEDIUM: ReasoningEffort.ValueType  # 4
+"""Between low and high."""
+REASONING_EFFORT_HIGH: ReasoningEffort.ValueType  # 5
+"""A lot."""
+REASONING_EFFORT_XHIGH: ReasoningEffort.ValueType  # 6
+"""More than a lot."""
+REASONING_EFFORT_MAX: ReasoningEffort.ValueType  # 7
+"""As much as the model can."""
+Global___ReasoningEffort: _TypeAlias = ReasoningEffort  # noqa: Y015
 
 class _Role:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -41,7 +86,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """The result of a tool call."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """Who speaks."""
+    """The speaker of a message."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Not allowed."""
@@ -56,6 +101,62 @@ ROLE_ASSISTANT: Role.ValueType  # 4
 ROLE_TOOL: Role.ValueType  # 5
 """The result of a tool call."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _ImageDetail:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageDetailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageDetail.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_DETAIL_UNSPECIFIED: _ImageDetail.ValueType  # 0
+    """As the engine does by itself."""
+    IMAGE_DETAIL_AUTO: _ImageDetail.ValueType  # 1
+    """As the model sees fit."""
+    IMAGE_DETAIL_LOW: _ImageDetail.ValueType  # 2
+    """A small version of it."""
+    IMAGE_DETAIL_HIGH: _ImageDetail.ValueType  # 3
+    """All of it."""
+
+class ImageDetail(_ImageDetail, metaclass=_ImageDetailEnumTypeWrapper):
+    """How closely a model looks at an image."""
+
+IMAGE_DETAIL_UNSPECIFIED: ImageDetail.ValueType  # 0
+"""As the engine does by itself."""
+IMAGE_DETAIL_AUTO: ImageDetail.ValueType  # 1
+"""As the model sees fit."""
+IMAGE_DETAIL_LOW: ImageDetail.ValueType  # 2
+"""A small version of it."""
+IMAGE_DETAIL_HIGH: ImageDetail.ValueType  # 3
+"""All of it."""
+Global___ImageDetail: _TypeAlias = ImageDetail  # noqa: Y015
+
+class _ToolMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_MODE_UNSPECIFIED: _ToolMode.ValueType  # 0
+    """Not allowed."""
+    TOOL_MODE_NONE: _ToolMode.ValueType  # 1
+    """It must not."""
+    TOOL_MODE_AUTO: _ToolMode.ValueType  # 2
+    """It may."""
+    TOOL_MODE_REQUIRED: _ToolMode.ValueType  # 3
+    """It must."""
+
+class ToolMode(_ToolMode, metaclass=_ToolModeEnumTypeWrapper):
+    """Whether a model must call a tool."""
+
+TOOL_MODE_UNSPECIFIED: ToolMode.ValueType  # 0
+"""Not allowed."""
+TOOL_MODE_NONE: ToolMode.ValueType  # 1
+"""It must not."""
+TOOL_MODE_AUTO: ToolMode.ValueType  # 2
+"""It may."""
+TOOL_MODE_REQUIRED: ToolMode.ValueType  # 3
+"""It must."""
+Global___ToolMode: _TypeAlias = ToolMode  # noqa: Y015
 
 @_typing.final
 class ChatRequest(_message.Message):
@@ -82,8 +183,8 @@ class ChatRequest(_message.Message):
     """Return the log probability of each token."""
     top_logprobs: _builtins.int
     """Alternatives per token, 0 to 20; needs `logprobs`."""
-    reasoning_effort: _builtins.str
-    """How much to think before answering, for models that can: "low", "medium", "high"."""
+    reasoning_effort: Global___ReasoningEffort.ValueType
+    """How much to think before answering, for models that can."""
     extra_json: _builtins.str
     """A JSON object with further fields of the request, in OpenAI's form; typed fields win over it. At most 1 MiB."""
     @_builtins.property
@@ -118,7 +219,7 @@ class ChatRequest(_message.Message):
         response_format: Global___ResponseFormat | None = ...,
         logprobs: _builtins.bool = ...,
         top_logprobs: _builtins.int | None = ...,
-        reasoning_effort: _builtins.str = ...,
+        reasoning_effort: Global___ReasoningEffort.ValueType = ...,
         extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "_top_logprobs", b"_top_logprobs", "parallel_tool_calls", b"parallel_tool_calls", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice", "top_logprobs", b"top_logprobs"]  # noqa: Y015
@@ -209,23 +310,35 @@ class ContentPart(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """A text."""
     @_builtins.property
     def image(self) -> Global___ImagePart:
         """An image."""
 
+    @_builtins.property
+    def audio(self) -> Global___AudioPart:
+        """A recording."""
+
+    @_builtins.property
+    def file(self) -> Global___FilePart:
+        """A document."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         image: Global___ImagePart | None = ...,
+        audio: Global___AudioPart | None = ...,
+        file: Global___FilePart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "part", b"part", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "part", b"part", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "part", b"part", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "part", b"part", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image", "audio", "file"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -247,15 +360,15 @@ class ImagePart(_message.Message):
     """The image itself; sent as a data: URL."""
     media_type: _builtins.str
     """Media type of `data`, for example "image/png"."""
-    detail: _builtins.str
-    """"low", "high" or "auto"."""
+    detail: Global___ImageDetail.ValueType
+    """How closely the model looks."""
     def __init__(
         self,
         *,
         url: _builtins.str = ...,
         data: _builtins.bytes = ...,
         media_type: _builtins.str = ...,
-        detail: _builtins.str = ...,
+        detail: Global___ImageDetail.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "source", b"source", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -268,7 +381,95 @@ class ImagePart(_message.Message):
 Global___ImagePart: _TypeAlias = ImagePart  # noqa: Y015
 
 @_typing.final
+class AudioPart(_message.Message):
+    """A recording, inline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The recording itself."""
+    format: _builtins.str
+    """Its format, for example "wav" or "mp3"."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        format: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudioPart: _TypeAlias = AudioPart  # noqa: Y015
+
+@_typing.final
+class FilePart(_message.Message):
+    """A document, inline or uploaded before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    FILENAME_FIELD_NUMBER: _builtins.int
+    file_id: _builtins.str
+    """Identity that the service gave an uploaded file."""
+    data: _builtins.bytes
+    """The document itself; sent as a data: URL."""
+    media_type: _builtins.str
+    """Media type of `data`, for example "application/pdf"."""
+    filename: _builtins.str
+    """Name of the document, for the model."""
+    def __init__(
+        self,
+        *,
+        file_id: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        media_type: _builtins.str = ...,
+        filename: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file_id", b"file_id", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file_id", b"file_id", "filename", b"filename", "media_type", b"media_type", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["file_id", "data"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___FilePart: _TypeAlias = FilePart  # noqa: Y015
+
+@_typing.final
 class Tool(_message.Message):
+    """Something that the model may ask for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def function(self) -> Global___FunctionTool:
+        """A function of the caller's."""
+
+    def __init__(
+        self,
+        *,
+        function: Global___FunctionTool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "kind", b"kind"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["function"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class FunctionTool(_message.Message):
     """A function that the model may ask to call."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -301,7 +502,7 @@ class Tool(_message.Message):
     _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__strict) -> _WhichOneofReturnType__strict | None: ...
 
-Global___Tool: _TypeAlias = Tool  # noqa: Y015
+Global___FunctionTool: _TypeAlias = FunctionTool  # noqa: Y015
 
 @_typing.final
 class ToolChoice(_message.Message):
@@ -311,14 +512,14 @@ class ToolChoice(_message.Message):
 
     MODE_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
-    mode: _builtins.str
-    """"none", "auto" or "required"."""
+    mode: Global___ToolMode.ValueType
+    """Whether it must call something."""
     function: _builtins.str
     """Name of the one function to call."""
     def __init__(
         self,
         *,
-        mode: _builtins.str = ...,
+        mode: Global___ToolMode.ValueType = ...,
         function: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "function", b"function", "mode", b"mode"]  # noqa: Y015
@@ -374,30 +575,106 @@ class ResponseFormat(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     JSON_OBJECT_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
-    text: _builtins.bool
-    """Free text."""
-    json_object: _builtins.bool
-    """Any JSON object."""
+    REGEX_FIELD_NUMBER: _builtins.int
+    GRAMMAR_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    regex: _builtins.str
+    """A text that a regular expression matches as a whole; vLLM's extension."""
+    grammar: _builtins.str
+    """A text of a grammar, in EBNF; vLLM's extension."""
+    @_builtins.property
+    def text(self) -> Global___TextFormat:
+        """Free text."""
+
+    @_builtins.property
+    def json_object(self) -> Global___JsonObjectFormat:
+        """Any JSON object."""
+
     @_builtins.property
     def json_schema(self) -> Global___JsonSchema:
         """JSON of a schema."""
 
+    @_builtins.property
+    def choice(self) -> Global___ChoiceFormat:
+        """One of some texts; vLLM's extension."""
+
     def __init__(
         self,
         *,
-        text: _builtins.bool = ...,
-        json_object: _builtins.bool = ...,
+        text: Global___TextFormat | None = ...,
+        json_object: Global___JsonObjectFormat | None = ...,
         json_schema: Global___JsonSchema | None = ...,
+        regex: _builtins.str = ...,
+        grammar: _builtins.str = ...,
+        choice: Global___ChoiceFormat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_object", b"json_object", "json_schema", b"json_schema", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "format", b"format", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_object", b"json_object", "json_schema", b"json_schema", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "format", b"format", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["text", "json_object", "json_schema"]  # noqa: Y015
+    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["text", "json_object", "json_schema", "regex", "grammar", "choice"]  # noqa: Y015
     _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_format) -> _WhichOneofReturnType_format | None: ...
 
 Global___ResponseFormat: _TypeAlias = ResponseFormat  # noqa: Y015
+
+@_typing.final
+class TextFormat(_message.Message):
+    """An answer in free text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextFormat: _TypeAlias = TextFormat  # noqa: Y015
+
+@_typing.final
+class JsonObjectFormat(_message.Message):
+    """An answer that is any JSON object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JsonObjectFormat: _TypeAlias = JsonObjectFormat  # noqa: Y015
+
+@_typing.final
+class ChoiceFormat(_message.Message):
+    """An answer that is one of some texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, at least one."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChoiceFormat: _TypeAlias = ChoiceFormat  # noqa: Y015
 
 @_typing.final
 class JsonSchema(_message.Message):
@@ -439,18 +716,22 @@ class ChatResponse(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    CREATED_UNIX_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity given by the engine."""
     model: _builtins.str
     """Model as the engine names it."""
-    created_unix: _builtins.int
-    """When it was made, in seconds since 1970."""
     system_fingerprint: _builtins.str
     """The engine's configuration mark, if given."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatChoice]:
         """One per `n`."""
@@ -459,19 +740,29 @@ class ChatResponse(_message.Message):
     def usage(self) -> _tokens_pb2.Usage:
         """Tokens used."""
 
+    @_builtins.property
+    def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token ids of the prompt, where `sampling.return_token_ids` asks for them; vLLM's extension."""
+
+    @_builtins.property
+    def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.PromptToken]:
+        """Of each token of the prompt its likeliest readings, where `sampling.prompt_logprobs` asks for them; vLLM's extension."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         model: _builtins.str = ...,
-        created_unix: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
         choices: _abc.Iterable[Global___ChatChoice] | None = ...,
         usage: _tokens_pb2.Usage | None = ...,
         system_fingerprint: _builtins.str = ...,
+        prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        prompt_logprobs: _abc.Iterable[_tokens_pb2.PromptToken] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "created_unix", b"created_unix", "id", b"id", "model", b"model", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "create_time", b"create_time", "id", b"id", "model", b"model", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,6 +779,8 @@ class ChatChoice(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     FINISH_REASON_RAW_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    MATCHED_STOP_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Place, from 0."""
     finish_reason: _tokens_pb2.FinishReason.ValueType
@@ -502,6 +795,14 @@ class ChatChoice(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenLogprob]:
         """One per token, if asked for."""
 
+    @_builtins.property
+    def matched_stop(self) -> _tokens_pb2.StopMatch:
+        """What the model stopped at, where the engine says so; vLLM's extension."""
+
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token ids of the answer, where `sampling.return_token_ids` asks for them; vLLM's extension."""
+
     def __init__(
         self,
         *,
@@ -510,10 +811,12 @@ class ChatChoice(_message.Message):
         finish_reason: _tokens_pb2.FinishReason.ValueType = ...,
         finish_reason_raw: _builtins.str = ...,
         logprobs: _abc.Iterable[_tokens_pb2.TokenLogprob] | None = ...,
+        matched_stop: _tokens_pb2.StopMatch | None = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["matched_stop", b"matched_stop", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "index", b"index", "logprobs", b"logprobs", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "index", b"index", "logprobs", b"logprobs", "matched_stop", b"matched_stop", "message", b"message", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,14 +830,16 @@ class ChatChunk(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    CREATED_UNIX_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity given by the engine."""
     model: _builtins.str
     """Model as the engine names it."""
-    created_unix: _builtins.int
-    """When it was made, in seconds since 1970."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatDelta]:
         """Pieces, by choice."""
@@ -544,12 +849,12 @@ class ChatChunk(_message.Message):
         *,
         id: _builtins.str = ...,
         model: _builtins.str = ...,
-        created_unix: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
         choices: _abc.Iterable[Global___ChatDelta] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "created_unix", b"created_unix", "id", b"id", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "create_time", b"create_time", "id", b"id", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,6 +875,8 @@ class ChatDelta(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     FINISH_REASON_RAW_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    MATCHED_STOP_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which answer, from 0."""
     role: Global___Role.ValueType
@@ -592,6 +899,14 @@ class ChatDelta(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenLogprob]:
         """One per token of this piece, if asked for."""
 
+    @_builtins.property
+    def matched_stop(self) -> _tokens_pb2.StopMatch:
+        """What the model stopped at, in the last piece; vLLM's extension."""
+
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token ids of this piece, where `sampling.return_token_ids` asks for them; vLLM's extension."""
+
     def __init__(
         self,
         *,
@@ -604,10 +919,12 @@ class ChatDelta(_message.Message):
         finish_reason: _tokens_pb2.FinishReason.ValueType = ...,
         finish_reason_raw: _builtins.str = ...,
         logprobs: _abc.Iterable[_tokens_pb2.TokenLogprob] | None = ...,
+        matched_stop: _tokens_pb2.StopMatch | None = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["matched_stop", b"matched_stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "index", b"index", "logprobs", b"logprobs", "reasoning", b"reasoning", "refusal", b"refusal", "role", b"role", "text", b"text", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "index", b"index", "logprobs", b"logprobs", "matched_stop", b"matched_stop", "reasoning", b"reasoning", "refusal", b"refusal", "role", b"role", "text", b"text", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

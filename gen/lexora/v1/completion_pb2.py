@@ -12,11 +12,12 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lexora.v1 import sampling_pb2 as lexora_dot_v1_dot_sampling__pb2
 from lexora.v1 import tokens_pb2 as lexora_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alexora/v1/completion.proto\x12\tlexora.v1\x1a\x18lexora/v1/sampling.proto\x1a\x16lexora/v1/tokens.proto\"\xad\x02\n\x11\x43ompletionRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x32\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.lexora.v1.TokenIdsH\x00R\x08tokenIds\x12\x35\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.lexora.v1.SamplingParamsR\x08sampling\x12\x12\n\x04\x65\x63ho\x18\x05 \x01(\x08R\x04\x65\x63ho\x12\x1f\n\x08logprobs\x18\x06 \x01(\x05H\x01R\x08logprobs\x88\x01\x01\x12\x16\n\x06suffix\x18\x07 \x01(\tR\x06suffix\x12\x1d\n\nextra_json\x18\x08 \x01(\tR\textraJsonB\x08\n\x06promptB\x0b\n\t_logprobs\"\xeb\x01\n\x12\x43ompletionResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12!\n\x0c\x63reated_unix\x18\x03 \x01(\x03R\x0b\x63reatedUnix\x12\x35\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x1b.lexora.v1.CompletionChoiceR\x07\x63hoices\x12&\n\x05usage\x18\x05 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12-\n\x12system_fingerprint\x18\x06 \x01(\tR\x11systemFingerprint\"\xdb\x01\n\x10\x43ompletionChoice\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12<\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.lexora.v1.FinishReasonR\x0c\x66inishReason\x12*\n\x11\x66inish_reason_raw\x18\x04 \x01(\tR\x0f\x66inishReasonRaw\x12\x33\n\x08logprobs\x18\x05 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08logprobs\"\x91\x01\n\x0f\x43ompletionChunk\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12!\n\x0c\x63reated_unix\x18\x03 \x01(\x03R\x0b\x63reatedUnix\x12\x35\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x1b.lexora.v1.CompletionChoiceR\x07\x63hoicesB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alexora/v1/completion.proto\x12\tlexora.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lexora/v1/sampling.proto\x1a\x16lexora/v1/tokens.proto\"\xad\x02\n\x11\x43ompletionRequest\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x04text\x18\x02 \x01(\tH\x00R\x04text\x12\x32\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.lexora.v1.TokenIdsH\x00R\x08tokenIds\x12\x35\n\x08sampling\x18\x04 \x01(\x0b\x32\x19.lexora.v1.SamplingParamsR\x08sampling\x12\x12\n\x04\x65\x63ho\x18\x05 \x01(\x08R\x04\x65\x63ho\x12\x1f\n\x08logprobs\x18\x06 \x01(\x05H\x01R\x08logprobs\x88\x01\x01\x12\x16\n\x06suffix\x18\x07 \x01(\tR\x06suffix\x12\x1d\n\nextra_json\x18\x08 \x01(\tR\textraJsonB\x08\n\x06promptB\x0b\n\t_logprobs\"\x85\x02\n\x12\x43ompletionResponse\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x1b.lexora.v1.CompletionChoiceR\x07\x63hoices\x12&\n\x05usage\x18\x05 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\x12-\n\x12system_fingerprint\x18\x06 \x01(\tR\x11systemFingerprint\"\x9c\x03\n\x10\x43ompletionChoice\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12<\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.lexora.v1.FinishReasonR\x0c\x66inishReason\x12*\n\x11\x66inish_reason_raw\x18\x04 \x01(\tR\x0f\x66inishReasonRaw\x12\x33\n\x08logprobs\x18\x05 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08logprobs\x12\x37\n\x0cmatched_stop\x18\x06 \x01(\x0b\x32\x14.lexora.v1.StopMatchR\x0bmatchedStop\x12\x1b\n\ttoken_ids\x18\x07 \x03(\x05R\x08tokenIds\x12(\n\x10prompt_token_ids\x18\x08 \x03(\x05R\x0epromptTokenIds\x12?\n\x0fprompt_logprobs\x18\t \x03(\x0b\x32\x16.lexora.v1.PromptTokenR\x0epromptLogprobs\"\xab\x01\n\x0f\x43ompletionChunk\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x1b.lexora.v1.CompletionChoiceR\x07\x63hoicesB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,12 +25,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.completion_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_COMPLETIONREQUEST']._serialized_start=92
-  _globals['_COMPLETIONREQUEST']._serialized_end=393
-  _globals['_COMPLETIONRESPONSE']._serialized_start=396
-  _globals['_COMPLETIONRESPONSE']._serialized_end=631
-  _globals['_COMPLETIONCHOICE']._serialized_start=634
-  _globals['_COMPLETIONCHOICE']._serialized_end=853
-  _globals['_COMPLETIONCHUNK']._serialized_start=856
-  _globals['_COMPLETIONCHUNK']._serialized_end=1001
+  _globals['_COMPLETIONREQUEST']._serialized_start=125
+  _globals['_COMPLETIONREQUEST']._serialized_end=426
+  _globals['_COMPLETIONRESPONSE']._serialized_start=429
+  _globals['_COMPLETIONRESPONSE']._serialized_end=690
+  _globals['_COMPLETIONCHOICE']._serialized_start=693
+  _globals['_COMPLETIONCHOICE']._serialized_end=1105
+  _globals['_COMPLETIONCHUNK']._serialized_start=1108
+  _globals['_COMPLETIONCHUNK']._serialized_end=1279
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from lexora.v1 import sampling_pb2 as _sampling_pb2
 from lexora.v1 import tokens_pb2 as _tokens_pb2
@@ -89,7 +90,7 @@ class CompletionResponse(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    CREATED_UNIX_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _builtins.int
@@ -97,10 +98,12 @@ class CompletionResponse(_message.Message):
     """Identity given by the engine."""
     model: _builtins.str
     """Model as the engine names it."""
-    created_unix: _builtins.int
-    """When it was made, in seconds since 1970."""
     system_fingerprint: _builtins.str
     """The engine's configuration mark, if given."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletionChoice]:
         """One per `n`."""
@@ -114,14 +117,14 @@ class CompletionResponse(_message.Message):
         *,
         id: _builtins.str = ...,
         model: _builtins.str = ...,
-        created_unix: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
         choices: _abc.Iterable[Global___CompletionChoice] | None = ...,
         usage: _tokens_pb2.Usage | None = ...,
         system_fingerprint: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "created_unix", b"created_unix", "id", b"id", "model", b"model", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "create_time", b"create_time", "id", b"id", "model", b"model", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,6 +141,10 @@ class CompletionChoice(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     FINISH_REASON_RAW_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    MATCHED_STOP_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Place, from 0."""
     text: _builtins.str
@@ -150,6 +157,22 @@ class CompletionChoice(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenLogprob]:
         """One per token, if asked for."""
 
+    @_builtins.property
+    def matched_stop(self) -> _tokens_pb2.StopMatch:
+        """What the model stopped at, where the engine says so; vLLM's extension."""
+
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token ids of the text, where `sampling.return_token_ids` asks for them; vLLM's extension."""
+
+    @_builtins.property
+    def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token ids of the prompt, asked for by the same field; vLLM's extension."""
+
+    @_builtins.property
+    def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.PromptToken]:
+        """Of each token of the prompt its likeliest readings, where `sampling.prompt_logprobs` asks for them; vLLM's extension."""
+
     def __init__(
         self,
         *,
@@ -158,10 +181,14 @@ class CompletionChoice(_message.Message):
         finish_reason: _tokens_pb2.FinishReason.ValueType = ...,
         finish_reason_raw: _builtins.str = ...,
         logprobs: _abc.Iterable[_tokens_pb2.TokenLogprob] | None = ...,
+        matched_stop: _tokens_pb2.StopMatch | None = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        prompt_logprobs: _abc.Iterable[_tokens_pb2.PromptToken] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["matched_stop", b"matched_stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "index", b"index", "logprobs", b"logprobs", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "finish_reason_raw", b"finish_reason_raw", "index", b"index", "logprobs", b"logprobs", "matched_stop", b"matched_stop", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -175,14 +202,16 @@ class CompletionChunk(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    CREATED_UNIX_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identity given by the engine."""
     model: _builtins.str
     """Model as the engine names it."""
-    created_unix: _builtins.int
-    """When it was made, in seconds since 1970."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletionChoice]:
         """Pieces, by choice."""
@@ -192,12 +221,12 @@ class CompletionChunk(_message.Message):
         *,
         id: _builtins.str = ...,
         model: _builtins.str = ...,
-        created_unix: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
         choices: _abc.Iterable[Global___CompletionChoice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "created_unix", b"created_unix", "id", b"id", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "create_time", b"create_time", "id", b"id", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,7 +17,7 @@ from lexora.v1 import receipt_pb2 as lexora_dot_v1_dot_receipt__pb2
 from lexora.v1 import tokens_pb2 as lexora_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/embed.proto\x12\tlexora.v1\x1a\x17lexora/v1/options.proto\x1a\x17lexora/v1/receipt.proto\x1a\x16lexora/v1/tokens.proto\"\xf1\x01\n\x0c\x45mbedRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x14\n\x05texts\x18\x03 \x03(\tR\x05texts\x12\x30\n\ttoken_ids\x18\x04 \x03(\x0b\x32\x13.lexora.v1.TokenIdsR\x08tokenIds\x12#\n\ndimensions\x18\x05 \x01(\x05H\x00R\ndimensions\x88\x01\x01\x12\x1d\n\nextra_json\x18\x06 \x01(\tR\textraJsonB\r\n\x0b_dimensions\"\xb1\x01\n\rEmbedResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x34\n\nembeddings\x18\x03 \x03(\x0b\x32\x14.lexora.v1.EmbeddingR\nembeddings\x12&\n\x05usage\x18\x04 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\"9\n\tEmbedding\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x16\n\x06values\x18\x02 \x03(\x02R\x06valuesB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/embed.proto\x12\tlexora.v1\x1a\x17lexora/v1/options.proto\x1a\x17lexora/v1/receipt.proto\x1a\x16lexora/v1/tokens.proto\"\x98\x02\n\x0c\x45mbedRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12-\n\x05texts\x18\x03 \x01(\x0b\x32\x15.lexora.v1.TextInputsH\x00R\x05texts\x12\x35\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x16.lexora.v1.TokenInputsH\x00R\x08tokenIds\x12#\n\ndimensions\x18\x05 \x01(\x05H\x01R\ndimensions\x88\x01\x01\x12\x1d\n\nextra_json\x18\x06 \x01(\tR\textraJsonB\x07\n\x05inputB\r\n\x0b_dimensions\"$\n\nTextInputs\x12\x16\n\x06values\x18\x01 \x03(\tR\x06values\":\n\x0bTokenInputs\x12+\n\x06values\x18\x01 \x03(\x0b\x32\x13.lexora.v1.TokenIdsR\x06values\"\xb1\x01\n\rEmbedResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x34\n\nembeddings\x18\x03 \x03(\x0b\x32\x14.lexora.v1.EmbeddingR\nembeddings\x12&\n\x05usage\x18\x04 \x01(\x0b\x32\x10.lexora.v1.UsageR\x05usage\"9\n\tEmbedding\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x16\n\x06values\x18\x02 \x03(\x02R\x06valuesB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -26,9 +26,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_EMBEDREQUEST']._serialized_start=111
-  _globals['_EMBEDREQUEST']._serialized_end=352
-  _globals['_EMBEDRESPONSE']._serialized_start=355
-  _globals['_EMBEDRESPONSE']._serialized_end=532
-  _globals['_EMBEDDING']._serialized_start=534
-  _globals['_EMBEDDING']._serialized_end=591
+  _globals['_EMBEDREQUEST']._serialized_end=391
+  _globals['_TEXTINPUTS']._serialized_start=393
+  _globals['_TEXTINPUTS']._serialized_end=429
+  _globals['_TOKENINPUTS']._serialized_start=431
+  _globals['_TOKENINPUTS']._serialized_end=489
+  _globals['_EMBEDRESPONSE']._serialized_start=492
+  _globals['_EMBEDRESPONSE']._serialized_end=669
+  _globals['_EMBEDDING']._serialized_start=671
+  _globals['_EMBEDDING']._serialized_end=728
 # @@protoc_insertion_point(module_scope)

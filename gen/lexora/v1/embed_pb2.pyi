@@ -44,32 +44,85 @@ class EmbedRequest(_message.Message):
         """Who asks, and how the call is to be treated."""
 
     @_builtins.property
-    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts to embed; or `token_ids`."""
+    def texts(self) -> Global___TextInputs:
+        """The texts themselves."""
 
     @_builtins.property
-    def token_ids(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenIds]:
-        """Token ids to embed; or `texts`."""
+    def token_ids(self) -> Global___TokenInputs:
+        """Token ids of the model's own vocabulary."""
 
     def __init__(
         self,
         *,
         options: _options_pb2.CallOptions | None = ...,
         model: _builtins.str = ...,
-        texts: _abc.Iterable[_builtins.str] | None = ...,
-        token_ids: _abc.Iterable[_tokens_pb2.TokenIds] | None = ...,
+        texts: Global___TextInputs | None = ...,
+        token_ids: Global___TokenInputs | None = ...,
         dimensions: _builtins.int | None = ...,
         extra_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "input", b"input", "options", b"options", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "extra_json", b"extra_json", "model", b"model", "options", b"options", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "extra_json", b"extra_json", "input", b"input", "model", b"model", "options", b"options", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["texts", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class TextInputs(_message.Message):
+    """Texts to embed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, at least one."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextInputs: _TypeAlias = TextInputs  # noqa: Y015
+
+@_typing.final
+class TokenInputs(_message.Message):
+    """Texts to embed, as token ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_tokens_pb2.TokenIds]:
+        """One for each text, at least one."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_tokens_pb2.TokenIds] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenInputs: _TypeAlias = TokenInputs  # noqa: Y015
 
 @_typing.final
 class EmbedResponse(_message.Message):

@@ -11,7 +11,7 @@ from lexora.client._answers import Answer, Collected
 from lexora.client._errors import error_of, wait_before
 from lexora.client._requests import Messages, Options, call_options, chat_call
 from lexora.client._settings import Settings
-from lexora.v1.embed_pb2 import EmbedRequest, EmbedResponse
+from lexora.v1.embed_pb2 import EmbedRequest, EmbedResponse, TextInputs
 from lexora.v1.models_pb2 import ListModelsRequest, Model
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora.v1.router_pb2_grpc import RouterServiceStub
@@ -86,7 +86,9 @@ class Client:
         self, model: str, texts: Sequence[str], *, options: Options = None, timeout: float | None = None, **fields: Any
     ) -> EmbedResponse:
         """Vectors for texts. `fields` are those of EmbedRequest."""
-        request = EmbedRequest(options=call_options(options, self.settings), model=model, texts=texts, **fields)
+        request = EmbedRequest(
+            options=call_options(options, self.settings), model=model, texts=TextInputs(values=texts), **fields
+        )
         return self._retried(lambda left: self.router.Embed(request, timeout=left), timeout)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lexora.client._settings import Settings
 from lexora.v1.call_pb2 import Call
-from lexora.v1.chat_pb2 import ChatMessage, ChatRequest, Role, Tool
+from lexora.v1.chat_pb2 import ChatMessage, ChatRequest, FunctionTool, Role, Tool
 from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.sampling_pb2 import SamplingParams
 
@@ -42,6 +42,11 @@ def call_options(given: Options, settings: Settings) -> CallOptions:
 
 
 def _set(message: Any, name: str, value: Any) -> None:
+    """Set one field. As in OpenAI's form, `reasoning_effort="low"` and `tool_choice="required"` are taken as well."""
+    if name == "reasoning_effort" and isinstance(value, str) and not value.startswith("REASONING_EFFORT_"):
+        value = f"REASONING_EFFORT_{value.upper()}"
+    elif name == "tool_choice" and isinstance(value, str):
+        value = {"mode": f"TOOL_MODE_{value.upper()}"}
     if value is not None:  # as in the SDKs: None is the same as not given
         message.MergeFrom(type(message)(**{name: value}))
 
@@ -70,4 +75,4 @@ def _tool(given: Tool | Mapping[str, Any]) -> Tool:
     fields = dict(given.get("function", given))
     if "parameters" in fields:
         fields["parameters_json"] = json.dumps(fields.pop("parameters"), ensure_ascii=False)
-    return Tool(**fields)
+    return Tool(function=FunctionTool(**fields))

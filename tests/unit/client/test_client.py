@@ -38,7 +38,11 @@ def test_messages_in_both_forms_and_options_above_the_defaults() -> None:
 @pytest.mark.parametrize("given", [WEATHER, {"type": "function", "function": WEATHER}])
 def test_tools_in_both_forms(given: dict[str, object]) -> None:
     (tool,) = chat_call("m", "Hi", None, Settings(), {"tools": [given]}).chat.tools
-    assert (tool.name, tool.description, tool.parameters_json) == ("weather", "of a town", '{"type": "object"}')
+    assert (tool.function.name, tool.function.description, tool.function.parameters_json) == (
+        "weather",
+        "of a town",
+        '{"type": "object"}',
+    )
 
 
 def test_a_field_that_does_not_exist_is_named_with_the_nearest_one() -> None:

@@ -6,7 +6,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from tests.unit.gateway.support import JSON, TYPED_RECEIPT, Script, ScriptedRouter, client, failing, failure, make_app
 
 from lexora.v1 import chat_pb2
-from lexora.v1.chat_pb2 import ChatChoice, ChatChunk, ChatDelta, ChatMessage, ChatResponse
+from lexora.v1.chat_pb2 import IMAGE_DETAIL_LOW, ChatChoice, ChatChunk, ChatDelta, ChatMessage, ChatResponse
 from lexora.v1.completion_pb2 import CompletionChoice, CompletionChunk, CompletionResponse
 from lexora.v1.errors_pb2 import UpstreamError
 from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
@@ -178,7 +178,7 @@ async def test_images_tool_calls_and_thoughts_are_kept() -> None:
     await ask(router, "/chat", {"messages": messages, "tools": tools})
     chat = router.asked[0][1].call.chat
     user, assistant, tool = chat.messages
-    assert (user.name, user.parts[0].text, user.parts[1].image.detail) == ("ann", "see", "low")
+    assert (user.name, user.parts[0].text, user.parts[1].image.detail) == ("ann", "see", IMAGE_DETAIL_LOW)
     assert user.parts[1].image.url == "data:image/png;base64,AA=="
     assert not assistant.HasField("text")
     assert assistant.reasoning == "hm"

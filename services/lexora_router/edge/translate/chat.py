@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from lexora.v1 import chat_pb2
+from lexora_contract.enums import UNKNOWN, word
 from lexora_router.edge.translate.shared import Body, encode, new_body, put_model, put_sampling, raw_object
 from lexora_router.errors import InvalidRequest
 from lexora_router.payload.fields import Fields
@@ -16,7 +17,6 @@ _ROLES: dict[int, str] = {
     chat_pb2.ROLE_ASSISTANT: "assistant",
     chat_pb2.ROLE_TOOL: "tool",
 }
-_MODES = ("none", "auto", "required")
 _MEDIA_TYPE = re.compile(r"[a-zA-Z0-9.+-]+/[a-zA-Z0-9.+-]+")
 
 
@@ -39,7 +39,7 @@ def chat_body(request: chat_pb2.ChatRequest, *, stream: bool, default_model: str
     if request.HasField("top_logprobs"):
         body["top_logprobs"] = request.top_logprobs
     if request.reasoning_effort:
-        body["reasoning_effort"] = request.reasoning_effort
+        body["reasoning_effort"] = _word(chat_pb2.ReasoningEffort, request.reasoning_effort, "chat.reasoning_effort")
     return encode(body, stream=stream)
 
 
@@ -75,10 +75,31 @@ def _part(part: chat_pb2.ContentPart, param: str) -> Body:
         case "image":
             image = {"url": _image_url(part.image, f"{param}.image")}
             if part.image.detail:
-                image["detail"] = part.image.detail
+                image["detail"] = _word(chat_pb2.ImageDetail, part.image.detail, f"{param}.image.detail")
             return {"type": "image_url", "image_url": image}
+        case "audio":
+            audio = {
+                "data": base64.b64encode(part.audio.data).decode(),
+                "format": _named(part.audio.format, f"{param}.audio.format"),
+            }
+            return {"type": "input_audio", "input_audio": audio}
+        case "file":
+            return {"type": "file", "file": _file(part.file, f"{param}.file")}
         case _:
-            raise InvalidRequest(f"{param} must be a text or an image", param)
+            raise InvalidRequest(f"{param} must be a text, an image, audio or a file", param)
+
+
+def _file(file: chat_pb2.FilePart, param: str) -> Body:
+    match file.WhichOneof("source"):
+        case "file_id":
+            body: Body = {"file_id": file.file_id}
+        case "data":
+            body = {"file_data": _data_url(file.data, file.media_type, param)}
+        case _:
+            raise InvalidRequest(f"{param} must have a file_id or data", param)
+    if file.filename:
+        body["filename"] = file.filename
+    return body
 
 
 def _image_url(image: chat_pb2.ImagePart, param: str) -> str:
@@ -86,9 +107,13 @@ def _image_url(image: chat_pb2.ImagePart, param: str) -> str:
         raise InvalidRequest(f"{param} must have a url or data", param)
     if image.HasField("url"):
         return image.url
-    if not _MEDIA_TYPE.fullmatch(image.media_type):
+    return _data_url(image.data, image.media_type, param)
+
+
+def _data_url(data: bytes, media_type: str, param: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(media_type):
         raise InvalidRequest(f'{param}.media_type must be a media type such as "image/png"', f"{param}.media_type")
-    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _tool_call(call: chat_pb2.ToolCall) -> Body:
@@ -101,9 +126,7 @@ def _put_tools(body: Body, request: chat_pb2.ChatRequest) -> None:
         body["tools"] = [_tool(tool, f"chat.tools[{i}]") for i, tool in enumerate(request.tools)]
     match request.tool_choice.WhichOneof("choice"):
         case "mode":
-            if request.tool_choice.mode not in _MODES:
-                raise InvalidRequest(f"chat.tool_choice.mode must be one of {', '.join(_MODES)}", "chat.tool_choice.mode")
-            body["tool_choice"] = request.tool_choice.mode
+            body["tool_choice"] = _word(chat_pb2.ToolMode, request.tool_choice.mode, "chat.tool_choice.mode")
         case "function":
             body["tool_choice"] = {"type": "function", "function": {"name": request.tool_choice.function}}
         case _:
@@ -113,26 +136,39 @@ def _put_tools(body: Body, request: chat_pb2.ChatRequest) -> None:
 
 
 def _tool(tool: chat_pb2.Tool, param: str) -> Body:
-    function: Body = {"name": _named(tool.name, f"{param}.name")}
-    if tool.description:
-        function["description"] = tool.description
-    if tool.parameters_json:
-        function["parameters"] = raw_object(tool.parameters_json, f"{param}.parameters_json")
-    if tool.HasField("strict"):
-        function["strict"] = tool.strict
+    if not tool.HasField("function"):
+        raise InvalidRequest(f"{param} must have a function", param)
+    given, param = tool.function, f"{param}.function"
+    function: Body = {"name": _named(given.name, f"{param}.name")}
+    if given.description:
+        function["description"] = given.description
+    if given.parameters_json:
+        function["parameters"] = raw_object(given.parameters_json, f"{param}.parameters_json")
+    if given.HasField("strict"):
+        function["strict"] = given.strict
     return {"type": "function", "function": function}
 
 
 def _put_format(body: Body, request: chat_pb2.ChatRequest) -> None:
     shape = request.response_format
     match shape.WhichOneof("format"):
-        case "text" if shape.text:
+        case "text":
             body["response_format"] = {"type": "text"}
-        case "json_object" if shape.json_object:
+        case "json_object":
             body["response_format"] = {"type": "json_object"}
         case "json_schema":
             schema = _schema(shape.json_schema, "chat.response_format.json_schema")
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        case "regex":
+            body["structured_outputs"] = {"regex": shape.regex}
+        case "grammar":
+            body["structured_outputs"] = {"grammar": shape.grammar}
+        case "choice":
+            if not shape.choice.texts:
+                raise InvalidRequest(
+                    "chat.response_format.choice.texts must hold at least one text", "chat.response_format.choice.texts"
+                )
+            body["structured_outputs"] = {"choice": list(shape.choice.texts)}
         case _:
             pass
 
@@ -145,6 +181,13 @@ def _schema(schema: chat_pb2.JsonSchema, param: str) -> Body:
     if schema.HasField("strict"):
         body["strict"] = schema.strict
     return body
+
+
+def _word(enum: Any, number: int, param: str) -> str:
+    found = word(enum, number)
+    if found == UNKNOWN:
+        raise InvalidRequest(f"{param} must be set to a known value", param)
+    return found
 
 
 def _named(name: str, param: str) -> str:

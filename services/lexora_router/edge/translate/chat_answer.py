@@ -5,10 +5,12 @@ from typing import Any
 import msgspec
 
 from lexora.v1 import chat_pb2, tokens_pb2
+from lexora_contract.enums import value
 from lexora_router.edge.translate.shared_answer import (
     AnswerJson,
     Index,
     TokenJson,
+    created,
     decoded,
     events,
     finish,
@@ -16,6 +18,7 @@ from lexora_router.edge.translate.shared_answer import (
     token_logprob,
     usage,
 )
+from lexora_router.edge.translate.vllm_tokens import prompt_tokens, stop_match, token_ids
 from lexora_router.payload.lenient_json import lenient
 
 _ROLES = {
@@ -69,6 +72,8 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Message | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
+    stop_reason: Any = None
+    token_ids: Any = None
 
 
 _decode = lenient(msgspec.json.Decoder(AnswerJson[_Choice]).decode)
@@ -81,10 +86,12 @@ def chat_response(body: bytes) -> chat_pb2.ChatResponse:
     return chat_pb2.ChatResponse(
         id=answer.id or "",
         model=answer.model or "",
-        created_unix=int(answer.created or 0),
+        create_time=created(answer),
         choices=[_choice(i, choice) for i, choice in enumerate(answer.choices or ()) if choice],
         usage=usage(answer.usage),
         system_fingerprint=answer.system_fingerprint or "",
+        prompt_token_ids=token_ids(answer.prompt_token_ids),
+        prompt_logprobs=prompt_tokens(answer.prompt_logprobs),
     )
 
 
@@ -106,6 +113,8 @@ def _choice(place: int, choice: _Choice) -> chat_pb2.ChatChoice:
         finish_reason=finish(choice.finish_reason),
         finish_reason_raw=choice.finish_reason or "",
         logprobs=_logprobs(choice),
+        matched_stop=stop_match(choice.stop_reason),
+        token_ids=token_ids(choice.token_ids),
     )
 
 
@@ -129,14 +138,16 @@ def _part(part: _Part) -> chat_pb2.ContentPart | None:
     image = _Image(part.image_url) if isinstance(part.image_url, str) else part.image_url
     if image is None:
         return None
-    return chat_pb2.ContentPart(image=chat_pb2.ImagePart(url=image.url or "", detail=image.detail or ""))
+    return chat_pb2.ContentPart(
+        image=chat_pb2.ImagePart(url=image.url or "", detail=value(chat_pb2.ImageDetail, image.detail or ""))
+    )
 
 
 def _chunk(event: AnswerJson[_Choice]) -> chat_pb2.ChatChunk:
     return chat_pb2.ChatChunk(
         id=event.id or "",
         model=event.model or "",
-        created_unix=int(event.created or 0),
+        create_time=created(event),
         choices=[_delta(i, choice) for i, choice in enumerate(event.choices or ()) if choice],
     )
 
@@ -153,6 +164,8 @@ def _delta(place: int, choice: _Choice) -> chat_pb2.ChatDelta:
         finish_reason=finish(choice.finish_reason),
         finish_reason_raw=choice.finish_reason or "",
         logprobs=_logprobs(choice) if choice.logprobs else None,
+        matched_stop=None if choice.stop_reason is None else stop_match(choice.stop_reason),
+        token_ids=None if choice.token_ids is None else token_ids(choice.token_ids),
     )
 
 

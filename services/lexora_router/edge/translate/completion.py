@@ -1,5 +1,7 @@
 """CompletionRequest to the body of /v1/completions, and its answers back."""
 
+from typing import Any
+
 import msgspec
 
 from lexora.v1 import completion_pb2, tokens_pb2
@@ -8,6 +10,7 @@ from lexora_router.edge.translate.shared_answer import (
     AnswerJson,
     Index,
     TokenJson,
+    created,
     decoded,
     events,
     finish,
@@ -16,6 +19,7 @@ from lexora_router.edge.translate.shared_answer import (
     token_logprob,
     usage,
 )
+from lexora_router.edge.translate.vllm_tokens import prompt_tokens, stop_match, token_ids
 from lexora_router.errors import InvalidRequest
 from lexora_router.payload.fields import Fields
 from lexora_router.payload.lenient_json import lenient
@@ -60,6 +64,10 @@ class _Choice(msgspec.Struct, gc=False):
     text: str | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
+    stop_reason: Any = None
+    token_ids: Any = None
+    prompt_token_ids: Any = None
+    prompt_logprobs: Any = None
 
 
 _decode = lenient(msgspec.json.Decoder(AnswerJson[_Choice]).decode)
@@ -72,7 +80,7 @@ def completion_response(body: bytes) -> completion_pb2.CompletionResponse:
     return completion_pb2.CompletionResponse(
         id=answer.id or "",
         model=answer.model or "",
-        created_unix=int(answer.created or 0),
+        create_time=created(answer),
         choices=_choices(answer),
         usage=usage(answer.usage),
         system_fingerprint=answer.system_fingerprint or "",
@@ -94,7 +102,7 @@ def _chunk(event: AnswerJson[_Choice]) -> completion_pb2.CompletionChunk:
     return completion_pb2.CompletionChunk(
         id=event.id or "",
         model=event.model or "",
-        created_unix=int(event.created or 0),
+        create_time=created(event),
         choices=_choices(event),
     )
 
@@ -107,6 +115,10 @@ def _choices(answer: AnswerJson[_Choice]) -> list[completion_pb2.CompletionChoic
             finish_reason=finish(choice.finish_reason),
             finish_reason_raw=choice.finish_reason or "",
             logprobs=_logprobs(choice.logprobs) if choice.logprobs else None,
+            matched_stop=stop_match(choice.stop_reason),
+            token_ids=token_ids(choice.token_ids),
+            prompt_token_ids=token_ids(choice.prompt_token_ids),
+            prompt_logprobs=prompt_tokens(choice.prompt_logprobs),
         )
         for place, choice in enumerate(answer.choices or ())
         if choice

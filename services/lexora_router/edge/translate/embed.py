@@ -23,12 +23,10 @@ def embed_body(request: embed_pb2.EmbedRequest, default_model: str | None) -> tu
     """
     body = new_body(request.extra_json, "extra_json")
     put_model(body, request.model, default_model)
-    if request.texts and request.token_ids:
-        raise InvalidRequest("token_ids must be empty when texts are given", "token_ids")
-    if request.token_ids:
-        body["input"] = [list(item.ids) for item in request.token_ids]
-    elif request.texts:
-        body["input"] = list(request.texts)
+    if request.token_ids.values:
+        body["input"] = [list(item.ids) for item in request.token_ids.values]
+    elif request.texts.values:
+        body["input"] = list(request.texts.values)
     else:
         raise InvalidRequest("texts or token_ids must hold at least one input", "texts")
     if request.HasField("dimensions"):

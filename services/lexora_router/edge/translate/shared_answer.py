@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from lexora.v1 import tokens_pb2
 from lexora_contract.messages import usage_message
@@ -46,6 +47,8 @@ class AnswerJson(msgspec.Struct, Generic[T], gc=False):
     usage: UsageJson | None = None
     system_fingerprint: str | None = None
     error: msgspec.Raw | None = None
+    prompt_token_ids: Any = None
+    prompt_logprobs: Any = None
 
 
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
@@ -72,6 +75,11 @@ def refuse_error(error: msgspec.Raw | None) -> None:
     """Raise UpstreamInvalid when an answer carries an `error`; it must never pass for an empty answer."""
     if error and (text := bytes(error)) != b"null":
         raise UpstreamInvalid(f"the engine answered with an error: {text[:500].decode(errors='replace')}")
+
+
+def created(answer: AnswerJson[Any]) -> Timestamp | None:
+    """When an answer was made, to the second; None where the engine does not say it."""
+    return Timestamp(seconds=int(answer.created)) if answer.created else None
 
 
 def finish(reason: str | None) -> tokens_pb2.FinishReason.ValueType:

@@ -181,7 +181,7 @@ async def test_the_options_of_a_call_are_read(options: dict[str, Any], expected:
     await made.generate(
         GenerateRequest(call=call_pb2.Call(options=CallOptions(**options), chat=ChatRequest(messages=MESSAGES))), surrounded()
     )
-    await made.embed(EmbedRequest(options=CallOptions(**options), texts=["a"]), surrounded())
+    await made.embed(EmbedRequest(options=CallOptions(**options), texts={"values": ["a"]}), surrounded())
     read = [(call.priority, call.fallback_allowed, call.resume_allowed) for call in pipeline.calls]
     assert read == [expected] * 3
 
@@ -226,7 +226,7 @@ async def test_a_typed_completion_is_translated_both_ways() -> None:
 @jumping
 async def test_embeddings_are_translated_both_ways() -> None:
     made, pipeline = service(Reply(JSON_HEAD, b'{"model":"e","data":[{"index":0,"embedding":[0.5,-1.0]}]}'))
-    response = await made.embed(EmbedRequest(options=CallOptions(request_id="id-1"), texts=["a"]), surrounded())
+    response = await made.embed(EmbedRequest(options=CallOptions(request_id="id-1"), texts={"values": ["a"]}), surrounded())
     assert (pipeline.calls[0].path, pipeline.calls[0].model) == ("/v1/embeddings", "default-m")
     assert list(response.embeddings[0].values) == [0.5, -1.0]
     assert response.receipt.request_id == "id-1"

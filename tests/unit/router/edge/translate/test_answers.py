@@ -68,7 +68,7 @@ def delta(**fields: Any) -> bytes:
 
 def test_a_whole_answer():
     answer = chat_response(json.dumps(VLLM_CHAT).encode())
-    assert (answer.id, answer.model, answer.created_unix) == ("chatcmpl-1", "tiny-chat", 1795375801)
+    assert (answer.id, answer.model, answer.create_time.seconds) == ("chatcmpl-1", "tiny-chat", 1795375801)
     assert answer.system_fingerprint == "vllm-0.32.0"
     assert answer.usage == tokens_pb2.Usage(input_tokens=16, output_tokens=16)
     (choice,) = answer.choices
@@ -120,7 +120,7 @@ def test_content_in_parts():
     image = chat_pb2.ImagePart
     assert list(found.parts) == [
         chat_pb2.ContentPart(text="a"),
-        chat_pb2.ContentPart(image=image(url="u", detail="low")),
+        chat_pb2.ContentPart(image=image(url="u", detail="IMAGE_DETAIL_LOW")),
         chat_pb2.ContentPart(image=image(url="v")),
     ]
 
@@ -241,7 +241,7 @@ def test_an_event_may_carry_the_last_piece_and_usage():
         usage={"prompt_tokens": 1, "completion_tokens": 2},
     )
     (chunk,) = ChunkReader().feed(frames)
-    assert (chunk.model, chunk.created_unix, chunk.choices[0].finish_reason_raw) == ("m", 5, "stop")
+    assert (chunk.model, chunk.create_time.seconds, chunk.choices[0].finish_reason_raw) == ("m", 5, "stop")
 
 
 def test_deltas_of_every_kind():
@@ -292,7 +292,7 @@ def test_completion():
         "usage": {"prompt_tokens": 2, "completion_tokens": 8},
     }
     answer = completion_response(json.dumps(body).encode())
-    assert (answer.id, answer.created_unix, answer.model, answer.system_fingerprint) == ("cmpl-1", 5, "m", "fp")
+    assert (answer.id, answer.create_time.seconds, answer.model, answer.system_fingerprint) == ("cmpl-1", 5, "m", "fp")
     assert [(c.index, c.text, c.finish_reason_raw) for c in answer.choices] == [(0, "a", "stop"), (1, "", "")]
     assert answer.usage.output_tokens == 8
     (chunk,) = CompletionChunkReader().feed(b"data: " + json.dumps(body).encode() + b"\n\ndata: [DONE]\n\n")
@@ -355,3 +355,27 @@ def test_usage_message():
     assert usage_message(Usage(1, 2, 3, 4)) == tokens_pb2.Usage(
         input_tokens=1, output_tokens=2, cached_tokens=3, reasoning_tokens=4
     )
+
+
+def test_what_vllm_says_of_tokens():
+    body = {
+        "prompt_token_ids": [1, 2],
+        "prompt_logprobs": [None, {"785": {"logprob": -0.5, "rank": 1, "decoded_token": "The"}, "x": {"rank": "y"}}],
+        "choices": [{"message": {"content": "a"}, "stop_reason": "END", "token_ids": [3, 4]}],
+    }
+    answer = chat_response(json.dumps(body).encode())
+    [choice] = answer.choices
+    assert (choice.matched_stop.text, list(choice.token_ids), list(answer.prompt_token_ids)) == ("END", [3, 4], [1, 2])
+    first, second = answer.prompt_logprobs
+    assert len(first.readings) == 0
+    known, unknown = second.readings
+    assert (known.token, known.rank, known.token_id, known.logprob) == ("The", 1, 785, -0.5)
+    assert math.isnan(unknown.logprob)
+    event = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 128009, "token_ids": [7]}]}
+    [chunk] = ChunkReader().feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    assert (chunk.choices[0].matched_stop.token_id, list(chunk.choices[0].token_ids)) == (128009, [7])
+    odd = {
+        "choices": [{"text": "a", "stop_reason": {"x": 1}, "token_ids": ["a"], "prompt_logprobs": 7, "prompt_token_ids": [-1]}]
+    }
+    [choice] = completion_response(json.dumps(odd).encode()).choices
+    assert (choice.HasField("matched_stop"), list(choice.token_ids), list(choice.prompt_logprobs)) == (False, [], [])

@@ -68,7 +68,7 @@ def test_what_is_handed_over_is_what_the_body_says(name: str):
         chat(stream=stream, model="m", extra_json=extra, sampling=sampling)
     completion(text="x", extra_json=extra, sampling=sampling)
     completion(text="x", extra_json=extra)
-    embed(texts=["x"], extra_json=extra)
+    embed(texts={"values": ["x"]}, extra_json=extra)
 
 
 @pytest.mark.parametrize("extra", ['{"n": []}', '{"model": 7}', '{"user": 7}', '{"stream_options": 7}', '{"priority": "high"}'])
@@ -131,13 +131,19 @@ def test_parts_win_over_text_and_images_travel_inline():
     image = chat_pb2.ImagePart
     parts = [
         chat_pb2.ContentPart(text="look"),
-        chat_pb2.ContentPart(image=image(url="https://x/y.png", detail="low")),
+        chat_pb2.ContentPart(audio={"data": b"wave", "format": "wav"}),
+        chat_pb2.ContentPart(file={"data": b"pdf", "media_type": "application/pdf", "filename": "a.pdf"}),
+        chat_pb2.ContentPart(file={"file_id": "file-1"}),
+        chat_pb2.ContentPart(image=image(url="https://x/y.png", detail="IMAGE_DETAIL_LOW")),
         chat_pb2.ContentPart(image=image(data=b"\x89PNG\x00", media_type="image/png")),
     ]
     message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="ignored", parts=parts)
     inline = "data:image/png;base64," + base64.b64encode(b"\x89PNG\x00").decode()
     assert chat(messages=[message])["messages"][0]["content"] == [
         {"type": "text", "text": "look"},
+        {"type": "input_audio", "input_audio": {"data": "d2F2ZQ==", "format": "wav"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,cGRm", "filename": "a.pdf"}},
+        {"type": "file", "file": {"file_id": "file-1"}},
         {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
         {"type": "image_url", "image_url": {"url": inline}},
     ]
@@ -145,7 +151,10 @@ def test_parts_win_over_text_and_images_travel_inline():
 
 def test_tools_and_their_choice():
     schema = '{"type": "object",  "x": 9007199254740993}'
-    tools = [chat_pb2.Tool(name="f", description="d", parameters_json=schema, strict=False), chat_pb2.Tool(name="g")]
+    tools = [
+        chat_pb2.Tool(function=chat_pb2.FunctionTool(name="f", description="d", parameters_json=schema, strict=False)),
+        chat_pb2.Tool(function=chat_pb2.FunctionTool(name="g")),
+    ]
     body = chat(tools=tools, tool_choice=chat_pb2.ToolChoice(function="f"), parallel_tool_calls=False)
     assert body["tools"] == [
         {
@@ -156,7 +165,7 @@ def test_tools_and_their_choice():
     ]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
     assert body["parallel_tool_calls"] is False
-    assert chat(tool_choice=chat_pb2.ToolChoice(mode="required"))["tool_choice"] == "required"
+    assert chat(tool_choice=chat_pb2.ToolChoice(mode="TOOL_MODE_REQUIRED"))["tool_choice"] == "required"
     assert "tool_choice" not in chat(tool_choice=chat_pb2.ToolChoice())
     raw, _ = chat_body(chat_pb2.ChatRequest(messages=[USER], tools=tools), stream=False, default_model="d")
     assert schema.encode() in raw
@@ -165,13 +174,16 @@ def test_tools_and_their_choice():
 def test_response_formats():
     schema = chat_pb2.JsonSchema(name="s", schema_json='{"type":"object"}', strict=True)
     shape = chat_pb2.ResponseFormat
-    assert chat(response_format=shape(text=True))["response_format"] == {"type": "text"}
-    assert chat(response_format=shape(json_object=True))["response_format"] == {"type": "json_object"}
+    assert chat(response_format=shape(text={}))["response_format"] == {"type": "text"}
+    assert chat(response_format=shape(json_object={}))["response_format"] == {"type": "json_object"}
     assert chat(response_format=shape(json_schema=schema))["response_format"] == {
         "type": "json_schema",
         "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True},
     }
-    assert "response_format" not in chat(response_format=shape(json_object=False))
+    assert "response_format" not in chat(response_format=shape())
+    for own, sent in (("regex", "[0-9]+"), ("grammar", 'root ::= "a"')):
+        assert chat(response_format=shape(**{own: sent}))["structured_outputs"] == {own: sent}
+    assert chat(response_format=shape(choice={"texts": ["a", "b"]}))["structured_outputs"] == {"choice": ["a", "b"]}
     assert "response_format" not in chat(response_format=shape())
 
 
@@ -190,6 +202,9 @@ def test_sampling_sends_what_is_set_even_when_it_is_zero():
         repetition_penalty=1.1,
         min_tokens=3,
         stop_token_ids=[1, 2],
+        thinking_token_budget=9,
+        return_token_ids=True,
+        prompt_logprobs=0,
         logit_bias={50256: -100, 7: 0.5},
     )
     body = chat(model="m", sampling=sampling)
@@ -208,12 +223,15 @@ def test_sampling_sends_what_is_set_even_when_it_is_zero():
         "repetition_penalty": 1.1,
         "min_tokens": 3,
         "stop_token_ids": [1, 2],
+        "thinking_token_budget": 9,
+        "return_token_ids": True,
+        "prompt_logprobs": 0,
         "logit_bias": {"7": 0.5, "50256": -100.0},
     }
 
 
 def test_logprobs_and_effort():
-    body = chat(logprobs=True, top_logprobs=0, reasoning_effort="low")
+    body = chat(logprobs=True, top_logprobs=0, reasoning_effort="REASONING_EFFORT_LOW")
     assert (body["logprobs"], body["top_logprobs"], body["reasoning_effort"]) == (True, 0, "low")
 
 
@@ -232,12 +250,15 @@ def test_extra_fields_keep_their_bytes_and_come_first():
 @pytest.mark.parametrize("bad", ["{", "[]", "3", "null", '{"a":NaN}', "{}x", '{"a":' + "[" * 10_000 + "]" * 10_000 + "}"])
 def test_bad_embedded_json_names_its_field(bad: str):
     schema = chat_pb2.ResponseFormat(json_schema=chat_pb2.JsonSchema(name="s", schema_json=bad))
-    tools = [chat_pb2.Tool(name="a"), chat_pb2.Tool(name="b", parameters_json=bad)]
+    tools = [
+        chat_pb2.Tool(function=chat_pb2.FunctionTool(name="a")),
+        chat_pb2.Tool(function=chat_pb2.FunctionTool(name="b", parameters_json=bad)),
+    ]
     assert refused_param(chat, extra_json=bad) == "chat.extra_json"
-    assert refused_param(chat, tools=tools) == "chat.tools[1].parameters_json"
+    assert refused_param(chat, tools=tools) == "chat.tools[1].function.parameters_json"
     assert refused_param(chat, response_format=schema) == "chat.response_format.json_schema.schema_json"
     assert refused_param(completion, text="x", extra_json=bad) == "completion.extra_json"
-    assert refused_param(embed, texts=["x"], extra_json=bad) == "extra_json"
+    assert refused_param(embed, texts={"values": ["x"]}, extra_json=bad) == "extra_json"
 
 
 def test_extra_fields_have_a_bound_in_bytes():
@@ -257,8 +278,11 @@ def test_extra_fields_have_a_bound_in_bytes():
             {"messages": [chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, parts=[chat_pb2.ContentPart()])]},
             "chat.messages[0].parts[0]",
         ),
-        ({"tools": [chat_pb2.Tool()]}, "chat.tools[0].name"),
-        ({"tool_choice": chat_pb2.ToolChoice(mode="maybe")}, "chat.tool_choice.mode"),
+        ({"tools": [chat_pb2.Tool()]}, "chat.tools[0]"),
+        ({"tools": [chat_pb2.Tool(function={})]}, "chat.tools[0].function.name"),
+        ({"reasoning_effort": 99}, "chat.reasoning_effort"),
+        ({"response_format": chat_pb2.ResponseFormat(choice={})}, "chat.response_format.choice.texts"),
+        ({"tool_choice": chat_pb2.ToolChoice(mode=99)}, "chat.tool_choice.mode"),
         (
             {"response_format": chat_pb2.ResponseFormat(json_schema=chat_pb2.JsonSchema(schema_json="{}"))},
             "chat.response_format.json_schema.name",
@@ -316,8 +340,8 @@ def test_what_a_completion_may_not_hold():
 
 
 def test_embed():
-    assert embed(texts=["a", "b"], dimensions=8) == {"model": "m", "input": ["a", "b"], "dimensions": 8}
-    assert embed(token_ids=[TOKENS(ids=[1]), TOKENS(ids=[2, 3])], extra_json='{"encoding_format":"base64"}') == {
+    assert embed(texts={"values": ["a", "b"]}, dimensions=8) == {"model": "m", "input": ["a", "b"], "dimensions": 8}
+    assert embed(token_ids={"values": [TOKENS(ids=[1]), TOKENS(ids=[2, 3])]}, extra_json='{"encoding_format":"base64"}') == {
         "encoding_format": "base64",
         "model": "m",
         "input": [[1], [2, 3]],
@@ -326,5 +350,5 @@ def test_embed():
 
 def test_what_an_embed_may_not_hold():
     assert refused_param(embed) == "texts"
-    assert refused_param(embed, texts=["a"], token_ids=[TOKENS(ids=[1])]) == "token_ids"
-    assert refused_param(embed, texts=["a"], model="") == "model"
+    assert refused_param(embed, token_ids={"values": []}) == "texts"
+    assert refused_param(embed, texts={"values": ["a"]}, model="") == "model"
