@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from lexora_gateway.errors import Refused, invalid
 
 
-class Fields:
+class JsonFields:
     """The fields of a JSON object. Each is taken at most once; an explicit null counts as absent.
 
     Every method raises Refused (400) that names the field when its value has the wrong type or size.
@@ -76,7 +76,7 @@ def is_integer(value: object, bits: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and -(1 << bits - 1) <= value < 1 << bits - 1
 
 
-def parse_object(body: bytes) -> Fields:
+def parse_object(body: bytes) -> JsonFields:
     """The JSON object in `body`. Raises Refused (400) for anything else, 10,000-deep nesting included."""
     try:
         value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
@@ -93,7 +93,7 @@ def parse_object(body: bytes) -> Fields:
         raise Refused(invalid(f"The request body is not JSON: {error}.", "body")) from None
     if not isinstance(value, dict):
         raise Refused(invalid("The request body must be a JSON object.", "body"))
-    return Fields(value)
+    return JsonFields(value)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -21,7 +21,7 @@ from lexora_contract.port import Flow, Gate
 from lexora_contract.rpcs import GENERATE
 from lexora_gateway.api_route import ApiRoute
 from lexora_gateway.call_headers import call_options
-from lexora_gateway.json_body import Fields, is_integer, parse_object
+from lexora_gateway.json_body import JsonFields, is_integer, parse_object
 from lexora_gateway.openai.messages import chat_messages
 from lexora_gateway.openai.sampling import take_sampling
 from lexora_gateway.sse import data_event
@@ -70,7 +70,7 @@ class ShortForm(ApiRoute):
         return ExplainRequest(call=call)
 
     @abstractmethod
-    def call(self, options: CallOptions, fields: Fields) -> Call:
+    def call(self, options: CallOptions, fields: JsonFields) -> Call:
         """The call in typed form. Raises Refused (400)."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class ShortForm(ApiRoute):
     def delta_of(self, message: StreamResponse) -> str:
         """The text of one piece; empty when it has none."""
 
-    def model(self, fields: Fields) -> str:
+    def model(self, fields: JsonFields) -> str:
         """The model asked for, else the default one; empty leaves the choice to the router."""
         return fields.text("model") or self._default_model
 
@@ -91,7 +91,7 @@ class Generate(ShortForm):
 
     field = "text"
 
-    def call(self, options: CallOptions, fields: Fields) -> Call:
+    def call(self, options: CallOptions, fields: JsonFields) -> Call:
         """A text completion."""
         return Call(options=options, completion=self._completion(fields))
 
@@ -104,7 +104,7 @@ class Generate(ShortForm):
         """The first choice's new text."""
         return "".join(choice.text for choice in message.completion.choices if choice.index == 0)
 
-    def _completion(self, fields: Fields) -> CompletionRequest:
+    def _completion(self, fields: JsonFields) -> CompletionRequest:
         request = CompletionRequest(model=self.model(fields), sampling=_sampling(fields))
         prompt = fields.take("prompt")
         if isinstance(prompt, str):
@@ -122,7 +122,7 @@ class Chat(ShortForm):
 
     field = "response"
 
-    def call(self, options: CallOptions, fields: Fields) -> Call:
+    def call(self, options: CallOptions, fields: JsonFields) -> Call:
         """A chat."""
         return Call(options=options, chat=self._chat(fields))
 
@@ -135,7 +135,7 @@ class Chat(ShortForm):
         """The first choice's new text."""
         return "".join(choice.text for choice in message.chat.choices if choice.index == 0)
 
-    def _chat(self, fields: Fields) -> ChatRequest:
+    def _chat(self, fields: JsonFields) -> ChatRequest:
         request = ChatRequest(model=self.model(fields), sampling=_sampling(fields))
         request.messages.extend(_messages(fields))
         request.extra_json = _extra(fields)
@@ -172,7 +172,7 @@ class _Events:
             self._answer.head(None)
 
 
-def _read(received: ClientRequest) -> tuple[Fields, CallOptions, bool]:
+def _read(received: ClientRequest) -> tuple[JsonFields, CallOptions, bool]:
     """The fields of a body, the call's options, and whether it is to be streamed."""
     fields = parse_object(received.body)
     options = options_message(call_options(received.headers, received.request_id, fields.text("user") or ""))
@@ -183,11 +183,11 @@ def _read(received: ClientRequest) -> tuple[Fields, CallOptions, bool]:
     return fields, options, stream
 
 
-def _sampling(fields: Fields) -> SamplingParams:
+def _sampling(fields: JsonFields) -> SamplingParams:
     return take_sampling(fields, MAX_TOKENS, TEMPERATURE)
 
 
-def _messages(fields: Fields) -> list[ChatMessage]:
+def _messages(fields: JsonFields) -> list[ChatMessage]:
     items = fields.items("messages", "a list of messages")
     prompt, message = fields.text("prompt"), fields.text("message")
     if items:
@@ -198,6 +198,6 @@ def _messages(fields: Fields) -> list[ChatMessage]:
     return [ChatMessage(role=ROLE_USER, text=text)]
 
 
-def _extra(fields: Fields) -> str:
+def _extra(fields: JsonFields) -> str:
     rest = fields.rest()
     return json.dumps(rest, ensure_ascii=False, separators=(",", ":")) if rest else ""

@@ -8,7 +8,7 @@ from lexora.v1 import chat_pb2
 from lexora.v1.chat_pb2 import ChatMessage, ContentPart, ImageDetail, ImagePart, ToolCall
 from lexora_contract.enums import value
 from lexora_gateway.errors import Refused, invalid
-from lexora_gateway.json_body import Fields
+from lexora_gateway.json_body import JsonFields
 
 if TYPE_CHECKING:
     from lexora.v1.chat_pb2 import Role
@@ -48,7 +48,7 @@ def _message(item: Any, where: str) -> ChatMessage:
     return message
 
 
-def _content(message: ChatMessage, fields: Fields) -> None:
+def _content(message: ChatMessage, fields: JsonFields) -> None:
     content = fields.take("content")
     if isinstance(content, str):
         message.text = content
@@ -93,20 +93,20 @@ def _tool_call(item: Any, where: str, index: int) -> ToolCall:
     return call
 
 
-def _object(value: Any, where: str) -> Fields:
+def _object(value: Any, where: str) -> JsonFields:
     if not isinstance(value, dict):
         raise Refused(invalid(f"{where} must be an object.", where))
-    return Fields(value, where + ".")
+    return JsonFields(value, where + ".")
 
 
-def _needed(fields: Fields, name: str) -> str:
+def _needed(fields: JsonFields, name: str) -> str:
     value = fields.text(name)
     if value is None:
         fields.refuse(name, "a string")
     return value
 
 
-def _nothing_left(fields: Fields) -> None:
+def _nothing_left(fields: JsonFields) -> None:
     # Dropping a field in silence would change what was asked.
     for name, given in fields.rest().items():
         if given is not None:

@@ -9,7 +9,7 @@ from lexora.v1.sampling_pb2 import SamplingParams
 from lexora_gateway.json_body import is_integer
 
 if TYPE_CHECKING:
-    from lexora_gateway.json_body import Fields
+    from lexora_gateway.json_body import JsonFields
 
 _INT32 = ("max_tokens", "top_k", "n", "min_tokens")
 _DOUBLE = (
@@ -22,7 +22,7 @@ _DOUBLE = (
 )
 
 
-def take_sampling(fields: Fields, max_tokens: int, temperature: float) -> SamplingParams:
+def take_sampling(fields: JsonFields, max_tokens: int, temperature: float) -> SamplingParams:
     """Take every sampling field out of `fields`; absent and null leave the two defaults in place.
 
     Raises Refused (400) for a wrong type.
@@ -45,7 +45,7 @@ def _set(sampling: SamplingParams, name: str, value: Any) -> None:
         setattr(sampling, name, value)
 
 
-def _finite(fields: Fields, name: str) -> float | None:
+def _finite(fields: JsonFields, name: str) -> float | None:
     value = fields.real(name)
     try:
         number = None if value is None else float(value)
@@ -56,7 +56,7 @@ def _finite(fields: Fields, name: str) -> float | None:
     return number
 
 
-def _stop(fields: Fields) -> list[str]:
+def _stop(fields: JsonFields) -> list[str]:
     value = fields.take("stop")
     stops = [value] if isinstance(value, str) else (value if value is not None else [])
     if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
@@ -64,14 +64,14 @@ def _stop(fields: Fields) -> list[str]:
     return stops
 
 
-def _token_ids(fields: Fields) -> list[int]:
+def _token_ids(fields: JsonFields) -> list[int]:
     ids = fields.items("stop_token_ids", "a list of token ids")
     if not all(is_integer(item, 32) for item in ids):
         fields.refuse("stop_token_ids", "a list of token ids")
     return ids
 
 
-def _logit_bias(fields: Fields) -> dict[int, float]:
+def _logit_bias(fields: JsonFields) -> dict[int, float]:
     value = fields.take("logit_bias")
     if value is None:
         return {}

@@ -96,41 +96,11 @@ class AccessLog:
 
     def end(self, record: CallRecord) -> None:
         """Write the line."""
-        call, receipt, status, error = record.call, record.receipt, record.status, record.error
-        usage = receipt.usage
-        fields: dict[str, object] = {
-            "request_id": call.id,
-            "path": record.path,
-            "model": call.model,
-            "backend": receipt.backend,
-            "endpoint": receipt.endpoint,
-            "status": status,
-            "stream": call.stream,
-            "tenant": call.tenant,
-            "priority": call.priority,
-            "queue_ms": _ms(call.started, receipt.dispatched_at),
-            "ttft_ms": _ms(call.started, receipt.first_event_at),
-            "total_ms": _ms(call.started, receipt.finished_at),
-            "tokens_in": usage.input_tokens if usage else None,
-            "tokens_out": usage.output_tokens if usage else None,
-            "attempts": receipt.attempts,
-            "retries": record.retries,
-        }
-        if call.trace and (trace_id := trace_id_of(call.trace)):
-            fields["trace_id"] = trace_id
-        if usage is not None and usage.cached_tokens:
-            fields["tokens_cached"] = usage.cached_tokens
-        if not record.straight:
-            fields |= _troubles(record)
-        if receipt.auto is not None:
-            fields["auto_model"] = receipt.auto.model
-            fields["auto_task"] = receipt.auto.task_type
-            fields["auto_confidence"] = round(receipt.auto.confidence, 3)
-            fields["auto_by"] = receipt.auto.by
+        error, fields = record.error, _facts(record)
         level = "info"
         if isinstance(error, RouterError):
             fields |= {"error": error.reason, "detail": error.message[:500]}
-        elif status >= 500:
+        elif record.status >= 500:
             level = "error"
             fields["error"] = "INTERNAL"
         lines = AccessLog.lines
@@ -142,6 +112,42 @@ class AccessLog:
             return
         fields["event"], fields["level"], fields["timestamp"] = "call", level, _timestamp()
         lines.write(_to_json(fields) + "\n")
+
+
+def _facts(record: CallRecord) -> dict[str, object]:
+    """What every line has, and what it has where it applies."""
+    call, receipt = record.call, record.receipt
+    usage = receipt.usage
+    fields: dict[str, object] = {
+        "request_id": call.id,
+        "path": record.path,
+        "model": call.model,
+        "backend": receipt.backend,
+        "endpoint": receipt.endpoint,
+        "status": record.status,
+        "stream": call.stream,
+        "tenant": call.tenant,
+        "priority": call.priority,
+        "queue_ms": _ms(call.started, receipt.dispatched_at),
+        "ttft_ms": _ms(call.started, receipt.first_event_at),
+        "total_ms": _ms(call.started, receipt.finished_at),
+        "tokens_in": usage.input_tokens if usage else None,
+        "tokens_out": usage.output_tokens if usage else None,
+        "attempts": receipt.attempts,
+        "retries": record.retries,
+    }
+    if call.trace and (trace_id := trace_id_of(call.trace)):
+        fields["trace_id"] = trace_id
+    if usage is not None and usage.cached_tokens:
+        fields["tokens_cached"] = usage.cached_tokens
+    if not record.straight:
+        fields |= _troubles(record)
+    if receipt.auto is not None:
+        fields["auto_model"] = receipt.auto.model
+        fields["auto_task"] = receipt.auto.task_type
+        fields["auto_confidence"] = round(receipt.auto.confidence, 3)
+        fields["auto_by"] = receipt.auto.by
+    return fields
 
 
 def _troubles(record: CallRecord) -> dict[str, object]:
