@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import ClassVar, TextIO
 
 import msgspec
@@ -14,6 +15,7 @@ from lexora_contract.escape import escaped, escaped_json, escaped_lines
 from lexora_router.call import Call
 from lexora_router.errors import RouterError
 from lexora_router.telemetry.account import CallRecord
+from lexora_router.telemetry.console_line import ConsoleLine
 from lexora_router.telemetry.trace_context import trace_id_of
 from lexora_router.telemetry.writer import LineWriter
 
@@ -21,13 +23,16 @@ from lexora_router.telemetry.writer import LineWriter
 def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineWriter:
     """Send structlog and the standard library's logging to `stream`, as console lines or JSON; close the writer at the end."""
     writer = LineWriter(stream)
-    AccessLog.lines = writer if style == "json" and logging.getLevelNamesMapping()[level] <= logging.INFO else None
     render: list[structlog.typing.Processor]
     if style == "json":
         render = [structlog.processors.JSONRenderer(serializer=_to_json)]
+        AccessLog.line = _json_line
     else:
         colors = stream.isatty() and not os.environ.get("NO_COLOR")
-        render = [_escape, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
+        console = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)
+        render = [_escape, console]
+        AccessLog.line = _console_line(console)
+    AccessLog.lines = writer if logging.getLevelNamesMapping()[level] <= logging.INFO else None
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         _stamp,
@@ -72,6 +77,16 @@ def _to_json(value: object, **_: object) -> str:
     return escaped_json(msgspec.json.encode(value, enc_hook=str).decode())
 
 
+def _json_line(level: str, fields: dict[str, object]) -> str:
+    fields["event"], fields["level"], fields["timestamp"] = "call", level, _timestamp()
+    return _to_json(fields)
+
+
+def _console_line(renderer: structlog.dev.ConsoleRenderer) -> Callable[[str, dict[str, object]], str]:
+    lines = {level: ConsoleLine(renderer, level, "call") for level in ("info", "error")}
+    return lambda level, fields: lines[level](_timestamp(), fields)
+
+
 def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """What is no text is shown by its repr, which escapes. The lines of a traceback are indented: none looks like the log's."""
     for key, value in event.items():
@@ -83,10 +98,11 @@ def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) ->
 class AccessLog:
     """The book that writes one line per finished call.
 
-    A line of JSON is written as structlog would write it, without its chain of processors, which took four times as long.
+    The line is as structlog would write it, without its chain of processors, which took four times as long.
     """
 
-    lines: ClassVar[LineWriter | None] = None  # where lines of JSON go; None: lines have another form, or are not written
+    line: ClassVar[Callable[[str, dict[str, object]], str]] = staticmethod(_json_line)  # of a level and fields
+    lines: ClassVar[LineWriter | None] = None  # where lines go; None: not every level is written, or nothing is set up
 
     def __init__(self) -> None:
         self._log = structlog.get_logger("lexora.call").bind()
@@ -110,8 +126,7 @@ class AccessLog:
             else:
                 self._log.error("call", **fields)
             return
-        fields["event"], fields["level"], fields["timestamp"] = "call", level, _timestamp()
-        lines.write(_to_json(fields) + "\n")
+        lines.write(AccessLog.line(level, fields) + "\n")
 
 
 def _facts(record: CallRecord) -> dict[str, object]:

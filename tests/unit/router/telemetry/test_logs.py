@@ -174,18 +174,43 @@ def test_a_line_is_one_write_so_that_none_is_cut_when_lines_are_dropped() -> Non
     assert line.endswith("}\n")
 
 
-def test_a_line_of_json_is_as_structlog_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = []
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("style", "kind"), [("json", io.StringIO), ("console", io.StringIO), ("console", Terminal)])
+def test_the_line_of_a_call_is_as_structlog_writes_it(
+    style: str, kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lexora_router.telemetry.logs._timestamp", lambda: "2026-01-02T03:04:05.000006Z")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    texts = [
+        "",
+        "m",
+        "a b",
+        "a=b",
+        "it's",
+        'a "b"',
+        "tab\t",
+        "two\r\nlines",
+        "\x1b[31m",
+        "caf\u00e9\u3000\u202e",
+        "back\\slash",
+    ]
+    models = [finished(model=text, user=text, priority=priority) for text, priority in zip(texts, range(10), strict=True)]
+    ends: list[tuple[Call, int, BaseException | None]] = [(call, 200, None) for call in [*models, finished(stream=False)]]
+    ends += [(finished(), 400, InvalidRequest(f"a {text} b")) for text in texts] + [(finished(), 500, ZeroDivisionError())]
+    written = []
     for direct in (True, False):
-        stream = io.StringIO()
-        writer = configure_logs("INFO", "json", stream)
+        stream = kind()
+        writer = configure_logs("INFO", style, stream)
         if not direct:
             monkeypatch.setattr(AccessLog, "lines", None)
-        for status, error in ((200, None), (400, InvalidRequest("a \x1b b")), (500, ZeroDivisionError())):
-            AccessLog().end(CallRecord(finished(), status, error, "m"))
+        for call, status, error in ends:
+            AccessLog().end(CallRecord(call, status, error, "m"))
         writer.close()
-        lines.append(stream.getvalue().splitlines())
-    direct_lines, others = ([{**json.loads(line), "timestamp": ""} for line in found] for found in lines)
-    assert direct_lines == others
-    assert [list(line) for line in direct_lines] == [list(line) for line in others]
-    assert len(lines[0]) == 3
+        written.append(stream.getvalue())
+    assert written[0] == written[1]
+    assert written[0].count("\n") == len(ends)
+    assert ("\x1b[" in written[0]) == (kind is Terminal)
