@@ -78,6 +78,11 @@ async def to_its_end(call: Any) -> None:
         pass
 
 
+async def send_forever(client: socket.socket, data: bytes) -> None:
+    while True:
+        await asyncio.get_running_loop().sock_sendall(client, data)
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_client_that_takes_nothing_gives_its_slot_back(engine: LoopEngine, tmp_path: Path, way: str) -> None:
     engine.answer(*FLOOD)
@@ -110,3 +115,12 @@ async def test_a_client_that_is_slow_is_not_cut_off(engine: LoopEngine, tmp_path
         assert not engine.left_at
         call.cancel()
         await engine.wait_left()
+
+
+async def test_a_client_that_reads_no_refusals_is_cut_off_however_many_it_asks_for(engine: LoopEngine, tmp_path: Path) -> None:
+    refused = wire.request(CHAT, b"{}", headers={"content-type": "text/plain"}) * 100
+    async with served(engine, tmp_path, "http") as (gateway, address), deaf(address, "http") as client:
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_forever(client, refused), 60 * SECONDS)
+        assert gateway.metric("lexora_active_requests") == 0
+    assert "Traceback" not in gateway.output

@@ -168,10 +168,12 @@ class HttpProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client takes it again."""
         self._takes = True
-        if self._answering is not None:
-            self._answering.flow.resume()
         if self._stall is not None:
             self._stall.resume()
+        if self._answering is not None:
+            self._answering.flow.resume()
+        elif (self._pipeline or self._refusal is not None) and self._linger_end is None:
+            self._next()
 
     def close_idle(self) -> None:
         """No next request came in time, or room is made for another connection; nothing is under way on this one."""
@@ -179,10 +181,10 @@ class HttpProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server stops: an idle connection is closed, a response under way is the last one."""
-        if self._answering is None:
+        last = self._pipeline[-1] if self._pipeline else self._answering
+        if last is None:
             self._close()
         else:
-            last = self._pipeline[-1] if self._pipeline else self._answering
             last.keep_alive = False
 
     def first_lines(self, status: int) -> bytes:
@@ -279,7 +281,7 @@ class HttpProtocol(asyncio.Protocol):
             headers=headers,
             keep_alive=parser.should_keep_alive(),
         )
-        if self._answering is None:
+        if self._answering is None and self._takes:
             self._start(exchange)
         else:
             self._pipeline.append(exchange)
@@ -353,8 +355,17 @@ class HttpProtocol(asyncio.Protocol):
             else:
                 self._close()
             return
+        self._next()
+        if self._head_end is not None:
+            # What was sent ahead of this response may not have been read since.
+            self._stop_head_timer()
+            self._expect_more()
+
+    def _next(self) -> None:
+        """Answer what is next in turn. A client that takes no answers gets no more of them: they would only fill the memory."""
         if self._pipeline:
-            self._start(self._pipeline.pop(0))
+            if self._takes:
+                self._start(self._pipeline.pop(0))
         elif self._refusal is not None:
             self._write_refusal(self._refusal)
             return
@@ -362,10 +373,6 @@ class HttpProtocol(asyncio.Protocol):
             self._is_idle = True
             self._site.connections.idle(self)
         self.read_on()
-        if self._head_end is not None:
-            # What was sent ahead of this response may not have been read since.
-            self._stop_head_timer()
-            self._expect_more()
 
     # Slow clients, and the end of a connection.
 
@@ -402,7 +409,7 @@ class HttpProtocol(asyncio.Protocol):
         self._head_end = None
         if self._linger_end is not None:
             return
-        if self._answering is not None:
+        if self._answering is not None or self._pipeline:
             # A head that was sent ahead of the answer before it: its time starts with the end of that one.
             self._expect_more()
         elif self._in_head:
