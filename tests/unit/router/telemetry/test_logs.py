@@ -198,7 +198,7 @@ def test_the_line_of_a_call_is_as_structlog_writes_it(
         "caf\u00e9\u3000\u202e",
         "back\\slash",
     ]
-    models = [finished(model=text, user=text, priority=priority) for text, priority in zip(texts, range(10), strict=True)]
+    models = [finished(model=text, user=text, priority=priority) for priority, text in enumerate(texts)]
     ends: list[tuple[Call, int, BaseException | None]] = [(call, 200, None) for call in [*models, finished(stream=False)]]
     ends += [(finished(), 400, InvalidRequest(f"a {text} b")) for text in texts] + [(finished(), 500, ZeroDivisionError())]
     written = []
