@@ -208,8 +208,9 @@ def busy(sim: Simulator) -> int:
 async def nothing_left(gateway: WatchedGateway, tasks: Counter[str], sockets: int) -> None:
     """Kept connections may idle for some seconds; then there is what there was at the beginning."""
     await until(lambda: gateway.sockets() <= sockets, f"{sockets} sockets, not {gateway.sockets()}", 15.0)
-    last = await asyncio.to_thread(gateway.tasks)
-    assert not last - tasks, f"tasks left: {last - tasks}"
+    left = await asyncio.to_thread(gateway.tasks) - tasks
+    del left["AioServer._request_registered_call"]  # gRPC waits for the next call of each rpc, now and then for one less
+    assert not left, f"tasks left: {left}"
 
 
 @pytest.mark.timeout(120)
