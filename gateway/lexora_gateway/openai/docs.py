@@ -50,25 +50,30 @@ def _stored(path: str, method: str) -> dict[str, Any]:
 
 
 def _operation(path: str) -> dict[str, Any]:
-    summary, tag, request, response = POST[path]
-    form = operation_of(path).form
+    row = operation_of(path)
+    summary, tag, request, response = POST.get(path) or (f"`{row.name}` of the model's engine.", "more", None, None)
+    form = row.form
     media, schema = ("multipart/form-data", _FORM) if form else ("application/json", _OBJECT)
     return {
         "tags": [tag],
         "summary": summary,
         "operationId": "post" + path.replace("/", "_").replace("-", "_"),
         "parameters": REQUEST,
-        "requestBody": {"required": True, "content": {media: {"schema": schema, "example": request}}},
+        "requestBody": {"required": True, "content": {media: _with_example(schema, request)}},
         "responses": {
             "200": {
                 "description": "The answer; the engine's own, untouched, where the endpoint is relayed.",
                 "headers": ANSWER,
-                "content": {"application/json": {"schema": _OBJECT, "example": response}},
+                "content": {"application/json": _with_example(_OBJECT, response)},
             },
             "default": {
                 "description": "An error. The engine's own errors keep their status and body.",
                 "headers": REFUSAL,
-                "content": {"application/json": {"schema": _OBJECT, "example": ERROR}},
+                "content": {"application/json": _with_example(_OBJECT, ERROR)},
             },
         },
     }
+
+
+def _with_example(schema: dict[str, Any], example: object) -> dict[str, Any]:
+    return {"schema": schema} if example is None else {"schema": schema, "example": example}

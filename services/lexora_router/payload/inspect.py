@@ -10,21 +10,23 @@ from typing import Any
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from lexora_contract.operations import COMPLETIONS, operation_of
+from lexora_contract.operations import COMPLETIONS, OPERATIONS, operation_of
 from lexora_router.errors import InvalidRequest
 from lexora_router.payload.fields import Fields, check_model
 from lexora_router.payload.json_object import check_utf8, is_null, malformed, object_of, opens, value_of
 from lexora_router.payload.user_names import UserNames, bounded, text_of
 
 _INTEGERS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n", "priority")
-_UNREAD = frozenset(["messages", "prompt", "input", "prompt_embeds", "safety_identifier", "metadata", "prompt_cache_key"])
+# One of these must be there, as the path's row says; what is in them is for the engine to judge.
+_REQUIRED = frozenset(name for row in OPERATIONS.values() for name in row.required)
+_UNREAD = _REQUIRED | {"safety_identifier", "metadata", "prompt_cache_key"}
 
 
 class _StreamOptions(msgspec.Struct, gc=False):
     include_usage: bool | None = None
 
 
-class _Wire(UserNames, gc=False):
+class _Decided(UserNames, gc=False):
     model: str | None = None
     stream: bool | None = None
     prompt_cache_key: msgspec.Raw = msgspec.Raw()
@@ -36,13 +38,13 @@ class _Wire(UserNames, gc=False):
     stream_options: _StreamOptions | None = None
     messages: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
-    prompt_embeds: msgspec.Raw = msgspec.Raw()
 
 
+_presence = [(name, msgspec.Raw, msgspec.Raw()) for name in sorted(_REQUIRED - set(_Decided.__struct_fields__))]
+_Wire: type[_Decided] = msgspec.defstruct("_Wire", _presence, bases=(_Decided,), gc=False)  # type: ignore[assignment]
 _wire = msgspec.json.Decoder(_Wire)
 _encode = msgspec.json.Encoder().encode
-_READ = frozenset(_Wire.__struct_fields__) - {"messages", "prompt", "input", "prompt_embeds"}
+_READ = frozenset(_Wire.__struct_fields__) - _REQUIRED
 # vLLM reads its requests with pydantic in lax mode: "16", 16.0 and true are integers to it, "yes" and 1 are booleans.
 _booleans = TypeAdapter(bool)
 _integers = TypeAdapter(int)
@@ -71,7 +73,7 @@ def inspect_object(body: Mapping[str, Any]) -> Fields:
     return _fields(wire)
 
 
-def _decoded(body: bytes) -> _Wire:
+def _decoded(body: bytes) -> _Decided:
     try:
         return _wire.decode(body)
     except msgspec.ValidationError:
@@ -82,7 +84,7 @@ def _decoded(body: bytes) -> _Wire:
         raise InvalidRequest("The body is nested too deeply.") from None
 
 
-def _fields(wire: _Wire) -> Fields:
+def _fields(wire: _Decided) -> Fields:
     return Fields(
         model=wire.model,
         stream=wire.stream is True,
@@ -95,7 +97,7 @@ def _fields(wire: _Wire) -> Fields:
     )
 
 
-def _checked(body: bytes) -> _Wire:
+def _checked(body: bytes) -> _Decided:
     """Read the fields one by one, as vLLM takes them; raises InvalidRequest for the first whose type is wrong."""
     fields = object_of(body)
     wire = _Wire()
@@ -137,7 +139,7 @@ def _integer(fields: dict[str, msgspec.Raw], name: str) -> int | None:
         raise InvalidRequest(f"{name} must be an integer", name) from None
 
 
-def _check_required(path: str, wire: _Wire) -> None:
+def _check_required(path: str, wire: _Decided) -> None:
     if wire.model is not None:
         check_model(wire.model)
     if not _absent(wire.messages) and not opens(wire.messages, b"["):
