@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -199,8 +200,8 @@ async def test_how_many_tokens_a_call_may_use_is_read() -> None:
 @jumping
 async def test_every_relayed_path_is_taken(path: str) -> None:
     made, pipeline = service(Reply(JSON_HEAD, b"{}"))
-    body = b'{"model":"m","messages":[],"prompt":"a","input":"a"}'
-    await made.generate(raw(body, path), surrounded())
+    fields = {"model": "m"} | {name: [] for name in OPERATIONS[path].required}
+    await made.generate(raw(json.dumps(fields).encode(), path), surrounded())
     assert pipeline.calls[0].path == path
 
 
