@@ -102,7 +102,7 @@ class Generate(ShortForm):
 
     def delta_of(self, message: StreamResponse) -> str:
         """The first choice's new text."""
-        return "".join(choice.text for choice in message.completion.choices if choice.index == 0)
+        return "".join(choice.text for choice in message.delta.completion.choices if choice.index == 0)
 
     def _completion(self, fields: JsonFields) -> CompletionRequest:
         request = CompletionRequest(model=self.model(fields), sampling=_sampling(fields))
@@ -133,7 +133,7 @@ class Chat(ShortForm):
 
     def delta_of(self, message: StreamResponse) -> str:
         """The first choice's new text."""
-        return "".join(choice.text for choice in message.chat.choices if choice.index == 0)
+        return "".join(choice.text for choice in message.delta.chat.choices if choice.index == 0)
 
     def _chat(self, fields: JsonFields) -> ChatRequest:
         request = ChatRequest(model=self.model(fields), sampling=_sampling(fields))
@@ -168,7 +168,7 @@ class _Events:
     def _begin(self, message: StreamResponse) -> None:
         if not self._has_head:
             self._has_head = True
-            self._answer.accepted(receipt_of(message.receipt), streams=True)
+            self._answer.accepted(receipt_of(message.started.receipt), streams=True)
             self._answer.head(None)
 
 

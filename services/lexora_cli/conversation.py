@@ -76,9 +76,9 @@ class _Answer:
         self.said: list[str] = []
 
     def take(self, message: router_pb2.StreamResponse) -> None:
-        if message.HasField("receipt"):
-            self._receipt = message.receipt
-        for piece in message.chat.choices:
+        if not message.HasField("delta"):
+            self._receipt = message.completed.receipt if message.HasField("completed") else message.started.receipt
+        for piece in message.delta.chat.choices:
             if piece.text or piece.reasoning:
                 self._first = self._first or time.monotonic()
             if piece.reasoning:

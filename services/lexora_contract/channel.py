@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
+from lexora.v1 import receipt_pb2
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.answer import Receipt
 from lexora_contract.messages import call_message, head_of, receipt_of, reply_of
@@ -131,18 +132,24 @@ class _Incoming:
         self._receipt: Receipt | None = None
 
     async def take(self, message: StreamResponse) -> None:
-        frames = message.frames
-        if message.HasField("receipt"):
-            known = self._receipt
-            self._receipt = receipt_of(message.receipt, known)
-            if known is None:
-                self._sink.accepted(self._receipt, streams=not message.HasField("reply"))
-        if message.HasField("head"):
-            self._sink.head(head_of(message.head))
-        if frames:
-            self._sink.frames(frames)
-        elif message.HasField("reply"):
-            self._sink.reply(reply_of(message.reply))
+        match message.WhichOneof("event"):
+            case "delta":
+                self._sink.frames(message.delta.frames)
+            case "started":
+                self._note(message.started.receipt, streams=True)
+                if message.started.HasField("head"):
+                    self._sink.head(head_of(message.started.head))
+            case "completed":
+                whole = message.completed.HasField("reply")
+                self._note(message.completed.receipt, streams=not whole)
+                if whole:
+                    self._sink.reply(reply_of(message.completed.reply))
+
+    def _note(self, receipt: receipt_pb2.Receipt, *, streams: bool) -> None:
+        known = self._receipt
+        self._receipt = receipt_of(receipt, known)
+        if known is None:
+            self._sink.accepted(self._receipt, streams=streams)
 
 
 class _Outgoing:

@@ -74,8 +74,8 @@ class Clients:
                 while not after or events < after:
                     if (message := await call.read()) is grpc.aio.EOF:
                         break
-                    events += message.frames.count(b"data:")
-                    counted = _of_message(message.receipt.usage) if message.HasField("receipt") else counted
+                    events += message.delta.frames.count(b"data:")
+                    counted = _of_message(message.completed.receipt.usage) if message.HasField("completed") else counted
         except TimeoutError:
             assert after == 0
         except grpc.aio.AioRpcError as error:

@@ -124,8 +124,8 @@ class Soak:
         got = Streamed(name, status=200)
         try:
             async for message in stub.Stream(request, timeout=LONGEST_SECONDS):
-                if message.frames:
-                    got.pieces.append((0.0, message.frames))
+                if message.delta.frames:
+                    got.pieces.append((0.0, message.delta.frames))
         except grpc.aio.AioRpcError as error:
             return f"grpc {error.code().name}"
         return self._compare(name, got.told, title)

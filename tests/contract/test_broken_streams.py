@@ -27,13 +27,13 @@ def pieces(outcome: Outcome) -> list[str]:
     """The text that came, by message."""
     found = []
     for message in outcome.messages:
-        match message.WhichOneof("output"):
+        match message.delta.WhichOneof("piece"):
             case "chat":
-                found.append(message.chat.choices[0].text)
+                found.append(message.delta.chat.choices[0].text)
             case "completion":
-                found.append(message.completion.id)
+                found.append(message.delta.completion.id)
             case "frames":
-                found += [json.loads(e[6:])["choices"][0]["delta"]["content"] for e in message.frames.split(b"\n\n") if e]
+                found += [json.loads(e[6:])["choices"][0]["delta"]["content"] for e in message.delta.frames.split(b"\n\n") if e]
     return found
 
 
@@ -92,7 +92,7 @@ async def test_after_the_first_piece(link: Link, engine: LoopEngine, form: str, 
     script, reason, text = LATE[name]
     outcome = await run(link, engine, form, stream_head(), chunk(FIRST + delta("b")), *script)
     assert pieces(outcome) == (["c1", "c1"] if form == "completion" else ["a", "b"])
-    assert outcome.messages[0].receipt == receipt(engine.url)
+    assert outcome.messages[0].started.receipt == receipt(engine.url)
     assert outcome.failure.code == code_pb2.UNAVAILABLE
     assert outcome.reason == reason
     assert text in outcome.failure.message

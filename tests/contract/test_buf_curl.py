@@ -72,9 +72,9 @@ def test_generate(curl: Curl) -> None:
 
 def test_stream(curl: Curl) -> None:
     first, *middle, last = curl("Stream", {"call": {"options": {"requestId": "r-1"}, "chat": CHAT}})
-    assert first["receipt"]["requestId"] == last["receipt"]["requestId"] == "r-1"
-    assert "".join(choice.get("text", "") for message in middle for choice in message["chat"]["choices"])
-    assert last["receipt"]["usage"]["outputTokens"] == "5"
+    assert first["started"]["receipt"]["requestId"] == last["completed"]["receipt"]["requestId"] == "r-1"
+    assert "".join(choice.get("text", "") for message in middle for choice in message["delta"]["chat"]["choices"])
+    assert last["completed"]["receipt"]["usage"]["outputTokens"] == "5"
 
 
 def test_embed(curl: Curl) -> None:

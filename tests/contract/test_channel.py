@@ -58,7 +58,7 @@ async def test_200_streams_on_one_channel(router: tuple[RouterApp, str], engine:
 
     async def read(stub: RouterServiceStub) -> str:
         call: Any = stub.Stream(streamed(chat=chat_pb2.ChatRequest(model="m", messages=[USER])))
-        return "".join([message.chat.choices[0].text async for message in call if message.HasField("chat")])
+        return "".join([message.delta.chat.choices[0].text async for message in call if message.HasField("delta")])
 
     async with channel(address) as wire:
         stub = RouterServiceStub(wire)
@@ -90,8 +90,8 @@ async def test_a_streamed_chat_as_a_user_writes_it(router: tuple[RouterApp, str]
         )
         text, usage = "", tokens_pb2.Usage()
         async for message in stub.Stream(request, timeout=30):
-            for choice in message.chat.choices:
+            for choice in message.delta.chat.choices:
                 text += choice.text
-            if message.receipt.HasField("usage"):
-                usage = message.receipt.usage
+            if message.completed.receipt.HasField("usage"):
+                usage = message.completed.receipt.usage
     assert (text, usage) == ("Hello", COUNTED)

@@ -44,7 +44,7 @@ async def call(link: Link, engine: LoopEngine, rpc: str, form: str, phase: str, 
     if rpc == "generate":
         return await link.generate(unary(**FORMS[form]), **context)
     outcome = await link.stream(streamed(**STREAM_FORMS[form]), **context)
-    assert len(outcome.messages) == (1 if phase == "in mid-answer" else 0)
+    assert len(outcome.messages) == (2 if phase == "in mid-answer" else 0)
     return outcome
 
 

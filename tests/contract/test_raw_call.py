@@ -95,13 +95,13 @@ async def test_a_stream(link: Link, engine: LoopEngine, asked_for_usage: bool) -
     outcome = await link.stream(streamed(raw=raw_call(body)))
     assert outcome.status is None
     first, *middle, last = outcome.messages
-    frames = [first.frames, *(message.frames for message in middle)]
-    assert b"".join(frames) == b"".join([*EVENTS, *([USAGE_EVENT] if asked_for_usage else []), DONE])
-    assert router_pb2.StreamResponse(
-        receipt=receipt(engine.url), head=head("text/event-stream; charset=utf-8", KEPT), frames=first.frames
-    ) == (first)
-    assert all(message == router_pb2.StreamResponse(frames=message.frames) for message in middle)
-    assert last == router_pb2.StreamResponse(receipt=receipt(engine.url, usage=COUNTED))
+    assert b"".join(message.delta.frames for message in middle) == b"".join(
+        [*EVENTS, *([USAGE_EVENT] if asked_for_usage else []), DONE]
+    )
+    begun = {"receipt": receipt(engine.url), "head": head("text/event-stream; charset=utf-8", KEPT)}
+    assert first == router_pb2.StreamResponse(started=begun)
+    assert all(message == router_pb2.StreamResponse(delta={"frames": message.delta.frames}) for message in middle)
+    assert last == router_pb2.StreamResponse(completed={"receipt": receipt(engine.url, usage=COUNTED)})
     assert b'"include_usage":true' in engine.requests[0].body
 
 
@@ -110,7 +110,9 @@ async def test_a_whole_reply_comes_through_stream_too(link: Link, engine: LoopEn
     outcome = await link.stream(streamed(raw=raw_call(ODD)))
     final = receipt(engine.url, usage=COUNTED)
     assert outcome.messages == [
-        router_pb2.StreamResponse(receipt=final, reply=raw_pb2.RawReply(head=head(headers=KEPT), body=answer()))
+        router_pb2.StreamResponse(
+            completed={"receipt": final, "reply": raw_pb2.RawReply(head=head(headers=KEPT), body=answer())}
+        )
     ]
     assert outcome.status is None
     assert engine.requests[0].body == ODD

@@ -27,10 +27,11 @@ async def test_a_streamed_chat(link: Link, engine: LoopEngine) -> None:
     outcome = await link.stream(streamed(chat=chat()))
     assert outcome.status is None
     assert outcome.messages == [
-        router_pb2.StreamResponse(receipt=receipt(engine.url), chat=piece(role=chat_pb2.ROLE_ASSISTANT, text="Hel")),
-        router_pb2.StreamResponse(chat=piece(text="lo")),
-        router_pb2.StreamResponse(chat=piece(**END)),
-        router_pb2.StreamResponse(receipt=receipt(engine.url, usage=COUNTED)),
+        router_pb2.StreamResponse(started={"receipt": receipt(engine.url)}),
+        router_pb2.StreamResponse(delta={"chat": piece(role=chat_pb2.ROLE_ASSISTANT, text="Hel")}),
+        router_pb2.StreamResponse(delta={"chat": piece(text="lo")}),
+        router_pb2.StreamResponse(delta={"chat": piece(**END)}),
+        router_pb2.StreamResponse(completed={"receipt": receipt(engine.url, usage=COUNTED)}),
     ]
     body = json.loads(engine.requests[0].body)
     assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
@@ -46,7 +47,7 @@ async def test_pieces_come_when_the_engine_sends_them(link: Link, engine: LoopEn
 
     def seen(message: router_pb2.StreamResponse) -> None:
         # The engine goes on only when the piece before has arrived.
-        if message.HasField("chat") and (text := message.chat.choices[0].text):
+        if message.HasField("delta") and (text := message.delta.chat.choices[0].text):
             texts.append(text)
             gates[len(texts) - 1].set()
 
@@ -60,7 +61,7 @@ async def test_an_event_cut_anywhere_comes_out_whole(link: Link, engine: LoopEng
     wire = delta(text) + delta(finish="stop") + DONE
     engine.answer(stream_head(), *(chunk(wire[at : at + 7]) for at in range(0, len(wire), 7)), LAST_CHUNK)
     outcome = await link.stream(streamed(chat=chat()))
-    assert [m.chat for m in outcome.messages if m.HasField("chat")] == [piece(text=text), piece(**END)]
+    assert [m.delta.chat for m in outcome.messages if m.HasField("delta")] == [piece(text=text), piece(**END)]
 
 
 async def test_tool_calls_reasoning_refusals_and_log_probabilities(link: Link, engine: LoopEngine) -> None:
@@ -79,7 +80,7 @@ async def test_tool_calls_reasoning_refusals_and_log_probabilities(link: Link, e
         )
     )
     outcome = await link.stream(streamed(chat=chat()))
-    assert [m.chat for m in outcome.messages[:-1]] == [
+    assert [m.delta.chat for m in outcome.messages[1:-1]] == [
         piece(tool_calls=[chat_pb2.ToolCall(index=1, id="t1", name="add", arguments_json='{"a')]),
         piece(reasoning="Hm."),
         piece(reasoning="So."),
@@ -92,8 +93,8 @@ async def test_tool_calls_reasoning_refusals_and_log_probabilities(link: Link, e
 async def test_a_stream_without_usage_ends_without_it(link: Link, engine: LoopEngine) -> None:
     engine.answer(stream(b": hello\n\n", delta("a"), delta(finish="stop"), DONE))
     outcome = await link.stream(streamed(chat=chat()))
-    assert len(outcome.messages) == 3
-    assert outcome.messages[-1] == router_pb2.StreamResponse(receipt=receipt(engine.url))
+    assert len(outcome.messages) == 4
+    assert outcome.messages[-1] == router_pb2.StreamResponse(completed={"receipt": receipt(engine.url)})
 
 
 async def test_a_streamed_completion(link: Link, engine: LoopEngine) -> None:
@@ -111,9 +112,10 @@ async def test_a_streamed_completion(link: Link, engine: LoopEngine) -> None:
     last = {"finish_reason": tokens_pb2.FINISH_REASON_LENGTH, "finish_reason_raw": "length"}
     assert outcome.status is None
     assert outcome.messages == [
-        router_pb2.StreamResponse(receipt=receipt(engine.url), completion=chunk_of(text="a")),
-        router_pb2.StreamResponse(completion=chunk_of(text="b", **last)),
-        router_pb2.StreamResponse(receipt=receipt(engine.url, usage=COUNTED)),
+        router_pb2.StreamResponse(started={"receipt": receipt(engine.url)}),
+        router_pb2.StreamResponse(delta={"completion": chunk_of(text="a")}),
+        router_pb2.StreamResponse(delta={"completion": chunk_of(text="b", **last)}),
+        router_pb2.StreamResponse(completed={"receipt": receipt(engine.url, usage=COUNTED)}),
     ]
     assert engine.requests[0].target == "/v1/completions"
 
@@ -125,4 +127,4 @@ async def test_many_pieces_keep_their_order(link: Link, engine: LoopEngine, size
     engine.answer(stream(*(delta(text) for text in texts), delta(finish="stop"), DONE))
     outcome = await link.stream(streamed(chat=chat()))
     assert outcome.status is None
-    assert [m.chat.choices[0].text for m in outcome.messages[:count]] == texts
+    assert [m.delta.chat.choices[0].text for m in outcome.messages[1 : count + 1]] == texts

@@ -133,15 +133,15 @@ def over_grpc(gateway: Gateway, engine: ScriptedEngine) -> dict[str, set[str]]:
 
         engine.answer = stream(*(named(event, b"engine-m") for event in events))
         chunks = list(router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(chat=chat)), timeout=10))
-        told["chat stream"] = {chunk.chat.model for chunk in chunks if chunk.HasField("chat")}
+        told["chat stream"] = {chunk.delta.chat.model for chunk in chunks if chunk.HasField("delta")}
         relayed = raw_pb2.RawCall(path=path, body=body + b',"stream":true}')
         frames = b"".join(
-            chunk.frames for chunk in router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(raw=relayed)), timeout=10)
+            chunk.delta.frames for chunk in router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(raw=relayed)), timeout=10)
         )
         told["raw stream"] = {model for model in ("alias", "engine-m") if frames == named(b"".join(events), model.encode())}
         engine.answer = stream(b'data: {"model":"engine-m","choices":[{"text":"x","finish_reason":"stop"}]}\n\n', events[-1])
         chunks = list(router.Stream(router_pb2.StreamRequest(call=call_pb2.Call(completion=completion)), timeout=10))
-        told["completion stream"] = {chunk.completion.model for chunk in chunks if chunk.HasField("completion")}
+        told["completion stream"] = {chunk.delta.completion.model for chunk in chunks if chunk.HasField("delta")}
     return told
 
 

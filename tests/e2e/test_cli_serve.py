@@ -157,7 +157,7 @@ def test_python_m_lexora_router_ends_its_grpc_streams(engine: Simulator, tmp_pat
                 next(iter(stub.Stream(StreamRequest(call=Call(chat=asked)))))
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             *_, last = messages
-        assert last.receipt.usage.output_tokens == 40
+        assert last.completed.receipt.usage.output_tokens == 40
         assert router.wait() == 0
 
 

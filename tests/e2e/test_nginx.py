@@ -95,7 +95,7 @@ def test_grpc_goes_through_as_well(nginx: Nginx, engine: ScriptedEngine) -> None
     with grpc.secure_channel(f"127.0.0.1:{nginx.port}", trusted, [("grpc.ssl_target_name_override", HOST)]) as channel:
         messages: Any = RouterServiceStub(channel).Stream(asked, timeout=WAIT_SECONDS)
         for message in messages:
-            text += "".join(choice.text for choice in message.chat.choices)
+            text += "".join(choice.text for choice in message.delta.chat.choices)
             answer.seen.set()
     assert text == "onetwo"
 

@@ -180,7 +180,7 @@ async def grpc_stream(gateway: Gateway, body: bytes) -> tuple[grpc.StatusCode, e
         )
         try:
             async for message in call:
-                frames += message.frames
+                frames += message.delta.frames
         except grpc.aio.AioRpcError as failure:
             return failure.code(), error_info(failure), frames
     raise AssertionError(f"the stream ended well: {frames[-300:]!r}")

@@ -22,7 +22,8 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
     router = router_pb2_grpc.RouterServiceStub(channel)
     call = {"chat": chat}
     whole = router.Generate(router_pb2.GenerateRequest(call=call), timeout=10)
-    pieces = [each.chat for each in router.Stream(router_pb2.StreamRequest(call=call), timeout=10) if each.HasField("chat")]
+    stream = router.Stream(router_pb2.StreamRequest(call=call), timeout=10)
+    pieces = [each.delta.chat for each in stream if each.HasField("delta")]
 print(google.protobuf.__version__.split(".")[0], whole.chat.usage.output_tokens, len(pieces) > 1)
 """
 

@@ -190,7 +190,11 @@ async def _outcome(call: Awaitable[Any]) -> Outcome:
 
 def _settled(message: Any) -> Any:
     """The message without its times, which are checked and never the same twice."""
-    if message.DESCRIPTOR.fields_by_name.get("receipt") is not None and message.HasField("receipt"):
+    if isinstance(message, router_pb2.StreamResponse):
+        for event in ("started", "completed"):
+            if message.HasField(event):
+                _settle_receipt(getattr(message, event).receipt)
+    elif message.DESCRIPTOR.fields_by_name.get("receipt") is not None and message.HasField("receipt"):
         _settle_receipt(message.receipt)
     return message
 

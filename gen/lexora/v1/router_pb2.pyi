@@ -124,22 +124,87 @@ Global___StreamRequest: _TypeAlias = StreamRequest  # noqa: Y015
 
 @_typing.final
 class StreamResponse(_message.Message):
-    """One message of the answer of RouterService.Stream."""
+    """One event of the answer of RouterService.Stream: `started` once, `delta` any number of times, `completed` at the end. A whole
+    answer of a raw call is one `completed`. A call that fails ends in a status instead.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___StreamStarted:
+        """The answer begins."""
+
+    @_builtins.property
+    def delta(self) -> Global___StreamDelta:
+        """A piece of the answer."""
+
+    @_builtins.property
+    def completed(self) -> Global___StreamCompleted:
+        """The answer is complete."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___StreamStarted | None = ...,
+        delta: Global___StreamDelta | None = ...,
+        completed: Global___StreamCompleted | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "delta", b"delta", "event", b"event", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "delta", b"delta", "event", b"event", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "completed"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___StreamResponse: _TypeAlias = StreamResponse  # noqa: Y015
+
+@_typing.final
+class StreamStarted(_message.Message):
+    """The answer of a stream begins; comes before its first piece. A caller that asks for it with the metadata
+    `x-lexora-announce: stream` gets one more, without a head, as soon as the call is known to stream.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _receipt_pb2.Receipt:
+        """What has happened to the call so far: endpoint and attempts."""
+
+    @_builtins.property
+    def head(self) -> _raw_pb2.RawHead:
+        """Status and headers of the engine's answer; of raw calls."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _receipt_pb2.Receipt | None = ...,
+        head: _raw_pb2.RawHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamStarted: _TypeAlias = StreamStarted  # noqa: Y015
+
+@_typing.final
+class StreamDelta(_message.Message):
+    """A piece of the answer of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     CHAT_FIELD_NUMBER: _builtins.int
     COMPLETION_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
-    REPLY_FIELD_NUMBER: _builtins.int
-    HEAD_FIELD_NUMBER: _builtins.int
     frames: _builtins.bytes
-    """Whole server-sent events as the engine sent them, as many as one read brought."""
-    @_builtins.property
-    def receipt(self) -> _receipt_pb2.Receipt:
-        """Set in the first message (endpoint and attempts so far) and in the last (usage and timings as well)."""
-
+    """Of a raw call: whole server-sent events as the engine sent them, as many as came at once."""
     @_builtins.property
     def chat(self) -> _chat_pb2.ChatChunk:
         """A piece of the answer to `chat`."""
@@ -148,33 +213,52 @@ class StreamResponse(_message.Message):
     def completion(self) -> _completion_pb2.CompletionChunk:
         """A piece of the answer to `completion`."""
 
+    def __init__(
+        self,
+        *,
+        chat: _chat_pb2.ChatChunk | None = ...,
+        completion: _completion_pb2.CompletionChunk | None = ...,
+        frames: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "frames", b"frames", "piece", b"piece"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "frames", b"frames", "piece", b"piece"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_piece: _TypeAlias = _typing.Literal["chat", "completion", "frames"]  # noqa: Y015
+    _WhichOneofArgType_piece: _TypeAlias = _typing.Literal["piece", b"piece"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_piece) -> _WhichOneofReturnType_piece | None: ...
+
+Global___StreamDelta: _TypeAlias = StreamDelta  # noqa: Y015
+
+@_typing.final
+class StreamCompleted(_message.Message):
+    """The answer of a stream is complete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def reply(self) -> _raw_pb2.RawReply:
-        """The whole answer of an RawCall that did not ask for a stream."""
+    def receipt(self) -> _receipt_pb2.Receipt:
+        """What has happened to the call: usage and timings as well."""
 
     @_builtins.property
-    def head(self) -> _raw_pb2.RawHead:
-        """Status and headers of the engine's answer; set in the first message of a wire-faithful stream."""
+    def reply(self) -> _raw_pb2.RawReply:
+        """The whole answer to a raw call that did not ask for a stream."""
 
     def __init__(
         self,
         *,
         receipt: _receipt_pb2.Receipt | None = ...,
-        chat: _chat_pb2.ChatChunk | None = ...,
-        completion: _completion_pb2.CompletionChunk | None = ...,
-        frames: _builtins.bytes = ...,
         reply: _raw_pb2.RawReply | None = ...,
-        head: _raw_pb2.RawHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "frames", b"frames", "head", b"head", "output", b"output", "receipt", b"receipt", "reply", b"reply"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "reply", b"reply"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "completion", b"completion", "frames", b"frames", "head", b"head", "output", b"output", "receipt", b"receipt", "reply", b"reply"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "reply", b"reply"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_output: _TypeAlias = _typing.Literal["chat", "completion", "frames", "reply"]  # noqa: Y015
-    _WhichOneofArgType_output: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_output) -> _WhichOneofReturnType_output | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StreamResponse: _TypeAlias = StreamResponse  # noqa: Y015
+Global___StreamCompleted: _TypeAlias = StreamCompleted  # noqa: Y015
 
 @_typing.final
 class ReportRefusalRequest(_message.Message):

@@ -98,7 +98,7 @@ class RouterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request, context):
-        """One request, the answer as it is made. The first message carries the receipt so far, the last one the final receipt.
+        """One request, the answer as it is made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

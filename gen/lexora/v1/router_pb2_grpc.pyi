@@ -48,7 +48,7 @@ class RouterServiceStub:
     Generate: _grpc.UnaryUnaryMultiCallable[_router_pb2.GenerateRequest, _router_pb2.GenerateResponse]
     """One request, one whole answer. Deadlines are honoured everywhere; cancelling aborts the engine's work."""
     Stream: _grpc.UnaryStreamMultiCallable[_router_pb2.StreamRequest, _router_pb2.StreamResponse]
-    """One request, the answer as it is made. The first message carries the receipt so far, the last one the final receipt."""
+    """One request, the answer as it is made."""
     Embed: _grpc.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]
     """Vectors for texts or token ids."""
     Classify: _grpc.UnaryUnaryMultiCallable[_classify_pb2.ClassifyRequest, _classify_pb2.ClassifyResponse]
@@ -72,7 +72,7 @@ class RouterServiceAsyncStub(RouterServiceStub):
     Generate: _aio.UnaryUnaryMultiCallable[_router_pb2.GenerateRequest, _router_pb2.GenerateResponse]  # type: ignore[assignment]
     """One request, one whole answer. Deadlines are honoured everywhere; cancelling aborts the engine's work."""
     Stream: _aio.UnaryStreamMultiCallable[_router_pb2.StreamRequest, _router_pb2.StreamResponse]  # type: ignore[assignment]
-    """One request, the answer as it is made. The first message carries the receipt so far, the last one the final receipt."""
+    """One request, the answer as it is made."""
     Embed: _aio.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]  # type: ignore[assignment]
     """Vectors for texts or token ids."""
     Classify: _aio.UnaryUnaryMultiCallable[_classify_pb2.ClassifyRequest, _classify_pb2.ClassifyResponse]  # type: ignore[assignment]
@@ -105,7 +105,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.StreamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_router_pb2.StreamResponse], _abc.AsyncIterator[_router_pb2.StreamResponse]]:
-        """One request, the answer as it is made. The first message carries the receipt so far, the last one the final receipt."""
+        """One request, the answer as it is made."""
 
     @_abc_1.abstractmethod
     def Embed(

@@ -68,10 +68,10 @@ class Collected:
 
     def note(self, message: Any) -> str:
         """Take one StreamResponse; the new text in it."""
-        if message.HasField("receipt"):
-            self.receipt = message.receipt
+        if not message.HasField("delta"):
+            self.receipt = message.completed.receipt if message.HasField("completed") else message.started.receipt
         text = ""
-        for choice in message.chat.choices:
+        for choice in message.delta.chat.choices:
             if choice.index:
                 continue
             text += choice.text

@@ -108,7 +108,7 @@ class RouterService(Guard):
     async def _stream(self, kind: str | None, asked: call_pb2.Call, send: Send, announced: bool, call: Call) -> None:
         await self._fill(kind, asked, call, stream=True)
         if announced and call.stream:
-            await send(router_pb2.StreamResponse(receipt=self._receipt(call)))
+            await send(router_pb2.StreamResponse(started=router_pb2.StreamStarted(receipt=self._receipt(call))))
         sink = StreamSink(kind, send, lambda: self._receipt(call), call.flow)
         try:
             await self.serving.pipeline(call, sink)

@@ -16,7 +16,7 @@ HIGH_WATER_BYTES = 256 * 1024
 
 
 class StreamSink:
-    """Sends a call's answer as messages, in the form of the request; the head travels with the first frames.
+    """Sends a call's answer as messages, in the form of the request: `started` before the first frames.
 
     A write is asynchronous: what comes while one is under way waits for it, and then goes as one message. `end` it, or `flush`
     it before an error, and `close` it in any case.
@@ -65,7 +65,8 @@ class StreamSink:
         """The call is done: send the rest and the final receipt, and with it the whole answer if there is one."""
         await self.flush()
         reply = None if self._reply is None else reply_message(self._reply)
-        await self._send(router_pb2.StreamResponse(receipt=self._receipt(), reply=reply))
+        completed = router_pb2.StreamCompleted(receipt=self._receipt(), reply=reply)
+        await self._send(router_pb2.StreamResponse(completed=completed))
 
     async def flush(self) -> None:
         """Return when all that came was written. Raises what a write raised."""
@@ -97,6 +98,8 @@ class StreamSink:
 
     async def _run(self) -> None:
         while True:
+            if self._first is not None:
+                await self._send(self._started(self._first))
             while self._frames or self._chunks:
                 await self._send(self._message())
             if self._flow.paused:
@@ -109,22 +112,25 @@ class StreamSink:
             finally:
                 self._wake = None
 
+    def _started(self, receipt: receipt_pb2.Receipt) -> router_pb2.StreamResponse:
+        """The message before the first piece; typed calls get no head."""
+        head = head_message(self._head) if self._head is not None and self._reader is None else None
+        self._first = self._head = None
+        return router_pb2.StreamResponse(started=router_pb2.StreamStarted(receipt=receipt, head=head))
+
     def _message(self) -> router_pb2.StreamResponse:
         """The next message: all frames that wait, or one chunk."""
-        (receipt, head), self._first, self._head = (self._first, self._head), None, None
         if self._chunks:
             chunk = self._chunks.popleft()
             if not self._chunks:
                 self._waiting = 0
             if isinstance(chunk, chat_pb2.ChatChunk):
-                return router_pb2.StreamResponse(receipt=receipt, chat=chunk)
-            return router_pb2.StreamResponse(receipt=receipt, completion=chunk)
+                return router_pb2.StreamResponse(delta=router_pb2.StreamDelta(chat=chunk))
+            return router_pb2.StreamResponse(delta=router_pb2.StreamDelta(completion=chunk))
         data = self._frames[0] if len(self._frames) == 1 else b"".join(self._frames)
         self._frames.clear()
         self._waiting = 0
-        if head is None:
-            return router_pb2.StreamResponse(frames=data)
-        return router_pb2.StreamResponse(receipt=receipt, head=head_message(head), frames=data)
+        return router_pb2.StreamResponse(delta=router_pb2.StreamDelta(frames=data))
 
 
 def _reader(kind: str | None) -> ChunkReader | CompletionChunkReader | None:

@@ -43,7 +43,7 @@ class Servicer(RouterServiceServicer, AdminServiceServicer):
     def Stream(self, request: StreamRequest, context: grpc.ServicerContext) -> Iterator[StreamResponse]:
         context.add_callback(self.left.set)
         while context.is_active():
-            yield StreamResponse(frames=b"x")
+            yield StreamResponse(delta={"frames": b"x"})
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from lexora.v1.tokens_pb2 import Usage
 from lexora_cli.client import RouterFailure
 from lexora_cli.conversation import Conversation
 
-RECEIPT = StreamResponse(receipt=Receipt(backend="main", usage=Usage(input_tokens=7, output_tokens=3)))
+RECEIPT = StreamResponse(completed={"receipt": Receipt(backend="main", usage=Usage(input_tokens=7, output_tokens=3))})
 
 
 def delta(text: str = "", reasoning: str = "") -> StreamResponse:
-    return StreamResponse(chat=ChatChunk(choices=[ChatDelta(text=text, reasoning=reasoning)]))
+    return StreamResponse(delta={"chat": ChatChunk(choices=[ChatDelta(text=text, reasoning=reasoning)])})
 
 
 class Script:
@@ -58,7 +58,7 @@ def test_pieces_are_shown_as_they_come_and_the_receipt_tells_the_cost() -> None:
 
 
 def test_a_receipt_without_usage_promises_nothing() -> None:
-    line = Conversation(Script(StreamResponse(receipt=Receipt(backend="main")))).ask("hi", Shown())
+    line = Conversation(Script(StreamResponse(completed={"receipt": Receipt(backend="main")}))).ask("hi", Shown())
     assert line == "main"
 
 
@@ -76,7 +76,7 @@ HOP = {"from_backend": "main", "to_backend": "b", "reason": "ERROR_REASON_UPSTRE
 )
 def test_what_was_not_as_asked_is_told(receipt: Receipt, told: str) -> None:
     receipt.backend = "b"
-    line = Conversation(Script(StreamResponse(receipt=receipt))).ask("hi", Shown())
+    line = Conversation(Script(StreamResponse(completed={"receipt": receipt}))).ask("hi", Shown())
     assert line == f"b · {told}"
 
 

@@ -54,7 +54,7 @@ class Servicer(RouterServiceServicer, AdminServiceServicer):
 
     async def Stream(self, request: Any, context: Any) -> Any:
         for number in range(3):
-            yield StreamResponse(frames=b"%d" % number)
+            yield StreamResponse(delta={"frames": b"%d" % number})
         await self._script(request, context)
 
     async def Embed(self, request: Any, context: Any) -> Any:
@@ -113,7 +113,7 @@ async def collect(router: ChannelRouter, context: CallContext = CONTEXT) -> list
     got: list[bytes] = []
 
     async def emit(message: StreamResponse) -> None:
-        got.append(message.frames)
+        got.append(message.delta.frames)
 
     await router.stream(STREAM, context, emit)
     return got
@@ -219,7 +219,7 @@ async def test_an_emit_that_fails_cancels_the_call() -> None:
     servicer.hang = True
 
     async def emit(message: StreamResponse) -> None:
-        if message.frames == b"2":
+        if message.delta.frames == b"2":
             await servicer.waiting.wait()
             raise KeyError
 

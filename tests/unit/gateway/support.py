@@ -123,7 +123,7 @@ def _put_together(request: Any, context: CallContext) -> Any:
 
 
 async def begun(_: ScriptedRouter, send: Send) -> None:
-    await send(StreamResponse(receipt=TYPED_RECEIPT))
+    await send(StreamResponse(started={"receipt": TYPED_RECEIPT}))
 
 
 class Client:

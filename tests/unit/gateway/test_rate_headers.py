@@ -133,7 +133,7 @@ async def test_the_short_forms_carry_them(path: str, stream: bytes) -> None:
         return GenerateResponse(receipt=receipt())
 
     async def streamed(_: ScriptedRouter, send: Send) -> None:
-        await send(StreamResponse(receipt=receipt()))
+        await send(StreamResponse(started={"receipt": receipt()}))
 
     router.generates, router.streams = one, streamed
     assert rates(await ask(router, b'{"prompt": "x", "stream": %s}' % stream, path)) == RATES

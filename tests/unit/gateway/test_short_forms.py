@@ -31,7 +31,7 @@ def chats(text: str | None) -> Script:
 
 def emits(*messages: StreamResponse, then: Exception | None = None) -> Script:
     async def script(_: ScriptedRouter, emit: Any) -> None:
-        await emit(StreamResponse(receipt=TYPED_RECEIPT))
+        await emit(StreamResponse(started={"receipt": TYPED_RECEIPT}))
         for message in messages:
             await emit(message)
         if then is not None:
@@ -41,11 +41,11 @@ def emits(*messages: StreamResponse, then: Exception | None = None) -> Script:
 
 
 def completion_piece(text: str, index: int = 0) -> StreamResponse:
-    return StreamResponse(completion=CompletionChunk(choices=[CompletionChoice(index=index, text=text)]))
+    return StreamResponse(delta={"completion": CompletionChunk(choices=[CompletionChoice(index=index, text=text)])})
 
 
 def chat_piece(text: str, index: int = 0) -> StreamResponse:
-    return StreamResponse(chat=ChatChunk(choices=[ChatDelta(index=index, text=text)]))
+    return StreamResponse(delta={"chat": ChatChunk(choices=[ChatDelta(index=index, text=text)])})
 
 
 async def ask(router: ScriptedRouter, path: str, body: Any, **options: Any) -> Any:

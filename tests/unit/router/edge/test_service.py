@@ -239,18 +239,20 @@ async def test_embeddings_are_translated_both_ways() -> None:
 @jumping
 async def test_the_head_travels_with_the_first_frames_and_the_receipt_ends_the_stream() -> None:
     made, _ = service(HEAD, Frames(EVENT), 0.1, Frames(DONE))
-    first, second, last = await streamed(made, StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))))
-    assert (first.head.status, first.frames, first.HasField("receipt")) == (200, EVENT, True)
-    assert (second.frames, second.HasField("head"), second.HasField("receipt")) == (DONE, False, False)
-    assert last.HasField("receipt")
-    assert last.WhichOneof("output") is None
+    begun, first, second, last = await streamed(
+        made, StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY)))
+    )
+    assert (begun.started.head.status, begun.started.HasField("receipt")) == (200, True)
+    assert (first.delta.frames, second.delta.frames) == (EVENT, DONE)
+    assert last.completed.HasField("receipt")
+    assert not last.completed.HasField("reply")
 
 
 @jumping
 async def test_an_engine_that_answers_a_stream_in_one_piece() -> None:
     made, _ = service(Reply(JSON_HEAD, ANSWER))
     [message] = await streamed(made, StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))))
-    assert (message.reply.body, message.HasField("receipt")) == (ANSWER, True)
+    assert (message.completed.reply.body, message.completed.HasField("receipt")) == (ANSWER, True)
     with pytest.raises(CallFailed) as raised:
         await streamed(made, StreamRequest(call=call_pb2.Call(chat=ChatRequest(messages=MESSAGES))))
     assert detail(raised.value, ErrorInfo).reason == "UPSTREAM_INVALID"
@@ -260,8 +262,8 @@ async def test_an_engine_that_answers_a_stream_in_one_piece() -> None:
 async def test_a_typed_stream_comes_in_chunks() -> None:
     made, pipeline = service(HEAD, Frames(EVENT + EVENT), Frames(DONE))
     sent = await streamed(made, StreamRequest(call=call_pb2.Call(chat=ChatRequest(messages=MESSAGES))))
-    assert [message.chat.choices[0].text for message in sent[:-1]] == ["hi", "hi"]
-    assert [message.HasField("receipt") for message in sent] == [True, False, True]
+    assert [message.delta.chat.choices[0].text for message in sent[1:-1]] == ["hi", "hi"]
+    assert [message.WhichOneof("event") for message in sent] == ["started", "delta", "delta", "completed"]
     assert pipeline.calls[0].stream
 
 
@@ -275,7 +277,7 @@ async def test_a_stream_that_breaks_has_sent_what_came_before() -> None:
 
     with pytest.raises(CallFailed) as raised:
         await made.stream(StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY))), surrounded(), send)
-    assert [message.frames for message in sent] == [EVENT]
+    assert [message.delta.frames for message in sent if message.HasField("delta")] == [EVENT]
     assert detail(raised.value, UpstreamError).body == b'{"error":{}}'
 
 

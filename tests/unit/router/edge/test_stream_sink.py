@@ -40,14 +40,14 @@ async def test_what_comes_while_a_write_is_under_way_travels_as_one_message() ->
     for number in range(10):
         sink.frames(b"data: %d\n\n" % number)
         await asyncio.sleep(0.01)
-    assert [message.frames for message in wire.messages] == [b"data: 0\n\n"]
+    assert [message.WhichOneof("event") for message in wire.messages] == ["started"]
     wire.gate.set()
     await sink.end()
     first, second, last = wire.messages
-    assert first.HasField("head")
-    assert first.receipt.request_id == "r"
-    assert second == StreamResponse(frames=b"".join(b"data: %d\n\n" % number for number in range(1, 10)))
-    assert last == StreamResponse(receipt=Receipt(request_id="r"))
+    assert first.started.HasField("head")
+    assert first.started.receipt.request_id == "r"
+    assert second == StreamResponse(delta={"frames": b"".join(b"data: %d\n\n" % number for number in range(10))})
+    assert last == StreamResponse(completed={"receipt": Receipt(request_id="r")})
     sink.close()
 
 
@@ -58,14 +58,14 @@ async def test_beyond_a_bound_the_engine_is_read_no_further_until_it_is_written(
     sink.head(HEAD)
     sink.frames(b"a")
     await asyncio.sleep(0.01)
-    sink.frames(b"x" * HIGH_WATER_BYTES)
+    sink.frames(b"x" * (HIGH_WATER_BYTES - 1))
     assert not flow.paused
-    sink.frames(b"x")
+    sink.frames(b"xx")
     assert flow.paused
     wire.gate.set()
     await asyncio.sleep(0.01)
     assert not flow.paused
-    assert len(wire.messages[1].frames) == HIGH_WATER_BYTES + 1
+    assert len(wire.messages[1].delta.frames) == HIGH_WATER_BYTES + 2
     await sink.end()
 
 
@@ -111,6 +111,6 @@ async def test_a_whole_answer_waits_for_the_end_and_a_typed_stream_has_none() ->
     assert wire.messages == []
     await sink.end()
     (message,) = wire.messages
-    assert message.reply.body == b"{}"
+    assert message.completed.reply.body == b"{}"
     with pytest.raises(UpstreamInvalid):
         sink_on(wire, "chat").reply(Reply(HEAD, b"{}"))
