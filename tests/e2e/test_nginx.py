@@ -11,6 +11,7 @@ import grpc
 import httpx
 import pytest
 
+from lexora.v1.admin_pb2_grpc import AdminServiceStub
 from lexora.v1.call_pb2 import Call
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.explain_pb2 import ExplainRequest
@@ -104,7 +105,7 @@ def test_a_client_behind_it_cannot_name_itself_as_a_proxy_would(nginx: Nginx, ht
     told = https.post("/v1/chat/completions", json=ASK, headers={"x-lexora-user": "mallory", "x-lexora-explain": "1"}).json()
     trusted = grpc.ssl_channel_credentials(nginx.certificate.read_bytes())
     with grpc.secure_channel(f"127.0.0.1:{nginx.port}", trusted, [("grpc.ssl_target_name_override", HOST)]) as channel:
-        router: Any = RouterServiceStub(channel)
+        router: Any = AdminServiceStub(channel)
         answer = router.Explain(ExplainRequest(model="m"), metadata=[("x-lexora-user", "mallory")], timeout=WAIT_SECONDS)
     assert [told["tenant"]["user"], answer.tenant.user] == ["anonymous@127.0.0.1"] * 2
 
