@@ -27,16 +27,15 @@ class Underway(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._calls.values())
 
-    def begin(self, call: T) -> None:
-        """The current task serves `call` from now on."""
+    def begin(self, call: T) -> asyncio.Task[Any]:
+        """The current task serves `call` from now on; give it to `end`."""
         task = asyncio.current_task()
         assert task is not None
         self._calls[task] = call
+        return task
 
-    def end(self) -> None:
-        """The current task has served its call."""
-        task = asyncio.current_task()
-        assert task is not None
+    def end(self, task: asyncio.Task[Any]) -> None:
+        """The task has served its call."""
         del self._calls[task]
         self._aborted.discard(task)
         if not self._calls and self._idle is not None:
@@ -115,7 +114,7 @@ class DrainingPort:
     ) -> _Answer:
         if self._refusing:
             raise _refusal()
-        self._calls.begin(None)
+        task = self._calls.begin(None)
         try:
             return await method(*given, **named)
         except asyncio.CancelledError:
@@ -123,7 +122,7 @@ class DrainingPort:
                 raise _refusal() from None
             raise
         finally:
-            self._calls.end()
+            self._calls.end(task)
 
 
 def _refusal() -> CallFailed:

@@ -6,7 +6,7 @@ pass by from the engine's connection to the sink without waking that task.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from lexora_contract.answer import Head, Headers, Receipt, Reply
@@ -106,7 +106,7 @@ class Endpoint(Protocol):
         """Try the call here once; raises UpstreamFailure."""
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """What an attempt's end says of its endpoint."""
 
     GOOD = "good"

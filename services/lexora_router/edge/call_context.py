@@ -6,11 +6,12 @@ from lexora_router.errors import InvalidRequest
 from lexora_router.policy.callers import TrustedProxies, network_of
 
 USER = "x-lexora-user"
+TRACE = ("traceparent", "tracestate")
 
 
 def trace_of(context: CallContext) -> tuple[tuple[str, str], ...]:
     """The trace headers, each at most once, without those that are too long."""
-    return tuple({name: value for name, value in context.metadata if _is_trace(name, value)}.items())
+    return tuple({name: value for name, value in context.metadata if name in TRACE and len(value) <= MAX_TRACE}.items())
 
 
 def identity(context: CallContext, proxies: TrustedProxies) -> tuple[str, str]:
@@ -26,14 +27,10 @@ def identity(context: CallContext, proxies: TrustedProxies) -> tuple[str, str]:
 
 def check_identity(context: CallContext) -> None:
     """Raise InvalidRequest for a user that is named twice: the second may be the client's own word, passed on by a proxy."""
-    if sum(name == USER for name, _ in context.metadata) > 1:
+    if [name for name, _ in context.metadata].count(USER) > 1:
         raise InvalidRequest(f"{USER} is there more than once; a proxy must replace it, not add another one.", USER)
 
 
 def announces_streams(context: CallContext) -> bool:
     """Whether the caller wants a message, with the receipt so far, as soon as its call is known to stream."""
     return ("x-lexora-announce", "stream") in context.metadata
-
-
-def _is_trace(name: str, value: str) -> bool:
-    return name in ("traceparent", "tracestate") and len(value) <= MAX_TRACE

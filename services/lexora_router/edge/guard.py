@@ -57,8 +57,7 @@ class Guard:
         """
         plain = options if isinstance(options, Options) else options_of(options)
         call = self._call(plain, context, body or context.take_body())
-        if not always:
-            self._calls.begin(call)
+        task = None if always else self._calls.begin(call)
         try:
             if self.draining and not always:
                 raise Draining(DRAINING)
@@ -79,8 +78,8 @@ class Guard:
             _log.exception("bug", request_id=call.id)
             raise bug_in(call.receipt, trace_id_of(call.trace)) from bug
         finally:
-            if not always:
-                self._calls.end()
+            if task is not None:
+                self._calls.end(task)
 
     @property
     def active(self) -> int:

@@ -18,11 +18,8 @@ def end_to_end(response: Response) -> Headers:
     for name, value in response.headers:
         if name == b"connection" and value not in _PLAIN_CONNECTION:
             dropped = dropped.union(option.strip() for option in value.lower().split(b","))
-    return tuple(
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in response.headers
-        if name not in dropped and not name.startswith(b"access-control-")
-    )
+    kept = [pair for pair in response.headers if pair[0] not in dropped and not pair[0].startswith(b"access-control-")]
+    return tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept])
 
 
 def without_coding(headers: Headers) -> Headers:

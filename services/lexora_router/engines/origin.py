@@ -28,15 +28,11 @@ class Origin:
         self._dialer = Dialer(host, port, clock=clock)
         self._tls = tls
         self._connect_timeout = connect_timeout
-        self._clock = clock
+        self.now = clock
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
         self._retired = False
-
-    def now(self) -> float:
-        """The clock's reading, in seconds."""
-        return self._clock()
 
     @property
     def open(self) -> int:
@@ -74,7 +70,7 @@ class Origin:
         if self._retired:
             connection.close()
             return
-        connection.idle_since = self._clock()
+        connection.idle_since = self.now()
         self._idle.append(connection)
         if self._reaper is None:
             self._reaper = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._reap)
@@ -92,7 +88,7 @@ class Origin:
 
     def _kept(self) -> Connection | None:
         """The connection that was used last: it is the least likely to have been closed."""
-        oldest = self._clock() - KEEPALIVE_SECONDS
+        oldest = self.now() - KEEPALIVE_SECONDS
         while self._idle:
             connection = self._idle.pop()
             if connection.usable and connection.idle_since > oldest:
@@ -137,7 +133,7 @@ class Origin:
     def _reap(self) -> None:
         """Close what has been idle for too long, so that a quiet gateway holds no connections."""
         self._reaper = None
-        oldest = self._clock() - KEEPALIVE_SECONDS
+        oldest = self.now() - KEEPALIVE_SECONDS
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle.pop(0).close()
         if self._idle:

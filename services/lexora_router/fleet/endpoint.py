@@ -117,9 +117,11 @@ class HttpEndpoint:
         return self._with_lines(fixed, call, length)
 
     def _with_lines(self, fixed: bytes, call: Call, length: int) -> bytes:
-        lines = [f"content-type: {call.content_type}", f"x-request-id: {call.id}", f"content-length: {length}"]
-        lines += [f"{name}: {value}" for name, value in (*call.trace, *call.headers)]
-        text = "\r\n".join(lines)
-        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+        text = f"content-type: {call.content_type}\r\nx-request-id: {call.id}\r\ncontent-length: {length}\r\n"
+        lines = 3
+        for name, value in (*call.trace, *call.headers):
+            text += f"{name}: {value}\r\n"
+            lines += 1
+        if text.count("\n") != lines or text.count("\r") != lines:
             raise InvalidRequest("A header of the call has a line break in it.")
-        return fixed + text.encode("latin-1", "replace") + b"\r\n\r\n"
+        return fixed + text.encode("latin-1", "replace") + b"\r\n"

@@ -11,7 +11,7 @@ from lexora_router.policy.evidence import RequestSource
 from lexora_router.policy.picker import pick
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each attempt
 class Slot:
     """A place at an endpoint, and its breaker's permit: taken together, so that half-open one call is the trial."""
 
@@ -53,8 +53,10 @@ class Slots:
         """A slot at the best of these endpoints, which all have one free; None when there is no candidate."""
         if not candidates:
             return None
-        weights = [endpoint.condition.weight(now) for endpoint in candidates]
-        endpoint = candidates[pick(candidates, self._randrange, weights)]
+        endpoint = candidates[0]
+        if len(candidates) > 1:
+            weights = [each.condition.weight(now) for each in candidates]
+            endpoint = candidates[pick(candidates, self._randrange, weights)]
         endpoint.condition.in_flight += 1  # counted at the choice, so that a burst is spread
         return Slot(endpoint, endpoint.condition.begin(now))
 

@@ -39,6 +39,7 @@ class Tenancy:
         self._config = config
         self._standings = {name: _allowed(tenant) for name, tenant in config.tenants.items()}
         self._unlisted = _allowed(TenantConfig())
+        self._tiers = {name: tenant.tier or "" for name, tenant in config.tenants.items()}
 
     def standing(self, call: Call) -> Standing:
         """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
@@ -47,7 +48,7 @@ class Tenancy:
 
     def tier(self, name: str) -> str:
         """Rate-limit tier of a tenant, empty for none."""
-        return self._config.tenant(name).tier or ""
+        return self._tiers.get(settings_name(name), "")
 
     def limits_tokens(self) -> bool:
         """Whether any user's tokens per minute are limited."""

@@ -147,7 +147,7 @@ class WaitingCalls:
 
     def dispatch(self) -> None:
         """Give free slots to the calls that wait, in the queue's order."""
-        if not len(self):
+        if not self._returning and not len(self._queue):
             return
         now, slots = self._clock(), self._slots
         self._shares.charge_running(now)

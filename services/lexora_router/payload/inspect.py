@@ -151,8 +151,10 @@ def _check_required(path: str, wire: _Decided) -> None:
         raise InvalidRequest("model is missing", "model")
     if path == COMPLETIONS and not _absent(wire.prompt) and not opens(wire.prompt, b'["'):
         raise InvalidRequest("prompt must be a string or an array", "prompt")
-    if all(_absent(getattr(wire, name)) for name in required):
-        raise InvalidRequest(f"{required[0]} is missing", required[0])
+    for name in required:
+        if not _absent(getattr(wire, name)):
+            return
+    raise InvalidRequest(f"{required[0]} is missing", required[0])
 
 
 def _absent(raw: msgspec.Raw) -> bool:
@@ -160,4 +162,7 @@ def _absent(raw: msgspec.Raw) -> bool:
 
 
 def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
+    for value in values:
+        if value is not None:
+            return value
+    return None

@@ -204,13 +204,12 @@ def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:
     bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
     reserved = 0 if bucket is None else int(min(max(tokens, 0), bucket.burst))
     most = buckets.limits.max_concurrent
-    waits: dict[Dimension, float] = {
-        "requests": requests.wait(1, now),
-        "tokens": 0.0 if bucket is None or not reserved else bucket.wait(reserved, now),
-        "concurrent": 0.0 if most is None or buckets.open < most else CONCURRENT_RETRY,
-    }
-    exceeded = max(waits, key=waits.__getitem__)
-    longest = waits[exceeded]
+    exceeded: Dimension = "requests"
+    longest = requests.wait(1, now)
+    if bucket is not None and reserved and (wait := bucket.wait(reserved, now)) > longest:
+        exceeded, longest = "tokens", wait
+    if most is not None and buckets.open >= most and longest < CONCURRENT_RETRY:
+        exceeded, longest = "concurrent", CONCURRENT_RETRY
     reservation = None
     if not longest:
         requests.take(1, now)

@@ -23,7 +23,8 @@ class SlidingPair:
 
     def add(self, now: float, first: int, second: int) -> None:
         """Count so many of the first kind and of the second."""
-        self._advance(now)
+        if (index := int(now // self._width)) > self._index:
+            self._advance(index)
         slot = self._index % SLOTS
         self._first[slot] += first
         self._second[slot] += second
@@ -44,7 +45,8 @@ class SlidingPair:
 
     def totals(self, now: float) -> tuple[int, int]:
         """How many of each were counted within the window."""
-        self._advance(now)
+        if (index := int(now // self._width)) > self._index:
+            self._advance(index)
         return self._first_total, self._second_total
 
     def clear(self) -> None:
@@ -53,12 +55,8 @@ class SlidingPair:
         self._second = [0] * SLOTS
         self._first_total = self._second_total = 0
 
-    def _advance(self, now: float) -> None:
-        index = int(now // self._width)
-        passed = index - self._index
-        if passed <= 0:
-            return
-        if passed >= SLOTS:
+    def _advance(self, index: int) -> None:
+        if index - self._index >= SLOTS:
             self.clear()
         else:
             for expired in range(self._index + 1, index + 1):

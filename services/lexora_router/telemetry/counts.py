@@ -1,7 +1,5 @@
 """What finished calls came to, by a name that a client or a reload may choose: the first names have a place of their own."""
 
-from collections.abc import Iterator
-
 from lexora_contract.answer import Usage
 from lexora_router.telemetry.account import OTHER
 
@@ -31,21 +29,13 @@ class Counts:
             self.tokens_cached += usage.cached_tokens
 
 
-class CountsByName:
+class CountsByName(dict[str, Counts]):
     """Counts of the first `most` names; all others share "other"."""
 
     def __init__(self, most: int) -> None:
+        super().__init__()
         self._most = most
-        self._counts: dict[str, Counts] = {}
 
-    def __getitem__(self, name: str) -> Counts:
-        """The counts of a name."""
-        found = self._counts.get(name)
-        if found is None:
-            name = name if len(self._counts) < self._most else OTHER
-            found = self._counts.setdefault(name, Counts())
-        return found
-
-    def items(self) -> Iterator[tuple[str, Counts]]:
-        """Names with their counts."""
-        return iter(self._counts.items())
+    def __missing__(self, name: str) -> Counts:
+        """The counts of a name that is not among them yet."""
+        return self.setdefault(name if len(self) < self._most else OTHER, Counts())

@@ -73,8 +73,11 @@ def _timestamp() -> str:
     return f"{_prefix}.{nanos // 1000:06d}Z"
 
 
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
 def _to_json(value: object, **_: object) -> str:
-    return escaped_json(msgspec.json.encode(value, enc_hook=str).decode())
+    return escaped_json(_encode(value).decode())
 
 
 def _json_line(level: str, fields: dict[str, object]) -> str:

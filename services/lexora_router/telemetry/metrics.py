@@ -1,5 +1,7 @@
 """Prometheus metrics of the router. Labels are bounded: models that no backend serves count as "other"."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from lexora_contract.answer import Usage
@@ -57,10 +59,9 @@ class Metrics:
         active = Gauge("lexora_active_requests", "Calls under way.", registry=registry)
         active.set_function(lambda: self._active)
         self._models: set[str] = set()
-        self._children: dict[tuple[str, str, int], Counter] = {}
+        self._children: dict[tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
         self._per_model: dict[str, tuple[Counter, Counter, Counter]] = {}
         self._streams: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
-        self._per_path: dict[str, Histogram] = {}
 
     def begin(self, call: Call) -> None:
         """One more under way."""
@@ -70,8 +71,9 @@ class Metrics:
         """Count the finished call."""
         self._active -= 1
         receipt, model, path = record.receipt, self._model(record.label), record.path
-        self._request_child(path, model, record.status).inc()
-        self._duration_child(path).observe(record.seconds)
+        count, observe = self._children.get((path, model, record.status)) or self._keep(path, model, record.status)
+        count()
+        observe(record.seconds)
         if receipt.usage is not None:
             self._count_tokens(model, receipt.usage)
         if record.call.stream and receipt.first_event_at:
@@ -83,18 +85,10 @@ class Metrics:
 
     # `labels()` takes a lock and builds a key; the children are kept, as many as there are label values.
 
-    def _request_child(self, path: str, model: str, status: int) -> Counter:
-        key = (path, model, status)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._requests.labels(path, model, str(status))
-        return child
-
-    def _duration_child(self, path: str) -> Histogram:
-        child = self._per_path.get(path)
-        if child is None:
-            child = self._per_path[path] = self._duration.labels(path)
-        return child
+    def _keep(self, path: str, model: str, status: int) -> tuple[Callable[[], None], Callable[[float], None]]:
+        children = (self._requests.labels(path, model, str(status)).inc, self._duration.labels(path).observe)
+        self._children[path, model, status] = children
+        return children
 
     def _count_tokens(self, model: str, usage: Usage) -> None:
         children = self._per_model.get(model)
