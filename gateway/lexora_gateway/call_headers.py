@@ -50,7 +50,7 @@ def _forbids(headers: Headers, name: bytes) -> bool:
     if value is None:
         return False
     if value.strip().lower() != b"never":
-        # A client that means to forbid something must not be told nothing when it misspells it.
+        # A client that misspells what it forbids must get an error.
         raise _refused(name, "never, or be left out")
     return True
 

@@ -146,7 +146,7 @@ def stream_expected() -> Failure:
 
 
 def bug(request_id: str) -> Failure:
-    """500 that tells nothing but where to look in the log."""
+    """500 that says only where to look in the log."""
     return Failure(500, f"Internal error; the log has it under request id {request_id}.", "server_error")
 
 

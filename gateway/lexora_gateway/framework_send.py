@@ -11,7 +11,7 @@ from lexora_gateway.headers import number
 if TYPE_CHECKING:
     from lexora_gateway.asgi_types import HeaderList, Headers, Message, Send
 
-# A longer body that nobody reads is not worth keeping the connection for.
+# A longer body that is not read is not worth keeping the connection for.
 _UNREAD_BODY_BYTES = 64 * 1024
 _REPLACED = (b"content-type", b"content-length")
 

@@ -1,4 +1,4 @@
-"""Response headers: what the engine said, and who answered."""
+"""Response headers: those of the engine, and which backend answered."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class JsonFields:
         return f"{self._prefix}{name}"
 
     def rest(self) -> dict[str, Any]:
-        """What nobody took."""
+        """The fields that were not taken."""
         return self._values
 
 

@@ -11,7 +11,7 @@ from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
 from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.relay import relays
-from lexora_gateway.request import Limits, nearest, nobody
+from lexora_gateway.request import Limits, nearest, trust_none
 from lexora_gateway.short_forms import Chat, Generate
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
         settings.get("patience", PATIENCE).body,
         settings.get("reading") or BufferedBytes(MAX_BYTES, most),
         settings.get("stream_keepalive"),
-        settings.get("trusts", nobody),
+        settings.get("trusts", trust_none),
         settings.get("client_of", nearest),
     )
     default_model = settings.get("default_model")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _SHOWN = 200
-# Longer paths are nobody's slip, and comparing them costs time.
+# Longer paths are no typing mistakes, and comparing them costs time.
 _COMPARED = 100
 _ALIKE = 0.85
 # Names that other servers have for the same thing: Ollama, llama.cpp, Kubernetes' own.
@@ -31,7 +31,7 @@ def unknown_path(path: str, known: Collection[str]) -> str:
     """The message of a 404; `known` are the paths that are served."""
     shown = path if len(path) <= _SHOWN else path[:_SHOWN] + "..."
     meant = probably_meant(path, known)
-    return f"Unknown path: {shown}. " + (f"Did you mean {meant}?" if meant else "GET / tells what is served.")
+    return f"Unknown path: {shown}. " + (f"Did you mean {meant}?" if meant else "GET / lists what is served.")
 
 
 def probably_meant(path: str, known: Collection[str]) -> str | None:

@@ -142,7 +142,7 @@ class Control:
         try:
             response = await self._router.unary(HEALTH, HealthRequest(), self._context(request))
         except CallFailed:
-            # Without its router the facade can serve nobody.
+            # Without its router the facade serves no call.
             return "unhealthy", {}
         return _overall(response), {name: word(BackendStatus, each.status) for name, each in sorted(response.backends.items())}
 

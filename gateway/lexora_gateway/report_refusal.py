@@ -32,8 +32,8 @@ async def counted(router: RouterPort, failure: Failure, received: ClientRequest)
     """The failure with its trace and the user's limits, or, when these are used up, the refusal that takes its place."""
     options = Options(request_id=received.request_id, user=user_of(received.headers) or _user_in(received.body))
     context = context_of(received.headers, _SECONDS, received.hops)
-    told = f"The facade answered {failure.status}: {failure.message}"[:MAX_REFUSAL]
-    request = ReportRefusalRequest(options=options_message(options), http_status=failure.status, message=told)
+    text = f"The facade answered {failure.status}: {failure.message}"[:MAX_REFUSAL]
+    request = ReportRefusalRequest(options=options_message(options), http_status=failure.status, message=text)
     try:
         receipt = (await router.unary(REPORT_REFUSAL, request, context)).receipt
     except CallFailed as error:

@@ -30,7 +30,7 @@ _FORWARDED = b"x-forwarded-for"
 Metadata = tuple[tuple[str, str], ...]
 
 
-def nobody(_: str) -> bool:
+def trust_none(_: str) -> bool:
     """No address is trusted."""
     return False
 
@@ -44,8 +44,8 @@ def nearest(hops: str) -> str:
 class Limits:
     """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body; and of all bodies.
 
-    After `stream_keepalive` seconds of silence a stream gets a sign of life; None: never. `trusts` tells by its address whether
-    a client is a proxy whose x-lexora-user counts; `client_of` tells the client behind such proxies, from a list of hops.
+    After `stream_keepalive` seconds of silence a stream gets a sign of life; None: never. `trusts` says by an address whether
+    a client is a proxy whose x-lexora-user counts; `client_of` gives the client behind such proxies, from a list of hops.
     """
 
     max_body_bytes: int
@@ -53,7 +53,7 @@ class Limits:
     body_silence: float
     buffered: BufferedBytes
     stream_keepalive: float | None = None
-    trusts: Callable[[str], bool] = nobody
+    trusts: Callable[[str], bool] = trust_none
     client_of: Callable[[str], str] = nearest
 
 
@@ -96,7 +96,7 @@ def check_user(client: ClientSide, trusts: Callable[[str], bool]) -> None:
         del headers[USER]
     elif sum(name == USER for name, _ in client.pairs) > 1:
         name = USER.decode()
-        del headers[USER]  # whose word each of them is cannot be told
+        del headers[USER]  # it is unclear which hop set each of them
         raise Refused(invalid(f"{name} is there more than once; a proxy must replace it, not add another one.", name))
 
 

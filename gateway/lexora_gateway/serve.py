@@ -68,7 +68,7 @@ def server_config(
 
 
 class GatewayServer(uvicorn.Server):
-    """A uvicorn server that tells its address once it serves, and lets go of the router at its end.
+    """A uvicorn server that reports its address once it serves, and lets go of the router at its end.
 
     `announce` gets the address as `http://host:port`; `on_stop` is awaited after the last response.
     """
@@ -84,7 +84,7 @@ class GatewayServer(uvicorn.Server):
         self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then tell the address."""
+        """Listen, then report the address."""
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]

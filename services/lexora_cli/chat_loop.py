@@ -61,7 +61,7 @@ class ChatLoop:
 
     def run(self) -> None:
         """Talk until /quit or Ctrl-D."""
-        self._dim("/help tells what can be done here, Ctrl-D leaves")
+        self._dim("/help lists the commands, Ctrl-D leaves")
         while True:
             try:
                 line = self._read("> ").strip()

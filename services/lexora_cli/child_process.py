@@ -1,4 +1,4 @@
-"""A child process that is watched: its output passed on line by line, its end told, ended with patience."""
+"""A child process that is watched: its output passed on line by line, its end reported, time to end."""
 
 import asyncio
 import re

@@ -54,7 +54,7 @@ class RouterClient:
 
     def models(self) -> ListModelsResponse:
         """The models that can be asked, all pages in one."""
-        with self._told():
+        with self._failures():
             listed = self._stub.ListModels(ListModelsRequest(), timeout=TIMEOUT_SECONDS)
             while listed.next_page_token:
                 request = ListModelsRequest(page_token=listed.next_page_token)
@@ -65,22 +65,22 @@ class RouterClient:
 
     def health(self) -> HealthResponse:
         """State of the router and of each backend."""
-        with self._told():
+        with self._failures():
             return self._stub.Health(HealthRequest(), timeout=TIMEOUT_SECONDS)
 
     def stats(self) -> GetStatsResponse:
         """Counters and gauges since the start."""
-        with self._told():
+        with self._failures():
             return self._admin.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
 
     def recent_calls(self, limit: int) -> ListRecentCallsResponse:
         """The calls that finished last."""
-        with self._told():
+        with self._failures():
             return self._admin.ListRecentCalls(ListRecentCallsRequest(page_size=limit), timeout=TIMEOUT_SECONDS)
 
     def explain(self, request: ExplainRequest, seconds: float | None) -> ExplainResponse:
         """Where a call would go that has so many seconds, None for no limit."""
-        with self._told():
+        with self._failures():
             # The rpc's own deadline counts as the call's, so the patience of the command stays on this side.
             asked: Any = self._admin.Explain.future(request, timeout=seconds)
             try:
@@ -91,14 +91,14 @@ class RouterClient:
         return answer
 
     def reload(self) -> ReloadReport:
-        """Let the router load its configuration again; what came of it."""
-        with self._told():
+        """Let the router load its configuration again; gives the result."""
+        with self._failures():
             return self._admin.Reload(ReloadRequest(), timeout=RELOAD_SECONDS).report
 
     def stream(self, request: StreamRequest, on_message: Callable[[StreamResponse], None]) -> None:
         """Pass each message of the answer to `on_message`; leaving early, by any exception, cancels the call."""
         messages: Any = self._stub.Stream(request)
-        with self._told(), lasting_interrupt() as check:
+        with self._failures(), lasting_interrupt() as check:
             try:
                 for message in messages:
                     check()
@@ -117,7 +117,7 @@ class RouterClient:
         self.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _failures(self) -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:

@@ -56,7 +56,7 @@ class Demo:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Start both, tell what to try, wait for Ctrl-C or SIGTERM, end both."""
+        """Start both, print what to try, wait for Ctrl-C or SIGTERM, end both."""
         self._stop = stop_event()
         try:
             with tempfile.TemporaryDirectory(prefix="lexora-demo-") as folder:

@@ -33,7 +33,7 @@ client = OpenAI(base_url="{http}/v1", api_key="none")
 for chunk in client.chat.completions.create(model="{model}", messages={json.dumps(chat["messages"])}, stream=True):
     print(chunk.choices[0].delta.content or "", end="", flush=True)
 
-gRPC at {grpc}; no proto files needed, the server tells its own
+gRPC at {grpc}; no proto files needed, the server reflects its own
 
 {with_buf}  grpcurl -plaintext -d '{json.dumps(typed)}' {grpc} {service}/Generate
 

@@ -91,7 +91,7 @@ class HttpServer:
         """Take no new connections, close idle ones, let responses finish for a few seconds, then return."""
         self._server.should_exit = True
         if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)  # `_or_end` tells what it ended with
+            await asyncio.gather(self._task, return_exceptions=True)  # `_or_end` raises what it ended with
 
     async def _or_end(self, event: asyncio.Event) -> None:
         assert self._task is not None

@@ -21,7 +21,7 @@ _HEADLINES = {
 }
 
 
-# Nothing to change is a surprise to somebody who has just changed the file: another reload was quicker.
+# After a change of the file this is a surprise: another reload was quicker.
 _JUST_NOW_SECONDS = 60
 _TRIGGERS = {
     RELOAD_TRIGGER_FILE: "when the file changed",

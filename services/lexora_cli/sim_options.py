@@ -36,7 +36,7 @@ OPTIONS = (
     SimOption("models", _Texts, ("sim-model",), "Model to serve; may be repeated, the first is the default.", "--model"),
     SimOption("embedding_models", _Texts, (), "Pooling model: embeddings, rerank, score, classify.", "--embedding-model"),
     SimOption("api_key", str | None, None, 'Ask /v1/* for "Authorization: Bearer KEY".'),
-    SimOption("version", str, "0.32.0", "Version that /version tells."),
+    SimOption("version", str, "0.32.0", "Version that /version gives."),
     SimOption("max_model_len", int, 32_768, "Tokens of prompt and answer together."),
     SimOption("request_id_headers", bool, True, "Answer with x-request-id."),
     SimOption("prompt_tokens_details", bool, False, "Report cached tokens in usage."),

@@ -70,8 +70,8 @@ def _latencies(stats: GetStatsResponse) -> Iterator[tuple[str, ...]]:
     windows = (("1 min", stats.last_minute), ("5 min", stats.last_five_minutes), ("start", stats.since_start))
     for field, title in LATENCIES.items():
         if getattr(stats.since_start, field).count:
-            for named, (within, told) in zip((title, "", ""), windows, strict=True):
-                found: Distribution = getattr(told, field)
+            for named, (within, sample) in zip((title, "", ""), windows, strict=True):
+                found: Distribution = getattr(sample, field)
                 yield (
                     named,
                     within,

@@ -45,7 +45,7 @@ class Receipt:
     hops: tuple[Hop, ...] = ()  # to other backends, in order
     resumed: str = ""  # "token_ids" or "text" where a stream went on elsewhere
     lost_tokens: int = 0  # made by attempts that failed, and made again
-    late_attempts: int = 0  # whole answers that were not there in time: nobody knows how far their engines were
+    late_attempts: int = 0  # whole answers that were not there in time: how far their engines were is unknown
     rate_limit: "RateLimitState | None" = None
     auto: "Choice | None" = None
     finish_reasons: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Receipt:
 class Choice:
     """The model that fits a task best.
 
-    `task_type` is one of the configured capabilities, empty when unknown; `confidence` is 0 to 1; `by` names who chose:
+    `task_type` is one of the configured capabilities, empty when unknown; `confidence` is 0 to 1; `by` names the classifier:
     "rules", "embedding", "llm", or "default" when none of them was sure; `alternatives` are (model, score), best first.
     """
 

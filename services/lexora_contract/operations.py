@@ -1,4 +1,4 @@
-"""The endpoints of the engines' API that are relayed: one row each, which is all that any part of the gateway knows of it.
+"""The endpoints of the engines' API that are relayed: one row each, and no part of the gateway has more about one.
 
 vLLM's endpoints: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
 """
@@ -17,7 +17,7 @@ CLASSIFY_TASK = "/v1/classify-task"  # the router's own
 
 
 class Dialect(Enum):
-    """How a stream tells its end, its usage and its errors, and what an error's body looks like."""
+    """How a stream marks its end, its usage and its errors, and what an error's body looks like."""
 
     OPENAI = "openai"
     RESPONSES = "responses"
@@ -32,8 +32,8 @@ class Operation:
     `name` is OpenTelemetry's gen_ai.operation.name, where it has a well-known one, else the endpoint's own. Of the fields
     in `required` a request must have one. `form`: the body is a multipart form, and the answer may be plain text.
     `streams`: a request may ask for events. `stream_usage`: it may ask for usage in them (`stream_options.include_usage`).
-    `queued`: it waits in an engine's own queue, so its body may have a `priority`. `auto`: it has a text that tells which
-    model fits. Of a query string the parameters in `query` reach the engine, of the request's headers those in `headers`.
+    `queued`: it waits in an engine's own queue, so its body may have a `priority`. `auto`: it has a text by which a
+    model is chosen. Of a query string the parameters in `query` reach the engine, of the request's headers those in `headers`.
     """
 
     path: str

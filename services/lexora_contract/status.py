@@ -46,7 +46,7 @@ def status_of(failed: CallFailed, *, max_body: int) -> Status:
 
 
 def failed_of(status: Status) -> CallFailed:
-    """The failed call that a status tells of; details that are unknown or cannot be read are left out."""
+    """The failed call behind a status; details that are unknown or cannot be read are left out."""
     details = _details(status)
     reason = details.reason if details.reason in REASONS else REASON_OF_CODE.get(status.code, "INTERNAL")
     message = status.message or details.quota

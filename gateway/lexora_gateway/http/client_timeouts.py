@@ -1,4 +1,4 @@
-"""How long the facade waits for a slow client, and how it tells that nothing can be written to one."""
+"""How long the facade waits for a slow client, and how it finds that nothing can be written to one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-# A head is a packet or two; who needs longer for it only holds a connection.
+# A head is a packet or two; a client that needs longer only holds a connection.
 HEAD_SECONDS = 30.0
 # Outlives a lost packet's retransmissions and a client that pauses between its pieces.
 BODY_SILENCE_SECONDS = 60.0

@@ -53,7 +53,7 @@ class Cors:
         return method == b"OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
 
     async def preflight(self, client: Exchange) -> None:
-        """Answer a question ahead. Every path is answered alike: what is not there the request itself is told, visibly."""
+        """Answer a question ahead. Every path is answered alike: a missing path shows in the answer to the request itself."""
         headers = client.headers
         answer = Answer(client, request_id_of(headers))
         origin = headers[b"origin"]

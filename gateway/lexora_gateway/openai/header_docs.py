@@ -10,11 +10,11 @@ _IN: dict[str, tuple[dict[str, Any], str]] = {
     "x-request-timeout": ({"type": "number", "exclusiveMinimum": 0}, "Seconds for the whole call; then it is 504."),
     "x-lexora-priority": (
         {"type": "string", "examples": ["high", "normal", "low", "70"]},
-        "Who goes first when calls wait: high (100), normal (50), low (0) or a number from 0 to 100.",
+        "Order when calls wait: high (100), normal (50), low (0) or a number from 0 to 100.",
     ),
     "x-lexora-fallback": ({"type": "string", "enum": ["never"]}, "No other backend than the model's own may answer."),
     "x-lexora-resume": ({"type": "string", "enum": ["never"]}, "A stream whose engine dies ends with the error."),
-    "x-lexora-explain": ({"type": "string", "enum": ["1"]}, "Tell what would become of the call instead of serving it."),
+    "x-lexora-explain": ({"type": "string", "enum": ["1"]}, "Explain what would become of the call instead of serving it."),
 }
 _WHO: dict[str, tuple[dict[str, Any], str]] = {
     "x-request-id": ({"type": "string"}, "Identity of the call."),

@@ -30,7 +30,7 @@ def chat(
 ) -> None:
     """Talk with a model in the terminal, over gRPC.
 
-    Ctrl-C stops an answer, Ctrl-D leaves, /help tells the rest.
+    Ctrl-C stops an answer, Ctrl-D leaves, /help shows the rest.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
 from lexora_cli.screen import fail, print_json, show
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Model or alias; the default model if left out.")]
-User = Annotated[str, typer.Option("--user", "-u", metavar="NAME", help="Who would ask; anonymous if left out.")]
+User = Annotated[str, typer.Option("--user", "-u", metavar="NAME", help="The user of the call; anonymous if left out.")]
 Priority = Annotated[
     str | None,
     typer.Option(
@@ -33,7 +33,7 @@ def explain(
     router: Router = DEFAULT_ROUTER,
     as_json: AsJson = False,
 ) -> None:
-    """Tell where a call would go now, and why.
+    """Show where a call would go now, and why.
 
     Nothing is sent and nothing is charged.
 

@@ -9,7 +9,7 @@ from lexora_cli.screen import fail, plain, print_json
 def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     """Let a running router load its configuration again.
 
-    Prints what came of it. The router reads the same file, variables and options as at its start; a configuration with
+    Prints the result. The router reads the same file, variables and options as at its start; a configuration with
     mistakes is refused, and the old one stays. Exit code 1 when it was refused, or when the router does not answer.
 
     \b

@@ -1,4 +1,4 @@
-"""What differs between families of engines: one adapter says all that the router knows of one family. None does I/O.
+"""What differs between families of engines: one adapter has all that is particular about one family. None does I/O.
 
 The base is OpenAI's own API as most servers speak it; a family overrides what it does otherwise. The attributes of the class
 say what the family can do, and the configuration reads them for its defaults and checks; an instance is one backend's.
@@ -165,7 +165,7 @@ class Adapter:
         return self.url(base, "/metrics", "")
 
     def listed(self, entry: bytes) -> ListedModel:
-        """One entry of the list of models. Raises msgspec.ValidationError for one that is none."""
+        """One entry of the list of models. Raises msgspec.ValidationError for an invalid one."""
         found = _decode_entry(entry)
         return ListedModel(found.id, entry, found.max_model_len)
 

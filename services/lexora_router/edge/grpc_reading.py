@@ -69,7 +69,7 @@ def reading(handler: _Handler, refuse: Callable[[_Context], Awaitable[None]]) ->
         await refuse(context)
         raise AssertionError("refusing raises")
 
-    # The stubs know grpc's other, blocking kind of handlers.
+    # The stubs are typed for grpc's blocking handlers.
     serve: Callable[..., Awaitable[Any]] = handler.unary_stream or handler.unary_unary  # type: ignore[assignment]
 
     async def read_and_serve(_: Any, context: _Context) -> Any:

@@ -242,13 +242,13 @@ class GrpcServer:
         return bound
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Tell grpc.health.v1, overall and for each service."""
+        """Set the state in grpc.health.v1, overall and for each service."""
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *SERVICES):
             await self.health.set(name, state)
 
     async def drain(self) -> None:
-        """Tell grpc.health.v1 for good that nothing is served; what `set_serving` says from now on is not heard."""
+        """Say in grpc.health.v1 for good that nothing is served; later calls of `set_serving` have no effect."""
         await self.health.enter_graceful_shutdown()
 
     async def stop(self, grace: float) -> None:

@@ -1,4 +1,4 @@
-"""Who asks, of requests that may be too broken to become a call."""
+"""The user of a request, which may be too malformed to become a call."""
 
 import msgspec
 

@@ -92,7 +92,7 @@ class Overview:
             async with asyncio.timeout(assembly.config.health.timeout + PROBE_SLACK_SECONDS):
                 await assembly.prober.first_round()
         except TimeoutError:
-            pass  # what is not known by then is told as unknown
+            pass  # what is not known by then is unknown
         now = self._clock()
         return health_pb2.HealthResponse(
             status=health_pb2.BACKEND_STATUS_UNHEALTHY if draining else _STATUS[assembly.health()],
@@ -105,8 +105,8 @@ class Overview:
         """Counters since the start, distributions of the last minutes, gauges of now."""
         now, backends = self._clock(), self._assembly().backends
         endpoints = [endpoint for backend in backends.values() for endpoint in backend.endpoints]
-        told = stats_message(self._stats, now, self._wall_clock())
-        told.MergeFrom(
+        message = stats_message(self._stats, now, self._wall_clock())
+        message.MergeFrom(
             stats_pb2.GetStatsResponse(
                 uptime=duration(now - self._started),
                 last_reload=reload_message(self._reloads.last),
@@ -114,7 +114,7 @@ class Overview:
                 endpoints=_loads(endpoints, now),
             )
         )
-        return told
+        return message
 
     def recent_calls(self, request: recent_calls_pb2.ListRecentCallsRequest) -> recent_calls_pb2.ListRecentCallsResponse:
         """The calls that finished last, the latest first, a page at a time. Raises InvalidRequest."""

@@ -1,4 +1,4 @@
-"""The service behind the contract: proto to domain and back, errors to statuses. Knows messages, but no transport.
+"""The service behind the contract: proto to domain and back, errors to statuses. Handles messages, and no transport.
 
 `grpc_server` puts it on the wire; the facade may call it in process, with the same messages, deadlines and errors.
 """

@@ -88,7 +88,7 @@ class Reloader:
         await asyncio.gather(*self._tasks, *self._runs, return_exceptions=True)
 
     async def reload(self, trigger: str) -> Reload:
-        """Load the configuration and put it in force, if it can be used and is another one; the result says what came of it."""
+        """Load the configuration and put it in force, if it can be used and is another one; gives the result."""
         if self._next is None:
             self._next = asyncio.create_task(self._run(trigger))
             self._runs.add(self._next)

@@ -8,7 +8,7 @@ from lexora_contract.operations import CHAT, COMPLETIONS
 from lexora_router.resume.eligibility import ResumePlan
 from lexora_router.resume.progress import Progress
 
-# What completions do not know, and what is in the token ids already or would be wrong with more of them.
+# What completions do not have, and what is in the token ids already or would be wrong with more of them.
 _CHAT_ONLY = (
     *("messages", "max_completion_tokens", "chat_template", "chat_template_kwargs", "add_generation_prompt"),
     *("continue_final_message", "documents", "include_reasoning", "reasoning_effort", "media_io_kwargs"),

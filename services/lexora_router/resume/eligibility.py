@@ -1,4 +1,4 @@
-"""Which streams may be continued, and what their requests say that a continuation must know."""
+"""Which streams may be continued, and what a continuation needs of their requests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ def plan_resume(path: str, body: bytes, source: ResumeSource) -> ResumePlan | No
             min_tokens=_count(fields, "min_tokens"),
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None  # a request of a shape that the engine may know, but not we
+        return None  # a request of a shape that is unknown here
 
 
 def _plain(fields: Mapping[str, msgspec.Raw]) -> bool:

@@ -37,7 +37,7 @@ async def test_an_unknown_path(path: str, method: str) -> None:
         assert response.status_code == 404
         assert response.json()["error"] == {
             "message": f"Unknown path: {path}. "
-            + ("Did you mean /v1/chat/completions?" if "chat" in path else "GET / tells what is served."),
+            + ("Did you mean /v1/chat/completions?" if "chat" in path else "GET / lists what is served."),
             "type": "not_found_error",
             "param": None,
             "code": "not_found",

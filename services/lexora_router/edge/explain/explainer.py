@@ -29,7 +29,7 @@ class Explainer:
     async def explain(self, call: Call, asked: str, *, draining: bool) -> explain_pb2.ExplainResponse:
         """What would become of the call; `asked` is the model as the client named it, empty for the default one.
 
-        For a model that nobody knows the backends are asked for their lists again, as by any call for one. Raises
+        For a model that no backend lists the backends are asked for their lists again, as by any call for one. Raises
         InvalidRequest when no model is named and there is no default.
         """
         assembly = self._assembly()
@@ -96,7 +96,7 @@ async def _ruling(assembly: Assembly, call: Call, asked: str) -> Ruling:
 
 
 def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *, draining: bool) -> tuple[Verdict, str]:
-    """The verdict on the whole call, and the reason of its error: who could refuse it, in the order in which it meets them."""
+    """The verdict on the whole call, and the reason of its error: from the first part that would refuse it."""
     if draining:
         return explain_pb2.VERDICT_REJECT, Draining.reason
     if decision is not None and not decision.allowed:

@@ -65,7 +65,7 @@ def _verdict(refusal: RouterError | None, forecast: Forecast) -> Verdict:
 
 
 def _likeliest_first(endpoints: tuple[HttpEndpoint, ...], forecast: Forecast, now: float) -> list[HttpEndpoint]:
-    """Who could get the call, the least loaded first; then those that are only full, then those that are out."""
+    """The endpoints that could get the call, the least loaded first; then those that are only full, then those that are out."""
 
     def rank(endpoint: HttpEndpoint) -> tuple[bool, bool, float]:
         condition = endpoint.condition

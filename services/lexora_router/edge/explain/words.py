@@ -1,4 +1,4 @@
-"""Explanations in words: for who is on call and asks why a call went there."""
+"""Explanations in words, for operators."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ def _found(ruling: Ruling) -> str:
             return f"is not configured, but listed by backend {_backend(ruling)}"
         case RouteRule.DEFAULT_BACKEND:
             return f"is neither configured nor listed anywhere, so it goes to the default backend {_backend(ruling)}"
-    return "is neither configured nor listed anywhere, and no default backend takes such models: nobody serves it"
+    return "is neither configured nor listed anywhere, and no default backend takes such models: no backend serves it"
 
 
 def _backend(ruling: Ruling) -> str:
@@ -74,7 +74,7 @@ def _wait(target: explain_pb2.TargetExplanation) -> float | None:
 
 
 def tenant_in_words(tenant: explain_pb2.TenantExplanation, decision: Decision | None, wish: int | None) -> str:
-    """Who is charged; `wish` is the priority that was asked for, None for none."""
+    """The user that is charged; `wish` is the priority that was asked for, None for none."""
     asked = f" ({wish} was asked for, {tenant.max_priority} is the most)" if wish not in (None, tenant.priority) else ""
     words = f"`{tenant.user}` has priority {tenant.priority}{asked} and weight {tenant.weight:g}; "
     if decision is None:

@@ -83,7 +83,7 @@ def created(answer: AnswerJson[Any]) -> Timestamp | None:
 
 
 def finish(reason: str | None) -> tokens_pb2.FinishReason.ValueType:
-    """Name of the reason, OTHER for words this version does not know, UNSPECIFIED while there is none."""
+    """Name of the reason, OTHER for words that this version lacks, UNSPECIFIED while there is none."""
     if not reason:
         return tokens_pb2.FINISH_REASON_UNSPECIFIED
     return _FINISH.get(reason, tokens_pb2.FINISH_REASON_OTHER)
@@ -95,7 +95,7 @@ def usage(found: UsageJson | None) -> tokens_pb2.Usage | None:
 
 
 def logprob(token: str | None, value: float | None, top: Iterable[tokens_pb2.TokenLogprob] = ()) -> tokens_pb2.TokenLogprob:
-    """One token; NaN stands for a probability that the engine does not know, as of a prompt's first token."""
+    """One token; NaN stands for a probability that the engine does not have, as of a prompt's first token."""
     return tokens_pb2.TokenLogprob(token=token or "", logprob=math.nan if value is None else value, top=top)
 
 

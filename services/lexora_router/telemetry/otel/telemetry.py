@@ -48,7 +48,7 @@ class Telemetry:
         self, config: TelemetryConfig, names: BoundedNames, clock: Callable[[], float], environ: Mapping[str, str] = os.environ
     ) -> None:
         assert config.otlp_endpoint is not None
-        who, where = _resource(config, environ), _destination(config, environ)
+        resource, where = _resource(config, environ), _destination(config, environ)
         self._exporters = OTLPSpanExporter(**where), OTLPMetricExporter(**where)
         spans, metrics = self._exporters
         interval = config.metrics_interval
@@ -58,10 +58,10 @@ class Telemetry:
         seconds = min(GATHER_SECONDS, interval or GATHER_SECONDS)
         self.spans = SpanQueue(spans, self._complaints.over, most=most, batch=batch, seconds=seconds)
         sampler, ids = ParentBased(TraceIdRatioBased(config.sample_ratio)), SpanIds()
-        self._tracers = TracerProvider(sampler, who, shutdown_on_exit=False, id_generator=ids)
+        self._tracers = TracerProvider(sampler, resource, shutdown_on_exit=False, id_generator=ids)
         self._tracers.add_span_processor(self.spans)
         readers = [] if interval is None else [PeriodicExportingMetricReader(metrics, interval * 1000)]
-        self._meters = MeterProvider(readers, who, AlwaysOffExemplarFilter(), shutdown_on_exit=False)
+        self._meters = MeterProvider(readers, resource, AlwaysOffExemplarFilter(), shutdown_on_exit=False)
         self._complaints.listen()
         tracer = Tracer(self._tracers.get_tracer("lexora", __version__), ids, names, prompts=prompts, clock=clock)
         meter = self._meters.get_meter("lexora", __version__)
@@ -87,8 +87,8 @@ class Telemetry:
 def _resource(config: TelemetryConfig, environ: Mapping[str, str]) -> Resource:
     """The resource that spans and metrics come from."""
     named = {"service.name": config.service_name} if config.service_name else {}
-    who = {"service.name": "lexora", "service.version": __version__, "service.instance.id": str(uuid4())}
-    return Resource.create(who | pairs(environ.get(RESOURCE, ""), headers=False) | named)
+    named_here = {"service.name": "lexora", "service.version": __version__, "service.instance.id": str(uuid4())}
+    return Resource.create(named_here | pairs(environ.get(RESOURCE, ""), headers=False) | named)
 
 
 def _destination(config: TelemetryConfig, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ async def test_an_unknown_model_has_no_targets() -> None:
         [],
     )
     assert answer.route.rule == explain_pb2.ROUTE_RULE_NONE
-    assert "nobody serves it" in answer.route.reason
+    assert "no backend serves it" in answer.route.reason
     assert answer.summary[0] == "The call would be refused: MODEL_NOT_FOUND."
 
 
