@@ -10,7 +10,7 @@ def lines_to_try(http: str, grpc: str, model: str, *, lexora: str = "lexora", bu
     """
     chat = {"model": model, "messages": [{"role": "user", "content": "Tell me a story."}]}
     code = {"model": "auto", "messages": [{"role": "user", "content": "Fix my python script"}]}
-    typed = {"chat": {"model": model, "messages": [{"role": "ROLE_USER", "text": "Tell me a story."}]}}
+    typed = {"call": {"chat": {"model": model, "messages": [{"role": "ROLE_USER", "text": "Tell me a story."}]}}}
     header = "-H 'content-type: application/json'"
     service = "lexora.v1.RouterService"
     call = f"{buf} curl --protocol grpc --http2-prior-knowledge -d '{json.dumps(typed)}' http://{grpc}/{service}/Stream"

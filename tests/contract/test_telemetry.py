@@ -116,7 +116,7 @@ async def test_a_collector_that_is_not_there_holds_up_nothing(
     collector.hangs = hangs
     address = collector.address if hangs else f"http://127.0.0.1:{closed_port()}"
     async with running(config_of(engine.url, telemetry={"otlp_endpoint": address})) as (app, _):
-        link = Link("in process", app, None, "", None)  # type: ignore[arg-type]  # only its gauges
+        link = Link("in process", app, None, "")  # type: ignore[arg-type]  # only its gauges
         for _ in range(20):
             await app.service.generate(request(), CallContext())
         await link.idle()

@@ -14,6 +14,13 @@ from tests.support.servers import Gateway, Simulator, base_config
 TEXT = (REPOSITORY / "docs/grpc.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^## (.+?)$(?:(?!^## ).)*?^```python\n(.*?)^```\n\n```console\n(.*?)^```", TEXT, re.M | re.S)
 
+# README's own example; the demo's backend has another name.
+README = re.search(
+    r"^```python\n(from lexora\.client.*?)^```\n\n```console\n\$.*?\n(.*?)^```",
+    (REPOSITORY / "README.md").read_text("utf-8"),
+    re.M | re.S,
+)
+
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -25,7 +32,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_every_block_is_an_example() -> None:
-    assert len(EXAMPLES) == TEXT.count("```python") == TEXT.count("```console") == 8
+    assert len(EXAMPLES) == TEXT.count("```python") == TEXT.count("```console") == 9
+
+
+def test_the_example_of_the_readme_prints_what_is_shown(address: str, tmp_path: Path) -> None:
+    assert README is not None
+    test_the_example_prints_what_is_shown(address, README[1], README[2].replace("demo,", "main,"), tmp_path)
 
 
 @pytest.mark.parametrize(("code", "shown"), [example[1:] for example in EXAMPLES], ids=[name for name, *_ in EXAMPLES])

@@ -2,14 +2,17 @@ import ast
 import json
 import re
 
+from google.protobuf import json_format
+
 from lexora_cli.demo_text import lines_to_try
+from lexora_contract.rpcs import RPCS
 
 TEXT = lines_to_try("http://127.0.0.1:1234", "127.0.0.1:5678", "some-model")
 
 
 def test_every_body_is_json_that_names_the_model() -> None:
     bodies = [json.loads(body) for body in re.findall(r"-d '(.*?)'", TEXT)]
-    assert [(body.get("chat") or body)["model"] for body in bodies] == [
+    assert [(body["call"]["chat"] if "call" in body else body)["model"] for body in bodies] == [
         "some-model",
         "some-model",
         "auto",
@@ -17,6 +20,13 @@ def test_every_body_is_json_that_names_the_model() -> None:
         "some-model",
     ]
     assert [body.get("stream") for body in bodies] == [None, True, None, None, None]
+
+
+def test_the_grpc_commands_send_messages_of_the_contract() -> None:
+    sent = re.findall(r"-d '(.*?)'.*?lexora\.v1\.RouterService/(\w+)$", TEXT, re.M)
+    assert [rpc for _, rpc in sent] == ["Stream", "Generate"]
+    for body, rpc in sent:
+        json_format.Parse(body, RPCS[f"/lexora.v1.RouterService/{rpc}"].request())
 
 
 def test_every_address_is_the_real_one() -> None:

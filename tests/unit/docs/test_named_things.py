@@ -8,9 +8,11 @@ from typing import cast
 import click
 import pytest
 import typer
+from google.protobuf import json_format
 from tests.unit.docs.pages import PATHS, ROOT, Page
 
 from lexora_cli.main import app
+from lexora_contract.rpcs import RPCS
 from lexora_router.config.shape import leaves
 
 PAGES = [Page(path) for path in PATHS]
@@ -50,6 +52,18 @@ def test_every_make_target_exists(each: Page) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {found for snippet in snippets(each) for found in re.findall(r"(?:^|\s)make ([a-z-]+)", snippet)}
     assert named <= targets
+
+
+def test_every_message_for_buf_curl_is_one_of_the_contract() -> None:
+    sent = [
+        found.groups()
+        for each in PAGES
+        for _, text in each.blocks
+        for found in re.finditer(r"buf curl .*-d '([^']*)' http://[^/]+(/lexora\.\S+)", text)
+    ]
+    assert len(sent) >= 2
+    for body, path in sent:
+        json_format.Parse(body, RPCS[path].request())
 
 
 # OpenTelemetry's words, which begin like keys of ours.
