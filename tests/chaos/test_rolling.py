@@ -161,7 +161,7 @@ async def test_four_restarts_of_engines_in_turn_fail_no_call(
 
 @pytest.mark.serial
 async def test_streams_that_outlast_a_restart_of_every_engine_are_whole(fleet: Fleet, tmp_path: Path) -> None:
-    asks = asks_for(MODEL, (f"epic-{number}" for number in range(40)), 450)
+    asks = asks_for(MODEL, (f"epic-{number}" for number in range(40)), 600)
     right = await truth(MODEL, asks)
     with gateway_for(fleet, tmp_path) as gateway:
         async with crowd(gateway.http, asks) as running:

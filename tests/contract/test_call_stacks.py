@@ -104,7 +104,7 @@ async def test_a_chunk_and_a_call_take_the_way_that_is_written_down(
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         asked.clear()
         writer.write(REQUEST)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             for gate in gates:
                 await reader.readuntil(b"data: ")
                 gate.set()

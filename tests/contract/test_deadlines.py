@@ -21,7 +21,8 @@ from tests.support.links import MIB, WAYS, Link, Outcome, linked
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, reply, stream_head
 
-SECONDS = 0.3
+SECONDS = 0.5
+LATE_SECONDS = 2.0  # of a busy machine; without the deadline the call would wait for minutes
 SILENT: dict[str, tuple[Step, ...]] = {
     "no answer": (Do.HANG,),
     "no body": (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n", Do.HANG),
@@ -53,10 +54,10 @@ async def test_the_clients_deadline(link: Link, engine: LoopEngine, rpc: str, fo
     started = time.monotonic()
     outcome = await call(link, engine, rpc, form, phase, timeout=SECONDS)
     left = await engine.wait_left()
-    assert SECONDS * 0.85 < left - started < SECONDS + 0.1
+    assert SECONDS * 0.85 < left - started < SECONDS + LATE_SECONDS
     assert outcome.failure.code == code_pb2.DEADLINE_EXCEEDED
     assert outcome.reason == "DEADLINE_EXCEEDED"
-    assert re.fullmatch(r"The call was not done within its deadline of 0\.[23]\d* s\.", outcome.failure.message)
+    assert re.fullmatch(r"The call was not done within its deadline of 0\.[2-5]\d* s\.", outcome.failure.message)
     assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
     await link.idle()
     stats = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
@@ -64,12 +65,12 @@ async def test_the_clients_deadline(link: Link, engine: LoopEngine, rpc: str, fo
     assert stats.calls.cancelled == 0
 
 
-TIMEOUTS = {"first_token_timeout": 0.1, "idle_timeout": 0.15}
+TIMEOUTS = {"first_token_timeout": 0.3, "idle_timeout": 0.4}
 WORDS = {
-    "in mid-answer": "fell silent for 0.15 s in mid-answer (idle_timeout)",
-    "after a comment": "sent 1 comment, but no token within 0.1 s (first_token_timeout)",
+    "in mid-answer": "fell silent for 0.4 s in mid-answer (idle_timeout)",
+    "after a comment": "sent 1 comment, but no token within 0.3 s (first_token_timeout)",
 }
-NOTHING = "sent nothing for 0.1 s (first_token_timeout)"
+NOTHING = "sent nothing for 0.3 s (first_token_timeout)"
 
 
 @pytest.mark.parametrize("backend", [TIMEOUTS], ids=["timeouts"])
@@ -82,11 +83,11 @@ async def test_a_silent_engine(link: Link, engine: LoopEngine, rpc: str, form: s
     assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
 
 
-@pytest.mark.parametrize("backend", [{"total_timeout": 0.2}], ids=["total"])
+@pytest.mark.parametrize("backend", [{"total_timeout": 0.5}], ids=["total"])
 async def test_an_engine_that_never_ends(link: Link, engine: LoopEngine) -> None:
     outcome = await call(link, engine, "stream", "chat", "in mid-answer")
     assert outcome.reason == "UPSTREAM_TIMEOUT"
-    assert "was not done within 0.2 s (total_timeout)" in outcome.failure.message
+    assert "was not done within 0.5 s (total_timeout)" in outcome.failure.message
 
 
 @pytest.mark.parametrize("rpc", ["generate", "stream"])

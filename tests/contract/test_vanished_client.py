@@ -23,6 +23,7 @@ from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, stream_head
 from tests.support.tcp_proxy import TcpProxy
 
+WITHIN_SECONDS = 2.0  # of a busy machine; without the cancellation the engine would go on for ever
 DRIP: tuple[Step, ...] = (stream_head(), chunk(delta("a")), Do.HANG)
 FLOOD: tuple[Step, ...] = (stream_head(), *[chunk(delta("x" * 65_000))] * 100, Do.HANG)
 
@@ -67,7 +68,7 @@ async def test_a_cancelled_stream(
         cancelled = time.monotonic()
         for call in calls:
             call.cancel()
-        assert await engine.wait_left(5) - cancelled < 0.1
+        assert await engine.wait_left(5) - cancelled < WITHIN_SECONDS
     await check(app, 5)
 
 
@@ -90,7 +91,7 @@ async def test_a_connection_that_is_reset(
             await call.read()
         vanished = time.monotonic()
         proxy.reset()
-        assert await engine.wait_left() - vanished < 0.1
+        assert await engine.wait_left() - vanished < WITHIN_SECONDS
         assert (await call.code()).name == "UNAVAILABLE"
     await check(app, 1)
 

@@ -57,7 +57,7 @@ class Http2Client:
 
     async def until(self, kind: int, flags: int = 0) -> bytes:
         """Payload of the next frame of this kind with these flags; a GOAWAY ends the wait."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 found, has, _, payload = await self.read()
                 if found == kind and has & flags == flags:

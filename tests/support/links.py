@@ -27,7 +27,7 @@ from lexora_router.process.app import RouterApp
 WAYS = ("in process", "tcp")
 ALL_WAYS = (*WAYS, "unix")  # another address of the same server: a few tests of each kind of call are enough
 MIB = 1024 * 1024
-DEADLINE_SECONDS = 5.0
+DEADLINE_SECONDS = 20.0
 RPCS: dict[str, Rpc[Any, Any]] = {rpc.method: rpc for rpc in UNARY}
 
 

@@ -16,7 +16,7 @@ import httptools
 
 from tests.support.raw_server import Do, RawRequest, Step, reply
 
-DEADLINE_SECONDS = 5.0
+DEADLINE_SECONDS = 20.0
 
 
 class LoopEngine:

@@ -77,7 +77,7 @@ def _run(output: _Descriptor, argv: list[str], env: dict[str, str], cwd: str) ->
     """In the new process: be `python -m`."""
     for number in (1, 2):
         os.dup2(output.number, number)
-    os.close(output.number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # those of the server that forked it
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

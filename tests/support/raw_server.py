@@ -14,7 +14,7 @@ from enum import Enum, auto
 from types import TracebackType
 from typing import Self
 
-DEADLINE_SECONDS = 5.0
+DEADLINE_SECONDS = 20.0
 
 
 class Do(Enum):

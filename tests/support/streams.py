@@ -195,7 +195,7 @@ def call_lines(process: Process) -> dict[str, dict[str, Any]]:
     return {line["request_id"]: line for line in lines if line.get("event") == "call"}
 
 
-async def until(done: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+async def until(done: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
     """Ask again until the answer is true, and return it; fails after `seconds`. Other tasks go on meanwhile."""
     deadline = time.monotonic() + seconds
     while not (found := done()):

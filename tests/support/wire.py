@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 20.0
 
 
 @dataclass
@@ -63,7 +63,7 @@ def post(base: str, path: str, body: bytes, headers: dict[str, str] | None = Non
     return exchange(base, request(path, body, headers={"connection": "close"} | (headers or {})))
 
 
-def wait_until(done: Callable[[], Any], what: str, seconds: float = 5.0) -> Any:
+def wait_until(done: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
     """Ask again until the answer is true, and return it; fails after `seconds`."""
     until = time.monotonic() + seconds
     while True:
@@ -92,6 +92,6 @@ def gauges(base: str) -> dict[str, float]:
     return {name: value for name, value in found.items() if value}
 
 
-def wait_idle(base: str, seconds: float = 5.0) -> None:
+def wait_idle(base: str, seconds: float = 20.0) -> None:
     """Return when every gauge is zero; fails after `seconds`."""
     wait_until(lambda: not gauges(base), f"gauges at zero, not {gauges(base)}", seconds)

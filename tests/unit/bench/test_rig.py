@@ -132,7 +132,7 @@ def test_streamed_load_counts_what_the_engine_counts(tools: Tools, engine: Engin
 def test_clients_that_leave_are_seen_as_aborts(tools: Tools, engine: Engine) -> None:
     options = [word if word != "bench-300-100" else "bench-300-1" for word in LEAVING]
     assert load(tools, engine.port, *options)["hung_up"] == 20
-    assert wait_for(lambda: engine.stats()["aborted"] == 20, 5)
+    assert wait_for(lambda: engine.stats()["aborted"] == 20, 20)
     assert engine.settle(1)
 
 

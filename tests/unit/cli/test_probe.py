@@ -157,5 +157,5 @@ async def test_replicas_are_asked_one_by_one() -> None:
         pass
     async with RawServer([WELL], [MODELS]) as alive:
         config = Config.model_validate({"routing": {"backends": {"main": {"urls": [alive.url, dead.url]}}}})
-        found = await asyncio.wait_for(probe_all(config), 5)
+        found = await asyncio.wait_for(probe_all(config), 20)
     assert [(each.endpoint, each.healthy) for each in found] == [(alive.url, True), (dead.url, False)]

@@ -197,7 +197,7 @@ async def test_a_deadline_that_passes(streamed: bool) -> None:
         with pytest.raises(CallFailed) as raised:
             await (collect(router, context) if streamed else router.unary(GENERATE, REQUEST, context))
         assert raised.value.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
-        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+        await asyncio.wait_for(servicer.cancelled.wait(), 20)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -211,7 +211,7 @@ async def test_a_cancelled_task_cancels_the_call(streamed: bool) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+        await asyncio.wait_for(servicer.cancelled.wait(), 20)
 
 
 async def test_an_emit_that_fails_cancels_the_call() -> None:
@@ -226,7 +226,7 @@ async def test_an_emit_that_fails_cancels_the_call() -> None:
     async with wired(servicer) as router:
         with pytest.raises(KeyError):
             await router.stream(STREAM, CONTEXT, emit)
-        await asyncio.wait_for(servicer.cancelled.wait(), 5)
+        await asyncio.wait_for(servicer.cancelled.wait(), 20)
 
 
 async def test_large_bodies_pass_both_ways() -> None:

@@ -112,7 +112,7 @@ async def refusal(receive: Slow, silence: float, within: float) -> float:
     """Seconds until the 408."""
     started = time.monotonic()
     with pytest.raises(Refused) as refused:
-        await asyncio.wait_for(read(receive, None, silence, within), 5)
+        await asyncio.wait_for(read(receive, None, silence, within), 20)
     assert (refused.value.failure.status, refused.value.failure.code) == (408, "request_timeout")
     assert (b"connection", b"close") in refused.value.failure.headers
     task = asyncio.current_task()

@@ -39,7 +39,7 @@ async def stream_for_ever(router: ScriptedRouter, client: Client) -> None:
 
 
 async def assert_cancelled(router: ScriptedRouter) -> None:
-    await asyncio.wait_for(router.cancelled.wait(), 5)
+    await asyncio.wait_for(router.cancelled.wait(), 20)
     assert router.active == 0
 
 

@@ -122,7 +122,7 @@ async def test_a_bug_in_one_judgement_is_logged_and_ends_no_other(monkeypatch: p
         task = asyncio.create_task(made._judge())
         for _ in range(2):
             judged.clear()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await judged.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -65,7 +65,7 @@ async def call(sim: Simulator, method: str, path: str, body: Any = None, **heade
         writer.write(encode_request(method, path, body, {"connection": "close", **names}))
         data, broken = b"", False
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while piece := await reader.read(65536):
                     data += piece
         except ConnectionResetError:

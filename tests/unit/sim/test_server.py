@@ -138,11 +138,11 @@ async def test_command_serves_and_stops_on_sigterm() -> None:
         writer.write(encode_request("POST", "/v1/chat/completions", body))
         await reader.readuntil(b'"content":" ')
         process.send_signal(signal.SIGTERM)
-        rest = await asyncio.wait_for(reader.read(), 5)
+        rest = await asyncio.wait_for(reader.read(), 20)
         assert b'"finish_reason":"abort"' in rest
         assert rest.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
         writer.close()
-        assert await asyncio.wait_for(process.wait(), 5) == 0
+        assert await asyncio.wait_for(process.wait(), 20) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -32,7 +32,7 @@ async def served(app: App, patience: Patience | None = None) -> AsyncIterator[in
 async def answer(app: App, request: bytes = GET) -> bytes:
     async with served(app) as port, connected(port) as (reader, writer):
         writer.write(request)
-        return await asyncio.wait_for(reader.readuntil(b"(end)"), 5)
+        return await asyncio.wait_for(reader.readuntil(b"(end)"), 20)
 
 
 async def test_the_scope_and_a_chunked_answer() -> None:
@@ -74,7 +74,7 @@ async def test_an_answer_that_is_none_is_a_500_or_ends_the_connection(case: str)
         async with served(app) as port, connected(port) as (reader, writer):
             writer.write(GET.replace(b"Host: x", b"Host: x\r\nConnection: close"))
             try:
-                got = await asyncio.wait_for(reader.read(), 5)
+                got = await asyncio.wait_for(reader.read(), 20)
             except ConnectionResetError:
                 got = b""
     assert got.startswith(b"HTTP/1.1 500 ") == (case in ("an unfit name", "an unfit value", "no head", "nothing"))
@@ -100,5 +100,5 @@ async def test_a_client_that_leaves_is_reported_and_wakes_what_waits_to_send() -
             writer.write(GET)
             await reader.readuntil(b"x")
             writer.transport.abort()
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 20)
     assert paused.is_set()

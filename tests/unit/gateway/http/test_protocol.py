@@ -28,7 +28,7 @@ async def answer_to(*pieces: bytes) -> bytes:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0)
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 20)
 
 
 async def round_trip(port: int) -> None:
@@ -77,7 +77,7 @@ async def test_a_whole_head_too_large_in_two_pieces() -> None:
         writer.write(head[:60_000])
         await round_trip(port)
         writer.write(head[60_000:])
-        assert refused(await asyncio.wait_for(reader.read(), 5))
+        assert refused(await asyncio.wait_for(reader.read(), 20))
 
 
 async def test_a_head_just_within_the_bound_passes() -> None:
@@ -105,7 +105,7 @@ async def test_trailers_without_end_are_refused(filler: bytes) -> None:
         writer.write(head + b"2\r\n{}\r\n0\r\n")
         # What shares a read with the body is not counted.
         writer.write(filler * (10 * MAX_HEAD_BYTES // len(filler)))
-        assert refused(await asyncio.wait_for(reader.read(), 5))
+        assert refused(await asyncio.wait_for(reader.read(), 20))
     assert not router.asked
 
 
@@ -142,7 +142,7 @@ async def test_a_refusal_waits_for_the_answer_before_it() -> None:
         await router.waiting.wait()
         writer.write(post(CHAT, BODY))
         go_on.set()
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 20)
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"400"]
     assert b"Invalid character in chunk size" in answer
     assert len(router.asked) == 1
@@ -159,7 +159,7 @@ async def test_a_client_that_leaves_behind_pipelined_requests_cancels_the_one_un
                 for _ in range(3 - together):
                     writer.write(post(CHAT, BODY))
                     await round_trip(port)
-            await asyncio.wait_for(router.cancelled.wait(), 5)
+            await asyncio.wait_for(router.cancelled.wait(), 20)
         assert len(router.asked) == 1
 
 
@@ -183,7 +183,7 @@ async def test_pipelined_requests_are_bounded_and_all_answered() -> None:
         assert len(connection._pipeline) == protocol.MAX_PIPELINED
         go_on.set()
         for _ in range(1 + 3 * protocol.MAX_PIPELINED):
-            assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"{}"), 5)
+            assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"{}"), 20)
 
 
 async def test_a_malformed_body_of_an_answer_that_has_begun_ends_the_connection() -> None:
@@ -193,7 +193,7 @@ async def test_a_malformed_body_of_an_answer_that_has_begun_ends_the_connection(
         writer.write(head)
         answer = await reader.readuntil(b"}}")
         writer.write(b"zz\r\n")
-        answer += await asyncio.wait_for(reader.read(), 5)
+        answer += await asyncio.wait_for(reader.read(), 20)
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"404"]
 
 
@@ -209,7 +209,7 @@ async def test_a_refused_client_that_is_still_sending_gets_its_answer(declared: 
         for start in range(0, len(body), 100_000):
             writer.write(body[start : start + 100_000])
             await writer.drain()
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 20)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert answer.count(b"HTTP/1.1") == 1
 
@@ -226,7 +226,7 @@ async def test_a_refused_client_that_sends_for_ever_is_cut_off(monkeypatch: pyte
                 await writer.drain()
 
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(send_for_ever(), 5)
+            await asyncio.wait_for(send_for_ever(), 20)
 
 
 async def test_a_refused_client_that_falls_silent_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,4 +244,4 @@ async def test_a_refused_client_that_falls_silent_is_cut_off(monkeypatch: pytest
                 await asyncio.sleep(0.01)
 
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(send_slowly(), 5)
+            await asyncio.wait_for(send_slowly(), 20)

@@ -34,7 +34,7 @@ class Engine:
 
     async def ask(self, call: Call, sink: Sink, model: str | None = None) -> None:
         call.target = self.backend.target(call.model if model is None else model)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await self.endpoint.attempt(call, sink)
 
     async def unary(self, **changes: Any) -> Reply:

@@ -27,7 +27,7 @@ async def origin(port: int, connect_timeout: float = 1.0) -> AsyncIterator[Origi
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not true():  # noqa: ASYNC110 - a connection has no event for it
             await asyncio.sleep(0.001)
 
@@ -65,7 +65,7 @@ class Kept:
 
 
 async def ask(made: Origin, answer: Answer, flow: Flow | None = None) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await (await made.send(GET, b"", answer, flow or Flow())).ended()
 
 
@@ -310,7 +310,7 @@ async def test_a_kept_connection_that_the_engine_closes_is_not_used() -> None:
     async with RawServer([reply(b"one"), gate, Do.CLOSE], [reply(b"two")]) as server, origin(server.port) as made:
         await whole(made)
         gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while made._open:  # noqa: ASYNC110 - the connection tells nobody
                 await asyncio.sleep(0.001)
         assert await whole(made) == (200, b"two")

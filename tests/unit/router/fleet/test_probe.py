@@ -45,13 +45,13 @@ class Watch:
         self._news.set()
 
     async def probes(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.rounds < count:
                 self._news.clear()
                 await self._news.wait()
 
     async def until(self, backend: Backend, state: Health) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while backend.health() is not state:
                 self._news.clear()
                 await self._news.wait()
@@ -207,7 +207,7 @@ async def test_the_first_round_is_over_when_every_endpoint_was_asked() -> None:
             first = asyncio.create_task(watch.prober.first_round())
             await watch.until(backend, Health.HEALTHY)
             assert not first.done()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await first
             assert backend.health() is Health.DEGRADED
 

@@ -125,7 +125,7 @@ async def scraping(*backends: Backend, patience: float = 1.0) -> AsyncIterator[a
 
 async def until(condition: Callable[[], object]) -> None:
     """Return when the condition holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - the scraper tells nobody
             await asyncio.sleep(0.001)
 
@@ -159,7 +159,7 @@ async def test_only_endpoints_with_a_moving_limit_are_asked() -> None:
 
 
 async def test_with_nothing_to_ask_it_ends() -> None:
-    async with scraping(make_backend("http://e:1")) as task, asyncio.timeout(5):
+    async with scraping(make_backend("http://e:1")) as task, asyncio.timeout(20):
         await task
 
 
