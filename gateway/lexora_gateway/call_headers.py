@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from lexora_contract.port import Options
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 _PRIORITY = b"x-lexora-priority"
 _FALLBACK = b"x-lexora-fallback"
 _RESUME = b"x-lexora-resume"
+_MAX_QUEUE_TIME = b"x-lexora-max-queue-time"
 EXPLAIN = b"x-lexora-explain"
 _PRIORITIES = {word.encode(): number for word, number in WORDS.items()} | {b"%d" % n: n for n in range(LOW, HIGH + 1)}
+_SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 
 
 def call_options(headers: Headers, request_id: str, user: str = "") -> Options:
-    """Options of a call: x-lexora-user, -priority, -fallback, -resume; `user` is the body's. Raises Refused (400)."""
+    """Options of a call, from its x-lexora- headers; `user` is the body's. Raises Refused (400)."""
     priority = headers.get(_PRIORITY)
     return Options(
         request_id=request_id,
@@ -28,6 +31,7 @@ def call_options(headers: Headers, request_id: str, user: str = "") -> Options:
         priority=None if priority is None else _priority(priority),
         fallback_allowed=not _forbids(headers, _FALLBACK),
         resume_allowed=not _forbids(headers, _RESUME),
+        max_queue_time=None if (wait := headers.get(_MAX_QUEUE_TIME)) is None else _seconds(wait),
     )
 
 
@@ -43,6 +47,13 @@ def _priority(value: bytes) -> int:
     if priority is None:
         raise _refused(_PRIORITY, "high, normal, low or a whole number from 0 to 100")
     return priority
+
+
+def _seconds(value: bytes) -> float:
+    value = value.strip()
+    if not _SECONDS.fullmatch(value):
+        raise _refused(_MAX_QUEUE_TIME, "a number of seconds, 0 or more")
+    return float(value)
 
 
 def _forbids(headers: Headers, name: bytes) -> bool:

@@ -68,6 +68,7 @@ def options_of(message: options_pb2.CallOptions) -> Options:
         fallback_allowed=message.fallback != options_pb2.FALLBACK_POLICY_NEVER,
         resume_allowed=message.resume != options_pb2.RESUME_POLICY_NEVER,
         prompt_cache_key=message.prompt_cache_key,
+        max_queue_time=seconds(message.max_queue_time) if message.HasField("max_queue_time") else None,
     )
 
 
@@ -80,6 +81,8 @@ def options_message(options: Options) -> options_pb2.CallOptions:
         message.fallback = options_pb2.FALLBACK_POLICY_NEVER
     if not options.resume_allowed:
         message.resume = options_pb2.RESUME_POLICY_NEVER
+    if options.max_queue_time is not None:
+        message.max_queue_time.CopyFrom(duration(options.max_queue_time))
     return message
 
 

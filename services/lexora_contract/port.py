@@ -88,6 +88,7 @@ class Options:
     fallback_allowed: bool = True
     resume_allowed: bool = True
     prompt_cache_key: str = ""
+    max_queue_time: float | None = None  # seconds
 
 
 @dataclass(slots=True)

@@ -43,6 +43,7 @@ class Call:
     unnamed: str = ANONYMOUS  # whose the call is when no user is named
     prompt_cache_key: str = ""  # calls that say the same one are about to share the beginning of their prompts
     priority: int | None = None
+    max_queue_time: float | None = None  # seconds for its first slot at a backend, where that is less than configured
     own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
     max_tokens: int | None = None
     input_estimate: int = 0  # tokens, before an engine has counted them; 0: not estimated yet

@@ -14,6 +14,10 @@ _IN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "x-lexora-fallback": ({"type": "string", "enum": ["never"]}, "No other backend than the model's own may answer."),
     "x-lexora-resume": ({"type": "string", "enum": ["never"]}, "A stream whose engine dies ends with the error."),
+    "x-lexora-max-queue-time": (
+        {"type": "number", "minimum": 0, "examples": ["0.5"]},
+        "Seconds that the call waits for a slot, at most; then it is 429. No more than `queue.timeout`.",
+    ),
     "x-lexora-explain": ({"type": "string", "enum": ["1"]}, "Explain what would become of the call instead of serving it."),
 }
 _WHO: dict[str, tuple[dict[str, Any], str]] = {

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -69,6 +70,7 @@ class CallOptions(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_KEY_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_TIME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call in logs and at the engine; made by the router when empty. At most 128 visible ASCII characters."""
     user: _builtins.str
@@ -85,6 +87,12 @@ class CallOptions(_message.Message):
     """Whether a stream may be continued on another endpoint when its engine dies."""
     prompt_cache_key: _builtins.str
     """Calls with the same key are about to share the beginning of their prompts; the body's `prompt_cache_key` when empty."""
+    @_builtins.property
+    def max_queue_time(self) -> _duration_pb2.Duration:
+        """The longest that the call waits in a backend's queue for its first slot there; 0 for no wait at all. No more than the
+        configured `queue.timeout`, which counts when absent; when it has passed, the refusal is the same.
+        """
+
     def __init__(
         self,
         *,
@@ -94,10 +102,11 @@ class CallOptions(_message.Message):
         fallback: Global___FallbackPolicy.ValueType = ...,
         resume: Global___ResumePolicy.ValueType = ...,
         prompt_cache_key: _builtins.str = ...,
+        max_queue_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "max_queue_time", b"max_queue_time", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "priority", b"priority", "prompt_cache_key", b"prompt_cache_key", "request_id", b"request_id", "resume", b"resume", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "max_queue_time", b"max_queue_time", "priority", b"priority", "prompt_cache_key", b"prompt_cache_key", "request_id", b"request_id", "resume", b"resume", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

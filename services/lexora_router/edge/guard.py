@@ -146,6 +146,7 @@ class Guard:
             unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
             prompt_cache_key=bounded(options.prompt_cache_key),
             priority=options.priority,
+            max_queue_time=options.max_queue_time,
             fallback_allowed=options.fallback_allowed,
             resume_allowed=options.resume_allowed,
             deadline=None if context.timeout is None else now + context.timeout,

@@ -16,6 +16,8 @@ def check_options(options: Options) -> None:
         raise InvalidRequest(f"request_id takes at most {MAX_REQUEST_ID} visible ASCII characters.", "options.request_id")
     if options.priority is not None and not LOW <= options.priority <= HIGH:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
+    if options.max_queue_time is not None and options.max_queue_time < 0:
+        raise InvalidRequest("max_queue_time must be 0 or more.", "options.max_queue_time")
 
 
 def check_policies(options: options_pb2.CallOptions) -> None:

@@ -107,7 +107,7 @@ class WaitingCalls:
         self._look_again()
         self.bytes += size
         try:
-            slot = await self._wait(waiter)
+            slot = await self._wait(waiter, call.max_queue_time)
         finally:
             self.bytes -= size
             self._queue.remove(ticket)
@@ -233,17 +233,20 @@ class WaitingCalls:
         assert ticket.item is not None
         return ticket.item
 
-    async def _wait(self, waiter: Waiter) -> Slot:
-        """Wait for the slot, up to `queue.timeout`; one that comes as the call leaves is given back."""
+    async def _wait(self, waiter: Waiter, longest: float | None = None) -> Slot:
+        """Wait for the slot, up to `queue.timeout` or `longest` seconds; one that comes as the call leaves is given back."""
+        seconds, bound = self.limits.timeout, "queue.timeout"
+        if longest is not None and longest < seconds:
+            seconds, bound = longest, "its own max_queue_time"
         try:
-            async with asyncio.timeout(self.limits.timeout):
+            async with asyncio.timeout(seconds):
                 return await waiter
         except BaseException as error:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.release(waiter.result())
             waiter.cancel()
             if isinstance(error, TimeoutError):
-                message = f"The call waited {self.limits.timeout:g} s for backend `{self._backend}` (queue.timeout)."
+                message = f"The call waited {seconds:g} s for backend `{self._backend}` ({bound})."
                 raise QueueFull(message, self._retry_after(), "queue_timeout") from None
             raise
 

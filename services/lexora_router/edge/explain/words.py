@@ -44,12 +44,19 @@ def _backend(ruling: Ruling) -> str:
     return f"`{ruling.targets[0].backend}`"
 
 
-def target_in_words(target: explain_pb2.TargetExplanation, refusal: RouterError | None, patience: float) -> str:
-    """Why this target would do that; `patience` is how long a call may wait there, in seconds."""
+def longest_wait(asked: float | None, configured: float) -> tuple[float, str]:
+    """How long a call may wait for its first slot, in seconds, and which bound that is: the call's own where it is less."""
+    if asked is not None and asked < configured:
+        return asked, "its own max_queue_time"
+    return configured, "queue.timeout"
+
+
+def target_in_words(target: explain_pb2.TargetExplanation, refusal: RouterError | None, longest: tuple[float, str]) -> str:
+    """Why this target would do that; `longest` is as `longest_wait` has it."""
     if refusal is not None:
         return f"{refusal.reason}: {refusal.message}"
     if target.position:
-        return _queued(target, patience)
+        return _queued(target, *longest)
     free = [endpoint for endpoint in target.endpoints if endpoint.eligible]
     first = free[0]
     if first.reason:
@@ -59,13 +66,13 @@ def target_in_words(target: explain_pb2.TargetExplanation, refusal: RouterError 
     return f"{len(free)} endpoints have free slots; {first.address} is the least loaded."
 
 
-def _queued(target: explain_pb2.TargetExplanation, patience: float) -> str:
+def _queued(target: explain_pb2.TargetExplanation, longest: float, bound: str) -> str:
     seconds = _wait(target)
     wait = "for how long is not known yet" if seconds is None else f"about {seconds:.1f} s"
     before = f"{target.position - 1} of {target.waiting} waiting calls before it"
     words = f"No slot is free: place {target.position} in the queue, {before}; {wait}."
-    if seconds is not None and seconds > patience:
-        words += f" That is more than the {patience:g} s that a call may wait (queue.timeout): then QUEUE_FULL."
+    if seconds is not None and seconds > longest:
+        words += f" That is more than the {longest:g} s that the call may wait ({bound}): then QUEUE_FULL."
     return words
 
 

@@ -341,6 +341,23 @@ async def test_a_wait_longer_than_queue_timeout_ends() -> None:
     work.idle()
 
 
+OWN = "its own max_queue_time"
+
+
+@pytest.mark.parametrize(("asked", "seconds", "bound"), [(2.5, 2.5, OWN), (0.0, 0.0, OWN), (9.0, 7.0, "queue.timeout")])
+@jumping
+async def test_a_call_bounds_its_own_wait(asked: float, seconds: float, bound: str) -> None:
+    work = Work(make_pool(FakeEndpoint(limit=1), timeout=7.0))
+    await work.add("holder", 100.0)
+    with pytest.raises(QueueFull) as raised:
+        await work.pool.admit(make_call(max_queue_time=asked))
+    assert raised.value.message == f"The call waited {seconds:g} s for backend `main` ({bound})."
+    assert (raised.value.cause, work.pool.waiting) == ("queue_timeout", 0)
+    assert now() == pytest.approx(1000.0 + seconds)
+    await work.stop()
+    work.idle()
+
+
 @jumping
 async def test_a_queue_of_no_size_refuses_what_has_no_slot() -> None:
     work = Work(make_pool(FakeEndpoint(limit=1), max_size=1))
