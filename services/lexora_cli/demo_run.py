@@ -163,7 +163,7 @@ def _called(program: str) -> str:
 
 
 def _free(what: str, port: int) -> int:
-    """The port, or 0 and a notice when somebody has it."""
+    """The port, or 0 and a notice when it is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,6 +1,6 @@
 """Content codings of bodies (RFC 9110, section 8.4), decoded while they arrive.
 
-Each step gives at most about STEP_BYTES, so that what a few bytes unfold to is bounded by whoever adds the steps up.
+Each step gives at most about STEP_BYTES, so that the caller, which adds the steps up, can bound what a few bytes unfold to.
 """
 
 from __future__ import annotations

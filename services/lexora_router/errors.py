@@ -6,7 +6,7 @@ RouterError                 status  reason
 ├── ModelNotFound              404  MODEL_NOT_FOUND        no such model, and no default backend
 ├── NotFound                   404  NOT_FOUND              an endpoint of the engine that is not relayed
 ├── TooLarge                   413  REQUEST_TOO_LARGE
-├── ClientStalled              499  CLIENT_STALLED         the client took nothing of its answer for too long
+├── ClientStalled              499  CLIENT_STALLED         the client read none of its answer for too long
 ├── RateLimited                429  RATE_LIMITED           the tenant is over its rate limit
 ├── QueueFull                  429  QUEUE_FULL             no room to wait, or too long a wait
 ├── Unimplemented              501  UNIMPLEMENTED
@@ -19,7 +19,7 @@ RouterError                 status  reason
     ├── UpstreamRefused         as  UPSTREAM_ERROR         the engine answered with an error status of its own
     ├── OutOfResources         503  OUT_OF_RESOURCES       this machine lacks what a connection takes
     ├── UpstreamUnreachable    502  UPSTREAM_UNREACHABLE   no connection, or it broke before the answer
-    ├── UpstreamInvalid        502  UPSTREAM_INVALID       an answer that is none: HTML, bad JSON, nothing
+    ├── UpstreamInvalid        502  UPSTREAM_INVALID       an invalid answer: HTML, bad JSON, nothing
     ├── UpstreamBroken         502  UPSTREAM_BROKEN        the answer stopped, or said so itself
     └── UpstreamTimeout        504  UPSTREAM_TIMEOUT       connected, but silent for too long
 
@@ -89,7 +89,7 @@ class TooLarge(RouterError):
 
 
 class ClientStalled(RouterError):
-    """The client took nothing of its answer for so long that it was ended; layers see a client that left."""
+    """The client read none of its answer for so long that the call was ended; layers see a client that left."""
 
     reason = "CLIENT_STALLED"
 

@@ -43,7 +43,7 @@ class Dialer:
         self.good: AddrInfoType | None = None
 
     async def connect(self) -> socket.socket:
-        """A connected, non-blocking socket, the caller's to close. Raises OSError, UnicodeError for a name that is none."""
+        """A connected, non-blocking socket, the caller's to close. Raises OSError, UnicodeError for an invalid name."""
         if self._literal:
             return await start_connection(self._literal)
         found = await self._addresses()

@@ -60,7 +60,7 @@ class _Collected:
 
 
 class RefusedAnswer(_Collected):
-    """The body of an answer that is none: an error of the engine, or a redirect."""
+    """The body of a failure: an error of the engine, or a redirect."""
 
     __slots__ = ("_response",)
 

@@ -195,7 +195,7 @@ class Breaker:
             self._renew()
 
     def give_way(self, now: float, source: RequestSource | None) -> bool:
-        """Close for a call that is none of those which opened it on thin evidence (None: there is one); whether it did."""
+        """Close for a call that is not among those which opened it on thin evidence (None: there is one); whether it did."""
         if not self.would_give_way(source):
             return False
         self._doubt(now)

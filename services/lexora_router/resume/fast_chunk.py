@@ -40,7 +40,7 @@ class Glance:
         return (text, token) if len(token) <= _MAX_DIGITS and token.isdigit() else None
 
     def write(self, text: bytes, token: bytes | None) -> bytes:
-        """Such a chunk with this text, and null in place of an id that is None."""
+        """Such a chunk with this text, and null in place of a missing id."""
         if token is None:
             return self.before + text + self.after[:-1] + b"null" + _END[1:]
         return self.before + text + self.after + token + _END

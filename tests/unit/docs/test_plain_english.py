@@ -15,7 +15,8 @@ PUZZLES = {
     r"\bwhat (?:came|becomes?) of it\b": "the result",
     # `who` needs a person right before it.
     r"(?<!people )(?<!those )(?<!clients )(?<!teams )(?<!users )(?<!when )\bwho\b": "name it: the user, the endpoint",
-    r"\b(?:one|ones) that is none\b": "an invalid one",
+    r"\bthat is none\b": "an invalid one",
+    r"\bsomebody\b": "name it",
     r"\bas (?:far|well) as may be\b": "say the bound",
 }
 SOURCES = sorted(
@@ -43,5 +44,8 @@ def test_no_file_has_a_puzzle(pattern: str) -> None:
 
 
 def test_it_would_be_seen() -> None:
-    said = "Who waits is told of it by the router knows what came of it, and nobody tells of one that is none as far as may be."
+    said = (
+        "Who waits is told of it by the router knows what came of it, and nobody tells of one that is none to somebody, "
+        "as far as may be."
+    )
     assert all(re.search(pattern, said, re.I) for pattern in PUZZLES if "tells (?!" not in pattern)

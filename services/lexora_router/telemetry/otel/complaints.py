@@ -24,12 +24,12 @@ class Complaints(logging.Handler):
         self._failing = False
 
     def listen(self) -> None:
-        """Begin to hear."""
+        """Begin to listen."""
         _sdk.propagate = False
         _sdk.addHandler(self)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Stop listening."""
         _sdk.removeHandler(self)
         super().close()
 
