@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from lexora_contract.labels import Labels, labels_fault
 from lexora_contract.port import Options
 from lexora_contract.priority import HIGH, LOW, WORDS
 from lexora_gateway.errors import Refused, invalid
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _PRIORITY = b"x-lexora-priority"
 _FALLBACK = b"x-lexora-fallback"
 _RESUME = b"x-lexora-resume"
+_LABELS = b"x-lexora-labels"
 _MAX_QUEUE_TIME = b"x-lexora-max-queue-time"
 EXPLAIN = b"x-lexora-explain"
 _PRIORITIES = {word.encode(): number for word, number in WORDS.items()} | {b"%d" % n: n for n in range(LOW, HIGH + 1)}
@@ -32,6 +34,7 @@ def call_options(headers: Headers, request_id: str, user: str = "") -> Options:
         fallback_allowed=not _forbids(headers, _FALLBACK),
         resume_allowed=not _forbids(headers, _RESUME),
         max_queue_time=None if (wait := headers.get(_MAX_QUEUE_TIME)) is None else _seconds(wait),
+        labels=() if (labels := headers.get(_LABELS)) is None else _labels(labels),
     )
 
 
@@ -54,6 +57,16 @@ def _seconds(value: bytes) -> float:
     if not _SECONDS.fullmatch(value):
         raise _refused(_MAX_QUEUE_TIME, "a number of seconds, 0 or more")
     return float(value)
+
+
+def _labels(value: bytes) -> Labels:
+    pairs = [piece.partition("=") for piece in value.decode("utf-8", "replace").split(",")]
+    labels = tuple(sorted((key.strip(), text.strip()) for key, _, text in pairs))
+    if not all(sign for _, sign, _ in pairs) or "\ufffd" in str(labels):
+        raise _refused(_LABELS, "key=value pairs in UTF-8 with commas between them, such as team=search, env=prod")
+    if fault := labels_fault(labels):
+        raise Refused(invalid(f"{_LABELS.decode()} {fault}", _LABELS.decode()))
+    return labels
 
 
 def _forbids(headers: Headers, name: bytes) -> bool:

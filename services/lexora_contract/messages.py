@@ -69,6 +69,7 @@ def options_of(message: options_pb2.CallOptions) -> Options:
         resume_allowed=message.resume != options_pb2.RESUME_POLICY_NEVER,
         prompt_cache_key=message.prompt_cache_key,
         max_queue_time=seconds(message.max_queue_time) if message.HasField("max_queue_time") else None,
+        labels=tuple(sorted(message.labels.items())) if message.labels else (),
     )
 
 
@@ -83,6 +84,8 @@ def options_message(options: Options) -> options_pb2.CallOptions:
         message.resume = options_pb2.RESUME_POLICY_NEVER
     if options.max_queue_time is not None:
         message.max_queue_time.CopyFrom(duration(options.max_queue_time))
+    if options.labels:
+        message.labels.update(options.labels)
     return message
 
 

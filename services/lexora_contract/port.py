@@ -10,6 +10,7 @@ from typing import Protocol
 
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.answer import EngineError, Head, Headers, Receipt, Reply
+from lexora_contract.labels import Labels
 from lexora_contract.reasons import REASONS
 from lexora_contract.rpcs import Request, Response, Rpc
 
@@ -89,6 +90,7 @@ class Options:
     resume_allowed: bool = True
     prompt_cache_key: str = ""
     max_queue_time: float | None = None  # seconds
+    labels: Labels = ()
 
 
 @dataclass(slots=True)

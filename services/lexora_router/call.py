@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 from lexora_contract.answer import Head, Headers, Receipt, Reply
+from lexora_contract.labels import Labels
 from lexora_contract.port import Flow, Sink
 from lexora_router.errors import UpstreamFailure, UpstreamInvalid
 
@@ -44,6 +45,7 @@ class Call:
     prompt_cache_key: str = ""  # calls that say the same one are about to share the beginning of their prompts
     priority: int | None = None
     max_queue_time: float | None = None  # seconds for its first slot at a backend, where that is less than configured
+    labels: Labels = ()  # within bounds, also those of a call that is refused
     own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
     max_tokens: int | None = None
     input_estimate: int = 0  # tokens, before an engine has counted them; 0: not estimated yet

@@ -1,9 +1,11 @@
 """What each option of a call does, over HTTP and over gRPC, to a call that real processes serve."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
+import httpx
 import msgspec
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -11,8 +13,10 @@ from google.protobuf.duration_pb2 import Duration
 from lexora.v1 import call_pb2, router_pb2
 from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.raw_pb2 import RawCall
+from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
 from tests.support import load
 from tests.support.load import Client
+from tests.support.otlp import Receiver, until
 from tests.support.queueing import CHAT, MODEL, gateway_for, grpc_stub, slots_held
 from tests.support.servers import Gateway, Simulator
 
@@ -26,9 +30,16 @@ def sim() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def gateway(sim: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def collector() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def gateway(sim: Simulator, collector: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One slot, and a queue in which a call may wait for a minute."""
-    with gateway_for(sim, tmp_path_factory.mktemp("options"), 1) as process:
+    telling = {"telemetry": {"otlp_endpoint": collector.address}, "logging": {"format": "json"}}
+    with gateway_for(sim, tmp_path_factory.mktemp("options"), 1, **telling) as process:
         yield process
 
 
@@ -43,6 +54,25 @@ async def http(gateway: Gateway, sim: Simulator) -> AsyncIterator[Client]:
 async def stub(gateway: Gateway) -> AsyncIterator[Any]:
     async with grpc_stub(gateway) as found:
         yield found
+
+
+def line(gateway: Gateway, name: str) -> dict[str, Any]:
+    """The log's line of the call with this request id."""
+    return dict(json.loads(gateway.wait_for(rf'.*"request_id":"{name}".*').group(0)))
+
+
+def span(collector: Receiver, name: str) -> dict[str, Any]:
+    """The attributes of the call's own span."""
+
+    def found() -> list[dict[str, Any]]:
+        return [each.attributes for each in collector.spans if each.attributes.get("lexora.request_id") == name]
+
+    return until(found)[0]
+
+
+async def page(gateway: Gateway, path: str) -> str:
+    async with httpx.AsyncClient(verify=False) as client:
+        return (await client.get(gateway.http + path)).raise_for_status().text
 
 
 def generate(**options: Any) -> router_pb2.GenerateRequest:
@@ -65,9 +95,26 @@ async def test_max_queue_time(gateway: Gateway, sim: Simulator, http: Client, st
     assert (await http.post(CHAT, HI, x_lexora_max_queue_time=header)).status == 200  # a slot is free
 
 
+async def test_labels(gateway: Gateway, http: Client, stub: Any, collector: Receiver) -> None:
+    labels = {"env": "prod", "team": "search"}
+    await http.post(CHAT, HI, name="by-http", x_lexora_labels="team=search, env=prod")
+    await stub.Generate(generate(request_id="by-grpc", labels=labels), timeout=30)
+    await http.post(CHAT, HI, name="without")
+    recent = {call["request_id"]: call for call in json.loads(await page(gateway, "/stats/recent"))["calls"]}
+    told = {call.request_id: call for call in (await stub.ListRecentCalls(ListRecentCallsRequest())).recent_calls}
+    for name in ("by-http", "by-grpc"):
+        assert line(gateway, name)["labels"] == labels
+        assert recent[name]["labels"] == dict(told[name].labels) == labels
+        assert {f"lexora.label.{key}": value for key, value in labels.items()}.items() <= span(collector, name).items()
+    assert "labels" not in line(gateway, "without")
+    assert recent["without"]["labels"] == {}
+    assert not [key for key in span(collector, "without") if key.startswith("lexora.label")]
+    assert "search" not in await page(gateway, "/metrics")
+
+
 @pytest.mark.parametrize(
     ("header", "value"),
-    [("x-lexora-max-queue-time", "soon")],
+    [("x-lexora-max-queue-time", "soon"), ("x-lexora-labels", "Team=search")],
 )
 async def test_a_header_that_is_misspelt_is_named(http: Client, header: str, value: str) -> None:
     answer = await http.post(CHAT, HI, **{header.replace("-", "_"): value})
@@ -76,7 +123,7 @@ async def test_a_header_that_is_misspelt_is_named(http: Client, header: str, val
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("max_queue_time", Duration(seconds=-1))],
+    [("max_queue_time", Duration(seconds=-1)), ("labels", {"Team": "search"}), ("labels", {"team": "a\nb"})],
 )
 async def test_an_option_out_of_bounds_is_named(stub: Any, option: str, value: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:

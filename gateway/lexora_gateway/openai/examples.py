@@ -123,6 +123,7 @@ RECENT: dict[str, Any] = {
             "attempts": 1,
             "fallback": "",
             "resumed": "",
+            "labels": {"team": "search"},
         }
     ]
 }

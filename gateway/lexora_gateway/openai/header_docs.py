@@ -18,6 +18,10 @@ _IN: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "number", "minimum": 0, "examples": ["0.5"]},
         "Seconds that the call waits for a slot, at most; then it is 429. No more than `queue.timeout`.",
     ),
+    "x-lexora-labels": (
+        {"type": "string", "examples": ["team=search, env=prod"]},
+        "Up to 16 key=value pairs for the call's log line, recent calls and spans. A value has no comma.",
+    ),
     "x-lexora-explain": ({"type": "string", "enum": ["1"]}, "Explain what would become of the call instead of serving it."),
 }
 _WHO: dict[str, tuple[dict[str, Any], str]] = {

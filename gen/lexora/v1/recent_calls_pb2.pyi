@@ -82,6 +82,26 @@ class RecentCall(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
@@ -99,6 +119,7 @@ class RecentCall(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     HOPS_FIELD_NUMBER: _builtins.int
     RESUME_METHOD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call."""
     path: _builtins.str
@@ -143,6 +164,10 @@ class RecentCall(_message.Message):
     def hops(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Hop]:
         """As in the receipt; empty for most calls."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As the client gave them; empty for most calls."""
+
     def __init__(
         self,
         *,
@@ -163,10 +188,11 @@ class RecentCall(_message.Message):
         attempts: _builtins.int = ...,
         hops: _abc.Iterable[_receipt_pb2.Hop] | None = ...,
         resume_method: _receipt_pb2.ResumeMethod.ValueType = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input", "_tokens_output", b"_tokens_output", "finish_time", b"finish_time", "queue_time", b"queue_time", "time_to_first_token", b"time_to_first_token", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total_time", b"total_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input", "_tokens_output", b"_tokens_output", "attempts", b"attempts", "backend", b"backend", "endpoint", b"endpoint", "error", b"error", "finish_time", b"finish_time", "hops", b"hops", "model", b"model", "path", b"path", "queue_time", b"queue_time", "request_id", b"request_id", "resume_method", b"resume_method", "status", b"status", "stream", b"stream", "time_to_first_token", b"time_to_first_token", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total_time", b"total_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input", "_tokens_output", b"_tokens_output", "attempts", b"attempts", "backend", b"backend", "endpoint", b"endpoint", "error", b"error", "finish_time", b"finish_time", "hops", b"hops", "labels", b"labels", "model", b"model", "path", b"path", "queue_time", b"queue_time", "request_id", b"request_id", "resume_method", b"resume_method", "status", b"status", "stream", b"stream", "time_to_first_token", b"time_to_first_token", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total_time", b"total_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tokens_input: _TypeAlias = _typing.Literal["tokens_input"]  # noqa: Y015
     _WhichOneofArgType__tokens_input: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input"]  # noqa: Y015

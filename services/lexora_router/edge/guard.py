@@ -9,6 +9,7 @@ import structlog
 from lexora.v1 import options_pb2
 from lexora_contract.answer import Receipt
 from lexora_contract.draining import Underway
+from lexora_contract.labels import labels_fault
 from lexora_contract.messages import options_of
 from lexora_contract.port import CallContext, Options
 from lexora_contract.request_ids import new_request_id
@@ -147,6 +148,7 @@ class Guard:
             prompt_cache_key=bounded(options.prompt_cache_key),
             priority=options.priority,
             max_queue_time=options.max_queue_time,
+            labels=options.labels if options.labels and not labels_fault(options.labels) else (),
             fallback_allowed=options.fallback_allowed,
             resume_allowed=options.resume_allowed,
             deadline=None if context.timeout is None else now + context.timeout,

@@ -1,6 +1,7 @@
 """How a client may say that its call is to be treated, and within what bounds."""
 
 from lexora.v1 import options_pb2
+from lexora_contract.labels import labels_fault
 from lexora_contract.limits import MAX_REQUEST_ID
 from lexora_contract.port import Options
 from lexora_contract.priority import HIGH, LOW
@@ -18,6 +19,8 @@ def check_options(options: Options) -> None:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
     if options.max_queue_time is not None and options.max_queue_time < 0:
         raise InvalidRequest("max_queue_time must be 0 or more.", "options.max_queue_time")
+    if options.labels and (fault := labels_fault(options.labels)):
+        raise InvalidRequest(f"labels {fault}", "options.labels")
 
 
 def check_policies(options: options_pb2.CallOptions) -> None:

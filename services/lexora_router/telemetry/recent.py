@@ -1,9 +1,10 @@
-"""The calls that finished last, without questions, answers and users."""
+"""The calls that finished last, without questions, answers and users; labels are the client's own."""
 
 from collections import deque
 from dataclasses import dataclass
 
 from lexora_contract.answer import Receipt
+from lexora_contract.labels import Labels
 from lexora_router.call import Call
 from lexora_router.telemetry.account import CallRecord
 
@@ -24,6 +25,7 @@ class RecentCall:
     status: int
     error: str
     receipt: Receipt
+    labels: Labels = ()
 
 
 class RecentCalls:
@@ -42,7 +44,18 @@ class RecentCalls:
         model = call.model[:MAX_MODEL_LENGTH]
         self._finished += 1
         self._calls.append(
-            RecentCall(self._finished, call.id, path, model, call.stream, call.started, record.status, word, call.receipt)
+            RecentCall(
+                self._finished,
+                call.id,
+                path,
+                model,
+                call.stream,
+                call.started,
+                record.status,
+                word,
+                call.receipt,
+                call.labels,
+            )
         )
 
     def last(self, before: int | None = None) -> list[RecentCall]:

@@ -69,7 +69,7 @@ def test_the_openapi_document_has_the_headers_that_the_facade_reads_and_writes()
     written = {name.decode() for name, _ in receipt_headers(receipt_of(full))}
     assert set(ANSWER) == written | {"x-request-id", "x-lexora-explain"}
     asked = {parameter["name"]: parameter["schema"] for parameter in REQUEST}
-    for name in ("x-lexora-priority", "x-lexora-fallback", "x-lexora-resume", "x-lexora-max-queue-time"):
+    for name in ("x-lexora-priority", "x-lexora-fallback", "x-lexora-resume", "x-lexora-max-queue-time", "x-lexora-labels"):
         for value in asked[name].get("enum") or asked[name]["examples"]:
             assert call_options({name.encode(): value.encode()}, "id") != options_pb2.CallOptions(request_id="id")
 

@@ -10,6 +10,7 @@ from lexora_contract.messages import options_message, options_of
 from lexora_contract.port import Options
 
 FORM = {"content-type": "multipart/form-data; boundary=x"}
+MANY_LABELS = ",".join(f"k{number}=v" for number in range(17))
 CALLS = [
     (CHAT, BODY, JSON),
     (CHAT, STREAMED, JSON),
@@ -31,9 +32,16 @@ async def ask(path: str, body: bytes, headers: dict[str, str]) -> tuple[Any, Scr
 @pytest.mark.parametrize(("path", "body", "headers"), CALLS)
 async def test_every_call_takes_its_options(path: str, body: bytes, headers: dict[str, str]) -> None:
     more = {"x-lexora-priority": "high", "x-lexora-fallback": "never", "x-lexora-resume": "never", "x-request-id": "r"}
-    more |= {"x-lexora-max-queue-time": "2.25"}
+    more |= {"x-lexora-max-queue-time": "2.25", "x-lexora-labels": "team=search , env.a=p=q ~"}
     _, router = await ask(path, body, headers | more)
-    expected = Options("r", priority=100, fallback_allowed=False, resume_allowed=False, max_queue_time=2.25)
+    expected = Options(
+        "r",
+        priority=100,
+        fallback_allowed=False,
+        resume_allowed=False,
+        max_queue_time=2.25,
+        labels=(("env.a", "p=q ~"), ("team", "search")),
+    )
     [(_, request, _)] = router.asked
     asked = request.call.options if hasattr(request, "call") else request.options
     assert asked in (expected, options_message(expected))
@@ -62,6 +70,11 @@ async def test_a_priority_is_a_name_or_a_number(given: str, priority: int) -> No
         *(("x-lexora-priority", value) for value in ("", "101", "-1", "+7", "1_0", "1.5", "urgent", "9" * 5000)),
         *(("x-lexora-fallback", value) for value in ("", "no", "always", "never, never")),
         ("x-lexora-resume", "false"),
+        *(
+            ("x-lexora-labels", value)
+            for value in ("", "team", "team=a,", "Team=a", "=a", "a=1,a=2", "a=" + "x" * 257, MANY_LABELS)
+        ),
+        ("x-lexora-labels", b"a=\xff"),
         *(("x-lexora-max-queue-time", value) for value in ("", "-1", "soon", "inf", "nan", "1e3", "1s", "9" * 5000)),
     ],
 )

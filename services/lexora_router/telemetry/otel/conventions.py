@@ -39,6 +39,8 @@ def asked(call: Call) -> dict[str, Value]:
         found["gen_ai.request.choice.count"] = call.choices
     if call.priority is not None:
         found["lexora.priority"] = call.priority
+    for key, value in call.labels:
+        found[f"lexora.label.{key}"] = value
     return found
 
 
