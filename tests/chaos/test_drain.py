@@ -49,19 +49,23 @@ async def under_way(engine: Simulator, count: int) -> None:
 
 @pytest.mark.serial
 async def test_sigterm_under_100_streams(engine: Simulator, tmp_path: Path) -> None:
-    limits = {"rate_limit": {"enabled": True, "default_rate": 0.001, "default_burst": STREAMS + LEFT}}
+    limits = {"rate_limit": {"enabled": True, "default_rate": 0.001, "default_burst": STREAMS + 1 + LEFT}}
     with Gateway(config(engine) | limits, tmp_path) as gateway:
         async with client(gateway.http) as http:
-            streams = [asyncio.create_task(stream(http, body(MODEL, 250))) for _ in range(STREAMS)]
-            await under_way(engine, STREAMS)
+            streams = [asyncio.create_task(stream(http, body(MODEL, 150))) for _ in range(STREAMS)]
+            longest = asyncio.create_task(stream(http, body(MODEL, 5000)))  # as long as it takes to ask everything else
+            await under_way(engine, STREAMS + 1)
             gateway.signal(signal.SIGTERM)
             await asyncio.to_thread(gateway.wait_for, "draining")
             await refused_everywhere(gateway, http)
             seen = await asyncio.gather(*streams)
+            longest.cancel()
+            await asyncio.gather(longest, return_exceptions=True)
         assert await asyncio.to_thread(gateway.wait) == 0
         assert all(each.whole for each in seen)
         assert "Traceback" not in gateway.output
-    assert engine.stats()["completed"] == STREAMS
+    await under_way(engine, 0)
+    assert (engine.stats()["completed"], engine.stats()["aborts"]) == (STREAMS, 1)
 
 
 async def refused_everywhere(gateway: Gateway, http: httpx.AsyncClient) -> None:
