@@ -80,9 +80,8 @@ class Choice:
     alternatives: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(slots=True)  # not frozen: some are made for each call
-class BucketState:
-    """Where one token bucket stands: what fits, what is left, and seconds until it is full."""
+class BucketState(NamedTuple):
+    """Where a user stands in one dimension: the most at once, what is left, seconds until all is back."""
 
     limit: int
     remaining: int

@@ -222,8 +222,8 @@ class Connection(asyncio.Protocol):
         headers, self._headers = self._headers, []
         if status < 200 or self._response is not None:
             return
-        names = {name for name, _ in headers}
-        self._until_close = status != 204 and not names & {b"content-length", b"transfer-encoding"}
+        names = dict(headers)
+        self._until_close = status != 204 and b"content-length" not in names and b"transfer-encoding" not in names
         self._keep_alive = self._parser.should_keep_alive() and not self._until_close
         self._response = Response(self, status, headers)
 

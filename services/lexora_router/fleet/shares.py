@@ -13,7 +13,7 @@ from lexora_router.policy.input_ratio import InputRatios
 CHARGE_SECONDS = 0.01
 
 
-@dataclass(slots=True)  # not frozen: one is made for each call
+@dataclass(frozen=True, slots=True)
 class Standing:
     """The place of a tenant's calls in the queue: their priority, 0 to 100, and the tenant's weight among equals."""
 

@@ -43,8 +43,8 @@ class Tenancy:
 
     def standing(self, call: Call) -> Standing:
         """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
-        usual, most, weight = self._standings.get(settings_name(call.tenant), self._unlisted)
-        return Standing(min(usual if call.priority is None else call.priority, most), weight)
+        usual, most = self._standings.get(settings_name(call.tenant), self._unlisted)
+        return usual if call.priority is None else Standing(min(call.priority, most), usual.weight)
 
     def tier(self, name: str) -> str:
         """Rate-limit tier of a tenant, empty for none."""
@@ -65,9 +65,10 @@ class Tenancy:
         return LimitRules(_limits(config), users, tiers)
 
 
-def _allowed(tenant: TenantConfig) -> tuple[int, int, float]:
-    """The priority of calls that ask for none, the highest that they may ask for, and the tenant's weight."""
-    return parse_priority(str(tenant.priority)), parse_priority(str(tenant.max_priority)), tenant.weight
+def _allowed(tenant: TenantConfig) -> tuple[Standing, int]:
+    """The standing of calls that ask for no priority, and the highest that they may ask for."""
+    usual, most = parse_priority(str(tenant.priority)), parse_priority(str(tenant.max_priority))
+    return Standing(min(usual, most), tenant.weight), most
 
 
 def _limits(config: RateLimitConfig, *layers: RateTier | None) -> RateLimits:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lexora_contract.answer import BucketState, RateLimitState
+from lexora_contract.answer import RateLimitState
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Handler
 from lexora_router.errors import RateLimited, RouterError
-from lexora_router.policy.rate_limiter import Decision, Quota, RateLimiter, Reservation
+from lexora_router.policy.rate_limiter import Decision, RateLimiter, Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Meter:
     def show(self, call: Call) -> None:
         """Charge nothing."""
         tenant = call.tenant
-        call.receipt.rate_limit = _state(*self.limiter.standing(tenant, self.clock(), tier=self.tier(tenant)))
+        call.receipt.rate_limit = RateLimitState(*self.limiter.standing(tenant, self.clock(), tier=self.tier(tenant)))
 
     def settle(self, reservation: Reservation, used: int | None) -> None:
         """Charge the tokens really used instead of those reserved; None: unknown, these stand."""
@@ -50,7 +50,7 @@ class Meter:
     def _charge(self, call: Call, tokens: int) -> Reservation:
         tenant = call.tenant
         decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant))
-        call.receipt.rate_limit = _state(decision.requests, decision.tokens, decision.concurrent)
+        call.receipt.rate_limit = RateLimitState(decision.requests, decision.tokens, decision.concurrent)
         if decision.reservation is None:
             raise _refusal(tenant, decision)
         return decision.reservation
@@ -110,11 +110,3 @@ def _refusal(tenant: str, decision: Decision) -> RateLimited:
             what = f"requests: {decision.requests.limit} at once"
     message = f"The rate limit of `{tenant}` is used up ({what}); try again in {decision.retry_after:.2f} s."
     return RateLimited(message, decision.retry_after, f"user:{tenant}")
-
-
-def _state(requests: Quota, tokens: Quota | None, concurrent: Quota | None) -> RateLimitState:
-    return RateLimitState(_bucket(requests), tokens and _bucket(tokens), concurrent and _bucket(concurrent))
-
-
-def _bucket(quota: Quota) -> BucketState:
-    return BucketState(quota.limit, quota.remaining, quota.reset)

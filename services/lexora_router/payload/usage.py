@@ -16,6 +16,9 @@ class _Details(msgspec.Struct, gc=False):
     thinking_tokens: Count = None  # Anthropic's word for the same
 
 
+_NO_DETAILS = _Details()
+
+
 class UsageJson(msgspec.Struct, gc=False):
     """The `usage` object of chat completions, of Responses or of Anthropic's messages."""
 
@@ -32,8 +35,8 @@ class UsageJson(msgspec.Struct, gc=False):
 
     def counted(self) -> Usage:
         """The same in the router's words; what the engine did not say is 0."""
-        inside = self.prompt_tokens_details or self.input_tokens_details or _Details()
-        outside = self.completion_tokens_details or self.output_tokens_details or _Details()
+        inside = self.prompt_tokens_details or self.input_tokens_details or _NO_DETAILS
+        outside = self.completion_tokens_details or self.output_tokens_details or _NO_DETAILS
         # Anthropic counts the cached part of a prompt apart from `input_tokens`.
         apart = (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
         asked = self.prompt_tokens if self.prompt_tokens is not None else (self.input_tokens or 0) + apart

@@ -6,8 +6,9 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
 from math import floor
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from lexora_contract.answer import BucketState
 from lexora_router.call import settings_name
 from lexora_router.policy.token_bucket import TokenBucket
 
@@ -40,14 +41,6 @@ class LimitRules:
     def limits(self, user: str, tier: str) -> RateLimits:
         """Return the limits of this user."""
         return self.users.get(settings_name(user)) or self.tiers.get(tier) or self.default
-
-
-class Quota(NamedTuple):
-    """Where a user stands in one dimension: the most at once, what is left, seconds until all is back."""
-
-    limit: int
-    remaining: int
-    reset: float
 
 
 class _Buckets:
@@ -108,9 +101,9 @@ class Decision:
 
     allowed: bool
     retry_after: float
-    requests: Quota
-    tokens: Quota | None
-    concurrent: Quota | None
+    requests: BucketState
+    tokens: BucketState | None
+    concurrent: BucketState | None
     exceeded: Dimension | None
     reservation: Reservation | None
 
@@ -154,7 +147,7 @@ class RateLimiter:
         """What `check` would decide now; charges nothing, and makes and forgets no buckets."""
         return _charge(self._copy(user, tier, now), tokens, now)
 
-    def standing(self, user: str, now: float, *, tier: str = "") -> tuple[Quota, Quota | None, Quota | None]:
+    def standing(self, user: str, now: float, *, tier: str = "") -> tuple[BucketState, BucketState | None, BucketState | None]:
         """Where a user stands in requests and, where they are limited, in tokens and calls under way; nothing is charged."""
         buckets = self._find(user, tier, now)
         bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
@@ -227,11 +220,11 @@ def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:
     )
 
 
-def _under_way(buckets: _Buckets) -> Quota | None:
+def _under_way(buckets: _Buckets) -> BucketState | None:
     most = buckets.limits.max_concurrent
-    return None if most is None else Quota(most, max(0, most - buckets.open), 0.0)
+    return None if most is None else BucketState(most, max(0, most - buckets.open), 0.0)
 
 
-def _quota(bucket: TokenBucket, now: float) -> Quota:
+def _quota(bucket: TokenBucket, now: float) -> BucketState:
     balance = bucket.balance(now)
-    return Quota(int(bucket.burst), max(0, floor(balance)), (bucket.burst - balance) / bucket.rate)
+    return BucketState(int(bucket.burst), max(0, floor(balance)), (bucket.burst - balance) / bucket.rate)

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexora_contract.answer import BucketState
 from lexora_router.policy.rate_limiter import (
     MAX_LOOKED_AT,
     Decision,
     LimitRules,
-    Quota,
     RateLimiter,
     RateLimits,
 )
@@ -43,7 +43,7 @@ def test_a_refusal_says_what_is_exceeded_and_when_to_come_back() -> None:
     decision = rates.check("a", 0, 0.1)
     assert (decision.allowed, decision.exceeded, decision.tokens, decision.reservation) == (False, "requests", None, None)
     assert decision.retry_after == pytest.approx(0.4)
-    assert decision.requests == Quota(3, 0, pytest.approx(1.4))
+    assert decision.requests == BucketState(3, 0, pytest.approx(1.4))
     assert rates.check("a", 0, 0.1 + decision.retry_after).allowed
 
 
@@ -51,7 +51,7 @@ def test_a_refusal_for_tokens_costs_no_request_and_the_other_way_round() -> None
     rates = limiter(RateLimits(1, 2, 600))
     first = rates.check("a", 500, 0)
     assert first.allowed
-    assert first.tokens == Quota(600, 100, 50)
+    assert first.tokens == BucketState(600, 100, 50)
     second = rates.check("a", 200, 0)
     assert (second.allowed, second.exceeded, second.retry_after) == (False, "tokens", 10)
     assert second.requests.remaining == 1
@@ -69,7 +69,7 @@ def test_a_reservation_is_settled_once_with_real_usage() -> None:
     reservation.settle(50, 0)
     reservation.settle(0, 0)
     decision = rates.check("a", 100, 0)
-    assert decision.tokens == Quota(600, 450, 15)
+    assert decision.tokens == BucketState(600, 450, 15)
 
 
 def test_more_than_reserved_is_charged_too() -> None:
@@ -106,7 +106,7 @@ def test_a_claim_beyond_reason_reserves_what_the_bucket_holds_and_no_debt() -> N
 def test_calls_under_way_are_bounded_and_come_back_once() -> None:
     rates = limiter(RateLimits(100, 100, None, 2), users={"boss": RateLimits(100, 100, None, 3)})
     one, two = (rates.check("a", 0, 0) for _ in range(2))
-    assert (one.concurrent, two.concurrent) == (Quota(2, 1, 0), Quota(2, 0, 0))
+    assert (one.concurrent, two.concurrent) == (BucketState(2, 1, 0), BucketState(2, 0, 0))
     refused = rates.check("a", 0, 0)
     assert (refused.allowed, refused.exceeded, refused.retry_after) == (False, "concurrent", 1)
     assert refused.requests.remaining == 98, "a refusal costs no request"
@@ -158,7 +158,7 @@ def test_other_rules_keep_balances() -> None:
     spend(rates, "a", 10, tokens=60)
     rates.configure(LimitRules(RateLimits(1, 100, 6000)), max_users=10)
     assert not rates.check("a", 1, 0).allowed
-    assert rates.check("a", 1, 1).requests == Quota(100, 0, 100)
+    assert rates.check("a", 1, 1).requests == BucketState(100, 0, 100)
 
 
 def test_changing_tiers_to_and_fro_wins_nothing() -> None:
@@ -267,12 +267,12 @@ def test_no_room_for_anybody_is_refused(max_users: int) -> None:
 
 def test_where_a_user_stands_is_told_without_a_charge() -> None:
     rates = limiter(RateLimits(1, 5, 600))
-    assert rates.standing("a", 0) == (Quota(5, 5, 0), Quota(600, 600, 0), None)
+    assert rates.standing("a", 0) == (BucketState(5, 5, 0), BucketState(600, 600, 0), None)
     rates.check("a", 100, 0)
     for _ in range(10):
-        assert rates.standing("a", 0) == (Quota(5, 4, 1), Quota(600, 500, 10), None)
-    assert rates.standing("a", 1, tier="none such") == (Quota(5, 5, 0), Quota(600, 510, 9), None)
-    assert limiter().standing("a", 0) == (Quota(20, 20, 0), None, None)
+        assert rates.standing("a", 0) == (BucketState(5, 4, 1), BucketState(600, 500, 10), None)
+    assert rates.standing("a", 1, tier="none such") == (BucketState(5, 5, 0), BucketState(600, 510, 9), None)
+    assert limiter().standing("a", 0) == (BucketState(20, 20, 0), None, None)
 
 
 def test_a_request_without_tokens_is_let_in_while_tokens_are_owed() -> None:
