@@ -252,7 +252,7 @@ class ChatMessage(_message.Message):
     REASONING_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
-    """Who speaks."""
+    """The role of the speaker."""
     text: _builtins.str
     """Plain text. Unset means null, which is what an assistant's tool call has."""
     name: _builtins.str
@@ -260,7 +260,7 @@ class ChatMessage(_message.Message):
     tool_call_id: _builtins.str
     """Which call a tool message answers."""
     reasoning: _builtins.str
-    """What the model thought, where the engine tells it apart."""
+    """What the model thought, where the engine separates it."""
     refusal: _builtins.str
     """The model's refusal, if it gave one."""
     @_builtins.property

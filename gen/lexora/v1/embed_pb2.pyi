@@ -41,7 +41,7 @@ class EmbedRequest(_message.Message):
     """A JSON object with further fields of the request, in OpenAI's form; typed fields win over it. At most 1 MiB."""
     @_builtins.property
     def options(self) -> _options_pb2.CallOptions:
-        """Who asks, and how the call is to be treated."""
+        """The user of the call, and how the call is to be treated."""
 
     @_builtins.property
     def texts(self) -> Global___TextInputs:

@@ -199,7 +199,7 @@ class RouteExplanation(_message.Message):
     """The rule in words."""
     @_builtins.property
     def auto(self) -> _receipt_pb2.AutoChoice:
-        """The choice for `auto`, as far as rules tell: other classifiers would have to be asked."""
+        """The choice for `auto`, as far as rules can find it: other classifiers would have to be asked."""
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ Global___ResumePolicy: _TypeAlias = ResumePolicy  # noqa: Y015
 
 @_typing.final
 class CallOptions(_message.Message):
-    """Who asks, and how the call is to be treated. All fields are optional. The deadline is gRPC's own."""
+    """The user of a call, and how the call is to be treated. All fields are optional. The deadline is gRPC's own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,11 +97,11 @@ class CallOptions(_message.Message):
     request_id: _builtins.str
     """Identity of the call in logs and at the engine; made by the router when empty. At most 128 visible ASCII characters."""
     user: _builtins.str
-    """Who is charged and rate limited, before what the body names; "anonymous" and the address when neither does. Of more than
+    """The user that is charged and rate limited, before what the body names; "anonymous" and the address when neither does. Of more than
     256 characters the beginning and a hash count.
     """
     priority: _builtins.int
-    """Who goes first when calls wait: 0 (last) to 100 (first), 50 is normal. The tenant's default when absent, and never more
+    """The order when calls wait: 0 (last) to 100 (first), 50 is normal. The tenant's default when absent, and never more
     than the tenant may ask.
     """
     fallback: Global___FallbackPolicy.ValueType

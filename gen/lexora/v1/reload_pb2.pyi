@@ -102,7 +102,7 @@ class ReloadResponse(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def report(self) -> Global___ReloadReport:
-        """What came of it."""
+        """The result."""
 
     def __init__(
         self,

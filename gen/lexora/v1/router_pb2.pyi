@@ -272,7 +272,7 @@ class ReportRefusalRequest(_message.Message):
     http_status: _builtins.int
     """HTTP status that the client gets, 400 to 599."""
     message: _builtins.str
-    """What the client is told, for the log; of more than 400 characters the beginning."""
+    """The message that the client gets, for the log; of more than 400 characters the beginning."""
     @_builtins.property
     def options(self) -> _options_pb2.CallOptions:
         """For whom the call was."""

@@ -126,7 +126,7 @@ class RouterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none.
+        """One of them. NOT_FOUND (MODEL_NOT_FOUND) for an unknown name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,7 @@ class RouterServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """Exactly the models that can be asked, each with its backend."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
-    """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
+    """One of them. NOT_FOUND (MODEL_NOT_FOUND) for an unknown name."""
     Health: _grpc.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     ReportRefusal: _grpc.UnaryUnaryMultiCallable[_router_pb2.ReportRefusalRequest, _router_pb2.ReportRefusalResponse]
@@ -80,7 +80,7 @@ class RouterServiceAsyncStub(RouterServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Exactly the models that can be asked, each with its backend."""
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
-    """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
+    """One of them. NOT_FOUND (MODEL_NOT_FOUND) for an unknown name."""
     Health: _aio.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]  # type: ignore[assignment]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     ReportRefusal: _aio.UnaryUnaryMultiCallable[_router_pb2.ReportRefusalRequest, _router_pb2.ReportRefusalResponse]  # type: ignore[assignment]
@@ -137,7 +137,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
-        """One of them. NOT_FOUND (MODEL_NOT_FOUND) for a name that is none."""
+        """One of them. NOT_FOUND (MODEL_NOT_FOUND) for an unknown name."""
 
     @_abc_1.abstractmethod
     def Health(

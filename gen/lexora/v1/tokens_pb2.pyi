@@ -128,7 +128,7 @@ class TokenLogprob(_message.Message):
     token: _builtins.str
     """The token's text."""
     logprob: _builtins.float
-    """Natural logarithm of its probability; NaN where the engine does not know it, as of a prompt's first token."""
+    """Natural logarithm of its probability; NaN where the engine does not give it, as of a prompt's first token."""
     token_bytes: _builtins.bytes
     """The token's bytes; text may hold half a character."""
     token_id: _builtins.int

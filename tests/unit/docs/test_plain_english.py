@@ -21,9 +21,9 @@ PUZZLES = {
 }
 SOURCES = sorted(
     path
-    for folder in ("services", "gateway", "config", "deploy", "tools")
+    for folder in ("services", "gateway", "proto", "config", "deploy", "tools")
     for path in (ROOT / folder).rglob("*")
-    if path.suffix in (".py", ".yaml") and "build" not in path.parts
+    if path.suffix in (".py", ".yaml", ".proto", ".js", ".html") and not {"build", "swagger"} & set(path.parts)
 )
 TEXTS = {
     path.relative_to(ROOT): path.read_text(encoding="utf-8")

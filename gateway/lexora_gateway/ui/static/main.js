@@ -50,7 +50,7 @@ async function poll() {
     const response = await fetch("state", { signal: AbortSignal.timeout(8000) });
     if (!response.ok) throw new Error(`the gateway answered ${response.status}`);
     const fresh = await response.json();
-    // What somebody is about to press or read out must not be replaced under the finger.
+    // What a user is about to press or read must not be replaced under the finger.
     state = fresh;
     byId("trouble").hidden = true;
     if (!document.activeElement?.closest("table")) show();

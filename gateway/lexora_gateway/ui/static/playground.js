@@ -83,9 +83,9 @@ function busy(abort) {
   byId("stop").disabled = abort === null;
 }
 
-function bubble(who, kind, said = "", before = null) {
+function bubble(speaker, kind, said = "", before = null) {
   const text = element("span", {}, said), thought = element("span", { class: "thought" });
-  const box = element("div", { class: `said ${kind}` }, element("b", {}, who), thought, text);
+  const box = element("div", { class: `said ${kind}` }, element("b", {}, speaker), thought, text);
   byId("conversation").insertBefore(box, before);
   return { box, text, thought };
 }
