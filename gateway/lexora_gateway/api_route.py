@@ -21,7 +21,7 @@ from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import Refused, bug, from_failed, invalid
 from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.report_refusal import counted
-from lexora_gateway.request import Clock, check_user, context_of, hops_of, request_id_of, user_of
+from lexora_gateway.request import Clock, charged_of, check_identity, context_of, hops_of, request_id_of
 from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ApiRoute(ABC):
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
-            check_user(client, limits.trusts)
+            check_identity(client, limits.trusts)
             body = arrived_body(client, limits)
             if body is None:
                 self._foresee(received)
@@ -91,7 +91,7 @@ class ApiRoute(ABC):
         if size is None or EXPLAIN in received.headers:
             return
         try:
-            self._router.foresee(user_of(received.headers), size)
+            self._router.foresee(charged_of(received.headers), size)
         except CallFailed as error:
             failure = from_failed(error, received.request_id)
             failure.headers.append((b"connection", b"close"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lexora_contract.content_coding import STEP_BYTES
 from lexora_gateway.content_coding import decoder_of
 from lexora_gateway.errors import Refused, request_timeout, too_large
-from lexora_gateway.request import hops_of, user_of
+from lexora_gateway.request import charged_of, hops_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +136,7 @@ def _codings(client: ClientSide) -> list[bytes]:
 
 def _owners(client: ClientSide, limits: Limits) -> tuple[str, ...]:
     """Whose share a body takes: that of the user whom a trusted proxy names, else of the client's address, if it has one."""
-    if user := user_of(client.headers):
+    if user := charged_of(client.headers):
         return (f"user:{user}",)
     hops = hops_of(client)
     address = limits.client_of(hops[0][1]) if hops else ""

@@ -9,7 +9,7 @@ from lexora_contract.labels import Labels, labels_fault
 from lexora_contract.port import Options
 from lexora_contract.priority import HIGH, LOW, WORDS
 from lexora_gateway.errors import Refused, invalid
-from lexora_gateway.request import user_of
+from lexora_gateway.request import named_tenant_of, user_of
 
 if TYPE_CHECKING:
     from lexora_gateway.asgi_types import Headers
@@ -30,6 +30,7 @@ def call_options(headers: Headers, request_id: str, user: str = "") -> Options:
     return Options(
         request_id=request_id,
         user=user_of(headers) or user,
+        tenant=named_tenant_of(headers),
         priority=None if priority is None else _priority(priority),
         fallback_allowed=not _forbids(headers, _FALLBACK),
         resume_allowed=not _forbids(headers, _RESUME),

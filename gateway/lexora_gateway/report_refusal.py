@@ -13,7 +13,7 @@ from lexora_contract.port import CallFailed, Options, RouterPort
 from lexora_contract.rpcs import REPORT_REFUSAL
 from lexora_gateway.errors import Failure, from_failed
 from lexora_gateway.headers import receipt_headers
-from lexora_gateway.request import context_of, user_of
+from lexora_gateway.request import context_of, named_tenant_of, user_of
 
 if TYPE_CHECKING:
     from lexora_gateway.client_request import ClientRequest
@@ -30,7 +30,9 @@ _decode = msgspec.json.Decoder(_Named).decode
 
 async def counted(router: RouterPort, failure: Failure, received: ClientRequest) -> Failure:
     """The failure with its trace and the user's limits, or, when these are used up, the refusal that takes its place."""
-    options = Options(request_id=received.request_id, user=user_of(received.headers) or _user_in(received.body))
+    headers = received.headers
+    user, tenant = user_of(headers) or _user_in(received.body), named_tenant_of(headers)
+    options = Options(request_id=received.request_id, user=user, tenant=tenant)
     context = context_of(received.headers, _SECONDS, received.hops)
     text = f"The facade answered {failure.status}: {failure.message}"[:MAX_REFUSAL]
     request = ReportRefusalRequest(options=options_message(options), http_status=failure.status, message=text)

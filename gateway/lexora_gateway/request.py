@@ -25,6 +25,7 @@ _REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % MAX_REQUEST_ID)
 _TRACE_VALUE = re.compile(rb"[ -~]{1,%d}" % MAX_TRACE)
 _LEAST_SECONDS = 0.001
 USER = b"x-lexora-user"
+TENANT = b"x-lexora-tenant"
 _FORWARDED = b"x-forwarded-for"
 
 Metadata = tuple[tuple[str, str], ...]
@@ -45,7 +46,8 @@ class Limits:
     """Bounds of every request: bytes of its body, seconds of its call, and of a silence inside its body; and of all bodies.
 
     After `stream_keepalive` seconds of silence a stream gets a sign of life; None: never. `trusts` says by an address whether
-    a client is a proxy whose x-lexora-user counts; `client_of` gives the client behind such proxies, from a list of hops.
+    a client is a proxy whose x-lexora-user and -tenant count; `client_of` gives the client behind such proxies, from a list
+    of hops.
     """
 
     max_body_bytes: int
@@ -87,22 +89,39 @@ def hops_of(client: ClientSide) -> Metadata:
     return (("x-forwarded-for", f"{before},{address}" if before.isascii() and before.isprintable() else address),)
 
 
-def check_user(client: ClientSide, trusts: Callable[[str], bool]) -> None:
-    """Drop an x-lexora-user that no trusted proxy sent. Raises Refused (400) for more than one."""
-    headers = client.headers
-    if USER not in headers:
-        return
+def check_identity(client: ClientSide, trusts: Callable[[str], bool]) -> None:
+    """Drop an x-lexora-user and -tenant that no trusted proxy sent. Raises Refused (400) for more than one."""
+    for name in (USER, TENANT):
+        if name in client.headers:
+            _check_named(client, name, trusts)
+
+
+def _check_named(client: ClientSide, header: bytes, trusts: Callable[[str], bool]) -> None:
     if not trusts(client.address):
-        del headers[USER]
-    elif sum(name == USER for name, _ in client.pairs) > 1:
-        name = USER.decode()
-        del headers[USER]  # it is unclear which hop set each of them
+        del client.headers[header]
+    elif sum(name == header for name, _ in client.pairs) > 1:
+        name = header.decode()
+        del client.headers[header]  # it is unclear which hop set each of them
         raise Refused(invalid(f"{name} is there more than once; a proxy must replace it, not add another one.", name))
 
 
 def user_of(headers: Headers) -> str:
     """The user that a trusted proxy let in; empty for none."""
-    value = headers.get(USER)
+    return _named(headers, USER)
+
+
+def named_tenant_of(headers: Headers) -> str:
+    """The tenant that a trusted proxy let in; empty for none."""
+    return _named(headers, TENANT)
+
+
+def charged_of(headers: Headers) -> str:
+    """The account that a trusted proxy let in, tenant or user; empty for none."""
+    return named_tenant_of(headers) or user_of(headers)
+
+
+def _named(headers: Headers, header: bytes) -> str:
+    value = headers.get(header)
     return "" if value is None else value.decode("utf-8", "replace").strip()
 
 

@@ -70,6 +70,7 @@ def options_of(message: options_pb2.CallOptions) -> Options:
         prompt_cache_key=message.prompt_cache_key,
         max_queue_time=seconds(message.max_queue_time) if message.HasField("max_queue_time") else None,
         labels=tuple(sorted(message.labels.items())) if message.labels else (),
+        tenant=message.tenant,
     )
 
 
@@ -84,6 +85,8 @@ def options_message(options: Options) -> options_pb2.CallOptions:
         message.resume = options_pb2.RESUME_POLICY_NEVER
     if options.max_queue_time is not None:
         message.max_queue_time.CopyFrom(duration(options.max_queue_time))
+    if options.tenant:
+        message.tenant = options.tenant
     if options.labels:
         message.labels.update(options.labels)
     return message

@@ -91,6 +91,7 @@ class Options:
     prompt_cache_key: str = ""
     max_queue_time: float | None = None  # seconds
     labels: Labels = ()
+    tenant: str = ""
 
 
 @dataclass(slots=True)

@@ -41,6 +41,7 @@ class Call:
     started: float
     include_usage: bool = False
     user: str = ""
+    account: str = ""  # the tenant that is named beside the user
     unnamed: str = ANONYMOUS  # whose the call is when no user is named
     prompt_cache_key: str = ""  # calls that say the same one are about to share the beginning of their prompts
     priority: int | None = None
@@ -80,8 +81,8 @@ class Call:
 
     @property
     def tenant(self) -> str:
-        """Whose account is charged: clients that name no user have one for each address."""
-        return self.user or self.unnamed
+        """Whose account is charged: clients that name neither tenant nor user have one for each address."""
+        return self.account or self.user or self.unnamed
 
 
 def settings_name(tenant: str) -> str:

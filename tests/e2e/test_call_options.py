@@ -14,6 +14,7 @@ from lexora.v1 import call_pb2, router_pb2
 from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.raw_pb2 import RawCall
 from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
+from lexora.v1.stats_pb2 import GetStatsRequest
 from tests.support import load
 from tests.support.load import Client
 from tests.support.otlp import Receiver, until
@@ -110,6 +111,21 @@ async def test_labels(gateway: Gateway, http: Client, stub: Any, collector: Rece
     assert recent["without"]["labels"] == {}
     assert not [key for key in span(collector, "without") if key.startswith("lexora.label")]
     assert "search" not in await page(gateway, "/metrics")
+
+
+async def test_tenant(gateway: Gateway, http: Client, stub: Any) -> None:
+    for user in ("alice", "bob"):
+        await http.post(CHAT, HI | {"user": user}, name=f"http-{user}", x_lexora_tenant="acme")
+        await stub.Generate(generate(request_id=f"grpc-{user}", user=user, tenant="acme"), timeout=30)
+    await http.post(CHAT, HI | {"user": "alice"}, name="alone")
+    for wire in ("http", "grpc"):
+        for user in ("alice", "bob"):
+            told = line(gateway, f"{wire}-{user}")
+            assert (told["tenant"], told["user"]) == ("acme", user)
+    assert line(gateway, "alone")["tenant"] == "alice"
+    assert "user" not in line(gateway, "alone")
+    by_tenant = (await stub.GetStats(GetStatsRequest())).by_tenant
+    assert (by_tenant["acme"].total, by_tenant["alice"].total, "bob" in by_tenant) == (4, 1, False)
 
 
 @pytest.mark.parametrize(

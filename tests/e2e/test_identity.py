@@ -95,6 +95,7 @@ def user_of(base: str, sender: str, *headers: tuple[str, str], **body: Any) -> s
 
 
 NAMED, SPOOFED = ("x-lexora-user", "alice@example.com"), ("x-forwarded-for", "6.6.6.6, 9.9.9.9")
+SHARED = ("x-lexora-tenant", "acme")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -107,8 +108,11 @@ def test_only_a_trusted_proxy_says_who_asks(front: dict[str, str], way: str) -> 
     assert user_of(base, GATE, SPOOFED, ("x-forwarded-for", f"2001:db8::7, {GATE}")) == "anonymous@2001:db8::/64"
     assert user_of(base, OTHER, SPOOFED) == f"anonymous@{OTHER}"
     assert user_of(base, GATE, user="in the body") == "in the body"
-    twice = explained(base, GATE, NAMED, ("x-lexora-user", "mallory"))
-    assert (twice.status_code, twice.json()["error"]["param"]) == (400, "x-lexora-user")
+    assert user_of(base, GATE, NAMED, SHARED) == "acme"
+    assert user_of(base, OTHER, NAMED, SHARED, user="in the body") == "in the body"
+    for header, _ in (NAMED, SHARED):
+        twice = explained(base, GATE, NAMED, SHARED, (header, "mallory"))
+        assert (twice.status_code, twice.json()["error"]["param"]) == (400, header)
 
 
 async def test_over_grpc_it_is_the_peer_that_is_trusted(front: dict[str, str]) -> None:
@@ -120,12 +124,16 @@ async def test_over_grpc_it_is_the_peer_that_is_trusted(front: dict[str, str]) -
             return str((await stub.Explain(asked, metadata=metadata)).tenant.user)
 
         assert await user(NAMED, user="in the options") == "alice@example.com"
+        assert await user(NAMED, SHARED, tenant="in the options") == "acme"
+        assert await user(NAMED, tenant="in the options") == "in the options"
         assert await user(SPOOFED) == "anonymous@9.9.9.9"
         assert await user(("x-forwarded-for", "6.6.6.6, " * 500 + "9.9.9.9")) == "anonymous@9.9.9.9"
         assert await user() == f"anonymous@{GATE}"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await user(NAMED, ("x-lexora-user", "mallory"))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError, match="x-lexora-tenant is there more than once"):
+            await user(SHARED, ("x-lexora-tenant", "mallory"))
 
 
 @pytest.mark.parametrize("way", WAYS)

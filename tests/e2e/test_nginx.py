@@ -25,6 +25,7 @@ from tests.support.servers import Gateway, base_config
 
 pytestmark = needs_nginx
 
+FORGED = {"x-lexora-user": "mallory", "x-lexora-tenant": "mallory"}
 ASK: dict[str, Any] = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
 WAIT_SECONDS = 10.0
 
@@ -102,11 +103,11 @@ def test_grpc_goes_through_as_well(nginx: Nginx, engine: ScriptedEngine) -> None
 
 
 def test_a_client_behind_it_cannot_name_itself_as_a_proxy_would(nginx: Nginx, https: httpx.Client) -> None:
-    told = https.post("/v1/chat/completions", json=ASK, headers={"x-lexora-user": "mallory", "x-lexora-explain": "1"}).json()
+    told = https.post("/v1/chat/completions", json=ASK, headers=FORGED | {"x-lexora-explain": "1"}).json()
     trusted = grpc.ssl_channel_credentials(nginx.certificate.read_bytes())
     with grpc.secure_channel(f"127.0.0.1:{nginx.port}", trusted, [("grpc.ssl_target_name_override", HOST)]) as channel:
         router: Any = AdminServiceStub(channel)
-        answer = router.Explain(ExplainRequest(model="m"), metadata=[("x-lexora-user", "mallory")], timeout=WAIT_SECONDS)
+        answer = router.Explain(ExplainRequest(model="m"), metadata=list(FORGED.items()), timeout=WAIT_SECONDS)
     assert [told["tenant"]["user"], answer.tenant.user] == ["anonymous@127.0.0.1"] * 2
 
 

@@ -94,6 +94,7 @@ class CallOptions(_message.Message):
     PROMPT_CACHE_KEY_FIELD_NUMBER: _builtins.int
     MAX_QUEUE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call in logs and at the engine; made by the router when empty. At most 128 visible ASCII characters."""
     user: _builtins.str
@@ -110,6 +111,10 @@ class CallOptions(_message.Message):
     """Whether a stream may be continued on another endpoint when its engine dies."""
     prompt_cache_key: _builtins.str
     """Calls with the same key are about to share the beginning of their prompts; the body's `prompt_cache_key` when empty."""
+    tenant: _builtins.str
+    """The account that is charged, limited and queued for, where several users share one; the user when empty. Of more than 256
+    characters the beginning and a hash count.
+    """
     @_builtins.property
     def max_queue_time(self) -> _duration_pb2.Duration:
         """The longest that the call waits in a backend's queue for its first slot there; 0 for no wait at all. No more than the
@@ -133,10 +138,11 @@ class CallOptions(_message.Message):
         prompt_cache_key: _builtins.str = ...,
         max_queue_time: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "max_queue_time", b"max_queue_time", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "labels", b"labels", "max_queue_time", b"max_queue_time", "priority", b"priority", "prompt_cache_key", b"prompt_cache_key", "request_id", b"request_id", "resume", b"resume", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "labels", b"labels", "max_queue_time", b"max_queue_time", "priority", b"priority", "prompt_cache_key", b"prompt_cache_key", "request_id", b"request_id", "resume", b"resume", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -6,6 +6,7 @@ from lexora_router.errors import InvalidRequest
 from lexora_router.policy.callers import TrustedProxies, network_of
 
 USER = "x-lexora-user"
+TENANT = "x-lexora-tenant"
 TRACE = ("traceparent", "tracestate")
 
 
@@ -14,21 +15,25 @@ def trace_of(context: CallContext) -> tuple[tuple[str, str], ...]:
     return tuple({name: value for name, value in context.metadata if name in TRACE and len(value) <= MAX_TRACE}.items())
 
 
-def identity(context: CallContext, proxies: TrustedProxies) -> tuple[str, str]:
-    """The user that a trusted proxy let in, empty for none, and the client's network, empty where it has no address."""
-    hops, user, trusted = "", "", proxies.trusts(context.peer)
+def identity(context: CallContext, proxies: TrustedProxies) -> tuple[str, str, str]:
+    """User and tenant that a trusted proxy let in, empty for none, and the client's network, empty where it has no address."""
+    hops, user, tenant, trusted = "", "", "", proxies.trusts(context.peer)
     for name, value in context.metadata if trusted else ():
         if name == "x-forwarded-for":
             hops = f"{hops},{value}" if hops else value
         elif name == USER:
             user = value.strip()
-    return user, network_of(proxies.client(context.peer, hops[-MAX_FORWARDED:]))
+        elif name == TENANT:
+            tenant = value.strip()
+    return user, tenant, network_of(proxies.client(context.peer, hops[-MAX_FORWARDED:]))
 
 
 def check_identity(context: CallContext) -> None:
-    """Raise InvalidRequest for a user that is named twice: the second may be the client's own word, passed on by a proxy."""
-    if [name for name, _ in context.metadata].count(USER) > 1:
-        raise InvalidRequest(f"{USER} is there more than once; a proxy must replace it, not add another one.", USER)
+    """Raise InvalidRequest for a user or tenant that is named twice: the second may be the client's, passed on by a proxy."""
+    names = [name for name, _ in context.metadata]
+    for name in (USER, TENANT):
+        if names.count(name) > 1:
+            raise InvalidRequest(f"{name} is there more than once; a proxy must replace it, not add another one.", name)
 
 
 def announces_streams(context: CallContext) -> bool:

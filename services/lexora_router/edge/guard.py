@@ -131,7 +131,7 @@ class Guard:
 
     def _call(self, options: Options, context: CallContext, body: bytes) -> Call:
         now = self._clock()
-        user, address = identity(context, self.serving.proxies)
+        user, tenant, address = identity(context, self.serving.proxies)
         given = options.request_id
         request_id = given if given and is_id(given) else new_request_id()
         return Call(
@@ -144,6 +144,7 @@ class Guard:
             stream=False,
             started=now,
             user=bounded(user or options.user),
+            account=bounded(tenant or options.tenant),
             unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
             prompt_cache_key=bounded(options.prompt_cache_key),
             priority=options.priority,

@@ -158,6 +158,8 @@ def _facts(record: CallRecord) -> dict[str, object]:
         fields["trace_id"] = trace_id
     if usage is not None and usage.cached_tokens:
         fields["tokens_cached"] = usage.cached_tokens
+    if call.account and call.user:
+        fields["user"] = call.user
     if call.labels:
         fields["labels"] = dict(call.labels)
     if not record.straight:
