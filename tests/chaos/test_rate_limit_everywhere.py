@@ -255,7 +255,7 @@ async def test_trailing_metadata_says_it_too(gateway: Gateway) -> None:
 
 
 async def _last(stream: Any) -> Any:
-    return [message async for message in stream][-1]
+    return [message async for message in stream][-1].completed
 
 
 @pytest.mark.parametrize("way", ["chat", "completion", "raw", "embed", "stream"])
