@@ -77,7 +77,9 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def _to_json(value: object, **_: object) -> str:
-    return escaped_json(_encode(value).decode())
+    line = _encode(value)
+    # Of ASCII the encoder has escaped all that must be, but DEL.
+    return line.decode() if line.isascii() and b"\x7f" not in line else escaped_json(line.decode())
 
 
 def _json_line(level: str, fields: dict[str, object]) -> str:

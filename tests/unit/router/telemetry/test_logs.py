@@ -133,10 +133,11 @@ def test_a_bug_is_an_error_and_its_text_is_not_told_here() -> None:
 
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_neither_prompt_nor_line_breaks_get_into_the_log(style: str) -> None:
-    call = finished(model="a\nfake line \x1b[31m", body=b'{"messages":"a secret prompt"}', user="u\r\nv")
-    [line] = lines((call, 200, None), style=style)
-    assert "secret" not in line
-    assert "\x1b" not in line
+    for sign in ("\x1b", "\x7f", "\x9b", "\u202e"):  # of which JSON itself escapes the first only
+        call = finished(model=f"a\nfake line {sign}[31m", body=b'{"messages":"a secret prompt"}', user="u\r\nv")
+        [line] = lines((call, 200, None), style=style)
+        assert "secret" not in line
+        assert sign not in line
 
 
 def test_console_lines_have_the_same_fields() -> None:
