@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.support.servers import Gateway, Simulator, base_config, metric, plain
 
@@ -88,6 +89,7 @@ async def test_the_limit_settles_near_the_batch_of_an_engine_that_tells_how_many
     assert usual(seen, "lexora_queue_depth") >= WORKERS - MUCH, "who does not fit into the engine must wait here"
 
 
+@pytest.mark.serial  # times are all that the limit goes by
 async def test_an_engine_without_metrics_is_judged_by_its_first_tokens(tmp_path: Path) -> None:
     with Simulator(*TIMING, model=MODEL) as sim, gateway_for(sim, tmp_path) as gateway:
         sim.fault("status;code=404", path="/metrics")
@@ -97,6 +99,7 @@ async def test_an_engine_without_metrics_is_judged_by_its_first_tokens(tmp_path:
     assert usual(seen, "lexora_queue_depth") >= WORKERS - MUCH
 
 
+@pytest.mark.serial  # times are all that the limit goes by
 async def test_an_engine_that_says_nothing_and_only_gets_slower_is_not_filled(tmp_path: Path) -> None:
     with Simulator(*SOFT, model=MODEL) as sim, gateway_for(sim, tmp_path, CROWD) as gateway:
         sim.fault("status;code=404", path="/metrics")
