@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lexora_contract.labels import Labels, labels_fault
+from lexora_contract.limits import MAX_IDEMPOTENCY_KEY
 from lexora_contract.port import Options
 from lexora_contract.priority import HIGH, LOW, WORDS
 from lexora_gateway.errors import Refused, invalid
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
 _PRIORITY = b"x-lexora-priority"
 _FALLBACK = b"x-lexora-fallback"
 _RESUME = b"x-lexora-resume"
+_SESSION = b"x-lexora-session"
+_IDEMPOTENCY = b"idempotency-key"
 _LABELS = b"x-lexora-labels"
 _MAX_QUEUE_TIME = b"x-lexora-max-queue-time"
 EXPLAIN = b"x-lexora-explain"
 _PRIORITIES = {word.encode(): number for word, number in WORDS.items()} | {b"%d" % n: n for n in range(LOW, HIGH + 1)}
+_KEY = re.compile(rb"[!-~]{1,%d}" % MAX_IDEMPOTENCY_KEY)
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 
 
@@ -31,6 +35,8 @@ def call_options(headers: Headers, request_id: str, user: str = "") -> Options:
         request_id=request_id,
         user=user_of(headers) or user,
         tenant=named_tenant_of(headers),
+        session_key="" if (session := headers.get(_SESSION)) is None else session.decode("utf-8", "replace").strip(),
+        idempotency_key="" if (key := headers.get(_IDEMPOTENCY)) is None else _idempotency_key(key),
         priority=None if priority is None else _priority(priority),
         fallback_allowed=not _forbids(headers, _FALLBACK),
         resume_allowed=not _forbids(headers, _RESUME),
@@ -68,6 +74,12 @@ def _labels(value: bytes) -> Labels:
     if fault := labels_fault(labels):
         raise Refused(invalid(f"{_LABELS.decode()} {fault}", _LABELS.decode()))
     return labels
+
+
+def _idempotency_key(value: bytes) -> str:
+    if not _KEY.fullmatch(value):
+        raise _refused(_IDEMPOTENCY, f"1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters")
+    return value.decode("ascii")
 
 
 def _forbids(headers: Headers, name: bytes) -> bool:

@@ -3,6 +3,7 @@
 MAX_REQUEST_ID = 128  # visible ASCII characters
 MAX_USER = 256  # characters; of a longer name the beginning and a hash count
 MAX_USER_READ = 4096  # characters that are looked at
+MAX_IDEMPOTENCY_KEY = 255  # visible ASCII characters
 MAX_LABELS = 16  # of a call
 MAX_LABEL_KEY = 64  # characters of [a-z0-9_.-]
 MAX_LABEL = 256  # printable characters

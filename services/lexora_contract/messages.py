@@ -71,6 +71,8 @@ def options_of(message: options_pb2.CallOptions) -> Options:
         max_queue_time=seconds(message.max_queue_time) if message.HasField("max_queue_time") else None,
         labels=tuple(sorted(message.labels.items())) if message.labels else (),
         tenant=message.tenant,
+        session_key=message.session_key,
+        idempotency_key=message.idempotency_key,
     )
 
 
@@ -85,6 +87,10 @@ def options_message(options: Options) -> options_pb2.CallOptions:
         message.resume = options_pb2.RESUME_POLICY_NEVER
     if options.max_queue_time is not None:
         message.max_queue_time.CopyFrom(duration(options.max_queue_time))
+    if options.session_key:
+        message.session_key = options.session_key
+    if options.idempotency_key:
+        message.idempotency_key = options.idempotency_key
     if options.tenant:
         message.tenant = options.tenant
     if options.labels:

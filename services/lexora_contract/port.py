@@ -92,6 +92,8 @@ class Options:
     max_queue_time: float | None = None  # seconds
     labels: Labels = ()
     tenant: str = ""
+    session_key: str = ""
+    idempotency_key: str = ""
 
 
 @dataclass(slots=True)

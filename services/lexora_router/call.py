@@ -47,6 +47,8 @@ class Call:
     priority: int | None = None
     max_queue_time: float | None = None  # seconds for its first slot at a backend, where that is less than configured
     labels: Labels = ()  # within bounds, also those of a call that is refused
+    session_key: str = ""
+    idempotency_key: str = ""  # goes to the engine with every attempt
     own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
     max_tokens: int | None = None
     input_estimate: int = 0  # tokens, before an engine has counted them; 0: not estimated yet

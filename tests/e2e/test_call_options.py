@@ -1,5 +1,6 @@
 """What each option of a call does, over HTTP and over gRPC, to a call that real processes serve."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from lexora.v1.stats_pb2 import GetStatsRequest
 from tests.support import load
 from tests.support.load import Client
 from tests.support.otlp import Receiver, until
-from tests.support.queueing import CHAT, MODEL, gateway_for, grpc_stub, slots_held
+from tests.support.queueing import CHAT, MODEL, chats, gateway_for, grpc_stub, slots_held
 from tests.support.servers import Gateway, Simulator
 
 HI = load.chat(MODEL, 1)
@@ -128,9 +129,31 @@ async def test_tenant(gateway: Gateway, http: Client, stub: Any) -> None:
     assert (by_tenant["acme"].total, by_tenant["alice"].total, "bob" in by_tenant) == (4, 1, False)
 
 
+async def test_session_key(gateway: Gateway, http: Client, stub: Any, collector: Receiver) -> None:
+    await http.post(CHAT, HI, name="session-http", x_lexora_session="chat-7")
+    await stub.Generate(generate(request_id="session-grpc", session_key="chat-7"), timeout=30)
+    recent = {call["request_id"]: call for call in json.loads(await page(gateway, "/stats/recent"))["calls"]}
+    for name in ("session-http", "session-grpc"):
+        assert line(gateway, name)["session_key"] == recent[name]["session_key"] == "chat-7"
+        assert span(collector, name)["gen_ai.conversation.id"] == "chat-7"
+    explained = await http.post(CHAT, HI, x_lexora_session="chat-7", x_lexora_explain="1")
+    assert explained.json["session_key"] == "chat-7"
+
+
+async def test_idempotency_key(gateway: Gateway, sim: Simulator, http: Client, stub: Any) -> None:
+    await asyncio.to_thread(sim.fault, "status=503", count=1, path=CHAT)
+    await http.post(CHAT, HI, name="key-http", idempotency_key="order-1")
+    await stub.Generate(generate(request_id="key-grpc", idempotency_key="order-2"), timeout=30)
+    await http.post(CHAT, HI, name="no-key")
+    sent = [(call["headers"]["x-request-id"], call["headers"].get("idempotency-key")) for call in chats(sim)]
+    assert sent == [("key-http", "order-1"), ("key-http", "order-1"), ("key-grpc", "order-2"), ("no-key", None)]
+    assert line(gateway, "key-http")["idempotency_key"] == "order-1"
+    assert line(gateway, "key-grpc")["idempotency_key"] == "order-2"
+
+
 @pytest.mark.parametrize(
     ("header", "value"),
-    [("x-lexora-max-queue-time", "soon"), ("x-lexora-labels", "Team=search")],
+    [("x-lexora-max-queue-time", "soon"), ("x-lexora-labels", "Team=search"), ("idempotency-key", "two words")],
 )
 async def test_a_header_that_is_misspelt_is_named(http: Client, header: str, value: str) -> None:
     answer = await http.post(CHAT, HI, **{header.replace("-", "_"): value})
@@ -139,7 +162,12 @@ async def test_a_header_that_is_misspelt_is_named(http: Client, header: str, val
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("max_queue_time", Duration(seconds=-1)), ("labels", {"Team": "search"}), ("labels", {"team": "a\nb"})],
+    [
+        ("max_queue_time", Duration(seconds=-1)),
+        ("labels", {"Team": "search"}),
+        ("labels", {"team": "a\nb"}),
+        ("idempotency_key", "two\nlines"),
+    ],
 )
 async def test_an_option_out_of_bounds_is_named(stub: Any, option: str, value: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:

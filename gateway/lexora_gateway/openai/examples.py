@@ -124,6 +124,7 @@ RECENT: dict[str, Any] = {
             "fallback": "",
             "resumed": "",
             "labels": {"team": "search"},
+            "session_key": "",
         }
     ]
 }

@@ -18,6 +18,11 @@ _IN: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "number", "minimum": 0, "examples": ["0.5"]},
         "Seconds that the call waits for a slot, at most; then it is 429. No more than `queue.timeout`.",
     ),
+    "x-lexora-session": ({"type": "string"}, "The conversation or agent, for log, recent calls and spans."),
+    "idempotency-key": (
+        {"type": "string", "maxLength": 255},
+        "Passed on to the engine with every attempt; the router itself remembers no answers.",
+    ),
     "x-lexora-labels": (
         {"type": "string", "examples": ["team=search, env=prod"]},
         "Up to 16 key=value pairs for the call's log line, recent calls and spans. A value has no comma.",

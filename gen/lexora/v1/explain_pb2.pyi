@@ -137,12 +137,15 @@ class ExplainResponse(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     PROMPT_CACHE_KEY_FIELD_NUMBER: _builtins.int
+    SESSION_KEY_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What comes of it."""
     error: _errors_pb2.ErrorReason.ValueType
     """Why the call would fail; set when the verdict is a rejection."""
     prompt_cache_key: _builtins.str
     """The call's `prompt_cache_key`; empty for none."""
+    session_key: _builtins.str
+    """The call's `session_key`; empty for none."""
     @_builtins.property
     def summary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Everything below in a few lines, for people."""
@@ -169,10 +172,11 @@ class ExplainResponse(_message.Message):
         tenant: Global___TenantExplanation | None = ...,
         targets: _abc.Iterable[Global___TargetExplanation] | None = ...,
         prompt_cache_key: _builtins.str = ...,
+        session_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["route", b"route", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "prompt_cache_key", b"prompt_cache_key", "route", b"route", "summary", b"summary", "targets", b"targets", "tenant", b"tenant", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "prompt_cache_key", b"prompt_cache_key", "route", b"route", "session_key", b"session_key", "summary", b"summary", "targets", b"targets", "tenant", b"tenant", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

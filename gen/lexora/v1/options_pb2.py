@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lexora/v1/options.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd0\x03\n\x0b\x43\x61llOptions\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x12\n\x04user\x18\x02 \x01(\tR\x04user\x12\x1f\n\x08priority\x18\x03 \x01(\x05H\x00R\x08priority\x88\x01\x01\x12\x35\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32\x19.lexora.v1.FallbackPolicyR\x08\x66\x61llback\x12/\n\x06resume\x18\x05 \x01(\x0e\x32\x17.lexora.v1.ResumePolicyR\x06resume\x12(\n\x10prompt_cache_key\x18\x06 \x01(\tR\x0epromptCacheKey\x12?\n\x0emax_queue_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0cmaxQueueTime\x12:\n\x06labels\x18\x08 \x03(\x0b\x32\".lexora.v1.CallOptions.LabelsEntryR\x06labels\x12\x16\n\x06tenant\x18\t \x01(\tR\x06tenant\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0b\n\t_priority*L\n\x0e\x46\x61llbackPolicy\x12\x1f\n\x1b\x46\x41LLBACK_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41LLBACK_POLICY_NEVER\x10\x01*F\n\x0cResumePolicy\x12\x1d\n\x19RESUME_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13RESUME_POLICY_NEVER\x10\x01\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lexora/v1/options.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\"\x9a\x04\n\x0b\x43\x61llOptions\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12\x12\n\x04user\x18\x02 \x01(\tR\x04user\x12\x1f\n\x08priority\x18\x03 \x01(\x05H\x00R\x08priority\x88\x01\x01\x12\x35\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32\x19.lexora.v1.FallbackPolicyR\x08\x66\x61llback\x12/\n\x06resume\x18\x05 \x01(\x0e\x32\x17.lexora.v1.ResumePolicyR\x06resume\x12(\n\x10prompt_cache_key\x18\x06 \x01(\tR\x0epromptCacheKey\x12?\n\x0emax_queue_time\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0cmaxQueueTime\x12:\n\x06labels\x18\x08 \x03(\x0b\x32\".lexora.v1.CallOptions.LabelsEntryR\x06labels\x12\x16\n\x06tenant\x18\t \x01(\tR\x06tenant\x12\x1f\n\x0bsession_key\x18\n \x01(\tR\nsessionKey\x12\'\n\x0fidempotency_key\x18\x0b \x01(\tR\x0eidempotencyKey\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0b\n\t_priority*L\n\x0e\x46\x61llbackPolicy\x12\x1f\n\x1b\x46\x41LLBACK_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41LLBACK_POLICY_NEVER\x10\x01*F\n\x0cResumePolicy\x12\x1d\n\x19RESUME_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13RESUME_POLICY_NEVER\x10\x01\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,12 +25,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_CALLOPTIONS_LABELSENTRY']._loaded_options = None
   _globals['_CALLOPTIONS_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_FALLBACKPOLICY']._serialized_start=537
-  _globals['_FALLBACKPOLICY']._serialized_end=613
-  _globals['_RESUMEPOLICY']._serialized_start=615
-  _globals['_RESUMEPOLICY']._serialized_end=685
+  _globals['_FALLBACKPOLICY']._serialized_start=611
+  _globals['_FALLBACKPOLICY']._serialized_end=687
+  _globals['_RESUMEPOLICY']._serialized_start=689
+  _globals['_RESUMEPOLICY']._serialized_end=759
   _globals['_CALLOPTIONS']._serialized_start=71
-  _globals['_CALLOPTIONS']._serialized_end=535
-  _globals['_CALLOPTIONS_LABELSENTRY']._serialized_start=465
-  _globals['_CALLOPTIONS_LABELSENTRY']._serialized_end=522
+  _globals['_CALLOPTIONS']._serialized_end=609
+  _globals['_CALLOPTIONS_LABELSENTRY']._serialized_start=539
+  _globals['_CALLOPTIONS_LABELSENTRY']._serialized_end=596
 # @@protoc_insertion_point(module_scope)

@@ -95,6 +95,8 @@ class CallOptions(_message.Message):
     MAX_QUEUE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    SESSION_KEY_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call in logs and at the engine; made by the router when empty. At most 128 visible ASCII characters."""
     user: _builtins.str
@@ -114,6 +116,14 @@ class CallOptions(_message.Message):
     tenant: _builtins.str
     """The account that is charged, limited and queued for, where several users share one; the user when empty. Of more than 256
     characters the beginning and a hash count.
+    """
+    session_key: _builtins.str
+    """Names the conversation or agent that the call belongs to, in its log line, the recent calls, its spans and explanations. It has
+    no effect on where the call goes: affinity comes by routing. Of more than 256 characters the beginning and a hash count.
+    """
+    idempotency_key: _builtins.str
+    """Goes to the engine as `Idempotency-Key`, the same with every attempt of the call, and into the log line. The router itself
+    remembers no answers: a second call with the same key is served anew. At most 255 visible ASCII characters.
     """
     @_builtins.property
     def max_queue_time(self) -> _duration_pb2.Duration:
@@ -139,10 +149,12 @@ class CallOptions(_message.Message):
         max_queue_time: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         tenant: _builtins.str = ...,
+        session_key: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "max_queue_time", b"max_queue_time", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "labels", b"labels", "max_queue_time", b"max_queue_time", "priority", b"priority", "prompt_cache_key", b"prompt_cache_key", "request_id", b"request_id", "resume", b"resume", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "fallback", b"fallback", "idempotency_key", b"idempotency_key", "labels", b"labels", "max_queue_time", b"max_queue_time", "priority", b"priority", "prompt_cache_key", b"prompt_cache_key", "request_id", b"request_id", "resume", b"resume", "session_key", b"session_key", "tenant", b"tenant", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -17,7 +17,7 @@ from lexora_router.call import ANONYMOUS, Call
 from lexora_router.edge.call_context import check_identity, identity, trace_of
 from lexora_router.edge.call_failed import bug_in, failed
 from lexora_router.edge.identity import Request, user_of
-from lexora_router.edge.options import check_options, check_policies, is_id
+from lexora_router.edge.options import check_options, check_policies, is_id, is_key
 from lexora_router.edge.serving import Serving
 from lexora_router.errors import DeadlineExceeded, Draining, RateLimited, RouterError, http_status
 from lexora_router.layers.observe import NOT_DONE, Recorder
@@ -147,6 +147,8 @@ class Guard:
             account=bounded(tenant or options.tenant),
             unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
             prompt_cache_key=bounded(options.prompt_cache_key),
+            session_key=bounded(options.session_key),
+            idempotency_key=key if (key := options.idempotency_key) and is_key(key) else "",
             priority=options.priority,
             max_queue_time=options.max_queue_time,
             labels=options.labels if options.labels and not labels_fault(options.labels) else (),

@@ -2,7 +2,7 @@
 
 from lexora.v1 import options_pb2
 from lexora_contract.labels import labels_fault
-from lexora_contract.limits import MAX_REQUEST_ID
+from lexora_contract.limits import MAX_IDEMPOTENCY_KEY, MAX_REQUEST_ID
 from lexora_contract.port import Options
 from lexora_contract.priority import HIGH, LOW
 from lexora_router.errors import InvalidRequest
@@ -19,6 +19,9 @@ def check_options(options: Options) -> None:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
     if options.max_queue_time is not None and options.max_queue_time < 0:
         raise InvalidRequest("max_queue_time must be 0 or more.", "options.max_queue_time")
+    if options.idempotency_key and not is_key(options.idempotency_key):
+        words = f"idempotency_key takes at most {MAX_IDEMPOTENCY_KEY} visible ASCII characters."
+        raise InvalidRequest(words, "options.idempotency_key")
     if options.labels and (fault := labels_fault(options.labels)):
         raise InvalidRequest(f"labels {fault}", "options.labels")
 
@@ -33,4 +36,13 @@ def check_policies(options: options_pb2.CallOptions) -> None:
 
 def is_id(name: str) -> bool:
     """Whether this can be the identity of a call; empty for one to be made up."""
-    return len(name) <= MAX_REQUEST_ID and name.isascii() and name.isprintable() and " " not in name
+    return len(name) <= MAX_REQUEST_ID and _visible(name)
+
+
+def is_key(key: str) -> bool:
+    """Whether this can be an idempotency key."""
+    return len(key) <= MAX_IDEMPOTENCY_KEY and _visible(key)
+
+
+def _visible(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text

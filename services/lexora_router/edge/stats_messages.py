@@ -70,6 +70,7 @@ def recent_call_message(call: RecentCall, now: float, wall: float) -> recent_cal
         hops=[hop_message(hop) for hop in receipt.hops],
         resume_method=value(receipt_pb2.ResumeMethod, receipt.resumed),
         labels=dict(call.labels),
+        session_key=call.session_key,
     )
 
 

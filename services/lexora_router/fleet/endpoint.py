@@ -119,6 +119,9 @@ class HttpEndpoint:
     def _with_lines(self, fixed: bytes, call: Call, length: int) -> bytes:
         text = f"content-type: {call.content_type}\r\nx-request-id: {call.id}\r\ncontent-length: {length}\r\n"
         lines = 3
+        if call.idempotency_key:
+            text += f"idempotency-key: {call.idempotency_key}\r\n"
+            lines += 1
         for name, value in (*call.trace, *call.headers):
             text += f"{name}: {value}\r\n"
             lines += 1

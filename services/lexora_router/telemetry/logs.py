@@ -162,6 +162,10 @@ def _facts(record: CallRecord) -> dict[str, object]:
         fields["tokens_cached"] = usage.cached_tokens
     if call.account and call.user:
         fields["user"] = call.user
+    if call.session_key:
+        fields["session_key"] = call.session_key
+    if call.idempotency_key:
+        fields["idempotency_key"] = call.idempotency_key
     if call.labels:
         fields["labels"] = dict(call.labels)
     if not record.straight:

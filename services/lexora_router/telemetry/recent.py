@@ -26,6 +26,7 @@ class RecentCall:
     error: str
     receipt: Receipt
     labels: Labels = ()
+    session_key: str = ""
 
 
 class RecentCalls:
@@ -55,6 +56,7 @@ class RecentCalls:
                 word,
                 call.receipt,
                 call.labels,
+                call.session_key,
             )
         )
 

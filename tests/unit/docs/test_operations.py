@@ -65,6 +65,7 @@ def test_every_field_of_a_call_s_line_is_named() -> None:
         call.receipt.hops, call.receipt.resumed = (Hop("main", "spare", "QUEUE_FULL"),), "text"
         call.trace = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
         call.labels, call.account, call.user = (("team", "search"),), "acme", "alice"
+        call.session_key, call.idempotency_key = "chat-7", "key-1"
         call.receipt.auto = Choice("m", "code", 0.9, "rules")
         AccessLog().end(CallRecord(call, 429, QueueFull("words", 1.0), "m"))
     (line,) = lines

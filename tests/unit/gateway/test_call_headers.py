@@ -32,7 +32,12 @@ async def ask(path: str, body: bytes, headers: dict[str, str]) -> tuple[Any, Scr
 @pytest.mark.parametrize(("path", "body", "headers"), CALLS)
 async def test_every_call_takes_its_options(path: str, body: bytes, headers: dict[str, str]) -> None:
     more = {"x-lexora-priority": "high", "x-lexora-fallback": "never", "x-lexora-resume": "never", "x-request-id": "r"}
-    more |= {"x-lexora-max-queue-time": "2.25", "x-lexora-labels": "team=search , env.a=p=q ~"}
+    more |= {
+        "x-lexora-max-queue-time": "2.25",
+        "x-lexora-session": "chat-7",
+        "idempotency-key": "k-1",
+        "x-lexora-labels": "team=search , env.a=p=q ~",
+    }
     _, router = await ask(path, body, headers | more)
     expected = Options(
         "r",
@@ -41,6 +46,8 @@ async def test_every_call_takes_its_options(path: str, body: bytes, headers: dic
         resume_allowed=False,
         max_queue_time=2.25,
         labels=(("env.a", "p=q ~"), ("team", "search")),
+        session_key="chat-7",
+        idempotency_key="k-1",
     )
     [(_, request, _)] = router.asked
     asked = request.call.options if hasattr(request, "call") else request.options
@@ -70,6 +77,7 @@ async def test_a_priority_is_a_name_or_a_number(given: str, priority: int) -> No
         *(("x-lexora-priority", value) for value in ("", "101", "-1", "+7", "1_0", "1.5", "urgent", "9" * 5000)),
         *(("x-lexora-fallback", value) for value in ("", "no", "always", "never, never")),
         ("x-lexora-resume", "false"),
+        *(("idempotency-key", value) for value in ("", "two words", "k" * 256)),
         *(
             ("x-lexora-labels", value)
             for value in ("", "team", "team=a,", "Team=a", "=a", "a=1,a=2", "a=" + "x" * 257, MANY_LABELS)

@@ -56,6 +56,7 @@ class Explainer:
             verdict=verdict,
             error=value(errors_pb2.ErrorReason, error),
             prompt_cache_key=call.prompt_cache_key,
+            session_key=call.session_key,
         )
         answer.summary.extend(summary(answer))
         return answer

@@ -39,6 +39,8 @@ def asked(call: Call) -> dict[str, Value]:
         found["gen_ai.request.choice.count"] = call.choices
     if call.priority is not None:
         found["lexora.priority"] = call.priority
+    if call.session_key:
+        found["gen_ai.conversation.id"] = call.session_key
     for key, value in call.labels:
         found[f"lexora.label.{key}"] = value
     return found
