@@ -153,7 +153,8 @@ def _on_http(request: Request, error: Exception) -> Response:
         failure = plain(status, str(error.detail))
         failure.headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
         return _respond(request, failure)
-    allowed = (error.headers or {}).get("Allow", "")
+    methods = sorted((error.headers or {}).get("Allow", "").split(", "))  # of a set, whose order changes with each start
+    allowed = ", ".join(method for method in methods if method != "HEAD" or "GET" not in methods)
     if request.headers.get("upgrade", "").lower() == "websocket":
         failure = plain(426, f"WebSockets are not served here: send {allowed} requests over HTTP/1.1.")
         failure.headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"Upgrade")]

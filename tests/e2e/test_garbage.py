@@ -32,8 +32,10 @@ main()
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, httpx.Client]]:
     folder: Path = tmp_path_factory.mktemp("garbage")
-    with Simulator("--itl-ms", "1", model=MODEL) as engine:
-        file = write_config(calm_config(main={"url": engine.url, "models": [MODEL]}), folder)
+    with Simulator("--itl-ms", "1", model=MODEL) as engine, Simulator("--itl-ms", "1", model=MODEL) as other:
+        config = calm_config(main={"urls": [engine.url, other.url], "models": [MODEL]})
+        config["health"] |= {"quarantine": False}
+        file = write_config(config, folder)
         with Process([sys.executable, "-c", COLLECTING, "serve", "--config", str(file)]) as process:
             url = process.wait_ready(r"http=(http://\S+)").group(1)
             with httpx.Client(base_url=url, trust_env=False) as client:
@@ -43,6 +45,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
 def chat(client: httpx.Client, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, **more}
     return client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+def broken(fault: str) -> Callable[[httpx.Client], httpx.Response]:
+    return lambda client: chat(client, stream=True, sim_fault=fault)
 
 
 def leave(client: httpx.Client) -> httpx.Response:
@@ -69,8 +75,27 @@ def collected(process: Process) -> int:
         (lambda client: chat(client, headers={"connection": "close"}), 200),
         (lambda client: chat(client, model=7), 400),
         (lambda client: chat(client, max_tokens=-1), 400),
+        (broken("die_after=2;how=error"), 200),
+        (broken("die_after=2;how=abort"), 200),
+        (broken("die_after=2;how=rst"), 200),
+        (broken("malformed=2"), 200),
+        (lambda client: client.get("/health/live"), 200),
+        (lambda client: client.get("/nowhere"), 404),
     ],
-    ids=["whole", "streamed", "left", "closed", "refused", "refused by the engine"],
+    ids=[
+        "whole",
+        "streamed",
+        "left",
+        "closed",
+        "refused",
+        "refused by the engine",
+        "error event",
+        "aborted",
+        "reset",
+        "malformed",
+        "no call",
+        "unknown path",
+    ],
 )
 def test_a_call_leaves_nothing_to_collect(
     gateway: tuple[Process, httpx.Client], ask: Callable[[httpx.Client], httpx.Response], status: int

@@ -63,6 +63,8 @@ class AsgiCall:
                 raise RuntimeError("the application ended before its answer did")
         except Exception:  # the boundary: a bug must not take the connection's other requests with it
             _log.exception("bug", request_id=request_id, path=scope["path"])
+        finally:
+            exchange.flow.detach()
         if exchange.is_open and not exchange.started:
             Answer(exchange, request_id).fail(bug(request_id))
 

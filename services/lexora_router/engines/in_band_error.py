@@ -88,15 +88,15 @@ _decode_error = lenient(msgspec.json.Decoder(_Error).decode)
 _decode_words = msgspec.json.Decoder(str).decode  # {"error": "Unauthorized"}
 
 
-def error_in(body: bytes) -> UpstreamFailure | None:
-    """The failure that the JSON body of a 200 is; None when it is an answer, or JSON of another shape.
+def is_error(body: bytes) -> bool:
+    """Whether the JSON body of a 200 is an error, see `failure_of`, and no answer, nor JSON of another shape.
 
     A response object that has failed is an answer: its API says so in this way.
     """
     found = _decoded(_decode_body, body, _Body())
-    if found.answers or found.object == "response" or not (found.error_text or ERROR in (found.object, found.type)):
-        return None
-    return failure_of(body)
+    if found.answers or found.object == "response":
+        return False
+    return bool(found.error_text) or ERROR in (found.object, found.type)
 
 
 def failure_of(payload: bytes) -> UpstreamFailure:

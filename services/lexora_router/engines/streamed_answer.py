@@ -95,6 +95,7 @@ class StreamedAnswer:
         try:
             inspector.end()
         except UpstreamFailure as failure:
+            inspector.failure = None  # it refers to frames that refer to the inspector
             raise (in_mid_answer(failure) if self._began else failure) from None
         if not self._began:
             raise UpstreamInvalid(f"{self._engine.name} answered an empty stream.")

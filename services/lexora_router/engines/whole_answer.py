@@ -12,7 +12,7 @@ from lexora_router.call import Call
 from lexora_router.engines.answer_headers import end_to_end, without_coding
 from lexora_router.engines.answer_rules import AnswerRules
 from lexora_router.engines.content_decoding import coding_of, decoded
-from lexora_router.engines.in_band_error import error_in
+from lexora_router.engines.in_band_error import failure_of, is_error
 from lexora_router.engines.media_type import media_type
 from lexora_router.engines.request_fault import blames_request
 from lexora_router.engines.response import Response
@@ -119,8 +119,8 @@ class WholeAnswerBody(_Collected):
             raise UpstreamInvalid(f"{engine.name} answered {head.status} with an empty body.")
         if self._reads_json:
             receipt.usage = self._usage(body)
-            if b'"error"' in body and (failure := error_in(body)) is not None:
-                raise failure
+            if b'"error"' in body and is_error(body):
+                raise failure_of(body)
             if b'"finish_reason":"abort"' in body:
                 raise UpstreamBroken(f"{engine.name} aborted the answer.")
             if self._call.tracing is not None:

@@ -63,17 +63,20 @@ class _Stream:
         """Serve the call to its end; raises as the layer does."""
         death: RouterError | None = None
         ended = False
-        while not ended:
-            try:
-                await self._try()
-                return
-            except RouterError as failure:
-                death = failure if self._spoke or death is None else death
-                if self._progress.ended or (not self._spoke and self._attempt is self._first):
-                    raise
-                ended = verdict_of(failure).resume and self._complete()
-                if not ended and not (verdict_of(failure).resume and self._continue()):
-                    raise death from None
+        try:
+            while not ended:
+                try:
+                    await self._try()
+                    return
+                except RouterError as failure:
+                    death = failure if self._spoke or death is None else death
+                    if self._progress.ended or (not self._spoke and self._attempt is self._first):
+                        raise
+                    ended = verdict_of(failure).resume and self._complete()
+                    if not ended and not (verdict_of(failure).resume and self._continue()):
+                        raise death from None
+        finally:
+            death = None  # it refers to this frame
         self._end()
 
     async def _try(self) -> None:
@@ -159,6 +162,7 @@ class _Stream:
 
     def _settle(self) -> None:
         """What a continuation did goes on the call's own receipt; what it took over as its prompt was output before."""
+        self._shape.failure = None  # it refers to frames that refer to the shape
         mine, its = self._call.receipt, self._attempt.receipt
         if its is mine:
             return

@@ -46,7 +46,13 @@ async def test_an_unknown_path(path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "allow"), [("GET", CHAT, "POST"), ("PUT", "/chat", "POST"), ("POST", "/stats", "GET, HEAD")]
+    ("method", "path", "allow"),
+    [
+        ("GET", CHAT, "POST"),
+        ("PUT", "/chat", "POST"),
+        ("POST", "/stats", "GET, HEAD"),
+        ("PUT", "/v1/responses/resp_1", "DELETE, GET, HEAD"),
+    ],
 )
 async def test_a_wrong_method(method: str, path: str, allow: str) -> None:
     async with client(make_app(ScriptedRouter())) as http:

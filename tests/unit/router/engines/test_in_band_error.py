@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lexora_router.engines.in_band_error import error_in, failure_of, in_mid_answer
+from lexora_router.engines.in_band_error import failure_of, in_mid_answer, is_error
 from lexora_router.errors import UpstreamBroken, UpstreamInvalid, UpstreamRefused
 
 
@@ -47,7 +47,7 @@ def test_a_fault_of_the_request_under_a_5xx_is_the_request_s() -> None:
     "body", [b"[1]", b"7", b"null", b"{", b'{"error":null}', b'{"error":{},"data":[{}]}', b'{"object":"list"}']
 )
 def test_what_is_no_error(body: bytes) -> None:
-    assert error_in(body) is None
+    assert not is_error(body)
 
 
 def test_after_the_beginning_no_status_can_be_sent() -> None:
