@@ -16,7 +16,7 @@ BODY_LIMIT = 2 * 1024 * 1024
 
 def config_of(url: str, *, backend: dict[str, Any] | None = None, **sections: Any) -> Config:
     """A router in front of the engine at `url`, which has the models "m" and "vec"."""
-    main = {"url": url, "connect_timeout": 1.0, "models": ["m", "vec"], **(backend or {})}
+    main = {"url": url, "connect_timeout": 10.0, "models": ["m", "vec"], **(backend or {})}
     routing = {"default_backend": "main", "backends": {"main": main}}
     server = {"max_body_bytes": BODY_LIMIT, "drain_timeout": 5.0}
     # One attempt, always let in, one breaker that stays closed: what an attempt comes to is what these tests look at.

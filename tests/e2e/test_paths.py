@@ -83,7 +83,7 @@ def test_a_slightly_wrong_path_is_put_right(gateway: Gateway, method: str) -> No
         answer = ask(gateway, path, method)
         assert answer.status == 404
         assert message_of(answer) == f"Unknown path: {path}. Did you mean /v1/chat/completions?"
-    assert "GET / tells" in message_of(ask(gateway, "/v1/images/generations", method))
+    assert "GET / lists" in message_of(ask(gateway, "/v1/images/generations", method))
 
 
 def test_a_wrong_method_names_the_right_one(gateway: Gateway) -> None:
