@@ -45,10 +45,13 @@ setup: $(DEV) ## Make .venv with Lexora and the development tools in it.
 demo: $(RUN) ## Start a simulated engine and the gateway; print the lines to try.
 	@$(BIN)/lexora demo
 
-# Those that wait most come first, so that there is work left for all to the end.
+# Those that wait most come first, so that there is work left for all to the end. A failure of the first part does not keep the
+# second from running.
 test: $(DEV) ## Run all tests, as CI does.
-	@$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not serial" tests/chaos tests/e2e tests/contract tests/unit
-	@$(PYTEST) -m serial tests/chaos tests/e2e
+	@failed=0; \
+	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not serial" tests/chaos tests/e2e tests/contract tests/unit || failed=1; \
+	$(PYTEST) -m serial tests/chaos tests/e2e || failed=1; \
+	exit $$failed
 
 test-fast: $(DEV) ## Run the unit and contract tests.
 	@$(PYTEST) -n $(WORKERS) tests/unit tests/contract
@@ -87,8 +90,8 @@ gen: $(DEV) $(GEN_STAMP) ## Generate gen/ from proto/.
 bench: $(DEV) $(PEERS)/.stamp ## Measure CPU, latency, memory and start beside nginx, vllm-router and a bare relay.
 	@$(BIN)/python -m tests.bench
 
-bench-docs: $(DEV) $(PEERS)/.stamp ## The same, longer; its tables and plot go into docs/.
-	@$(BIN)/python -m tests.bench --thorough --docs
+bench-docs: $(DEV) $(PEERS)/.stamp ## The same, longer; its tables and plot go into docs/ (FROM=results.json: those of a saved run).
+	@$(BIN)/python -m tests.bench --docs $(if $(FROM),--from $(FROM),--thorough)
 
 $(PEERS)/.stamp:
 	@echo "installing what Lexora is measured beside ..."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import platform
 import shlex
@@ -12,22 +11,23 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import document, pairs, plot, procs, show
+from tests.bench import document, pairs, plot, procs, results, show
 from tests.bench.build import OUT, RigError, build
 from tests.bench.cases import CASES, NAMES, SWEEP, Case
-from tests.bench.engine import Engine, Json
+from tests.bench.engine import Engine
 from tests.bench.grpc_pairs import grpc_side
-from tests.bench.measure import Rig, Round, measure_round
-from tests.bench.pairs import Pair
+from tests.bench.measure import Rig, measure_round
+from tests.bench.results import Results
 from tests.bench.summary import Summary, summarise
 from tests.bench.targets import LEXORA, RELAY, Gateway, peers, relay_command, serve_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.bench.pairs import Pair
 
 EXAMPLES = """\
 examples:
@@ -36,6 +36,7 @@ examples:
   python -m tests.bench --only unary-32,stream-32 --rounds 5 --plain | grep ratio
   python -m tests.bench --only idle-streams,users
   python -m tests.bench --thorough --docs      what docs/performance.md has: tables and plot are written there
+  python -m tests.bench --from results.json --docs    the same from figures that were saved, without measuring
   python -m tests.bench --command 'my-gateway --listen 127.0.0.1:{port} --upstream {engine}'
 
 Exit status: 0, also when a bar is broken (unless --strict); 1 when an answer was wrong; 2 when it could not measure.
@@ -50,15 +51,6 @@ PAIRS: dict[str, Callable[[Rig], Iterator[Pair]]] = {
 }
 PLOT = "plot"
 PARTS = (*NAMES, *PAIRS, PLOT)
-
-
-@dataclass
-class Results:
-    """Everything that was measured."""
-
-    rounds: list[Round] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
-    sweep: dict[str, dict[str, Json]] = field(default_factory=dict)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -80,15 +72,27 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--strict", action="store_true", help="a broken bar fails the run")
     add("--json", type=Path, metavar="FILE", default=OUT / "results.json", help="write everything measured there")
     add("--plot", type=Path, metavar="FILE", default=OUT / "plot.svg", help="write the plot there")
+    add("--from", dest="saved", type=Path, metavar="FILE", help="measure nothing: report what --json wrote there")
     add("--docs", action="store_true", help="write tables and plot into docs/")
     add("--plain", action="store_true", help="print figure.target=value lines")
     options = parser.parse_args(arguments)
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be 1 or more")
+    if options.saved and (options.only or options.quick or options.command or options.rounds):
+        parser.error("--from measures nothing: leave out --only, --quick, --command and --rounds")
     if options.only is None:
         options.only = NAMES if options.quick or options.command else PARTS
     if options.docs and set(PARTS) - set(options.only):
         parser.error("--docs needs all parts: leave out --only, --quick and --command")
+    try:
+        if options.docs:
+            document.page()
+        if options.saved:
+            options.saved = results.read(options.saved)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if options.docs and options.saved and not (options.saved.rounds and options.saved.sweep):
+        parser.error("--docs needs the loads and the plot, and the file lacks one of them")
     return options
 
 
@@ -104,24 +108,24 @@ def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def measure(options: argparse.Namespace, cases: list[Case], run: Path) -> Results:
-    """All that is asked for. Raises RigError when something cannot be measured."""
-    tools, results = build(), Results()
+def measure(options: argparse.Namespace, cases: list[Case], run: Path, found: Results) -> None:
+    """All that is asked for, into `found`. Raises RigError when something cannot be measured."""
+    tools = build()
     cpus = None if options.no_pin else procs.split_cpus()
     with procs.on_cpus(cpus[0] if cpus else None), Engine(tools) as engine:
         rig = Rig(tools, engine, run, cpus[1] if cpus else None, options.quick, options.thorough, say)
         count = (options.rounds or (1 if options.quick else 3)) if cases else 0
         for number in range(1, count + 1):
             say(f"round {number} of {count}")
-            results.rounds.append(measure_round(rig, _gateways(options, rig), cases))
+            found.rounds.append(measure_round(rig, _gateways(options, rig), cases))
+            found.setting = setting(options, number)
         for name, pair in PAIRS.items():
             if name in options.only:
                 say(name)
-                results.pairs += pair(rig)
+                found.pairs += pair(rig)
         if PLOT in options.only:
             short = dataclasses.replace(rig, quick=True)
-            results.sweep = measure_round(short, _gateways(options, rig), SWEEP).cases
-    return results
+            found.sweep = measure_round(short, _gateways(options, rig), SWEEP).cases
 
 
 def _gateways(options: argparse.Namespace, rig: Rig) -> list[Gateway]:
@@ -140,44 +144,56 @@ def setting(options: argparse.Namespace, rounds: int) -> str:
     )
 
 
-def report(options: argparse.Namespace, results: Results, summary: Summary) -> None:
-    """Prints the figures and writes the files."""
-    line = setting(options, len(results.rounds))
-    picture = plot.svg(plot.panels(results.sweep)) if results.sweep else None
+def report(options: argparse.Namespace, found: Results, summary: Summary) -> None:
+    """Prints the figures, and writes plot and documentation."""
+    picture = plot.svg(plot.panels(found.sweep)) if found.sweep else None
     if options.plain:
-        print(show.plain(summary, results.pairs))
+        print(show.plain(summary, found.pairs))
     else:
         colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        print(show.table(summary, results.pairs, colour=colour), line, show.NOTE, sep="\n")
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"setting": line, **dataclasses.asdict(results)}, indent=1) + "\n")
+        print(show.table(summary, found.pairs, colour=colour), found.setting, show.NOTE, sep="\n")
     if picture:
+        options.plot.parent.mkdir(parents=True, exist_ok=True)
         options.plot.write_text(picture)
     if picture and options.docs:
-        document.write(show.markdown(summary, results.pairs, line), picture)
+        document.write(show.markdown(summary, found.pairs, found.setting), picture)
+
+
+def measure_and_save(options: argparse.Namespace) -> Results:
+    """Measures, and saves the figures, also those that came before something could not be measured.
+
+    Raises RigError and KeyboardInterrupt.
+    """
+    run = OUT / f"run-{os.getpid()}"
+    began = time.monotonic()
+    procs.raise_descriptors()
+    found = Results(setting(options, 0))
+    try:
+        measure(options, [case for case in CASES if case.name in options.only], run, found)
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+        if found.measured:
+            found.write(options.json)
+            say(f"the figures are in {options.json}")
+    say(f"done in {time.monotonic() - began:.0f} s")
+    return found
 
 
 def main(arguments: list[str]) -> int:
     """Runs it; the exit status."""
     options = parse(arguments)
-    cases = [case for case in CASES if case.name in options.only]
-    run = OUT / f"run-{os.getpid()}"
-    began = time.monotonic()
-    procs.raise_descriptors()
     try:
-        results = measure(options, cases, run)
+        found = options.saved or measure_and_save(options)
     except RigError as error:
         say(str(error))
         return 2
     except KeyboardInterrupt:
         say("stopped")
         return 130
-    finally:
-        shutil.rmtree(run, ignore_errors=True)
-    say(f"done in {time.monotonic() - began:.0f} s")
-    summary = summarise(results.rounds, cases)
-    report(options, results, summary)
-    over = any(figure.over for figure in summary.figures) or any(pair.over for pair in results.pairs)
+    names = {name for each in found.rounds for name in each.cases}
+    summary = summarise(found.rounds, [case for case in CASES if case.name in names])
+    report(options, found, summary)
+    over = any(figure.over for figure in summary.figures) or any(pair.over for pair in found.pairs)
     return 1 if summary.problems or (options.strict and over) else 0
 
 

@@ -45,8 +45,9 @@ class Pair:
 
     @property
     def over(self) -> bool | None:
-        """True when it is above the bar; None without a bar."""
-        return None if self.bar is None else (self.ratio or self.value) > self.bar
+        """True when it is above the bar; None when that cannot be said."""
+        found = self.value if self.base is None else self.ratio
+        return None if self.bar is None or found is None else found > self.bar
 
 
 def backends(rig: Rig) -> Iterator[Pair]:

@@ -49,7 +49,7 @@ def _lines(sweep: Mapping[str, Mapping[str, Json]], kind: str, figure: Callable[
         of, _, load = name.partition("-")
         for target, run in runs.items() if of == kind else ():
             value = figure(run)
-            if value and target != DIRECT:
+            if value and value > 0 and target != DIRECT:  # the axes are logarithmic
                 lines.setdefault(target, []).append((float(load), value))
     return lines
 
@@ -112,7 +112,7 @@ def _share(value: float, low: float, high: float) -> float:
 
 def _ticks(values: Sequence[float]) -> list[float]:
     """1, 2, 5, 10 ... from just below the least to just above the greatest."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    low, high = math.floor(math.log10(min(values))) - 1, math.ceil(math.log10(max(values)))  # log10 may round up
     steps = [digit * 10.0**power for power in range(low, high + 1) for digit in (1, 2, 5)]
     first = max(i for i, step in enumerate(steps) if step <= min(values))
     last = min(i for i, step in enumerate(steps) if step >= max(values) and i > first)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.bench import document, plot, show
-from tests.bench.__main__ import PARTS, parse
+from tests.bench.__main__ import PARTS, main, parse
 from tests.bench.cases import CASES, NAMES
 from tests.bench.measure import Round
 from tests.bench.pairs import Pair
+from tests.bench.results import Results
 from tests.bench.summary import Figure, Summary, summarise
 
 if TYPE_CHECKING:
@@ -120,24 +121,66 @@ def test_plain_lines_are_key_and_value() -> None:
     assert lines["problems"] == "0"
 
 
-def test_the_documentation_gets_tables_and_plot(tmp_path: Path) -> None:
-    page = tmp_path / "performance.md"
-    page.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
-    tables = show.markdown(summary(a_round(54)), PAIRS, "2 CPUs")
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of everything that was saved, beside a page of documentation."""
+    (tmp_path / "performance.md").write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n")
+    monkeypatch.setattr(document, "DOCS", tmp_path)
     sweep = {f"unary-{n}": {"direct": run(None, 9.0), "lexora": run(50.0 + n, 100.0 * n)} for n in (1, 8, 64)}
-    sweep |= {f"steady-{n}": {"lexora": run(20.0, 300.0)} for n in (25, 400)}
-    document.write(tables, plot.svg(plot.panels(sweep)), tmp_path)
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
+    sweep |= {f"steady-{n}": {"lexora": run(20.0, 300.0), "relay": run(None, 0.0, ok=0)} for n in (25, 400)}
+    file = tmp_path / "new" / "results.json"
+    Results("2 CPUs", [a_round(54), a_round(54)], PAIRS, sweep).write(file)
+    return file
+
+
+def test_the_documentation_gets_tables_and_plot(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "pictures" / "plot.svg"
+    assert main(["--from", str(saved), "--docs", "--plot", str(picture), "--plain"]) == 0
+    assert f"{UNARY.name}.ratio=1.800" in capsys.readouterr().out
+    text = (tmp_path / "performance.md").read_text()
+    assert text.startswith(f"before\n{document.BEGIN}\n")
+    assert text.endswith(f"![CPU and latency against load](performance.svg)\n\n{document.END}\nafter\n")
     assert "old" not in text
     assert f"| {UNARY.title} | µs/call | 30.0 | 54.0 | x1.80 | x1.8 | kept |" in text
+    assert "| ten, many | µs | 100 | 109 | x1.09 | x1.1 | kept |" in text
     assert "- 2 CPUs" in text
-    circles = ET.parse(tmp_path / "performance.svg").findall(".//{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 2 * 3 + 2 * 2  # four panels, one line each: the direct runs are none
-    page.write_text("no place\n")
-    with pytest.raises(ValueError, match="no place"):
-        document.write(tables, "", tmp_path)
+    assert picture.read_text() == (tmp_path / "performance.svg").read_text()
+    drawing, svg = ET.fromstring(picture.read_text()), "{http://www.w3.org/2000/svg}"
+    circles = drawing.findall(f".//{svg}circle")
+    assert len(circles) == 2 * 3 + 2 * 2  # four panels, one line each: neither direct runs nor those without an answer
+    assert all(0 < float(circle.attrib[axis]) < 430 for circle in circles for axis in ("cx", "cy"))
+    assert {"Lexora", "CPU, µs per unary call"} <= {text.text for text in drawing.iter(f"{svg}text")}
+    assert main(["--from", str(saved), "--strict", "--plot", str(picture)]) == 1, "the bars count as in a run"
+
+
+def test_what_cannot_be_written_at_the_end_is_said_at_the_begin(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*options: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            parse(list(options))
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    assert "No such file" in refused("--from", str(tmp_path / "nothing"))
+    assert "leave out --only" in refused("--from", str(saved), "--quick")
+    (tmp_path / "other.json").write_text('{"setting": ""}')
+    assert "other.json holds no results of a benchmark (KeyError('rounds'))" in refused("--from", str(tmp_path / "other.json"))
+    Results("2 CPUs", [a_round(54)]).write(tmp_path / "loads.json")
+    assert "lacks one of them" in refused("--from", str(tmp_path / "loads.json"), "--docs")
+    (tmp_path / "performance.md").write_text("no place\n")
+    assert "performance.md has no place for the tables" in refused("--docs")
+
+
+def test_the_page_of_the_documentation_has_its_place() -> None:
+    assert document.page()
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.0009999999999999999, 7.0], [3.0, 3.0], [99.0, 1000.0]])
+def test_the_ticks_of_an_axis_have_the_values_between_them(values: list[float]) -> None:
+    ticks = plot._ticks(values)
+    assert ticks[0] <= min(values) <= max(values) <= ticks[-1]
+    assert ticks[0] < ticks[-1]
 
 
 @pytest.mark.parametrize(

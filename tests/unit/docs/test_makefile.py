@@ -9,12 +9,17 @@ import pytest
 from tests.unit.docs.pages import ROOT
 
 
-def planned(target: str, venv: Path) -> str:
-    """The commands that a first `make TARGET` would run."""
+def made() -> str:
+    """The path of make."""
     make = shutil.which("make")
     if make is None:
         pytest.skip("needs make")
-    done = subprocess.run([make, "-n", target, f"VENV={venv}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return make
+
+
+def planned(target: str, venv: Path) -> str:
+    """The commands that a first `make TARGET` would run."""
+    done = subprocess.run([made(), "-n", target, f"VENV={venv}"], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -40,3 +45,13 @@ def test_nothing_is_installed_twice(tmp_path: Path) -> None:
     (venv / ".installed-dev").unlink()
     assert "pip install" not in planned("demo", venv)
     assert "--editable" not in planned("test", venv)
+
+
+@pytest.mark.parametrize(("fails", "code"), [("-n", 2), ("-m", 2), ("nothing", 0)])
+def test_both_parts_of_the_tests_run_and_either_may_fail(fails: str, code: int, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    pytest_ = tmp_path / "pytest"
+    pytest_.write_text(f'#!/bin/sh\ncat >> {ran} << end\n$1\nend\n[ "$1" != {fails} ]\n')
+    pytest_.chmod(0o755)
+    done = subprocess.run([made(), "-s", "test", f"PYTEST={pytest_}", "DEV="], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, ran.read_text().split()) == (code, ["-n", "-m"])
