@@ -32,10 +32,9 @@ _BODILESS = (204, 304)
 class AsgiCall:
     """Runs one request of an ASGI application. A client that leaves is reported to it, not cancelled."""
 
-    def __init__(self, exchange: Exchange, server: tuple[str, int] | None, client: tuple[str, int] | None) -> None:
+    def __init__(self, exchange: Exchange, transport: asyncio.Transport) -> None:
         self._exchange = exchange
-        self._server = server
-        self._client = client
+        self._transport = transport
         # Bytes of the body that are due by its content-length; None when it has none.
         self._due: int | None = None
         self._takes = asyncio.Event()
@@ -75,8 +74,8 @@ class AsgiCall:
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": exchange.version,
-            "server": self._server,
-            "client": self._client,
+            "server": inet(self._transport, "sockname"),
+            "client": inet(self._transport, "peername"),
             "scheme": "http",
             "root_path": "",
             "method": exchange.method.decode("ascii"),
@@ -122,3 +121,9 @@ class AsgiCall:
         self._exchange.write(body)
         if not more:
             self._exchange.end()
+
+
+def inet(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
+    """Host and port of an end of a connection, if it has them: "peername" or "sockname"."""
+    found = transport.get_extra_info(name)
+    return (found[0], found[1]) if isinstance(found, tuple) else None

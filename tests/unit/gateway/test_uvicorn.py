@@ -14,7 +14,7 @@ from tests.unit.gateway.support import ScriptedRouter, connected, make_app, port
 from uvicorn.server import ServerState
 
 from lexora_gateway import serve
-from lexora_gateway.http import protocol
+from lexora_gateway.http import protocol, turns
 
 
 def names_of(module: Any, owner: str) -> set[str]:
@@ -24,7 +24,7 @@ def names_of(module: Any, owner: str) -> set[str]:
 
 
 def test_the_names_that_are_used_are_there() -> None:
-    used = names_of(protocol, "self._state")
+    used = names_of(protocol, "self._state") | names_of(turns, "self._state")
     assert used == {"connections", "default_headers", "tasks", "total_requests"} <= set(vars(ServerState()))
     assert {"startup", "shutdown"} <= names_of(serve, "super") <= {*dir(uvicorn.Server), "__init__"}
 

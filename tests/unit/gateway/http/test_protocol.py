@@ -17,7 +17,7 @@ from tests.unit.gateway.support import (
     whole,
 )
 
-from lexora_gateway.http import protocol
+from lexora_gateway.http import closing, protocol
 from lexora_gateway.http.refusal import MAX_HEAD_BYTES
 
 
@@ -180,7 +180,7 @@ async def test_pipelined_requests_are_bounded_and_all_answered() -> None:
         for _ in range(3 * protocol.MAX_PIPELINED):
             writer.write(post(CHAT, BODY))
             await round_trip(port_of(server))
-        assert len(connection._pipeline) == protocol.MAX_PIPELINED
+        assert len(connection._turns.waiting) == protocol.MAX_PIPELINED
         go_on.set()
         for _ in range(1 + 3 * protocol.MAX_PIPELINED):
             assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"{}"), 20)
@@ -215,7 +215,7 @@ async def test_a_refused_client_that_is_still_sending_gets_its_answer(declared: 
 
 
 async def test_a_refused_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_BYTES", 1_000_000)
+    monkeypatch.setattr(closing, "LINGER_BYTES", 1_000_000)
     head = post(CHAT, b"").replace(b"content-length: 0", b"content-length: 99999999")
     async with serving(make_app(ScriptedRouter())) as port, connected(port) as (_, writer):
         writer.write(head)
@@ -230,7 +230,7 @@ async def test_a_refused_client_that_sends_for_ever_is_cut_off(monkeypatch: pyte
 
 
 async def test_a_refused_client_that_falls_silent_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(closing, "LINGER_SECONDS", 0.05)
     head = post(CHAT, b"").replace(b"content-length: 0", b"content-length: 99999999")
     app = make_app(ScriptedRouter())
     async with serving(app) as port, connected(port) as (reader, writer):
