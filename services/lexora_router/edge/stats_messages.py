@@ -24,11 +24,11 @@ _RESULTS = {
 
 def stats_message(stats: Stats, now: float, wall: float) -> stats_pb2.GetStatsResponse:
     """Counters and distributions; the gauges are left to others. `now` is monotonic, `wall` the same in seconds since 1970."""
-    everything, windows = stats.all, stats.windows
+    totals, windows = stats.totals, stats.windows
     return stats_pb2.GetStatsResponse(
-        calls=_count(everything),
-        success_rate=stats.success_rate,
-        mean_time=duration(stats.seconds / everything.total if everything.total else 0.0),
+        calls=_count(totals.all),
+        success_rate=totals.success_rate,
+        mean_time=duration(stats.seconds / totals.all.total if totals.all.total else 0.0),
         errors=[stats_pb2.ErrorCount(reason=reason, calls=calls) for reason, calls in _errors(stats)],
         rejections=stats_pb2.Rejections(**stats.rejected),
         retries=stats.retries,
@@ -36,11 +36,11 @@ def stats_message(stats: Stats, now: float, wall: float) -> stats_pb2.GetStatsRe
         resumed_streams=stats.resumed,
         wasted_tokens=stats_pb2.WastedTokens(**stats.wasted),
         active_calls=stats.active,
-        by_model=_counts(stats.by_model),
-        by_backend=_counts(stats.by_backend),
-        by_endpoint=_counts(stats.by_endpoint),
-        by_tenant=_counts(stats.by_tenant),
-        by_path=_counts(stats.by_path),
+        by_model=_counts(totals.by_model),
+        by_backend=_counts(totals.by_backend),
+        by_endpoint=_counts(totals.by_endpoint),
+        by_tenant=_counts(totals.by_tenant),
+        by_path=_counts(totals.by_path),
         last_minute=_latencies(windows.last(LAST_MINUTE, now)),
         last_five_minutes=_latencies(windows.last(SLICES, now)),
         since_start=_latencies(windows.since_start()),

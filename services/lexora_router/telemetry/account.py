@@ -48,16 +48,6 @@ def reason(error: BaseException | None) -> str:
     return error.reason if isinstance(error, RouterError) else "INTERNAL"
 
 
-def path_of(call: Call) -> str:
-    """Path of the API; "other" when the call was refused before it had one. Only paths that are served get into a call."""
-    return call.path or OTHER
-
-
-def endpoint_of(receipt: Receipt) -> str:
-    """The endpoint as "backend/address", for several backends may have the same address; empty when none was reached."""
-    return f"{receipt.backend}/{receipt.endpoint}" if receipt.endpoint else ""
-
-
 def wasted(receipt: Receipt, status: int, error: BaseException | None) -> dict[str, int]:
     """Output tokens of a finished call that were made for nothing, by reason; empty when there were none."""
     found = {"failed_attempt": receipt.lost_tokens} if receipt.lost_tokens else {}
@@ -79,14 +69,14 @@ _NOTHING: Mapping[str, int] = {}
 class CallRecord:
     """A finished call, and all that it counts as, found out once.
 
-    `status`: HTTP status (499: the client left). `label`: the name that its model counts as. `seconds`: from its receipt to its
-    end. `straight`: it was served at once; then the fields after it are empty.
+    `path`: that of the API, "other" when the call was refused before it had one. `status`: HTTP status (499: the client left).
+    `label`: the name that its model counts as. `seconds`: from its receipt to its end. `straight`: it was served at once; then
+    the fields after it are empty.
     """
 
     __slots__ = (
         "call",
         "cancelled",
-        "endpoint",
         "error",
         "failed",
         "label",
@@ -98,6 +88,7 @@ class CallRecord:
         "seconds",
         "status",
         "straight",
+        "tenant",
         "wasted",
     )
 
@@ -107,25 +98,22 @@ class CallRecord:
         self.status = status
         self.error = error
         self.label = label
-        self.path = path_of(call)
-        self.endpoint = endpoint_of(receipt)
+        self.path = call.path or OTHER
+        self.tenant = call.tenant
         self.seconds = receipt.finished_at - call.started
+        if straight(receipt, error):
+            self.straight, self.failed, self.cancelled = True, False, status == CLIENT_GONE
+            self.reason, self.rejection, self.retries, self.wasted = "", "", 0, _NOTHING
+            return
+        self.straight = False
         self.cancelled = status == CLIENT_GONE
         self.failed = error is not None and not self.cancelled
-        self.straight = straight(receipt, error)
-        self.reason = self.rejection = ""
-        self.retries = 0
-        self.wasted = _NOTHING
-        if not self.straight:
-            self.reason, self.rejection, self.retries = reason(error), rejection(error), retries(receipt)
-            self.wasted = wasted(receipt, status, error)
+        self.reason, self.rejection, self.retries = reason(error), rejection(error), retries(receipt)
+        self.wasted = wasted(receipt, status, error)
 
 
 class Book(Protocol):
-    """Keeps count of calls, or writes them down."""
-
-    def begin(self, call: Call, /) -> None:
-        """A call has come in."""
+    """Keeps count of calls, or writes them down. One that counts those under way, too, has a `begin` that gets each call."""
 
     def end(self, record: CallRecord, /) -> None:
         """The call is over."""
@@ -139,15 +127,16 @@ class Account:
 
     def __init__(self, label: Callable[[str], str], *books: Book) -> None:
         self._label = label
-        self.books = books
+        self._begins: list[Callable[[Call], None]] = [book.begin for book in books if hasattr(book, "begin")]
+        self._ends = [book.end for book in books]
 
     def begin(self, call: Call) -> None:
         """A call has come in."""
-        for book in self.books:
-            book.begin(call)
+        for begin in self._begins:
+            begin(call)
 
     def end(self, call: Call, status: int, error: BaseException | None) -> None:
         """The call is over."""
         record = CallRecord(call, status, error, self._label(call.model))
-        for book in self.books:
-            book.end(record)
+        for end in self._ends:
+            end(record)

@@ -28,6 +28,15 @@ class Counts:
             self.tokens_output += usage.output_tokens
             self.tokens_cached += usage.cached_tokens
 
+    def merge(self, others: "Counts") -> None:
+        """Count all that others have counted."""
+        self.total += others.total
+        self.failed += others.failed
+        self.cancelled += others.cancelled
+        self.tokens_input += others.tokens_input
+        self.tokens_output += others.tokens_output
+        self.tokens_cached += others.tokens_cached
+
 
 class CountsByName(dict[str, Counts]):
     """Counts of the first `most` names; all others share "other"."""

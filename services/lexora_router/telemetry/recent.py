@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from lexora_contract.answer import Receipt
 from lexora_contract.labels import Labels
-from lexora_router.call import Call
 from lexora_router.telemetry.account import CallRecord
 
 KEPT = 200
@@ -36,24 +35,20 @@ class RecentCalls:
         self._calls: deque[RecentCall] = deque(maxlen=KEPT)
         self._finished = 0
 
-    def begin(self, call: Call) -> None:
-        """Nothing: only finished calls are kept."""
-
     def end(self, record: CallRecord) -> None:
         """Remember the call."""
-        call, path, word = record.call, record.path, record.reason
-        model = call.model[:MAX_MODEL_LENGTH]
+        call = record.call
         self._finished += 1
         self._calls.append(
             RecentCall(
                 self._finished,
                 call.id,
-                path,
-                model,
+                record.path,
+                call.model[:MAX_MODEL_LENGTH],
                 call.stream,
                 call.started,
                 record.status,
-                word,
+                record.reason,
                 call.receipt,
                 call.labels,
                 call.session_key,

@@ -10,25 +10,58 @@ from lexora_router.telemetry.windows import Windows
 MAX_TENANTS = 200
 # Of paths, backends and endpoints: configured, and bounded all the same, because reloads may bring new ones for ever.
 MAX_NAMES = 1000
+# So many kinds of calls are counted apart before they are entered under their names.
+MAX_KINDS = 1000
+
+# Path, label of the model, tenant, backend and endpoint's address.
+Kind = tuple[str, str, str, str, str]
 
 
-class Stats:
-    """The book that counts. `now` is the instant of the start, in seconds."""
+class Totals:
+    """What finished calls came to, in all and under each name."""
 
-    def __init__(self, now: float) -> None:
-        self.active = 0
-        self.seconds = 0.0
-        self.retries = self.fallbacks = self.resumed = 0
+    def __init__(self) -> None:
         self.all = Counts()
         self.by_path = CountsByName(MAX_NAMES)
         self.by_model = CountsByName(MAX_MODELS)
         self.by_tenant = CountsByName(MAX_TENANTS)
         self.by_backend = CountsByName(MAX_NAMES)
         self.by_endpoint = CountsByName(MAX_NAMES)
+
+    @property
+    def success_rate(self) -> float:
+        """Share of finished calls that succeeded, cancelled ones left out; 1 before the first."""
+        judged = self.all.total - self.all.cancelled
+        return self.all.successful / judged if judged else 1.0
+
+    def enter(self, kind: Kind, counts: Counts) -> None:
+        """Count calls of one kind. Endpoints are "backend/address", for several backends may have the same address."""
+        path, model, tenant, backend, address = kind
+        places = [self.all, self.by_path[path], self.by_model[model], self.by_tenant[tenant]]
+        if backend:
+            places.append(self.by_backend[backend])
+        if address:
+            places.append(self.by_endpoint[f"{backend}/{address}"])
+        for place in places:
+            place.merge(counts)
+
+
+class Stats:
+    """The book that counts. `now` is the instant of the start, in seconds.
+
+    A call is counted once, among those of its kind; the totals are made of that when they are read.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.active = 0
+        self.seconds = 0.0
+        self.retries = self.fallbacks = self.resumed = 0
         self.errors: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.wasted: Counter[str] = Counter()
         self.windows = Windows(now)
+        self._totals = Totals()
+        self._kinds: dict[Kind, Counts] = {}  # since the totals were made
 
     def begin(self, call: Call) -> None:
         """One more under way."""
@@ -38,20 +71,26 @@ class Stats:
         """One less under way, one more finished."""
         self.active -= 1
         self.seconds += record.seconds
-        usage, failed, cancelled = record.receipt.usage, record.failed, record.cancelled
+        receipt, failed = record.receipt, record.failed
         self.windows.end(record.call, failed=failed)
-        for counts in self._places(record):
-            counts.add(usage, failed=failed, cancelled=cancelled)
+        kind = (record.path, record.label, record.tenant, receipt.backend, receipt.endpoint)
+        (self._kinds.get(kind) or self._keep(kind)).add(receipt.usage, failed=failed, cancelled=record.cancelled)
         if not record.straight:
             self._count_troubles(record)
 
-    def _places(self, record: CallRecord) -> list[Counts]:
-        places = [self.all, self.by_path[record.path], self.by_model[record.label], self.by_tenant[record.call.tenant]]
-        if record.receipt.backend:
-            places.append(self.by_backend[record.receipt.backend])
-        if record.endpoint:
-            places.append(self.by_endpoint[record.endpoint])
-        return places
+    @property
+    def totals(self) -> Totals:
+        """What all finished calls came to."""
+        for kind, counts in self._kinds.items():
+            self._totals.enter(kind, counts)
+        self._kinds.clear()
+        return self._totals
+
+    def _keep(self, kind: Kind) -> Counts:
+        if len(self._kinds) >= MAX_KINDS:
+            _ = self.totals
+        counts = self._kinds[kind] = Counts()
+        return counts
 
     def _count_troubles(self, record: CallRecord) -> None:
         """What did not go straight; an ordinary call does not come here."""
@@ -63,9 +102,3 @@ class Stats:
         if record.rejection:
             self.rejected[record.rejection] += 1
         self.wasted.update(record.wasted)
-
-    @property
-    def success_rate(self) -> float:
-        """Share of finished calls that succeeded, cancelled ones left out; 1 before the first."""
-        judged = self.all.total - self.all.cancelled
-        return self.all.successful / judged if judged else 1.0

@@ -68,7 +68,7 @@ class Windows:
         """Count a finished call."""
         receipt, started = call.receipt, call.started
         now = receipt.finished_at
-        within = self.at(now)
+        within = self._open if now < self._until else self._turn(int(now // SLICE_SECONDS))
         within.total += 1
         within.failed += failed
         latencies = within.latencies
@@ -77,9 +77,10 @@ class Windows:
             latencies.queue.add(receipt.dispatched_at - started)
         if call.stream and receipt.first_event_at:
             latencies.ttft.add(receipt.first_event_at - started)
-        if receipt.usage is not None:
-            within.tokens_input += receipt.usage.input_tokens
-            within.tokens_output += receipt.usage.output_tokens
+        usage = receipt.usage
+        if usage is not None:
+            within.tokens_input += usage.input_tokens
+            within.tokens_output += usage.output_tokens
 
     def last(self, slices: int, now: float) -> Latencies:
         """Distributions of the last so many slices, the one that is still going on included."""

@@ -19,8 +19,6 @@ from lexora_router.layers.fallback import Fallback
 from lexora_router.telemetry.account import (
     Account,
     CallRecord,
-    endpoint_of,
-    path_of,
     reason,
     rejection,
     retries,
@@ -102,10 +100,8 @@ def test_the_error_in_one_word(error: BaseException | None, word: str) -> None:
     assert reason(error) == word
 
 
-def test_paths_and_endpoints() -> None:
-    assert (path_of(make_call()), path_of(make_call(path=""))) == (make_call().path, "other")
-    assert endpoint_of(Receipt(backend="main", endpoint="http://e:1")) == "main/http://e:1"
-    assert endpoint_of(Receipt(backend="main")) == ""
+def test_a_call_that_was_refused_before_it_had_a_path() -> None:
+    assert [CallRecord(make_call(path=path), 400, None, "m").path for path in (CHAT, "")] == [CHAT, "other"]
 
 
 GONE = asyncio.CancelledError()
@@ -151,7 +147,7 @@ def test_all_books_get_one_record_of_a_call() -> None:
     assert [book.begun for book in books] == [[call], [call]]
     (record,) = books[0].records
     assert books[1].records == [record]
-    assert (record.label, record.path, record.endpoint, record.seconds) == ("label of m", CHAT, "b/http://e:1", 2.5)
+    assert (record.label, record.path, record.tenant, record.seconds) == ("label of m", CHAT, "anonymous", 2.5)
     assert (record.failed, record.cancelled, record.straight) == (True, False, False)
     assert (record.reason, record.rejection, record.retries) == ("QUEUE_FULL", "deadline", 2)
     assert record.wasted == {"failed_attempt": 7}

@@ -66,7 +66,6 @@ def lines(*ends: tuple[Call, int, BaseException | None], style: str = "json", le
     writer = configure_logs(level, style, stream)
     log = AccessLog()
     for call, status, error in ends:
-        log.begin(call)
         log.end(CallRecord(call, status, error, "m"))
     writer.close()
     return stream.getvalue().splitlines()

@@ -32,15 +32,15 @@ def test_every_way_to_end_is_counted_once() -> None:
     ended(stats, finished(4.0), 499, asyncio.CancelledError())
     ended(stats, finished(8.0, attempts=0), 404, ModelNotFound("ghost"))
     ended(stats, finished(16.0), 500, ZeroDivisionError())
-    everything = stats.all
+    everything = stats.totals.all
     assert (everything.total, everything.successful, everything.failed, everything.cancelled, stats.active) == (5, 1, 3, 1, 0)
     assert stats.errors == {"UPSTREAM_BROKEN": 1, "MODEL_NOT_FOUND": 1, "INTERNAL": 1}
     assert (everything.tokens_input, everything.tokens_output, everything.tokens_cached) == (6, 9, 4)
     assert (stats.retries, stats.seconds) == (2, 31.0)
-    assert stats.success_rate == 0.25
-    assert totals(stats.by_path) == {CHAT: 5}
-    assert totals(stats.by_backend) == {"main": 5}
-    assert stats.by_backend["main"].failed == 3
+    assert stats.totals.success_rate == 0.25
+    assert totals(stats.totals.by_path) == {CHAT: 5}
+    assert totals(stats.totals.by_backend) == {"main": 5}
+    assert stats.totals.by_backend["main"].failed == 3
 
 
 def test_a_call_counts_for_whom_it_concerns() -> None:
@@ -50,14 +50,14 @@ def test_a_call_counts_for_whom_it_concerns() -> None:
     ended(stats, call)
     ended(stats, other, 400, InvalidRequest("x"))
     for places, expected in (
-        (stats.by_path, {CHAT: 1, "other": 1}),
-        (stats.by_model, {"a": 1, "b": 1}),
-        (stats.by_tenant, {"somebody": 1, "anonymous": 1}),
-        (stats.by_backend, {"main": 1}),
-        (stats.by_endpoint, {"main/http://e:1": 1}),
+        (stats.totals.by_path, {CHAT: 1, "other": 1}),
+        (stats.totals.by_model, {"a": 1, "b": 1}),
+        (stats.totals.by_tenant, {"somebody": 1, "anonymous": 1}),
+        (stats.totals.by_backend, {"main": 1}),
+        (stats.totals.by_endpoint, {"main/http://e:1": 1}),
     ):
         assert totals(places) == expected
-    assert (stats.by_tenant["somebody"].tokens_output, stats.by_tenant["anonymous"].failed) == (7, 1)
+    assert (stats.totals.by_tenant["somebody"].tokens_output, stats.totals.by_tenant["anonymous"].failed) == (7, 1)
 
 
 def test_names_without_end_need_no_memory_without_end() -> None:
@@ -68,11 +68,11 @@ def test_names_without_end_need_no_memory_without_end() -> None:
         call.receipt.backend, call.receipt.endpoint = f"backend-{number}", f"http://e:{number}"
         ended(stats, call)
     for places, most in (
-        (stats.by_path, MAX_NAMES),
-        (stats.by_backend, MAX_NAMES),
-        (stats.by_endpoint, MAX_NAMES),
-        (stats.by_model, MAX_MODELS),
-        (stats.by_tenant, MAX_TENANTS),
+        (stats.totals.by_path, MAX_NAMES),
+        (stats.totals.by_backend, MAX_NAMES),
+        (stats.totals.by_endpoint, MAX_NAMES),
+        (stats.totals.by_model, MAX_MODELS),
+        (stats.totals.by_tenant, MAX_TENANTS),
     ):
         assert len(totals(places)) == most + 1
         assert totals(places)["other"] == count - most
@@ -104,7 +104,7 @@ def test_refusals_are_counted_by_reason_too() -> None:
         ended(stats, finished(attempts=0), error.status, error)
     assert stats.rejected == {"rate_limit": 1, "queue_full": 1, "queue_timeout": 1, "draining": 1}
     assert stats.errors == {"RATE_LIMITED": 1, "QUEUE_FULL": 2, "DRAINING": 1}
-    assert stats.all.failed == 4
+    assert stats.totals.all.failed == 4
 
 
 def test_fallbacks_and_resumed_streams_are_counted_however_the_call_ends() -> None:
@@ -129,4 +129,4 @@ def test_names_that_nobody_serves_share_a_place() -> None:
     for model in ("m", *(f"invented-{i}" for i in range(100))):
         account.begin(call := finished(model=model))
         account.end(call, 200, None)
-    assert totals(stats.by_model) == {"m": 1, "other": 100}
+    assert totals(stats.totals.by_model) == {"m": 1, "other": 100}
