@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lexora_contract.access import CREDENTIALS
 from lexora_contract.limits import MAX_FORWARDED, MAX_REQUEST_ID, MAX_TRACE
 from lexora_contract.port import CallContext, Flow
 from lexora_contract.request_ids import new_request_id
@@ -27,6 +28,7 @@ _LEAST_SECONDS = 0.001
 USER = b"x-lexora-user"
 TENANT = b"x-lexora-tenant"
 _FORWARDED = b"x-forwarded-for"
+_CREDENTIALS = tuple((name.encode(), name) for name in CREDENTIALS)
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -74,8 +76,11 @@ def timeout_of(headers: Headers, max_timeout: float) -> float | None:
 
 
 def context_of(headers: Headers, timeout: float | None, hops: Metadata = (), flow: Flow | None = None) -> CallContext:
-    """Trace and time limit of a call, how it came here, and the back-pressure of its client."""
+    """Trace, credentials and time limit of a call, how it came here, and the back-pressure of its client."""
     metadata = (*_trace(headers), *hops) if b"traceparent" in headers else hops
+    for header, name in _CREDENTIALS:
+        if header in headers:
+            metadata = (*metadata, (name, headers[header].decode("latin-1")))
     return CallContext(metadata, timeout, flow=flow or Flow())
 
 

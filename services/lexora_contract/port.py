@@ -143,10 +143,11 @@ class Gate:
 class CallContext:
     """What surrounds a call.
 
-    `metadata` is gRPC metadata (traceparent, tracestate, x-forwarded-for), names in lower case; `timeout` is the seconds left
-    for the whole call, None for no limit; `peer` is the address at the other end of the wire, empty in process and for a unix
-    socket. `body` is that of the request's raw call, beside the message and not in it, because each message that it
-    would be put into would hold another copy for as long as the call lasts.
+    `metadata` is gRPC metadata (traceparent, tracestate, x-forwarded-for, credentials), names in lower case; `timeout` is the
+    seconds left for the whole call, None for no limit; `peer` is the address at the other end of the wire, empty in process
+    and for a unix socket. `body` is that of the request's raw call, beside the message and not in it, because each message
+    that it would be put into would hold another copy for as long as the call lasts. `certificate` has the names (SAN) in
+    the client's certificate, once it has been verified at this wire.
     """
 
     metadata: tuple[tuple[str, str], ...] = ()
@@ -154,6 +155,7 @@ class CallContext:
     body: bytes = b""
     peer: str = ""
     flow: Flow = field(default_factory=Flow)
+    certificate: tuple[str, ...] = ()
 
     def take_body(self) -> bytes:
         """The body; what takes it is the only one to hold it from now on."""

@@ -43,6 +43,7 @@ _ROWS = (
     Reason("NO_HEALTHY_ENDPOINT", code_pb2.UNAVAILABLE, 503, "api_error", "no_healthy_endpoint"),
     Reason("OUT_OF_RESOURCES", code_pb2.UNAVAILABLE, 503, "api_error", "out_of_resources"),
     Reason("REQUEST_QUARANTINED", code_pb2.UNAVAILABLE, 503, "api_error", "request_quarantined"),
+    Reason("ACCESS_UNAVAILABLE", code_pb2.UNAVAILABLE, 503, "api_error", "access_unavailable"),
     Reason("DRAINING", code_pb2.UNAVAILABLE, 503, "api_error", "draining"),
     Reason("UPSTREAM_TIMEOUT", code_pb2.DEADLINE_EXCEEDED, 504, "api_error", "upstream_timeout"),
     Reason("DEADLINE_EXCEEDED", code_pb2.DEADLINE_EXCEEDED, 504, "api_error", "deadline_exceeded"),

@@ -13,11 +13,13 @@ from lexora.v1 import (
     explain_pb2,
     health_pb2,
     models_pb2,
+    principal_pb2,
     recent_calls_pb2,
     reload_pb2,
     router_pb2,
     stats_pb2,
 )
+from lexora_contract.access import Scope
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -31,14 +33,15 @@ _WORD = re.compile("(?<=[a-z])(?=[A-Z])")
 class Rpc(Generic[Request, Response]):
     """One rpc. `method` is the name of what serves it in Python, `path` its name on the wire.
 
-    `counted`: its requests count, also against their user's limit; other rpcs are questions about the router. `receipt`: its
-    answer has one. `raw`: its request may have a large body in it, see RawCall.
+    `scope`: what its caller must have been granted. `counted`: its requests count, also against their user's limit; other rpcs
+    are questions about the router. `receipt`: its answer has one. `raw`: its request may have a large body in it, see RawCall.
     """
 
     service: str
     name: str
     request: type[Request]
     response: type[Response]
+    scope: Scope
     counted: bool = False
     method: str = field(init=False)
     path: str = field(init=False)
@@ -52,25 +55,29 @@ class Rpc(Generic[Request, Response]):
         object.__setattr__(self, "raw", "call" in self.request.DESCRIPTOR.fields_by_name)
 
 
-GENERATE = Rpc(ROUTER, "Generate", router_pb2.GenerateRequest, router_pb2.GenerateResponse, counted=True)
-EMBED = Rpc(ROUTER, "Embed", embed_pb2.EmbedRequest, embed_pb2.EmbedResponse, counted=True)
-CLASSIFY = Rpc(ROUTER, "Classify", classify_pb2.ClassifyRequest, classify_pb2.ClassifyResponse, counted=True)
-LIST_MODELS = Rpc(ROUTER, "ListModels", models_pb2.ListModelsRequest, models_pb2.ListModelsResponse)
-GET_MODEL = Rpc(ROUTER, "GetModel", models_pb2.GetModelRequest, models_pb2.GetModelResponse)
-REPORT_REFUSAL = Rpc(ROUTER, "ReportRefusal", router_pb2.ReportRefusalRequest, router_pb2.ReportRefusalResponse, counted=True)
-HEALTH = Rpc(ROUTER, "Health", health_pb2.HealthRequest, health_pb2.HealthResponse)
-EXPLAIN = Rpc(ADMIN, "Explain", explain_pb2.ExplainRequest, explain_pb2.ExplainResponse)
-LIST_RECENT_CALLS = Rpc(
-    ADMIN, "ListRecentCalls", recent_calls_pb2.ListRecentCallsRequest, recent_calls_pb2.ListRecentCallsResponse
+GENERATE = Rpc(ROUTER, "Generate", router_pb2.GenerateRequest, router_pb2.GenerateResponse, Scope.CALL, counted=True)
+EMBED = Rpc(ROUTER, "Embed", embed_pb2.EmbedRequest, embed_pb2.EmbedResponse, Scope.CALL, counted=True)
+CLASSIFY = Rpc(ROUTER, "Classify", classify_pb2.ClassifyRequest, classify_pb2.ClassifyResponse, Scope.CALL, counted=True)
+LIST_MODELS = Rpc(ROUTER, "ListModels", models_pb2.ListModelsRequest, models_pb2.ListModelsResponse, Scope.CALL)
+GET_MODEL = Rpc(ROUTER, "GetModel", models_pb2.GetModelRequest, models_pb2.GetModelResponse, Scope.CALL)
+REPORT_REFUSAL = Rpc(
+    ROUTER, "ReportRefusal", router_pb2.ReportRefusalRequest, router_pb2.ReportRefusalResponse, Scope.CALL, counted=True
 )
-GET_STATS = Rpc(ADMIN, "GetStats", stats_pb2.GetStatsRequest, stats_pb2.GetStatsResponse)
-RELOAD = Rpc(ADMIN, "Reload", reload_pb2.ReloadRequest, reload_pb2.ReloadResponse)
+GET_PRINCIPAL = Rpc(ROUTER, "GetPrincipal", principal_pb2.GetPrincipalRequest, principal_pb2.GetPrincipalResponse, Scope.KNOWN)
+HEALTH = Rpc(ROUTER, "Health", health_pb2.HealthRequest, health_pb2.HealthResponse, Scope.OPEN)
+EXPLAIN = Rpc(ADMIN, "Explain", explain_pb2.ExplainRequest, explain_pb2.ExplainResponse, Scope.OBSERVE)
+LIST_RECENT_CALLS = Rpc(
+    ADMIN, "ListRecentCalls", recent_calls_pb2.ListRecentCallsRequest, recent_calls_pb2.ListRecentCallsResponse, Scope.OBSERVE
+)
+GET_STATS = Rpc(ADMIN, "GetStats", stats_pb2.GetStatsRequest, stats_pb2.GetStatsResponse, Scope.OBSERVE)
+RELOAD = Rpc(ADMIN, "Reload", reload_pb2.ReloadRequest, reload_pb2.ReloadResponse, Scope.ADMIN)
 UNARY: tuple[Rpc[Any, Any], ...] = (
     GENERATE,
     EMBED,
     CLASSIFY,
     LIST_MODELS,
     GET_MODEL,
+    GET_PRINCIPAL,
     HEALTH,
     REPORT_REFUSAL,
     EXPLAIN,
@@ -80,7 +87,7 @@ UNARY: tuple[Rpc[Any, Any], ...] = (
 )
 
 # One request, many answers.
-STREAM = Rpc(ROUTER, "Stream", router_pb2.StreamRequest, router_pb2.StreamResponse, counted=True)
+STREAM = Rpc(ROUTER, "Stream", router_pb2.StreamRequest, router_pb2.StreamResponse, Scope.CALL, counted=True)
 
 RPCS: dict[str, Rpc[Any, Any]] = {rpc.path: rpc for rpc in (*UNARY, STREAM)}
 SERVICES = tuple(sorted({rpc.service for rpc in RPCS.values()}))

@@ -208,6 +208,7 @@ class Assembly:
             clock=shared.clock,
             resumable=self._resumable(),
             refusal=self._refusal if any(backend.adapter.serves for backend in self.backends.values()) else None,
+            authorized=config.auth.enabled,
             traced=config.telemetry.otlp_endpoint is not None,
         )
 

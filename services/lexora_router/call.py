@@ -13,6 +13,7 @@ from lexora_contract.answer import Head, Headers, Receipt, Reply
 from lexora_contract.labels import Labels
 from lexora_contract.port import Flow, Sink
 from lexora_router.errors import UpstreamFailure, UpstreamInvalid
+from lexora_router.principal import ANYBODY, Principal
 
 T = TypeVar("T")
 ANONYMOUS = "anonymous"  # a client that names no user; `anonymous@` and an address where it has one
@@ -41,7 +42,8 @@ class Call:
     started: float
     include_usage: bool = False
     user: str = ""
-    account: str = ""  # the tenant that is named beside the user
+    account: str = ""  # the tenant: its principal's, else the one that is named beside the user
+    principal: Principal = ANYBODY
     unnamed: str = ANONYMOUS  # whose the call is when no user is named
     prompt_cache_key: str = ""  # calls that say the same one are about to share the beginning of their prompts
     priority: int | None = None

@@ -3,6 +3,8 @@
 RouterError                 status  reason
 ├── InvalidRequest             400  INVALID_REQUEST        malformed, wrong-typed or incomplete
 ├── UnsupportedByBackend       400  UNSUPPORTED_BY_BACKEND the engines of this model's backend have no such thing
+├── Unauthenticated            401  UNAUTHENTICATED        no credentials, or none that holds
+├── PermissionDenied           403  PERMISSION_DENIED      the credentials hold, and do not allow this
 ├── ModelNotFound              404  MODEL_NOT_FOUND        no such model, and no default backend
 ├── NotFound                   404  NOT_FOUND              an endpoint of the engine that is not relayed
 ├── TooLarge                   413  REQUEST_TOO_LARGE
@@ -13,6 +15,7 @@ RouterError                 status  reason
 ├── ClassifierDisabled         503  CLASSIFIER_DISABLED    tasks are not classified, or there is no default model
 ├── NoHealthyEndpoint          503  NO_HEALTHY_ENDPOINT
 ├── RequestQuarantined         503  REQUEST_QUARANTINED    the same request has failed again and again, wherever it went
+├── AccessUnavailable          503  ACCESS_UNAVAILABLE     whether the credentials hold cannot be found out now
 ├── Draining                   503  DRAINING
 ├── DeadlineExceeded           504  DEADLINE_EXCEEDED      the client's own deadline passed
 └── UpstreamFailure                                        an attempt on an endpoint failed
@@ -64,6 +67,28 @@ class UnsupportedByBackend(RouterError):
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+class Unauthenticated(RouterError):
+    """No credentials, or none that holds. The message names no part of what was shown."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(RouterError):
+    """The credentials hold, and do not allow this."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class AccessUnavailable(RouterError):
+    """Whether the credentials hold cannot be found out now; it may be in `retry_after` seconds."""
+
+    reason = "ACCESS_UNAVAILABLE"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ModelNotFound(RouterError):

@@ -8,6 +8,7 @@ from functools import partial
 
 from lexora_router.call import Call, Handler, compose
 from lexora_router.layers.admission import Admission, Pool
+from lexora_router.layers.authorize import Authorize
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
 from lexora_router.layers.fallback import Fallback
@@ -42,6 +43,7 @@ class Parts:
     resumable: Mapping[str, ResumeSource] | None = None  # by pool
     refusal: Refusal | None = None  # None: every backend serves every operation
     gaps: Gaps = unrecorded
+    authorized: bool = False  # credentials are asked for
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
     auto: Callable[[Call], Awaitable[None]] | None = None  # names the model for `auto`
 
@@ -53,6 +55,7 @@ def build(parts: Parts) -> Handler:
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
         Deadline,  # above everything that waits
+        Authorize if parts.authorized else None,  # above all that a refused call must not cost or learn
         None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a search for a model too
         partial(Resolve, routes=parts.routes, auto=parts.auto),  # model -> targets, before anything that depends on them
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
@@ -76,6 +79,7 @@ def around(parts: Parts) -> Callable[[Handler], Handler]:
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),
         Deadline,
+        Authorize if parts.authorized else None,
         None if meter is None else partial(RateLimit, meter=meter),
     )
     return lambda inner: compose(*(layer for layer in layers if layer is not None), around=inner)

@@ -20,11 +20,12 @@ from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
 from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
 from lexora.v1 import options_pb2 as lexora_dot_v1_dot_options__pb2
+from lexora.v1 import principal_pb2 as lexora_dot_v1_dot_principal__pb2
 from lexora.v1 import raw_pb2 as lexora_dot_v1_dot_raw__pb2
 from lexora.v1 import receipt_pb2 as lexora_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/router.proto\x12\tlexora.v1\x1a\x14lexora/v1/call.proto\x1a\x14lexora/v1/chat.proto\x1a\x18lexora/v1/classify.proto\x1a\x1alexora/v1/completion.proto\x1a\x15lexora/v1/embed.proto\x1a\x16lexora/v1/health.proto\x1a\x16lexora/v1/models.proto\x1a\x17lexora/v1/options.proto\x1a\x13lexora/v1/raw.proto\x1a\x17lexora/v1/receipt.proto\"6\n\x0fGenerateRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xe3\x01\n\x10GenerateResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12-\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x17.lexora.v1.ChatResponseH\x00R\x04\x63hat\x12?\n\ncompletion\x18\x03 \x01(\x0b\x32\x1d.lexora.v1.CompletionResponseH\x00R\ncompletion\x12\'\n\x03raw\x18\x04 \x01(\x0b\x32\x13.lexora.v1.RawReplyH\x00R\x03rawB\x08\n\x06output\"4\n\rStreamRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xbb\x01\n\x0eStreamResponse\x12\x34\n\x07started\x18\x01 \x01(\x0b\x32\x18.lexora.v1.StreamStartedH\x00R\x07started\x12.\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.lexora.v1.StreamDeltaH\x00R\x05\x64\x65lta\x12:\n\tcompleted\x18\x03 \x01(\x0b\x32\x1a.lexora.v1.StreamCompletedH\x00R\tcompletedB\x07\n\x05\x65vent\"e\n\rStreamStarted\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12&\n\x04head\x18\x02 \x01(\x0b\x32\x12.lexora.v1.RawHeadR\x04head\"\x9a\x01\n\x0bStreamDelta\x12*\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x14.lexora.v1.ChatChunkH\x00R\x04\x63hat\x12<\n\ncompletion\x18\x02 \x01(\x0b\x32\x1a.lexora.v1.CompletionChunkH\x00R\ncompletion\x12\x18\n\x06\x66rames\x18\x03 \x01(\x0cH\x00R\x06\x66ramesB\x07\n\x05piece\"j\n\x0fStreamCompleted\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12)\n\x05reply\x18\x02 \x01(\x0b\x32\x13.lexora.v1.RawReplyR\x05reply\"\x83\x01\n\x14ReportRefusalRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12\x1f\n\x0bhttp_status\x18\x02 \x01(\x05R\nhttpStatus\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\"E\n\x15ReportRefusalResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt2\xb9\x04\n\rRouterService\x12\x43\n\x08Generate\x12\x1a.lexora.v1.GenerateRequest\x1a\x1b.lexora.v1.GenerateResponse\x12?\n\x06Stream\x12\x18.lexora.v1.StreamRequest\x1a\x19.lexora.v1.StreamResponse0\x01\x12:\n\x05\x45mbed\x12\x17.lexora.v1.EmbedRequest\x1a\x18.lexora.v1.EmbedResponse\x12\x43\n\x08\x43lassify\x12\x1a.lexora.v1.ClassifyRequest\x1a\x1b.lexora.v1.ClassifyResponse\x12I\n\nListModels\x12\x1c.lexora.v1.ListModelsRequest\x1a\x1d.lexora.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.lexora.v1.GetModelRequest\x1a\x1b.lexora.v1.GetModelResponse\x12=\n\x06Health\x12\x18.lexora.v1.HealthRequest\x1a\x19.lexora.v1.HealthResponse\x12R\n\rReportRefusal\x12\x1f.lexora.v1.ReportRefusalRequest\x1a .lexora.v1.ReportRefusalResponseB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/router.proto\x12\tlexora.v1\x1a\x14lexora/v1/call.proto\x1a\x14lexora/v1/chat.proto\x1a\x18lexora/v1/classify.proto\x1a\x1alexora/v1/completion.proto\x1a\x15lexora/v1/embed.proto\x1a\x16lexora/v1/health.proto\x1a\x16lexora/v1/models.proto\x1a\x17lexora/v1/options.proto\x1a\x19lexora/v1/principal.proto\x1a\x13lexora/v1/raw.proto\x1a\x17lexora/v1/receipt.proto\"6\n\x0fGenerateRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xe3\x01\n\x10GenerateResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12-\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x17.lexora.v1.ChatResponseH\x00R\x04\x63hat\x12?\n\ncompletion\x18\x03 \x01(\x0b\x32\x1d.lexora.v1.CompletionResponseH\x00R\ncompletion\x12\'\n\x03raw\x18\x04 \x01(\x0b\x32\x13.lexora.v1.RawReplyH\x00R\x03rawB\x08\n\x06output\"4\n\rStreamRequest\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0f.lexora.v1.CallR\x04\x63\x61ll\"\xbb\x01\n\x0eStreamResponse\x12\x34\n\x07started\x18\x01 \x01(\x0b\x32\x18.lexora.v1.StreamStartedH\x00R\x07started\x12.\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.lexora.v1.StreamDeltaH\x00R\x05\x64\x65lta\x12:\n\tcompleted\x18\x03 \x01(\x0b\x32\x1a.lexora.v1.StreamCompletedH\x00R\tcompletedB\x07\n\x05\x65vent\"e\n\rStreamStarted\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12&\n\x04head\x18\x02 \x01(\x0b\x32\x12.lexora.v1.RawHeadR\x04head\"\x9a\x01\n\x0bStreamDelta\x12*\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x14.lexora.v1.ChatChunkH\x00R\x04\x63hat\x12<\n\ncompletion\x18\x02 \x01(\x0b\x32\x1a.lexora.v1.CompletionChunkH\x00R\ncompletion\x12\x18\n\x06\x66rames\x18\x03 \x01(\x0cH\x00R\x06\x66ramesB\x07\n\x05piece\"j\n\x0fStreamCompleted\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12)\n\x05reply\x18\x02 \x01(\x0b\x32\x13.lexora.v1.RawReplyR\x05reply\"\x83\x01\n\x14ReportRefusalRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12\x1f\n\x0bhttp_status\x18\x02 \x01(\x05R\nhttpStatus\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\"E\n\x15ReportRefusalResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt2\x8a\x05\n\rRouterService\x12\x43\n\x08Generate\x12\x1a.lexora.v1.GenerateRequest\x1a\x1b.lexora.v1.GenerateResponse\x12?\n\x06Stream\x12\x18.lexora.v1.StreamRequest\x1a\x19.lexora.v1.StreamResponse0\x01\x12:\n\x05\x45mbed\x12\x17.lexora.v1.EmbedRequest\x1a\x18.lexora.v1.EmbedResponse\x12\x43\n\x08\x43lassify\x12\x1a.lexora.v1.ClassifyRequest\x1a\x1b.lexora.v1.ClassifyResponse\x12I\n\nListModels\x12\x1c.lexora.v1.ListModelsRequest\x1a\x1d.lexora.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.lexora.v1.GetModelRequest\x1a\x1b.lexora.v1.GetModelResponse\x12O\n\x0cGetPrincipal\x12\x1e.lexora.v1.GetPrincipalRequest\x1a\x1f.lexora.v1.GetPrincipalResponse\x12=\n\x06Health\x12\x18.lexora.v1.HealthRequest\x1a\x19.lexora.v1.HealthResponse\x12R\n\rReportRefusal\x12\x1f.lexora.v1.ReportRefusalRequest\x1a .lexora.v1.ReportRefusalResponseB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,24 +33,24 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.router_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_GENERATEREQUEST']._serialized_start=277
-  _globals['_GENERATEREQUEST']._serialized_end=331
-  _globals['_GENERATERESPONSE']._serialized_start=334
-  _globals['_GENERATERESPONSE']._serialized_end=561
-  _globals['_STREAMREQUEST']._serialized_start=563
-  _globals['_STREAMREQUEST']._serialized_end=615
-  _globals['_STREAMRESPONSE']._serialized_start=618
-  _globals['_STREAMRESPONSE']._serialized_end=805
-  _globals['_STREAMSTARTED']._serialized_start=807
-  _globals['_STREAMSTARTED']._serialized_end=908
-  _globals['_STREAMDELTA']._serialized_start=911
-  _globals['_STREAMDELTA']._serialized_end=1065
-  _globals['_STREAMCOMPLETED']._serialized_start=1067
-  _globals['_STREAMCOMPLETED']._serialized_end=1173
-  _globals['_REPORTREFUSALREQUEST']._serialized_start=1176
-  _globals['_REPORTREFUSALREQUEST']._serialized_end=1307
-  _globals['_REPORTREFUSALRESPONSE']._serialized_start=1309
-  _globals['_REPORTREFUSALRESPONSE']._serialized_end=1378
-  _globals['_ROUTERSERVICE']._serialized_start=1381
-  _globals['_ROUTERSERVICE']._serialized_end=1950
+  _globals['_GENERATEREQUEST']._serialized_start=304
+  _globals['_GENERATEREQUEST']._serialized_end=358
+  _globals['_GENERATERESPONSE']._serialized_start=361
+  _globals['_GENERATERESPONSE']._serialized_end=588
+  _globals['_STREAMREQUEST']._serialized_start=590
+  _globals['_STREAMREQUEST']._serialized_end=642
+  _globals['_STREAMRESPONSE']._serialized_start=645
+  _globals['_STREAMRESPONSE']._serialized_end=832
+  _globals['_STREAMSTARTED']._serialized_start=834
+  _globals['_STREAMSTARTED']._serialized_end=935
+  _globals['_STREAMDELTA']._serialized_start=938
+  _globals['_STREAMDELTA']._serialized_end=1092
+  _globals['_STREAMCOMPLETED']._serialized_start=1094
+  _globals['_STREAMCOMPLETED']._serialized_end=1200
+  _globals['_REPORTREFUSALREQUEST']._serialized_start=1203
+  _globals['_REPORTREFUSALREQUEST']._serialized_end=1334
+  _globals['_REPORTREFUSALRESPONSE']._serialized_start=1336
+  _globals['_REPORTREFUSALRESPONSE']._serialized_end=1405
+  _globals['_ROUTERSERVICE']._serialized_start=1408
+  _globals['_ROUTERSERVICE']._serialized_end=2058
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from lexora.v1 import classify_pb2 as lexora_dot_v1_dot_classify__pb2
 from lexora.v1 import embed_pb2 as lexora_dot_v1_dot_embed__pb2
 from lexora.v1 import health_pb2 as lexora_dot_v1_dot_health__pb2
 from lexora.v1 import models_pb2 as lexora_dot_v1_dot_models__pb2
+from lexora.v1 import principal_pb2 as lexora_dot_v1_dot_principal__pb2
 from lexora.v1 import router_pb2 as lexora_dot_v1_dot_router__pb2
 
 GRPC_GENERATED_VERSION = '1.64.3'
@@ -74,6 +75,11 @@ class RouterServiceStub(object):
                 request_serializer=lexora_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_models__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.GetPrincipal = channel.unary_unary(
+                '/lexora.v1.RouterService/GetPrincipal',
+                request_serializer=lexora_dot_v1_dot_principal__pb2.GetPrincipalRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_principal__pb2.GetPrincipalResponse.FromString,
+                _registered_method=True)
         self.Health = channel.unary_unary(
                 '/lexora.v1.RouterService/Health',
                 request_serializer=lexora_dot_v1_dot_health__pb2.HealthRequest.SerializeToString,
@@ -132,6 +138,13 @@ class RouterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPrincipal(self, request, context):
+        """The caller, as its credentials say. UNAUTHENTICATED where none of them holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Health(self, request, context):
         """State of the router and of each backend. Load balancers use grpc.health.v1 instead.
         """
@@ -179,6 +192,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=lexora_dot_v1_dot_models__pb2.GetModelRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_models__pb2.GetModelResponse.SerializeToString,
+            ),
+            'GetPrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPrincipal,
+                    request_deserializer=lexora_dot_v1_dot_principal__pb2.GetPrincipalRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_principal__pb2.GetPrincipalResponse.SerializeToString,
             ),
             'Health': grpc.unary_unary_rpc_method_handler(
                     servicer.Health,
@@ -354,6 +372,33 @@ class RouterService(object):
             '/lexora.v1.RouterService/GetModel',
             lexora_dot_v1_dot_models__pb2.GetModelRequest.SerializeToString,
             lexora_dot_v1_dot_models__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.RouterService/GetPrincipal',
+            lexora_dot_v1_dot_principal__pb2.GetPrincipalRequest.SerializeToString,
+            lexora_dot_v1_dot_principal__pb2.GetPrincipalResponse.FromString,
             options,
             channel_credentials,
             insecure,

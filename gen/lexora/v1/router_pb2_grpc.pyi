@@ -17,6 +17,7 @@ from lexora.v1 import classify_pb2 as _classify_pb2
 from lexora.v1 import embed_pb2 as _embed_pb2
 from lexora.v1 import health_pb2 as _health_pb2
 from lexora.v1 import models_pb2 as _models_pb2
+from lexora.v1 import principal_pb2 as _principal_pb2
 from lexora.v1 import router_pb2 as _router_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -57,6 +58,8 @@ class RouterServiceStub:
     """Exactly the models that can be asked, each with its backend."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """One of them. NOT_FOUND (MODEL_NOT_FOUND) for an unknown name."""
+    GetPrincipal: _grpc.UnaryUnaryMultiCallable[_principal_pb2.GetPrincipalRequest, _principal_pb2.GetPrincipalResponse]
+    """The caller, as its credentials say. UNAUTHENTICATED where none of them holds."""
     Health: _grpc.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     ReportRefusal: _grpc.UnaryUnaryMultiCallable[_router_pb2.ReportRefusalRequest, _router_pb2.ReportRefusalResponse]
@@ -81,6 +84,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Exactly the models that can be asked, each with its backend."""
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """One of them. NOT_FOUND (MODEL_NOT_FOUND) for an unknown name."""
+    GetPrincipal: _aio.UnaryUnaryMultiCallable[_principal_pb2.GetPrincipalRequest, _principal_pb2.GetPrincipalResponse]  # type: ignore[assignment]
+    """The caller, as its credentials say. UNAUTHENTICATED where none of them holds."""
     Health: _aio.UnaryUnaryMultiCallable[_health_pb2.HealthRequest, _health_pb2.HealthResponse]  # type: ignore[assignment]
     """State of the router and of each backend. Load balancers use grpc.health.v1 instead."""
     ReportRefusal: _aio.UnaryUnaryMultiCallable[_router_pb2.ReportRefusalRequest, _router_pb2.ReportRefusalResponse]  # type: ignore[assignment]
@@ -138,6 +143,14 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.GetModelResponse, _abc.Awaitable[_models_pb2.GetModelResponse]]:
         """One of them. NOT_FOUND (MODEL_NOT_FOUND) for an unknown name."""
+
+    @_abc_1.abstractmethod
+    def GetPrincipal(
+        self,
+        request: _principal_pb2.GetPrincipalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_principal_pb2.GetPrincipalResponse, _abc.Awaitable[_principal_pb2.GetPrincipalResponse]]:
+        """The caller, as its credentials say. UNAUTHENTICATED where none of them holds."""
 
     @_abc_1.abstractmethod
     def Health(

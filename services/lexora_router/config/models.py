@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lexora_router.call import settings_name
 from lexora_router.config.admission import QueueConfig, RateLimitConfig, TenantConfig
+from lexora_router.config.auth import AuthConfig
 from lexora_router.config.check import config_faults, routing_faults
 from lexora_router.config.classifier import ClassifierConfig
 from lexora_router.config.engines import BackendConfig, VllmConfig
@@ -112,6 +113,7 @@ class Config(Section):
 
     vllm: VllmConfig = VllmConfig()
     server: ServerConfig = ServerConfig()
+    auth: AuthConfig = AuthConfig()
     rate_limit: RateLimitConfig = RateLimitConfig()
     retry: RetryConfig = RetryConfig()
     fallback: FallbackConfig = FallbackConfig()

@@ -2,24 +2,35 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from lexora.v1 import options_pb2
+from lexora_contract.access import Scope
 from lexora_contract.answer import Receipt
 from lexora_contract.draining import Underway
 from lexora_contract.labels import labels_fault
 from lexora_contract.messages import options_of
 from lexora_contract.port import CallContext, Options
 from lexora_contract.request_ids import new_request_id
+from lexora_contract.rpcs import Rpc
 from lexora_router.call import ANONYMOUS, Call
 from lexora_router.edge.call_context import check_identity, identity, trace_of
 from lexora_router.edge.call_failed import bug_in, failed
 from lexora_router.edge.identity import Request, user_of
 from lexora_router.edge.options import check_options, check_policies, is_id, is_key
 from lexora_router.edge.serving import Serving
-from lexora_router.errors import DeadlineExceeded, Draining, RateLimited, RouterError, http_status
+from lexora_router.errors import (
+    AccessUnavailable,
+    DeadlineExceeded,
+    Draining,
+    PermissionDenied,
+    RateLimited,
+    RouterError,
+    Unauthenticated,
+    http_status,
+)
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.payload.user_names import bounded
 from lexora_router.telemetry.trace_context import trace_id_of
@@ -43,6 +54,7 @@ class Guard:
 
     async def guarded(
         self,
+        rpc: Rpc[Any, Any],
         options: options_pb2.CallOptions | Options,
         context: CallContext,
         serve: Callable[[Call], Awaitable[_Answer]],
@@ -51,7 +63,7 @@ class Guard:
         limited: Request | None = None,
         body: bytes = b"",
     ) -> _Answer:
-        """Make the call, serve it (while draining only if `always`), and turn whatever goes wrong into a CallFailed.
+        """Identify the caller and serve the call (while draining only if `always`); whatever goes wrong becomes a CallFailed.
 
         `limited` is a request that counts, also against its user's limit, even when it never becomes a call; questions about
         the router do not. `body` is the call's, if it is not in the context.
@@ -62,6 +74,15 @@ class Guard:
         try:
             if self.draining and not always:
                 raise Draining(DRAINING)
+            if rpc.scope is not Scope.OPEN:
+                access = self.serving.access
+                principal = access.known(context)
+                if principal is None:
+                    principal = await within(call, access.find(context))
+                if rpc.scope not in principal.scopes:
+                    raise PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
+                call.principal = principal
+                call.account = principal.tenant or call.account
             check_options(plain)
             if not isinstance(options, Options):
                 check_policies(options)
@@ -106,7 +127,10 @@ class Guard:
 
         `status` is what the client has got, where that is not what the error says.
         """
-        call.user = call.user or user_of(request, call.body)
+        if isinstance(error, Unauthenticated | AccessUnavailable):
+            call.user = call.account = ""  # what a stranger calls itself is no name to charge or to write down
+        else:
+            call.user = call.user or user_of(request, call.body)
         refusal, error = error, self._metered(call, error)
         seen = status if status is not None and error is refusal else http_status(error)
         call.receipt.finished_at = self._clock()
@@ -118,7 +142,7 @@ class Guard:
     def _metered(self, call: Call, error: RouterError) -> RouterError:
         """A malformed request is a request; one that comes while draining is for another router to charge."""
         meter = self.serving.meter
-        if meter is None:
+        if meter is None or isinstance(error, Unauthenticated | AccessUnavailable):
             return error
         try:
             if isinstance(error, Draining):

@@ -14,6 +14,7 @@ from lexora.v1 import (
     explain_pb2,
     health_pb2,
     models_pb2,
+    principal_pb2,
     receipt_pb2,
     recent_calls_pb2,
     reload_pb2,
@@ -26,7 +27,22 @@ from lexora_contract.limits import MAX_REFUSAL
 from lexora_contract.messages import raw_of, receipt_message, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS
 from lexora_contract.port import CallContext, ClientSink, Options, RawCall, Send
-from lexora_contract.rpcs import RPCS
+from lexora_contract.rpcs import (
+    CLASSIFY,
+    EMBED,
+    EXPLAIN,
+    GENERATE,
+    GET_MODEL,
+    GET_PRINCIPAL,
+    GET_STATS,
+    HEALTH,
+    LIST_MODELS,
+    LIST_RECENT_CALLS,
+    RELOAD,
+    REPORT_REFUSAL,
+    RPCS,
+    STREAM,
+)
 from lexora_router.call import Call, WholeAnswer
 from lexora_router.edge.call_context import (
     announces_streams,
@@ -36,6 +52,7 @@ from lexora_router.edge.classify import classify
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.guard import DRAINING, Guard, within
 from lexora_router.edge.introspection import Overview
+from lexora_router.edge.principal_message import principal_message
 from lexora_router.edge.requests import fill_raw, set_body
 from lexora_router.edge.serving import Serving
 from lexora_router.edge.stats_messages import reload_message
@@ -91,7 +108,7 @@ class RouterService(Guard):
         asked = request.call
         kind = asked.WhichOneof("input")
         serve = partial(self._generate, kind, asked)
-        return await self.guarded(asked.options, context, serve, limited=asked)
+        return await self.guarded(GENERATE, asked.options, context, serve, limited=asked)
 
     async def _generate(self, kind: str | None, asked: call_pb2.Call, call: Call) -> router_pb2.GenerateResponse:
         await self._fill(kind, asked, call, stream=False)
@@ -103,7 +120,7 @@ class RouterService(Guard):
         """One request, the answer as it is made."""
         asked = request.call
         serve = partial(self._stream, asked.WhichOneof("input"), asked, send, announces_streams(context))
-        await self.guarded(asked.options, context, serve, limited=asked)
+        await self.guarded(STREAM, asked.options, context, serve, limited=asked)
 
     async def _stream(self, kind: str | None, asked: call_pb2.Call, send: Send, announced: bool, call: Call) -> None:
         await self._fill(kind, asked, call, stream=True)
@@ -122,7 +139,7 @@ class RouterService(Guard):
     async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
         """One request in the engine's own bytes; its answer goes to `sink` as it is made, and has gone at the return."""
         serve = partial(self._relay, call, sink)
-        await self.guarded(call.options, context, serve, limited=call, body=call.take_body())
+        await self.guarded(STREAM, call.options, context, serve, limited=call, body=call.take_body())
 
     def _relay(self, raw: RawCall, sink: ClientSink, call: Call) -> Awaitable[None]:
         fill_raw(call, raw, stream=True, max_body=self._max_body_bytes)
@@ -134,7 +151,7 @@ class RouterService(Guard):
     ) -> router_pb2.ReportRefusalResponse:
         """Count a call that the facade has refused."""
         return await self.guarded(
-            request.options, context, lambda call: self._report_refusal(request, call), limited=call_pb2.Call()
+            REPORT_REFUSAL, request.options, context, lambda call: self._report_refusal(request, call), limited=call_pb2.Call()
         )
 
     async def _report_refusal(self, request: router_pb2.ReportRefusalRequest, call: Call) -> router_pb2.ReportRefusalResponse:
@@ -148,7 +165,7 @@ class RouterService(Guard):
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: CallContext) -> embed_pb2.EmbedResponse:
         """Vectors for texts or token ids."""
-        return await self.guarded(request.options, context, lambda call: self._embed(request, call), limited=request)
+        return await self.guarded(EMBED, request.options, context, lambda call: self._embed(request, call), limited=request)
 
     async def _embed(self, request: embed_pb2.EmbedRequest, call: Call) -> embed_pb2.EmbedResponse:
         model = await self._model(call, request.model)
@@ -167,7 +184,14 @@ class RouterService(Guard):
             raise InvalidRequest(f"The request does not decode: its bytes are no message that {method} takes.")
 
         counted = method in RPCS and RPCS[method].counted
-        await self.guarded(_NO_OPTIONS, context, refuse, always=not counted, limited=call_pb2.Call() if counted else None)
+        await self.guarded(
+            RPCS.get(method, HEALTH),
+            _NO_OPTIONS,
+            context,
+            refuse,
+            always=not counted,
+            limited=call_pb2.Call() if counted else None,
+        )
 
     def foresee(self, tenant: str, size: int) -> None:
         """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says.
@@ -188,27 +212,40 @@ class RouterService(Guard):
     async def classify(self, request: classify_pb2.ClassifyRequest, context: CallContext) -> classify_pb2.ClassifyResponse:
         """Which model fits a task."""
         return await self.guarded(
-            request.options, context, lambda call: classify(request, call, self.serving.classify), limited=request
+            CLASSIFY, request.options, context, lambda call: classify(request, call, self.serving.classify), limited=request
         )
 
     async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""
-        return await self.guarded(_NO_OPTIONS, context, lambda call: within(call, self._overview.models(request)), always=True)
+        return await self.guarded(
+            LIST_MODELS, _NO_OPTIONS, context, lambda call: within(call, self._overview.models(request)), always=True
+        )
 
     async def get_model(self, request: models_pb2.GetModelRequest, context: CallContext) -> models_pb2.GetModelResponse:
         """One of them."""
         return await self.guarded(
-            _NO_OPTIONS, context, lambda call: within(call, self._overview.model(request.id)), always=True
+            GET_MODEL, _NO_OPTIONS, context, lambda call: within(call, self._overview.model(request.id)), always=True
         )
+
+    async def get_principal(
+        self, request: principal_pb2.GetPrincipalRequest, context: CallContext
+    ) -> principal_pb2.GetPrincipalResponse:
+        """The caller, as its credentials say."""
+        return await self.guarded(GET_PRINCIPAL, _NO_OPTIONS, context, self._get_principal, always=True)
+
+    async def _get_principal(self, call: Call) -> principal_pb2.GetPrincipalResponse:
+        return principal_message(call.principal)
 
     async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
         """State of the router and of each backend."""
         health = self._overview.health
-        return await self.guarded(_NO_OPTIONS, context, lambda call: within(call, health(draining=self.draining)), always=True)
+        return await self.guarded(
+            HEALTH, _NO_OPTIONS, context, lambda call: within(call, health(draining=self.draining)), always=True
+        )
 
     async def get_stats(self, request: stats_pb2.GetStatsRequest, context: CallContext) -> stats_pb2.GetStatsResponse:
         """Counters since the start."""
-        return await self.guarded(_NO_OPTIONS, context, self._get_stats, always=True)
+        return await self.guarded(GET_STATS, _NO_OPTIONS, context, self._get_stats, always=True)
 
     async def _get_stats(self, call: Call) -> stats_pb2.GetStatsResponse:
         return self._overview.stats()
@@ -216,7 +253,7 @@ class RouterService(Guard):
     async def explain(self, request: explain_pb2.ExplainRequest, context: CallContext) -> explain_pb2.ExplainResponse:
         """Where a call would go and why."""
         options = request.call.options
-        return await self.guarded(options, context, lambda call: self._explain(request, call), always=True)
+        return await self.guarded(EXPLAIN, options, context, lambda call: self._explain(request, call), always=True)
 
     async def _explain(self, request: explain_pb2.ExplainRequest, call: Call) -> explain_pb2.ExplainResponse:
         if self._explainer is None:
@@ -241,14 +278,14 @@ class RouterService(Guard):
         self, request: recent_calls_pb2.ListRecentCallsRequest, context: CallContext
     ) -> recent_calls_pb2.ListRecentCallsResponse:
         """The calls that finished last."""
-        return await self.guarded(_NO_OPTIONS, context, lambda _: self._recent_calls(request), always=True)
+        return await self.guarded(LIST_RECENT_CALLS, _NO_OPTIONS, context, lambda _: self._recent_calls(request), always=True)
 
     async def _recent_calls(self, request: recent_calls_pb2.ListRecentCallsRequest) -> recent_calls_pb2.ListRecentCallsResponse:
         return self._overview.recent_calls(request)
 
     async def reload(self, request: reload_pb2.ReloadRequest, context: CallContext) -> reload_pb2.ReloadResponse:
         """Load the configuration again."""
-        return await self.guarded(_NO_OPTIONS, context, lambda call: within(call, self._reload()))
+        return await self.guarded(RELOAD, _NO_OPTIONS, context, lambda call: within(call, self._reload()))
 
     async def _reload(self) -> reload_pb2.ReloadResponse:
         reload = self.serving.reload

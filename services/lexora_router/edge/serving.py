@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from lexora_router.access.access import Access, OpenAccess
 from lexora_router.call import Handler
 from lexora_router.edge.classify import Classifier
 from lexora_router.layers.rate_limit import Meter
@@ -23,6 +24,7 @@ class Serving:
     """
 
     pipeline: Handler
+    access: Access = field(default_factory=OpenAccess)
     meter: Meter | None = None
     classify: Classifier | None = None
     foresee: Callable[[str, int], None] | None = None

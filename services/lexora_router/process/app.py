@@ -171,12 +171,12 @@ def _serving(assembly: Assembly, reload: Callable[[], Awaitable[Reload]] | None)
     proxies = TrustedProxies(assembly.config.server.trusted_proxies)
     return Serving(
         assembly.pipeline,
-        assembly.meter,
-        assembly.classify,
-        assembly.foresee,
-        proxies,
-        reload,
-        assembly.routes.default_model,
+        meter=assembly.meter,
+        classify=assembly.classify,
+        foresee=assembly.foresee,
+        proxies=proxies,
+        reload=reload,
+        default_model=assembly.routes.default_model,
     )
 
 

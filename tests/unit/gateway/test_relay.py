@@ -134,11 +134,16 @@ async def test_an_unfit_request_id_is_replaced(given: str) -> None:
 CLIENT = ("x-forwarded-for", "127.0.0.1")
 
 
-async def test_trace_headers_become_metadata() -> None:
+async def test_trace_headers_and_credentials_become_metadata() -> None:
     router = ScriptedRouter()
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     await ask(router, traceparent=parent, tracestate="a=1,b=2", authorization="Bearer secret")
-    assert router.asked[0][2].metadata == (("traceparent", parent), ("tracestate", "a=1,b=2"), CLIENT)
+    assert router.asked[0][2].metadata == (
+        ("traceparent", parent),
+        ("tracestate", "a=1,b=2"),
+        CLIENT,
+        ("authorization", "Bearer secret"),
+    )
     await ask(router, tracestate="a=1")
     assert router.asked[1][2].metadata == (CLIENT,)
 

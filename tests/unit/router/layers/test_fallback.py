@@ -8,6 +8,7 @@ from lexora_contract.answer import Usage, hops_text
 from lexora_contract.port import Sink
 from lexora_router.call import Call
 from lexora_router.errors import (
+    AccessUnavailable,
     ClassifierDisabled,
     ClientStalled,
     DeadlineExceeded,
@@ -17,11 +18,13 @@ from lexora_router.errors import (
     NoHealthyEndpoint,
     NotFound,
     OutOfResources,
+    PermissionDenied,
     QueueFull,
     RateLimited,
     RequestQuarantined,
     RouterError,
     TooLarge,
+    Unauthenticated,
     Unimplemented,
     UnsupportedByBackend,
     UpstreamBroken,
@@ -73,6 +76,9 @@ GOES_ON: list[RouterError] = [
 ENDS: list[RouterError] = [
     *(refused(status) for status in (400, 401, 403, 404, 408, 409, 413, 422, 499)),
     InvalidRequest("bad"),
+    Unauthenticated("none"),
+    PermissionDenied("no"),
+    AccessUnavailable("keys"),
     ModelNotFound("m"),
     ClassifierDisabled("off"),
     ClientStalled("took nothing"),

@@ -1,0 +1,19 @@
+"""Credentials that a caller may show, and scopes that it may have: the words that both sides of a port need."""
+
+from enum import StrEnum
+
+# Headers of a request, and metadata of an rpc, that may hold a credential: RFC 6750, the Anthropic SDK, the Azure SDK.
+CREDENTIALS = ("authorization", "x-api-key", "api-key")
+
+
+class Scope(StrEnum):
+    """A part of the contract that is granted as a whole. OPEN is for everybody, KNOWN for every credential that holds."""
+
+    OPEN = "open"
+    KNOWN = "known"
+    CALL = "call"  # ask models, and list them
+    OBSERVE = "observe"  # statistics, recent calls, explanations, metrics
+    ADMIN = "admin"  # change what the gateway does, and the keys of others
+
+
+SCOPES = frozenset(Scope)

@@ -1,0 +1,1 @@
+"""From what a caller shows to the principal that it is."""
