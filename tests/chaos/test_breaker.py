@@ -13,6 +13,7 @@ import pytest
 from tests.support import wire
 from tests.support.calls import Answer, Caller
 from tests.support.servers import Gateway, Simulator, base_config, metric
+from tests.support.tcp_proxy import TcpProxy
 
 MODEL = "qwen3-32b"
 CLOSED, HALF_OPEN, OPEN = 0.0, 1.0, 2.0
@@ -43,6 +44,11 @@ def gateway(folder: Path, health: dict[str, Any], retry: dict[str, Any], **backe
 
 def state(process: Gateway, engine: Simulator) -> float:
     return process.metric("lexora_breaker_state", endpoint=engine.url)
+
+
+def state_of(process: Gateway) -> float:
+    """State of the only breaker."""
+    return process.metric("lexora_breaker_state")
 
 
 def available(process: Gateway, engines: list[Simulator]) -> list[float]:
@@ -319,3 +325,24 @@ async def test_a_backend_that_hangs_delays_no_call_of_another(engines: list[Simu
 def p99(answers: list[Answer]) -> float:
     assert set(statuses(answers)) == {200}
     return sorted(answer.seconds for answer in answers)[len(answers) * 99 // 100]
+
+
+async def test_calls_lost_in_one_death_keep_a_new_engine_out_no_longer_than_a_probe_takes(
+    engines: list[Simulator], tmp_path: Path
+) -> None:
+    engine = engines[0]
+    async with TcpProxy(engine.url.removeprefix("http://")) as proxy:  # as of a restart behind an address that always answers
+        main = {"url": f"http://{proxy.address}", "models": [MODEL]}
+        health = {"interval": 60.0, "open_time": 60.0, "max_open_time": 60.0}
+        with gateway(tmp_path, health, {"max_retries": 0}, main=main) as process:
+            async with Caller(process.http) as caller:
+                lost = [
+                    asyncio.create_task(caller.call(MODEL, stream=True, max_tokens=20_000, user=f"tenant-{number}"))
+                    for number in range(6)
+                ]
+                await asyncio.to_thread(wire.wait_until, lambda: requests(engine) == 6, "six streams")
+                proxy.reset()
+                assert set(statuses(await asyncio.gather(*lost))) <= {200, 502}
+                await asyncio.to_thread(wire.wait_until, lambda: state_of(process) == HALF_OPEN, "its trial", 30.0)
+                assert (await caller.call(MODEL)).status == 200
+                assert state_of(process) == CLOSED

@@ -39,7 +39,8 @@ class Blame:
         request = self.source.request
         elsewhere = any(other is not condition and other.vouched for other in others)
         excused = elsewhere or _was_alive(condition, failure, now) or quarantine.suspects(request)
-        charge = condition.failed(slot.permit, now, self.source, excused=excused)
+        fatal = is_fatal(failure, slot.endpoint.adapter.death)
+        charge = condition.failed(slot.permit, now, self.source, excused=excused, broke=began if fatal else None)
         if charge is not None and not excused and quarantine.answered_lately(request):
             condition.confirm(charge, now)  # the same request has succeeded before
         elif charge is not None:
@@ -53,7 +54,6 @@ class Blame:
                 if other is not condition:
                     other.excuse(earlier, now)
         self._slots.note_thin_evidence((condition,))
-        fatal = is_fatal(failure, slot.endpoint.adapter.death)
         self._bad_requests.failed(self._call, request, slot, now, permit=self.permit, began=began, fatal=fatal, heard=heard)
 
     def answered(self, slot: Slot | None, now: float) -> None:

@@ -1,5 +1,6 @@
 """What is known of one endpoint's health, from probes and from calls, and what follows: may it serve, and how much."""
 
+import asyncio
 from dataclasses import dataclass
 
 from lexora_router.call import Outcome
@@ -26,7 +27,8 @@ class Condition:
     """The condition of one endpoint. Instants are seconds of the monotonic clock.
 
     `in_flight` counts the attempts under way, also those that began under an earlier configuration. `healthy` is the last
-    word of probes and connections (None before the first), and `reason` says why it is not.
+    word of probes and connections (None before the first), and `reason` says why it is not. `suspect` is set when calls find
+    that something is wrong; a probe is to say what it is.
     """
 
     def __init__(self, rules: HealthRules) -> None:
@@ -38,6 +40,8 @@ class Condition:
         self._ejected_until = 0.0
         self._back = False  # since the last ejection it was gone, and came again
         self._failed_probes = 0  # one after the other
+        self._opened = 0  # times that the breaker had opened when it was looked at last
+        self.suspect = asyncio.Event()
         self.healthy: bool | None = None
         self.logged: bool | None = None  # the state that was logged last; a call may have found a change before the probe
         self.reason = ""
@@ -107,19 +111,28 @@ class Condition:
             self._breaker.on_success(now, permit, tenant)
         elif outcome is Outcome.FAULT:
             self._breaker.on_failure(now, permit)
+            self._suspect_if_opened()
         else:
             if outcome is Outcome.BUSY:
                 self._refusals.add(now, 1, 0)
             self._breaker.on_neutral(now, permit)
 
-    def failed(self, permit: int, now: float, source: RequestSource, *, excused: bool) -> Charge | None:
-        """The attempt had a fault that may be its request's; excused: it is known to be. What is given back waits for that."""
+    def failed(
+        self, permit: int, now: float, source: RequestSource, *, excused: bool, broke: float | None = None
+    ) -> Charge | None:
+        """The attempt had a fault that may be its request's; excused: it is known to be. What is given back waits for that.
+
+        `broke` is when the attempt began, where the engine seems to have broken under it.
+        """
         self._faults.add(now, 1, 0)
-        return self._breaker.on_failure(now, permit, source, excused=excused)
+        charge = self._breaker.on_failure(now, permit, source, excused=excused, broke=broke)
+        self._suspect_if_opened()
+        return charge
 
     def confirm(self, charge: Charge, now: float) -> None:
         """The request has succeeded at another endpoint."""
         self._breaker.confirm(now, charge)
+        self._suspect_if_opened()
 
     def excuse(self, charge: Charge, now: float) -> None:
         """The request has failed at another endpoint, too."""
@@ -160,16 +173,19 @@ class Condition:
 
         One that is not known to be well gets no benefit of the doubt.
         """
-        self._failed_probes = self._failed_probes + 1 if reason else 0
+        missed, self._failed_probes = self._failed_probes, self._failed_probes + 1 if reason else 0
+        # The calls of an engine that was gone between two probes have opened its breaker, or it missed one of them.
+        if not reason and self.healthy and self.breaker_open(now) and (missed or self._breaker.opened_by_one_death):
+            self._came_back(now)
         if sure or not self.doubtful or self._failed_probes >= self._rules.failed_probes:
             self.found(healthy=not reason, reason=reason, now=now)
 
     def found(self, *, healthy: bool, reason: str, now: float) -> None:
         """What a probe or a connection found. One that was gone and is back has most likely been started anew."""
         if healthy and self.healthy is False:
-            self._back = True
-            self._breaker.back(now)
-            self.returned(now)
+            self._came_back(now)
+        elif not healthy and self.healthy:
+            self.suspect.set()
         self.healthy, self.reason = healthy, reason
 
     def eject(self, until: float, reason: str) -> None:
@@ -192,7 +208,7 @@ class Condition:
         return Signals(
             successes=good,
             failures=fault,
-            breaker_open=self._breaker.state(now) is State.OPEN,
+            breaker_open=self.breaker_open(now),
             silence=silence,
             back=self._back,
         )
@@ -200,3 +216,17 @@ class Condition:
     def breaker_state(self, now: float) -> State:
         """State of the circuit breaker."""
         return self._breaker.state(now)
+
+    def breaker_open(self, now: float) -> bool:
+        """Whether the circuit breaker lets no call through, not even a trial."""
+        return self._breaker.state(now) is State.OPEN
+
+    def _came_back(self, now: float) -> None:
+        self._back = True
+        self._breaker.back(now)
+        self.returned(now)
+
+    def _suspect_if_opened(self) -> None:
+        if self._breaker.opened != self._opened:
+            self._opened = self._breaker.opened
+            self.suspect.set()

@@ -11,8 +11,12 @@ from lexora_router.engines.transport_errors import LocalShortage
 from lexora_router.fleet.backend import Backend
 from lexora_router.fleet.background import survived
 from lexora_router.fleet.endpoint import HttpEndpoint
+from lexora_router.fleet.endpoint_health import Condition
+from lexora_router.policy.backoff import Backoff
 
 MAX_ANSWER_BYTES = 4096
+# Between two probes of an endpoint that calls have found something wrong with; twice as long each time, up to `interval`.
+SOON_SECONDS = 0.1
 
 _log = structlog.get_logger("lexora.probe")
 
@@ -20,7 +24,9 @@ _log = structlog.get_logger("lexora.probe")
 class Prober:
     """Probes each endpoint every `interval` seconds, and gives it `timeout` seconds to answer.
 
-    One that was well and fails a probe is asked again after `doubt` seconds, until it is clear what it is.
+    One that was well and fails a probe is asked again after `doubt` seconds, until it is clear what it is. One whose breaker
+    opens or that refuses a call's connection is asked at once, and then at longer and longer intervals while it is out: an
+    engine that is restarted may be back before its turn.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class Prober:
     ) -> None:
         self._backends = backends
         self._interval = interval
+        self._soon = Backoff(SOON_SECONDS, 2.0, interval)
         self._doubt = doubt
         self._timeout = timeout
         self._changed = changed
@@ -55,15 +62,32 @@ class Prober:
 
     async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
         transport = Transport(connect_timeout=self._timeout, clock=self._clock, tls=backend.transport.tls)
+        hurried = 0  # probes since it was last well for a whole interval
         try:
             while True:
+                endpoint.condition.suspect.clear()
                 with survived("probe", backend=endpoint.backend, endpoint=endpoint.address):
                     await self._probe(endpoint, transport)
                     self._note_first()
-                pause = self._doubt if endpoint.condition.doubtful else self._interval
-                await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - not all at the same time
+                hurried = await self._pause(endpoint.condition, hurried)
         finally:
             transport.close()
+
+    async def _pause(self, condition: Condition, hurried: int) -> int:
+        """Wait for the time of the next probe; returns how many have been hurried by then."""
+        if condition.doubtful:
+            await _sleep(self._doubt)
+            return hurried
+        soon = self._soon.ceiling(max(0, hurried - 1))
+        if condition.healthy is not False and not condition.breaker_open(self._clock()):
+            try:
+                async with asyncio.timeout(_spread(self._interval)):
+                    await condition.suspect.wait()
+            except TimeoutError:
+                return 0
+            soon = soon if hurried else 0.0
+        await _sleep(soon)
+        return hurried + 1
 
     def _note_first(self) -> None:
         backends = self._backends.values()
@@ -94,6 +118,14 @@ class Prober:
             else:
                 _log.warning("endpoint_down", **where, reason=reason)
         self._changed()
+
+
+async def _sleep(seconds: float) -> None:
+    await asyncio.sleep(_spread(seconds))
+
+
+def _spread(seconds: float) -> float:
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - not all at the same time
 
 
 async def _ask(endpoint: HttpEndpoint, transport: Transport) -> str:

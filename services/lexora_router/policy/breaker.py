@@ -10,6 +10,9 @@ The caller says what an end means. A failure is the endpoint's fault: no connect
 Neutral is everything that says nothing about its health: 4xx (the client's fault), 429 and 503 (it is alive and busy), a
 cancelled call. Neutral ends neither open a breaker nor close it; a neutral trial makes way for the next one.
 
+An engine that dies fails all that it has under way, which opens the breaker and says nothing of the engine that comes after it.
+So the trial may come as soon as the endpoint is seen to be back (`back`).
+
 Failures in a row are weighed by `policy/evidence.py`. On thin evidence (only one tenant or a few requests were there to fail)
 it is open to these alone: `give_way` closes it for the first other call.
 """
@@ -89,6 +92,7 @@ class Breaker:
         "_until",
         "_wait",
         "opened",
+        "opened_by_one_death",
     )
 
     def __init__(self, rules: BreakerRules = BreakerRules()) -> None:
@@ -103,6 +107,7 @@ class Breaker:
         self._streak = 0  # open times without a good while between them
         self._oldest = self._permit = 1  # of the permits that still count, and the newest
         self.opened = 0  # times, ever
+        self.opened_by_one_death = False  # open because of calls that were under way together when the engine broke
 
     def follow(self, rules: BreakerRules) -> None:
         """Go on under other rules: the state stays, and the counts too unless they are taken over another window."""
@@ -143,12 +148,18 @@ class Breaker:
         self._evidence.succeeded(tenant, now)
 
     def on_failure(
-        self, now: float, permit: int, source: RequestSource | None = None, *, excused: bool = False
+        self,
+        now: float,
+        permit: int,
+        source: RequestSource | None = None,
+        *,
+        excused: bool = False,
+        broke: float | None = None,
     ) -> Charge | None:
         """A call failed, at its begin or in the middle, and it was the endpoint's fault, as far as is known.
 
         With a source it may have been the request's: what is given back is to be confirmed or excused when that is known;
-        `excused` when it is known already.
+        `excused` when it is known already. `broke` is when the call began, where the engine seems to have broken under it.
         """
         if permit < self._oldest:
             return None
@@ -158,7 +169,7 @@ class Breaker:
                 return None
             self._move(Event.TRIAL_FAILED, now)
             return None if source is None else Charge(source, now, row=0, counted=True, trial=True)
-        charge = self._evidence.failed(now, source, excused=excused)
+        charge = self._evidence.failed(now, source, excused=excused, broke=broke)
         self._judge(now)
         return charge
 
@@ -190,6 +201,7 @@ class Breaker:
         """The endpoint was gone and is back: the trial may come now, and its past counts no more."""
         if self._state is State.OPEN:
             self._until = min(self._until, now)
+            self.opened_by_one_death = False
         elif self._state is State.CLOSED:
             self.forget()
             self._renew()
@@ -241,8 +253,9 @@ class Breaker:
         if strength is Strength.NONE and not self._mostly_fails(now):
             return
         suspects = self._evidence.suspects(limit) if strength is Strength.THIN else None
+        of_one_death = self._evidence.of_one_death(limit)
         self._move(Event.TRIPPED, now)
-        self._suspects = suspects
+        self._suspects, self.opened_by_one_death = suspects, of_one_death
 
     def _doubt(self, now: float) -> None:
         self._streak = max(0, self._streak - 1)
@@ -263,6 +276,7 @@ class Breaker:
         if state is None:
             return
         self.forget()
+        self.opened_by_one_death = False
         if state is State.CLOSED:  # the trial's permit goes on
             self._since, self._until = now, 0.0
             self._suspects = None

@@ -94,7 +94,9 @@ class Evidence:
 
     __slots__ = (
         "_answered",
+        "_companions",
         "_confirmed",
+        "_died_at",
         "_ends",
         "_failed",
         "_first_at",
@@ -118,6 +120,7 @@ class Evidence:
         self._first_at = inf  # the first success ever
         self._lone_from = self._repeats_from = -inf  # before, one tenant's failures or repeated ones are not enough
         self._row = 0
+        self._died_at = -inf  # when the engine broke last under what was under way
         self.answered_at = -inf  # the last success
         self._new_row()
 
@@ -132,11 +135,21 @@ class Evidence:
         if self._length:
             self._new_row()
 
-    def failed(self, now: float, source: RequestSource | None = None, *, excused: bool = False) -> Charge | None:
-        """A call failed; without a source it says as much as one whose request succeeded elsewhere."""
+    def failed(
+        self, now: float, source: RequestSource | None = None, *, excused: bool = False, broke: float | None = None
+    ) -> Charge | None:
+        """A call failed; without a source it says as much as one whose request succeeded elsewhere.
+
+        `broke` is when it began, where the engine seems to have broken under it.
+        """
         if not self._length:
             self._row_at = now
         self._length += 1
+        if broke is not None:
+            if broke <= self._died_at:
+                self._companions += 1
+            else:
+                self._died_at = now
         self._mixed.add(now, 0, 1)
         if source is None:
             self._confirmed += 1
@@ -203,6 +216,10 @@ class Evidence:
         hopeless = now - max(self.answered_at, self._row_at) >= self._pause(now)
         return Strength.THIN if now >= self._repeats_from and (repeated or hopeless) else Strength.NONE
 
+    def of_one_death(self, limit: int) -> bool:
+        """Whether the row would be too short if calls that were under way together when the engine broke counted as one."""
+        return self._length - self._companions < limit <= self._length
+
     def suspects(self, limit: int) -> Suspects:
         """Whose failures make up the row."""
         few = len(self._undecided) < limit
@@ -226,7 +243,7 @@ class Evidence:
 
     def _new_row(self) -> None:
         self._row += 1
-        self._length = self._confirmed = 0
+        self._length = self._confirmed = self._companions = 0
         self._row_at = 0.0  # its first failure
         self._undecided: Counter[RequestSource] = Counter()
 

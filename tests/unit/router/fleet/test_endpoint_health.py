@@ -6,6 +6,7 @@ from lexora_router.call import Outcome
 from lexora_router.fleet.endpoint_health import Condition, HealthRules
 from lexora_router.policy.breaker import BreakerRules, State
 from lexora_router.policy.ejection import Signals
+from lexora_router.policy.evidence import RequestSource
 from lexora_router.policy.slow_start import SlowStart
 
 RULES = HealthRules(
@@ -357,3 +358,45 @@ def test_who_returns_is_not_judged_by_what_it_was_ejected_for() -> None:
     ended(condition, 0.0, FAULT, FAULT)
     condition.returned(15.0)
     assert condition.signals(15.0) == Signals()
+
+
+# -- gone and back between two probes
+
+
+def died(condition: Condition, now: float) -> None:
+    """Three calls are under way when the engine breaks."""
+    for permit in [condition.begin(0.0) for _ in range(3)]:
+        condition.failed(permit, now, RequestSource(f"tenant-{permit}", permit), excused=False, broke=0.0)
+
+
+def test_a_good_probe_after_one_death_brings_the_trial() -> None:
+    condition = Condition(RULES)
+    condition.probed("", 0.0, sure=False)
+    died(condition, 1.0)
+    condition.eject(30.0, "ejected: breaker_open")
+    assert condition.suspect.is_set()
+    assert not condition.may_serve(1.0)
+    condition.probed("", 1.1, sure=False)
+    assert (condition.available(1.1), condition.breaker_state(1.1)) == (True, State.HALF_OPEN)
+
+
+def test_a_good_probe_of_an_engine_that_fails_call_after_call_brings_none() -> None:
+    condition = opened(1.0)
+    condition.healthy = True
+    assert condition.suspect.is_set()
+    condition.probed("", 1.1, sure=False)
+    assert condition.breaker_state(1.1) is State.OPEN
+    condition.probed("reset", 1.2, sure=False)
+    condition.probed("", 1.3, sure=False)
+    assert condition.breaker_state(1.3) is State.HALF_OPEN, "it was gone for a moment"
+
+
+def test_a_refused_connection_asks_for_a_probe_once() -> None:
+    condition = Condition(RULES)
+    condition.found(healthy=True, reason="", now=0.0)
+    assert not condition.suspect.is_set()
+    condition.found(healthy=False, reason="refused", now=1.0)
+    assert condition.suspect.is_set()
+    condition.suspect.clear()
+    condition.found(healthy=False, reason="refused", now=1.0)
+    assert not condition.suspect.is_set()

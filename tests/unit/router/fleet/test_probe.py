@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import structlog
@@ -10,7 +11,7 @@ from tests.unit.router.engines.engine import make_backend
 from yarl import URL
 
 from lexora_router.fleet.backend import Backend, Health
-from lexora_router.fleet.probe import Prober
+from lexora_router.fleet.probe import SOON_SECONDS, Prober
 
 OK = reply(b"", content_type="")
 BUSY = reply(b"", content_type="", status="503 Busy")
@@ -218,3 +219,25 @@ async def test_a_prober_that_ends_leaves_no_connection() -> None:
         async with watching(Watch(backend, interval=60)) as watch:
             await watch.until(backend, Health.HEALTHY)
         await server.wait_lost()
+
+
+async def test_one_that_calls_suspect_is_asked_at_once_but_not_as_often_as_it_is_suspected() -> None:
+    async with RawServer([OK]) as server:
+        backend = make_backend(server.url)
+        condition = backend.endpoints[0].condition
+        async with watching(Watch(backend, interval=3600)) as watch:
+            await watch.probes(1)
+            for rounds in (2, 3, 4):
+                began = time.monotonic()
+                condition.suspect.set()
+                await watch.probes(rounds)
+            assert time.monotonic() - began >= 0.9 * SOON_SECONDS, "the third of them waits for its time"
+
+
+async def test_one_that_is_out_is_asked_at_longer_and_longer_intervals() -> None:
+    backend = make_backend(f"http://127.0.0.1:{closed_port()}")
+    times: list[float] = []
+    async with watching(Watch(backend, interval=3600, on_probe=lambda: times.append(time.monotonic()))) as watch:
+        await watch.probes(5)
+    pauses = [after - before for before, after in pairwise(times)]
+    assert all(pause >= 0.9 * SOON_SECONDS * factor for pause, factor in zip(pauses, (1, 1, 2, 4), strict=False)), pauses

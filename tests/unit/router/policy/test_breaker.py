@@ -301,3 +301,24 @@ def test_a_failure_that_turns_out_to_be_the_endpoint_s_opens_it_then() -> None:
         assert charge is not None
         breaker.confirm(10.1, charge)
     assert breaker.state(10.1) is State.OPEN
+
+
+def test_what_was_under_way_together_when_the_engine_broke_is_one_failure_for_the_trial() -> None:
+    breaker = Breaker(RULES)
+    permits = [breaker.allow(0) for _ in range(3)]
+    for permit, began in zip(permits, (0.0, 0.5, 0.9), strict=True):
+        breaker.on_failure(1.0, permit, broke=began)
+    assert (breaker.state(1), breaker.opened_by_one_death) == (State.OPEN, True)
+    breaker.back(1.1)
+    assert (breaker.state(1.1), breaker.opened_by_one_death) == (State.HALF_OPEN, False)
+    breaker.on_failure(1.2, breaker.allow(1.2), broke=1.2)
+    assert (breaker.state(1.2), breaker.opened_by_one_death) == (State.OPEN, False), "the engine that came breaks, too"
+    assert breaker.retry_after(1.2) == 10
+
+
+@pytest.mark.parametrize("broke", [[1.0, 2.0, 3.0], [None, None, None], [0.0, None, None]], ids=["each", "none", "one"])
+def test_failures_one_after_the_other_are_no_one_death(broke: list[float | None]) -> None:
+    breaker = Breaker(RULES)
+    for number, began in enumerate(broke, 1):
+        breaker.on_failure(number, breaker.allow(number), broke=began)
+    assert (breaker.state(3), breaker.opened_by_one_death) == (State.OPEN, False)
