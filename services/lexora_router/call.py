@@ -122,6 +122,8 @@ class Outcome(StrEnum):
     BUSY = "busy"  # 429 or 503: it is well, and has enough to do
     NEUTRAL = "neutral"  # another 4xx, a client that left
 
+    __hash__ = str.__hash__  # that of Enum is a function of Python
+
 
 class Lease(Protocol):
     """A call's place in a pool: an admitted call holds one slot at one endpoint until it is done."""

@@ -8,7 +8,7 @@ Timing Wheels", 1987; here the slots of one wheel have widths that grow with the
 import asyncio
 from collections.abc import Callable
 from heapq import heappop, heappush
-from math import ceil, frexp, ldexp
+from math import ceil, frexp, inf, ldexp
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -17,32 +17,45 @@ _FINEST = -7
 _SHARE = 6
 
 
-def _nothing() -> None:
-    pass
-
-
 class Timer:
-    """One callback to come; `cancel` it when it is not needed.
+    """Something to do at an instant; `cancel` it when it is not needed."""
 
-    Cancelled or fired, it holds its callback no more: what calls and bodies hang on would wait for the garbage collector.
-    """
-
-    __slots__ = ("_callback", "_slot")
-
-    def __init__(self, callback: Callable[[], None], slot: "set[Timer]") -> None:
-        self._callback = callback
-        self._slot = slot
-        slot.add(self)
+    __slots__ = ("_slot",)
+    _slot: "set[Timer]"  # the wheel sets it
 
     def cancel(self) -> None:
         """Let it not fire; of a timer that has fired nothing is left to cancel."""
         self._slot.discard(self)
-        self._callback = _nothing
+
+    def fire(self) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+
+_NOWHERE: set[Timer] = set()  # for timers that may not be set
+
+
+class Callback(Timer):
+    """Calls back, once.
+
+    Cancelled or fired, it holds its callback no more: what calls and bodies hang on would wait for the garbage collector.
+    """
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Let it not call back."""
+        self._slot.discard(self)
+        self._callback = None
 
     def fire(self) -> None:
         """Call back."""
-        callback, self._callback = self._callback, _nothing
-        callback()
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
 
 
 class Wheel:
@@ -56,10 +69,20 @@ class Wheel:
         self._order: list[float] = []  # a heap of the slots' instants
         self._next: asyncio.TimerHandle | None = None
         self._next_at = 0.0
+        # The slot that was used last, which mostly suits again: the instants that it is for, and the least delay.
+        self._recent: set[Timer] = set()
+        self._after = self._until = self._least = 0.0
 
-    def at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call back at an instant of the loop's clock, in seconds; at once when that has passed."""
+    def put(self, timer: Timer, when: float) -> None:
+        """Let it fire at an instant of the loop's clock, in seconds; at once when that has passed."""
         delay = when - self.loop.time()
+        if not (self._after < when <= self._until and delay >= self._least):
+            self._find(when, delay)
+        timer._slot = self._recent
+        self._recent.add(timer)
+
+    def _find(self, when: float, delay: float) -> None:
+        """Make the slot of an instant the recent one."""
         exponent = max(frexp(delay)[1] - _SHARE, _FINEST) if delay > 0 else _FINEST
         due = ldexp(ceil(ldexp(when, -exponent)), exponent)
         slot = self._slots.get(due)
@@ -68,7 +91,8 @@ class Wheel:
             heappush(self._order, due)
             if self._next is None or due < self._next_at:
                 self._arm(due)
-        return Timer(callback, slot)
+        self._recent, self._until, self._after = slot, due, due - ldexp(1.0, exponent)
+        self._least = -inf if exponent == _FINEST else ldexp(1.0, exponent + _SHARE - 1)
 
     def _arm(self, due: float) -> None:
         if self._next is not None:
@@ -82,6 +106,7 @@ class Wheel:
         now = max(self.loop.time(), self._next_at)  # a loop may be early by the resolution of its clock
         while self._order and self._order[0] <= now:
             slot = self._slots.pop(heappop(self._order))
+            self._until = -inf  # it may be the recent one
             while slot:
                 try:
                     slot.pop().fire()
@@ -89,16 +114,24 @@ class Wheel:
                     self.loop.call_exception_handler({"message": "a timer's callback failed", "exception": bug})
         while self._order and not self._slots[self._order[0]]:
             del self._slots[heappop(self._order)]
+            self._until = -inf
         if self._order and (self._next is None or self._order[0] < self._next_at):
             self._arm(self._order[0])
 
 
-def call_at(when: float, callback: Callable[[], None]) -> Timer:
-    """Call back at an instant of the running loop's clock."""
+def fire_at(when: float, timer: Timer) -> None:
+    """Let a timer fire at an instant of the running loop's clock."""
     loop, wheel = asyncio.get_running_loop(), Wheel.last
     if wheel is None or wheel.loop is not loop:
         Wheel.last = wheel = Wheel(loop)
-    return wheel.at(when, callback)
+    wheel.put(timer, when)
+
+
+def call_at(when: float, callback: Callable[[], None]) -> Timer:
+    """Call back at an instant of the running loop's clock."""
+    timer = Callback(callback)
+    fire_at(when, timer)
+    return timer
 
 
 def call_later(seconds: float, callback: Callable[[], None]) -> Timer:
@@ -106,13 +139,13 @@ def call_later(seconds: float, callback: Callable[[], None]) -> Timer:
     return call_at(asyncio.get_running_loop().time() + seconds, callback)
 
 
-class Expiry:
+class Expiry(Timer):
     """As `asyncio.timeout_at`, on the wheel: `with Expiry(when) as limit` raises TimeoutError when the instant has come first.
 
-    `move` says another instant, None for never; `expire` ends it now.
+    `expire` ends it now.
     """
 
-    __slots__ = ("_cancelling", "_task", "_timer", "expired")
+    __slots__ = ("_cancelling", "_task", "expired")
 
     def __init__(self, when: float | None = None) -> None:
         task = asyncio.current_task()
@@ -120,16 +153,21 @@ class Expiry:
         self._task = task
         self._cancelling = task.cancelling()
         self.expired = False
-        self._timer = None if when is None else call_at(when, self.expire)
+        self._slot = _NOWHERE
+        if when is not None:
+            fire_at(when, self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._slot.discard(self)
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
+
+    def fire(self) -> None:
+        """The instant has come."""
+        self.expire()
 
     def expire(self) -> None:
         """Cancel the task that is inside."""

@@ -72,7 +72,7 @@ class HttpEndpoint:
 
     def has_slot(self) -> bool:
         """Whether one more attempt may begin."""
-        limit = self.limit
+        limit = self._limit if self.auto is None else self.auto.limit
         return limit is None or self.condition.in_flight < limit
 
     async def attempt(self, call: Call, sink: Sink) -> None:

@@ -16,6 +16,7 @@ from lexora_router.fleet.outliers import Outliers
 from lexora_router.fleet.shares import FairShares
 from lexora_router.fleet.slots import Slot, Slots
 from lexora_router.fleet.waiting import QueueTicket, WaitingCalls
+from lexora_router.policy.usual_time import UsualTime
 
 # How long a call whose failure named no time waits for an endpoint that has not failed it, before one that has will do.
 REST_SECONDS = 1.0
@@ -41,13 +42,14 @@ class SlotLease:
     __slots__ = (
         "_began",
         "_blame",
-        "_bound",
         "_company",
         "_heard",
         "_parts",
         "_rest",
         "_slot",
         "_token_seen",
+        "_usual",
+        "bound",
         "call",
         "charged",
         "ticket",
@@ -58,7 +60,8 @@ class SlotLease:
         self._parts = parts
         self._slot: Slot | None = None
         self._began: float | None = None  # when the attempt in this slot began
-        self._bound = inf  # seconds after which a unary attempt is overdue
+        self.bound = inf  # seconds after which a unary attempt is overdue
+        self._usual: UsualTime | None = None  # of such unary answers
         self._company = 0  # attempts under way then at its endpoint, itself included
         self._token_seen = False  # the attempt's first token is here
         self._heard = 0  # events at the last look
@@ -82,14 +85,9 @@ class SlotLease:
     @property
     def overdue(self) -> bool:
         """Whether a unary answer takes several times as long as those of its kind, and longer than a silence may."""
-        if self._began is None or self._token_seen or self._bound == inf:
+        if self._began is None or self._token_seen or self.bound == inf:
             return False
-        return self._parts.clock() - self._began > self._bound
-
-    @property
-    def bound(self) -> float:
-        """Seconds after which the attempt is overdue; inf for a stream, and where too little is known."""
-        return self._bound
+        return self._parts.clock() - self._began > self.bound
 
     def gone_silent(self) -> bool:
         """Whether the attempt's endpoint has gone silent, while another one, which was not tried, has answered since it began.
@@ -109,7 +107,7 @@ class SlotLease:
         return self._heard > heard
 
     async def acquire(self) -> None:
-        """Wait for the first slot. Raises QueueFull, RequestQuarantined, or NoHealthyEndpoint when every breaker is open."""
+        """Take the first slot, or wait for it. Raises QueueFull, RequestQuarantined, or NoHealthyEndpoint."""
         parts, came = self._parts, self._parts.clock()
         if parts.bad_requests.may_hold(self.call):
             blame = self._on_record()
@@ -117,8 +115,13 @@ class SlotLease:
             blame.permit = parts.bad_requests.begin(blame.source.request, came)
         if parts.slots.out_on_thin_evidence:
             parts.slots.give_way(self._on_record().source, came)
-        self._slot = await parts.waiting.first(self.call, self.ticket)
-        parts.tally.waits.add(parts.clock() - came)
+        slot = parts.waiting.at_once(self.ticket, came)
+        if slot is None:
+            slot = await parts.waiting.in_turn(self.call, self.ticket)
+            parts.tally.waits.add(parts.clock() - came)
+        else:
+            parts.tally.waits.add(0.0)
+        self._slot = slot
         parts.running.add(self)
 
     async def next(self) -> HttpEndpoint:
@@ -130,9 +133,11 @@ class SlotLease:
             self._slot = await parts.waiting.again(self.tried, rest)
         self._began = parts.clock()
         self._token_seen = False
-        self._bound = inf if self.call.stream else parts.outliers.overdue_after(self.call)
+        if not self.call.stream:
+            self._usual = parts.outliers.usual_time(self.call)
+            self.bound = parts.outliers.overdue_after(self._usual)
         endpoint = self._slot.endpoint
-        self._company = endpoint.in_flight
+        self._company = endpoint.condition.in_flight
         self.tried.add(endpoint.address)
         return endpoint
 
@@ -164,10 +169,11 @@ class SlotLease:
             return
         now, auto = self._parts.clock(), slot.endpoint.auto
         self._token_seen = True
-        if began is not None and not self.call.stream:
-            self._parts.outliers.answered(self.call, now - began)
+        if began is not None and self._usual is not None:
+            self._usual.add(now - began)
         slot.endpoint.condition.answered(slot.permit, now)
-        self.tried = {slot.endpoint.address}  # those that failed before may be back when this one fails in its turn
+        if len(self.tried) > 1:
+            self.tried = {slot.endpoint.address}  # those that failed before may be back when this one fails in its turn
         if self._blame is not None:
             self._blame.answered(slot, now)
         if auto is None or began is None:
@@ -184,7 +190,7 @@ class SlotLease:
         if outcome is Outcome.FAULT and failure is not None and failure.sent:
             self._on_record().failed(slot, failure, now if began is None else began, now, heard=self._token_seen)
         else:
-            slot.endpoint.condition.ended(slot.permit, outcome, now, self.call.tenant)
+            slot.endpoint.condition.ended(slot.permit, outcome, now, self.ticket.tenant)
             if outcome is Outcome.GOOD:
                 self._succeeded(slot, now)
         self._parts.tally.attempts[outcome] += 1
@@ -196,7 +202,7 @@ class SlotLease:
         slot, self._slot = self._slot, None
         began, self._began = self._began, None
         if slot is not None:
-            self._parts.waiting.release(slot, None if began is None else self._parts.clock() - began)
+            self._parts.waiting.release(slot, began)
 
     def close(self) -> None:
         """Give the slot back for good."""

@@ -6,7 +6,7 @@ from lexora_router.call import Call
 from lexora_router.fleet.slots import Slots
 from lexora_router.fleet.stalls import MIN_OVERDUE, Listener, overdue_at, silences
 from lexora_router.policy.ejection import EjectionRules, Ejector
-from lexora_router.policy.usual_time import UsualTimes
+from lexora_router.policy.usual_time import UsualTime, UsualTimes
 
 
 def kind_of_call(call: Call) -> tuple[str, str, int]:
@@ -32,13 +32,13 @@ class Outliers:
         self._ejector.follow(rules)
         self._max_silence = rules.max_silence
 
-    def answered(self, call: Call, seconds: float) -> None:
-        """Note how long a unary answer took."""
-        self._usual.add(kind_of_call(call), seconds)
+    def usual_time(self, call: Call) -> UsualTime:
+        """How long unary answers of this kind take: to be added to when this one is here."""
+        return self._usual.of(kind_of_call(call))
 
-    def overdue_after(self, call: Call) -> float:
-        """Seconds after which a unary answer of this kind is overdue: never sooner than a silence is one."""
-        return max(self._max_silence, self._usual.bound(kind_of_call(call)))
+    def overdue_after(self, usual: UsualTime) -> float:
+        """Seconds after which a unary answer is overdue: never sooner than a silence is one."""
+        return max(self._max_silence, usual.bound)
 
     def judge(self, now: float) -> bool:
         """Eject outliers, and take back those whose time is over; whether any has changed. At most once a second."""

@@ -52,12 +52,12 @@ class FairShares:
 
     def ticket(self, call: Call) -> Ticket[Any]:
         """A ticket for a call that comes now."""
-        standing = self.standing(call)
-        return Ticket(call.tenant, standing.priority, self._estimate(call), None, standing.weight)
+        standing, tenant = self.standing(call), call.tenant
+        return Ticket(tenant, standing.priority, self._estimate(call, tenant), None, standing.weight)
 
     def correct(self, call: Call, ticket: Ticket[Any]) -> None:
         """Correct the cost of a call that has waited by what was learned of its tenant meanwhile."""
-        cost = self._estimate(call)
+        cost = self._estimate(call, ticket.tenant)
         if cost != ticket.cost:
             self._queue.charge(ticket, cost - ticket.cost)
             ticket.cost = cost
@@ -85,7 +85,7 @@ class FairShares:
         self.charge(lease)
         usage = lease.call.receipt.usage
         if usage is not None and usage.input_tokens:
-            self._ratios.learn(lease.call.tenant, self._cost(lease.call), usage.input_tokens)
+            self._ratios.learn(lease.ticket.tenant, self._cost(lease.call), usage.input_tokens)
 
-    def _estimate(self, call: Call) -> float:
-        return self._cost(call) * self._ratios.of(call.tenant)
+    def _estimate(self, call: Call, tenant: str) -> float:
+        return self._cost(call) * self._ratios.of(tenant)

@@ -49,6 +49,16 @@ class Slots:
         """Slots of the endpoints that calls go to now; at least one."""
         return max(1, sum(endpoint.limit or 0 for endpoint in self.usable(now)))
 
+    def take_free(self, now: float) -> Slot | None:
+        """A slot at the best usable endpoint that has a free one; None when there is none."""
+        if len(self.endpoints) > 1:
+            return self.take(self.free(now), now)
+        endpoint = self.endpoints[0]  # the only one is usable whenever its breaker lets a call through
+        if not endpoint.condition.may_serve(now) or not endpoint.has_slot():
+            return None
+        endpoint.condition.in_flight += 1
+        return Slot(endpoint, endpoint.condition.begin(now))
+
     def take(self, candidates: Sequence[HttpEndpoint], now: float) -> Slot | None:
         """A slot at the best of these endpoints, which all have one free; None when there is no candidate."""
         if not candidates:
@@ -59,10 +69,6 @@ class Slots:
             endpoint = candidates[pick(candidates, self._randrange, weights)]
         endpoint.condition.in_flight += 1  # counted at the choice, so that a burst is spread
         return Slot(endpoint, endpoint.condition.begin(now))
-
-    def give_back(self, slot: Slot) -> None:
-        """Give back a slot whose attempt is over."""
-        slot.endpoint.condition.in_flight -= 1
 
     def give_back_unused(self, slot: Slot, now: float) -> None:
         """Give back a slot that no attempt has used."""

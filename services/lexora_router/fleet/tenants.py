@@ -43,12 +43,13 @@ class Tenancy:
 
     def standing(self, call: Call) -> Standing:
         """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
-        usual, most = self._standings.get(settings_name(call.tenant), self._unlisted)
+        known = self._standings
+        usual, most = known.get(settings_name(call.tenant), self._unlisted) if known else self._unlisted
         return usual if call.priority is None else Standing(min(call.priority, most), usual.weight)
 
     def tier(self, name: str) -> str:
         """Rate-limit tier of a tenant, empty for none."""
-        return self._tiers.get(settings_name(name), "")
+        return self._tiers.get(settings_name(name), "") if self._tiers else ""
 
     def limits_tokens(self) -> bool:
         """Whether any user's tokens per minute are limited."""

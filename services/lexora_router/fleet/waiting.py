@@ -83,20 +83,23 @@ class WaitingCalls:
         self._look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._returning)
+        return self._queue.size + len(self._returning)
 
     def follow(self, limits: QueueLimits) -> None:
         """Go on under other limits; calls that wait keep their places."""
         self.limits = limits
         self._queue.aging = limits.aging
 
-    async def first(self, call: Call, ticket: QueueTicket) -> Slot:
-        """A slot for a new call: at once when none waits, else in its turn. Raises QueueFull or NoHealthyEndpoint."""
-        now, slots = self._clock(), self._slots
-        slot = None if len(self._queue) else slots.take(slots.free(now), now)
+    def at_once(self, ticket: QueueTicket, now: float) -> Slot | None:
+        """A slot for a new call while none waits; None when there is no free one."""
+        slot = None if self._queue.size else self._slots.take_free(now)
         if slot is not None:
             self._queue.serve(ticket)
-            return slot
+        return slot
+
+    async def in_turn(self, call: Call, ticket: QueueTicket) -> Slot:
+        """A slot for a new call that has to wait. Raises QueueFull or NoHealthyEndpoint."""
+        now, slots = self._clock(), self._slots
         slots.refuse_if_down(now)
         size = len(call.body)
         self.refuse_if_late(call, ticket, now)
@@ -135,24 +138,25 @@ class WaitingCalls:
                 self._returning.remove(returning)
             self._note_if_empty()
 
-    def release(self, slot: Slot, held: float | None = None) -> None:
-        """A slot is free after `held` seconds of use, None when it was not used: the next call gets it."""
+    def release(self, slot: Slot, since: float | None = None) -> None:
+        """A slot is free that was used since then, None when it was not used: the next call gets it."""
         now = self._clock()
-        if held is None:
+        if since is None:
             self._slots.give_back_unused(slot, now)
         else:
-            self._slots.give_back(slot)
-            self._drain.finished(held, now)
-        self.dispatch()
+            slot.endpoint.condition.in_flight -= 1
+            self._drain.finished(now - since, now)
+        if self._returning or self._queue.size:
+            self.dispatch()
 
     def dispatch(self) -> None:
         """Give free slots to the calls that wait, in the queue's order."""
-        if not self._returning and not len(self._queue):
+        if not len(self):
             return
         now, slots = self._clock(), self._slots
         self._shares.charge_running(now)
         self._returning = [returning for returning in self._returning if not self._serve(returning, now)]
-        while len(self._queue) and (slot := slots.take(slots.free(now), now)) is not None:
+        while self._queue.size and (slot := slots.take(slots.free(now), now)) is not None:
             waiter = self._next(now)
             if waiter.done():
                 slots.give_back_unused(slot, now)
@@ -171,7 +175,7 @@ class WaitingCalls:
     def refuse_if_full(self, size: int) -> None:
         """Raise QueueFull when one call more, with a body of so many bytes, may not wait."""
         limits = self.limits
-        if len(self._queue) >= limits.max_size:
+        if self._queue.size >= limits.max_size:
             message = f"The queue of backend `{self._backend}` is full (queue.max_size: {limits.max_size})."
         elif self.bytes + size > limits.max_bytes:
             message = (
@@ -188,7 +192,7 @@ class WaitingCalls:
         if deadline is None:
             return
         slots = self._slots.total(now)
-        longest = self._drain.wait(len(self._queue), slots, now)
+        longest = self._drain.wait(self._queue.size, slots, now)
         if longest is None or now + longest <= deadline:
             return  # in time even behind all others, so that each tenant's turns need not be looked at
         ahead = self._queue.ahead(ticket.priority, now, call.tenant, ticket.weight)
@@ -203,7 +207,7 @@ class WaitingCalls:
 
     def place(self, ticket: QueueTicket, now: float) -> tuple[int, float | None]:
         """How many calls would be served before a new one with this ticket, and about how many seconds it would wait."""
-        exact = len(self._queue) <= MAX_TRIED_OUT
+        exact = self._queue.size <= MAX_TRIED_OUT
         turn = (
             self._queue.place(ticket, now) if exact else self._queue.ahead(ticket.priority, now, ticket.tenant, ticket.weight)
         )
@@ -213,7 +217,7 @@ class WaitingCalls:
     @property
     def queued(self) -> int:
         """New calls that wait for their first slot."""
-        return len(self._queue)
+        return self._queue.size
 
     # -- inside
 
@@ -254,7 +258,7 @@ class WaitingCalls:
         """No endpoint may serve: fail the calls that wait, so that another target can be asked."""
         evicted = [returning.waiter for returning in self._returning]
         self._returning = []
-        while len(self._queue):
+        while self._queue.size:
             evicted.append(self._next(now))
         for waiter in evicted:
             if not waiter.done():
@@ -262,7 +266,7 @@ class WaitingCalls:
 
     def _retry_after(self) -> float:
         now = self._clock()
-        return self._drain.retry_after(len(self._queue), self._slots.total(now), now)
+        return self._drain.retry_after(self._queue.size, self._slots.total(now), now)
 
     def _note_if_empty(self) -> None:
         """After the last call that waited the drain rate is that of a pool with free slots."""

@@ -10,7 +10,7 @@ from lexora_contract.answer import Head, Reply
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Handler, Timeouts
 from lexora_router.errors import UpstreamTimeout
-from lexora_router.timers import Expiry, call_at
+from lexora_router.timers import Expiry, fire_at
 
 # How often an overdue unary call asks whether its endpoint has gone silent: as often as that is judged.
 LOOK_SECONDS = 1.0
@@ -41,17 +41,15 @@ class EngineTimeouts:
         assert call.target is not None
         watch = _Watch(call, call.target.timeouts, sink, self._clock, self._gaps)
         try:
-            with watch.limit:
+            with watch:
                 await self._inner(call, watch)
         except TimeoutError:
             if not watch.exceeded:
                 raise
             raise watch.error() from None
-        finally:
-            watch.stop()
 
 
-class _Watch:
+class _Watch(Expiry):
     """The sink of one attempt, and its one timer, which is moved only when it fires: a piece costs a clock reading."""
 
     __slots__ = (
@@ -64,13 +62,12 @@ class _Watch:
         "_phase",
         "_sink",
         "_streams",
-        "_timer",
         "_total_at",
         "exceeded",
-        "limit",
     )
 
     def __init__(self, call: Call, limits: Timeouts, sink: Sink, clock: Callable[[], float], gaps: Gaps) -> None:
+        super().__init__()
         self._call = call
         self._limits = limits
         self._sink = sink
@@ -79,15 +76,16 @@ class _Watch:
         self._streams = False  # a piece has been handed over
         self._phase = "first token"
         self.exceeded = ""
-        self.limit = Expiry()
-        self._last = clock()
-        self._total_at = self._last + limits.total
+        self._last = now = clock()
+        self._total_at = now + limits.total
         call.receipt.comments = call.receipt.body_bytes = 0
-        self._fire_at(min(self._silent_until(self._last), self._total_at))
+        self._fire_at(now + min(limits.total, limits.first_token) if call.stream else now + self._longest_unary())
 
-    def stop(self) -> None:
-        """The attempt is over."""
-        self._timer.cancel()
+    def _longest_unary(self) -> float:
+        """Seconds until a whole answer has taken too long, or may have."""
+        lease, limits = self._call.lease, self._limits
+        bound = inf if lease is None else max(lease.bound, LOOK_SECONDS)
+        return min(limits.total, limits.first_token, limits.idle, bound)
 
     def head(self, head: Head) -> None:
         """The first token is here: it may have been allowed more time than the next ones are."""
@@ -95,7 +93,7 @@ class _Watch:
         self._last = self._clock()
         silent_until = self._last + self._limits.idle
         if silent_until < self._due:
-            self._timer.cancel()
+            self.cancel()
             self._fire_at(silent_until)
         self._sink.head(head)
 
@@ -115,21 +113,22 @@ class _Watch:
 
     def _fire_at(self, due: float) -> None:
         self._due = due
-        self._timer = call_at(due, self._check)
+        fire_at(due, self)
 
-    def _check(self) -> None:
+    def fire(self) -> None:
+        """Look whether something is exceeded, else when to look again."""
         now = self._clock()
         due = min(self._silent_until(now), self._total_at)
         lease = self._call.lease
         if self._phase == "first token" and now < due and lease is not None and lease.gone_silent():
             self.exceeded = "silent"
-            self.limit.expire()
+            self.expire()
             return
         if now < due:
             self._fire_at(due)
             return
         self.exceeded = "total" if now >= self._total_at else self._phase
-        self.limit.expire()
+        self.expire()
 
     def _silent_until(self, now: float) -> float:
         """The instant at which silence will have lasted too long, or may have: then this is asked again."""

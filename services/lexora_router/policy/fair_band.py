@@ -121,14 +121,19 @@ class Band(Generic[T]):
             self._deactivate(flow)
         return ticket
 
-    def serve(self, ticket: Ticket[T]) -> None:
-        """Charge a ticket that never waited; its flow is the last one served, from which the others start."""
+    def serve(self, ticket: Ticket[T]) -> float:
+        """Charge a ticket that never waited, while none waits; gives the counter of its flow: all start from there."""
+        flow = self._last
+        if flow is not None and flow.tenant == ticket.tenant:  # as mostly: it was served last, too
+            flow.counter = max(flow.counter, self._left) + ticket.cost / ticket.share
+            return flow.counter
         flow = self._flows.get(ticket.tenant)
         if flow is None:
             flow = self._flows[ticket.tenant] = TenantFlow(ticket.tenant, 0.0)
         flow.counter = max(flow.counter, self.floor()) + ticket.cost / ticket.share
         self._last = flow
         self._rest(flow)
+        return flow.counter
 
     def charge(self, tenant: str, amount: float) -> None:
         """Add weighted tokens to the tenant's counter; below 0 they are given back."""

@@ -42,12 +42,12 @@ class FairQueue(Generic[T]):
             raise ValueError("max_idle must be at least 1, aging above 0")
         self.aging = aging
         self._max_idle = max_idle
-        self._size = 0
+        self.size = 0  # tickets that wait
         self._bands: dict[int, Band[T]] = {}  # at most 101
         self._front = 0.0  # lifted counter of the last flow served
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __contains__(self, ticket: Ticket[T]) -> bool:
         band = self._bands.get(ticket.priority)
@@ -62,24 +62,24 @@ class FairQueue(Generic[T]):
         ticket.arrived = now
         ticket.share = ticket.weight
         self._band(ticket.priority).push(ticket)
-        self._size += 1
+        self.size += 1
 
     def remove(self, ticket: Ticket[T]) -> bool:
         """Take it out; False when it does not wait (any more)."""
         if ticket not in self:
             return False
         self._bands[ticket.priority].remove(ticket)
-        self._size -= 1
+        self.size -= 1
         return True
 
     def pop(self, now: float) -> Ticket[T] | None:
         """The next to be served, its input already charged; None when nothing waits."""
-        if not self._size:
+        if not self.size:
             return None
         tied = self._top(now)
         chosen = min(tied, key=lambda band: (band.key(), -band.priority))
         self._front = max(self._front, chosen.key())
-        self._size -= 1
+        self.size -= 1
         # A tenant's flows at one level divide its weight, or it could gain shares by spreading its calls over priorities.
         parts = 1
         if len(tied) > 1:
@@ -89,15 +89,14 @@ class FairQueue(Generic[T]):
 
     def serve(self, ticket: Ticket[T]) -> None:
         """Count a ticket that goes at once, because nothing waits: what a tenant had to itself is not held against it later."""
-        assert not self._size
+        assert not self.size
         ticket.share = ticket.weight
-        band = self._band(ticket.priority)
-        band.serve(ticket)
-        self._front = max(self._front, band.key())
+        band = self._bands.get(ticket.priority) or self._band(ticket.priority)
+        self._front = max(self._front, band.lift + band.serve(ticket))
 
     def charge(self, ticket: Ticket[T], tokens: float) -> None:
         """Charge a dispatched call for `tokens` more than it was charged so far; what was too much, below 0, comes back."""
-        band = self._band(ticket.priority)
+        band = self._bands.get(ticket.priority) or self._band(ticket.priority)
         band.charge(ticket.tenant, tokens / ticket.share)
         if tokens < 0 and band.active:
             self._front = min(self._front, band.key())  # or the next look would take the band for one that was held back
@@ -121,7 +120,7 @@ class FairQueue(Generic[T]):
         trial: FairQueue[T] = FairQueue(aging=self.aging, max_idle=self._max_idle)
         own = ticket.priority
         trial._bands = {p: band.twin(ticket.tenant) for p, band in self._bands.items() if band.waiting or p == own}
-        trial._size, trial._front = self._size, self._front
+        trial.size, trial._front = self.size, self._front
         new = ticket.twin()
         trial.push(new, now)
         return next(ahead for ahead in count() if trial.pop(now) is new)

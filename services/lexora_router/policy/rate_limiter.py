@@ -40,7 +40,8 @@ class LimitRules:
 
     def limits(self, user: str, tier: str) -> RateLimits:
         """Return the limits of this user."""
-        return self.users.get(settings_name(user)) or self.tiers.get(tier) or self.default
+        own = self.users.get(settings_name(user)) if self.users else None
+        return own or (self.tiers.get(tier) if tier else None) or self.default
 
 
 class _Buckets:

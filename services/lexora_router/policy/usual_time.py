@@ -19,34 +19,39 @@ MAX_KINDS = 256
 
 
 @dataclass(slots=True)
-class _Kind:
+class UsualTime:
+    """The times of the latest answers of one kind."""
+
     answers: int = 0
     longest: float = 0.0  # of this generation
     before: float = 0.0  # of the one before
 
+    def add(self, seconds: float) -> None:
+        """Count an answer that took so long."""
+        self.answers += 1
+        self.longest = max(self.longest, seconds)
+        if self.answers % GENERATION == 0:
+            self.before, self.longest = self.longest, 0.0
+
+    @property
+    def bound(self) -> float:
+        """Seconds after which an answer of this kind is overdue; inf while too little is known."""
+        return inf if self.answers < MIN_ANSWERS else FACTOR * max(self.longest, self.before)
+
 
 class UsualTimes:
-    """The times of the latest answers, by kind; kinds that were not seen for longest are forgotten."""
+    """The times of the latest answers, by kind; kinds that were not asked for longest are forgotten."""
 
     def __init__(self) -> None:
-        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._kinds: OrderedDict[Hashable, UsualTime] = OrderedDict()
 
-    def add(self, kind: Hashable, seconds: float) -> None:
-        """Count an answer that took so long."""
+    def of(self, kind: Hashable) -> UsualTime:
+        """The times of this kind."""
         known = self._kinds.get(kind)
-        if known is None:
-            known = self._kinds[kind] = _Kind()
-            if len(self._kinds) > MAX_KINDS:
-                self._kinds.popitem(last=False)
-        self._kinds.move_to_end(kind)
-        known.answers += 1
-        known.longest = max(known.longest, seconds)
-        if known.answers % GENERATION == 0:
-            known.before, known.longest = known.longest, 0.0
-
-    def bound(self, kind: Hashable) -> float:
-        """Seconds after which an answer of this kind is overdue; inf while too little is known."""
-        known = self._kinds.get(kind)
-        if known is None or known.answers < MIN_ANSWERS:
-            return inf
-        return FACTOR * max(known.longest, known.before)
+        if known is not None:
+            self._kinds.move_to_end(kind)
+            return known
+        known = self._kinds[kind] = UsualTime()
+        if len(self._kinds) > MAX_KINDS:
+            self._kinds.popitem(last=False)
+        return known

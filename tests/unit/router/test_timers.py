@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from tests.support.clock import jumping, now
 
-from lexora_router.timers import Expiry, Timer, Wheel, call_at, call_later
+from lexora_router.timers import Callback, Expiry, Timer, Wheel, call_at, call_later
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.05, 0.1, 0.3, 1.0, 5.0, 60.0, 600.0, 86_400.0])
@@ -52,7 +52,9 @@ async def test_a_timer_that_has_ended_keeps_nothing_alive() -> None:
 async def test_a_cancelled_timer_does_not_fire_and_holds_nothing() -> None:
     fired: list[int] = []
     wheel = Wheel(asyncio.get_running_loop())
-    timers = [wheel.at(now() + 1, lambda number=number: fired.append(number)) for number in range(3)]  # type: ignore[misc]
+    timers = [Callback(lambda number=number: fired.append(number)) for number in range(3)]  # type: ignore[misc]
+    for timer in timers:
+        wheel.put(timer, now() + 1)
     timers[1].cancel()
     assert sum(map(len, wheel._slots.values())) == 2
     await asyncio.sleep(2)
@@ -90,6 +92,26 @@ async def test_one_that_fails_costs_the_others_nothing() -> None:
     await asyncio.sleep(1001)
     assert sorted(fired) == [0, 1]
     assert [type(error) for error in failed] == [ZeroDivisionError]
+
+
+@jumping
+async def test_a_slot_that_is_gone_is_not_used_again() -> None:
+    """The wheel remembers the slot of the last timer: one that was fired or given up takes no more timers."""
+    fired: list[str] = []
+    start = now()
+
+    def both_due() -> None:
+        call_at(start, lambda: fired.append("in the past"))
+
+    for instant in (start + 1.0, start + 1.5):
+        call_at(instant, both_due)
+    call_at(start + 1.5, lambda: fired.append("cancelled")).cancel()
+    await asyncio.sleep(2)
+    call_at(start + 10.0, lambda: fired.append("cancelled")).cancel()
+    await asyncio.sleep(2)
+    call_at(start + 2.5, lambda: fired.append("later"))
+    await asyncio.sleep(0.1)
+    assert fired == ["in the past", "in the past", "later"]
 
 
 @jumping

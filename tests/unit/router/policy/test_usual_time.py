@@ -6,24 +6,24 @@ from lexora_router.policy.usual_time import FACTOR, GENERATION, MAX_KINDS, MIN_A
 def test_little_is_known_of_a_new_kind() -> None:
     usual = UsualTimes()
     for _ in range(MIN_ANSWERS - 1):
-        usual.add("a", 1.0)
-    assert usual.bound("a") == inf
-    usual.add("a", 3.0)
-    assert (usual.bound("a"), usual.bound("b")) == (FACTOR * 3.0, inf)
+        usual.of("a").add(1.0)
+    assert usual.of("a").bound == inf
+    usual.of("a").add(3.0)
+    assert (usual.of("a").bound, usual.of("b").bound) == (FACTOR * 3.0, inf)
 
 
 def test_long_answers_are_remembered_for_a_generation_and_forgotten_after_two() -> None:
     usual = UsualTimes()
-    usual.add("a", 900.0)
+    usual.of("a").add(900.0)
     for _ in range(2 * GENERATION - 2):
-        usual.add("a", 1.0)
-    assert usual.bound("a") == FACTOR * 900.0
-    usual.add("a", 1.0)
-    assert usual.bound("a") == FACTOR * 1.0
+        usual.of("a").add(1.0)
+    assert usual.of("a").bound == FACTOR * 900.0
+    usual.of("a").add(1.0)
+    assert usual.of("a").bound == FACTOR * 1.0
 
 
 def test_clients_that_invent_kinds_fill_no_memory() -> None:
     usual = UsualTimes()
     for number in range(10 * MAX_KINDS):
-        usual.add(number, 1.0)
+        usual.of(number).add(1.0)
     assert len(usual._kinds) == MAX_KINDS
