@@ -3,6 +3,7 @@
 `grpc_server` puts it on the wire; the facade may call it in process, with the same messages, deadlines and errors.
 """
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NoReturn, TypeVar
@@ -130,8 +131,10 @@ class RouterService(Guard):
         try:
             await self.serving.pipeline(call, sink)
             await sink.end()
-        except RouterError:
-            await sink.flush()
+        except BaseException as end:
+            # grpc sends no status after a first write that was cancelled: one under way comes to its end before any error.
+            if call.aborted or not isinstance(end, CancelledError):
+                await sink.flush()
             raise
         finally:
             sink.close()

@@ -207,11 +207,13 @@ class SlotLease:
     def close(self) -> None:
         """Give the slot back for good."""
         parts = self._parts
-        if self._blame is not None:
-            self._blame.left(parts.clock())
-        parts.shares.settle(self)
-        parts.running.discard(self)
-        self.pause()
+        try:
+            if self._blame is not None:
+                self._blame.left(parts.clock())
+            parts.shares.settle(self)
+        finally:
+            parts.running.discard(self)
+            self.pause()
 
     def _succeeded(self, slot: Slot, now: float) -> None:
         if self._blame is not None:

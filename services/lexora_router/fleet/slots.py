@@ -67,8 +67,9 @@ class Slots:
         if len(candidates) > 1:
             weights = [each.condition.weight(now) for each in candidates]
             endpoint = candidates[pick(candidates, self._randrange, weights)]
+        slot = Slot(endpoint, endpoint.condition.begin(now))
         endpoint.condition.in_flight += 1  # counted at the choice, so that a burst is spread
-        return Slot(endpoint, endpoint.condition.begin(now))
+        return slot
 
     def give_back_unused(self, slot: Slot, now: float) -> None:
         """Give back a slot that no attempt has used."""

@@ -74,7 +74,11 @@ class RateLimit:
             refused = True
             raise
         finally:
-            self._meter.settle(reservation, self._used(call, whole=whole, refused=refused))
+            used = None
+            try:
+                used = self._used(call, whole=whole, refused=refused)
+            finally:
+                self._meter.settle(reservation, used)
 
     def _used(self, call: Call, *, whole: bool, refused: bool) -> int | None:
         """Tokens that the call has cost, each attempt that was not done in time the estimate; None: unknown."""

@@ -4,10 +4,14 @@ from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import structlog
+
 from lexora_contract.answer import Receipt
 from lexora_router.call import Call
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined, RouterError
 from lexora_router.layers.observe import CLIENT_GONE
+
+_log = structlog.get_logger("lexora.telemetry")
 
 # The name of all that get none of their own.
 OTHER = "other"
@@ -122,7 +126,8 @@ class Book(Protocol):
 class Account:
     """A recorder that makes one record of each finished call, and enters it in all `books`.
 
-    `label` gives the name that a model counts as.
+    `label` gives the name that a model counts as. A bug in one book is logged; it is no reason to fail the call, which has its
+    answer, or to leave it out of the others.
     """
 
     def __init__(self, label: Callable[[str], str], *books: Book) -> None:
@@ -137,6 +142,14 @@ class Account:
 
     def end(self, call: Call, status: int, error: BaseException | None) -> None:
         """The call is over."""
-        record = CallRecord(call, status, error, self._label(call.model))
+        try:
+            label = self._label(call.model)
+        except Exception:  # the boundary, as below
+            _log.exception("bug", request_id=call.id)
+            label = OTHER
+        record = CallRecord(call, status, error, label)
         for end in self._ends:
-            end(record)
+            try:
+                end(record)
+            except Exception:
+                _log.exception("bug", request_id=call.id)

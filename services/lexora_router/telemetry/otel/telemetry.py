@@ -21,6 +21,7 @@ from yarl import URL
 from lexora_router.config import TelemetryConfig
 from lexora_router.config.telemetry import HEADERS, RESOURCE, pairs
 from lexora_router.layers.observe import Recorder
+from lexora_router.telemetry.harmless import Harmless
 from lexora_router.telemetry.names import BoundedNames
 from lexora_router.telemetry.otel.complaints import Complaints
 from lexora_router.telemetry.otel.metrics import GenAiMetrics
@@ -65,7 +66,8 @@ class Telemetry:
         self._complaints.listen()
         tracer = Tracer(self._tracers.get_tracer("lexora", __version__), ids, names, prompts=prompts, clock=clock)
         meter = self._meters.get_meter("lexora", __version__)
-        self.recorders: tuple[Recorder, ...] = (tracer,) if interval is None else (tracer, GenAiMetrics(names, meter))
+        recorders: tuple[Recorder, ...] = (tracer,) if interval is None else (tracer, GenAiMetrics(names, meter))
+        self.recorders: tuple[Recorder, ...] = tuple(map(Harmless, recorders))
 
     def close(self) -> None:
         """Export what is left; blocks for some seconds at most."""

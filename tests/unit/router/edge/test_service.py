@@ -483,3 +483,25 @@ async def test_what_is_left_at_the_end_is_told_why() -> None:
     with pytest.raises(asyncio.CancelledError):
         await left  # its client left at the same moment
     assert await made.idle(0.0)
+
+
+@jumping
+@pytest.mark.parametrize("end", ["a drain", "a bug"])
+async def test_a_write_under_way_comes_to_its_end_before_an_error(end: str) -> None:
+    made, _ = service(HEAD, Frames(EVENT), 5.0, RuntimeError("never seen before") if end == "a bug" else 1000.0)
+    done = False
+
+    async def send(message: StreamResponse) -> None:
+        nonlocal done
+        await asyncio.sleep(10.0)
+        done = True
+
+    request = StreamRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=STREAM_BODY)))
+    call = asyncio.create_task(made.stream(request, surrounded(), send))
+    await asyncio.sleep(7.0)
+    if end == "a drain":
+        made.abort()
+    with pytest.raises(CallFailed) as ended, structlog.testing.capture_logs():
+        await call
+    assert detail(ended.value, ErrorInfo).reason == {"a drain": "DRAINING", "a bug": "INTERNAL"}[end]
+    assert done, "grpc sends no status after a write that was cancelled"

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+import structlog
 from tests.unit.router.support import CHAT, Client, make_call, make_target
 
 from lexora_contract.answer import Hop, Receipt, Usage
@@ -157,3 +158,26 @@ def test_of_a_call_that_went_straight_there_is_no_more_to_say() -> None:
     record = CallRecord(make_call(), 200, None, "m")
     assert record.straight
     assert (record.reason, record.rejection, record.retries, record.wasted) == ("", "", 0, {})
+
+
+def test_a_bug_in_one_book_or_in_the_labels_is_logged_and_costs_no_other() -> None:
+    class Bad:
+        def end(self, record: CallRecord) -> None:
+            raise RuntimeError("a bug")
+
+    class Good:
+        def __init__(self) -> None:
+            self.labels: list[str] = []
+
+        def end(self, record: CallRecord) -> None:
+            self.labels.append(record.label)
+
+    def label(model: str) -> str:
+        raise RuntimeError("a bug")
+
+    good, call = Good(), make_call()
+    with structlog.testing.capture_logs() as logs:
+        Account(str, Bad(), good).end(call, 200, None)
+        Account(label, good).end(call, 200, None)
+    assert good.labels == [call.model, "other"]
+    assert [(line["event"], line["request_id"]) for line in logs] == [("bug", call.id)] * 2
