@@ -15,5 +15,7 @@ class Scope(StrEnum):
     OBSERVE = "observe"  # statistics, recent calls, explanations, metrics
     ADMIN = "admin"  # change what the gateway does, and the keys of others
 
+    __hash__ = str.__hash__  # that of Enum is a function of Python
+
 
 SCOPES = frozenset(Scope)

@@ -14,6 +14,7 @@ RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = MESSAGES + "/count_tokens"
 CLASSIFY_TASK = "/v1/classify-task"  # the router's own
+_RESPONSES, _MESSAGES = RESPONSES + "/", MESSAGES + "/"
 
 
 class Dialect(Enum):
@@ -142,18 +143,18 @@ _RESPONSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}")
 
 def stored_operation(method: str, path: str) -> tuple[Operation, str] | None:
     """The row of a path with a response's id in it, and the id; None where there is no such path, or not by this method."""
-    if not path.startswith(RESPONSES + "/"):
+    if not path.startswith(_RESPONSES):
         return None
-    response_id, _, below = path[len(RESPONSES) + 1 :].partition("/")
+    response_id, _, below = path[len(_RESPONSES) :].partition("/")
     row = _STORED.get(below)
     return (row, response_id) if row and method in row.methods and _RESPONSE_ID.fullmatch(response_id) else None
 
 
 def dialect_of(path: str) -> Dialect:
     """The dialect of a path; errors of paths below /v1/messages go to Anthropic's clients, served or not."""
-    if path.startswith(RESPONSES + "/"):
+    if path.startswith(_RESPONSES):
         return Dialect.RESPONSES
-    return Dialect.ANTHROPIC if path.startswith(MESSAGES + "/") else operation_of(path).dialect
+    return Dialect.ANTHROPIC if path.startswith(_MESSAGES) else operation_of(path).dialect
 
 
 def operation_of(path: str) -> Operation:

@@ -43,7 +43,7 @@ PLACES: dict[type, tuple[str, ...]] = {
     WholeAnswerBody: ("data", "end"),
     SlotLease: ("acquire", "next", "answered", "ended"),
     Condition: ("begin", "answered", "ended"),
-    WaitingCalls: ("first", "dispatch"),
+    WaitingCalls: ("at_once",),
     FairShares: ("ticket", "settle"),
     RateLimit: ("_used",),
 }

@@ -16,7 +16,7 @@ from lexora_contract.port import CallContext, Options
 from lexora_contract.request_ids import new_request_id
 from lexora_contract.rpcs import Rpc
 from lexora_router.call import ANONYMOUS, Call
-from lexora_router.edge.call_context import check_identity, identity, trace_of
+from lexora_router.edge.call_context import check_identity, origin_of
 from lexora_router.edge.call_failed import bug_in, failed
 from lexora_router.edge.identity import Request, user_of
 from lexora_router.edge.options import check_options, check_policies, is_id, is_key
@@ -83,7 +83,7 @@ class Guard:
                     raise PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
                 call.principal = principal
                 call.account = principal.tenant or call.account
-            check_options(plain)
+            check_options(plain, call.id)
             if not isinstance(options, Options):
                 check_policies(options)
             check_identity(context)
@@ -155,7 +155,9 @@ class Guard:
 
     def _call(self, options: Options, context: CallContext, body: bytes) -> Call:
         now = self._clock()
-        user, tenant, address = identity(context, self.serving.proxies)
+        user, tenant, address, trace = origin_of(context, self.serving.proxies)
+        user, tenant = user or options.user, tenant or options.tenant
+        cache_key, session = options.prompt_cache_key, options.session_key
         given = options.request_id
         request_id = given if given and is_id(given) else new_request_id()
         return Call(
@@ -167,11 +169,11 @@ class Guard:
             model="",
             stream=False,
             started=now,
-            user=bounded(user or options.user),
-            account=bounded(tenant or options.tenant),
+            user=bounded(user) if user else "",
+            account=bounded(tenant) if tenant else "",
             unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
-            prompt_cache_key=bounded(options.prompt_cache_key),
-            session_key=bounded(options.session_key),
+            prompt_cache_key=bounded(cache_key) if cache_key else "",
+            session_key=bounded(session) if session else "",
             idempotency_key=key if (key := options.idempotency_key) and is_key(key) else "",
             priority=options.priority,
             max_queue_time=options.max_queue_time,
@@ -179,7 +181,7 @@ class Guard:
             fallback_allowed=options.fallback_allowed,
             resume_allowed=options.resume_allowed,
             deadline=None if context.timeout is None else now + context.timeout,
-            trace=trace_of(context),
+            trace=trace,
             flow=context.flow,
         )
 

@@ -11,9 +11,9 @@ _FALLBACK_POLICIES = frozenset(options_pb2.FallbackPolicy.values())
 _RESUME_POLICIES = frozenset(options_pb2.ResumePolicy.values())
 
 
-def check_options(options: Options) -> None:
-    """Raise InvalidRequest, which names the field, for options that are out of bounds."""
-    if not is_id(options.request_id):
+def check_options(options: Options, request_id: str) -> None:
+    """Raise InvalidRequest, which names the field, for options that are out of bounds; `request_id` is what the call got."""
+    if options.request_id and options.request_id != request_id:
         raise InvalidRequest(f"request_id takes at most {MAX_REQUEST_ID} visible ASCII characters.", "options.request_id")
     if options.priority is not None and not LOW <= options.priority <= HIGH:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")

@@ -20,10 +20,10 @@ MAX_HEADER_LENGTH = 4096
 
 def fill_raw(call: Call, raw: RawCall, *, stream: bool, max_body: int) -> None:
     """Read a call in the engine's own bytes; `stream`: it may stream. Raises NotFound, InvalidRequest or TooLarge."""
-    if stored := stored_operation(raw.method, raw.path):
-        _fill_stored(call, raw, *stored)
-        return
     if raw.path not in OPERATIONS or raw.method != "POST":
+        if stored := stored_operation(raw.method, raw.path):
+            _fill_stored(call, raw, *stored)
+            return
         raise NotFound(f"{raw.path[:200]} is not an endpoint that is relayed.")
     if len(raw.content_type) > MAX_CONTENT_TYPE_LENGTH:
         raise InvalidRequest(f"content_type takes at most {MAX_CONTENT_TYPE_LENGTH} characters.", "raw.content_type")

@@ -4,9 +4,9 @@
 """
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from lexora.v1 import (
     call_pb2,
@@ -139,10 +139,10 @@ class RouterService(Guard):
         finally:
             sink.close()
 
-    async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
+    def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> Coroutine[Any, Any, None]:
         """One request in the engine's own bytes; its answer goes to `sink` as it is made, and has gone at the return."""
         serve = partial(self._relay, call, sink)
-        await self.guarded(STREAM, call.options, context, serve, limited=call, body=call.take_body())
+        return self.guarded(STREAM, call.options, context, serve, limited=call, body=call.take_body())
 
     def _relay(self, raw: RawCall, sink: ClientSink, call: Call) -> Awaitable[None]:
         fill_raw(call, raw, stream=True, max_body=self._max_body_bytes)

@@ -56,8 +56,7 @@ class Slots:
         endpoint = self.endpoints[0]  # the only one is usable whenever its breaker lets a call through
         if not endpoint.condition.may_serve(now) or not endpoint.has_slot():
             return None
-        endpoint.condition.in_flight += 1
-        return Slot(endpoint, endpoint.condition.begin(now))
+        return self.take(self.endpoints, now)
 
     def take(self, candidates: Sequence[HttpEndpoint], now: float) -> Slot | None:
         """A slot at the best of these endpoints, which all have one free; None when there is no candidate."""

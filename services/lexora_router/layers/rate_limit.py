@@ -30,7 +30,7 @@ class Meter:
 
     def count(self, call: Call) -> None:
         """Charge a request that is refused before anything is done for it: no tokens. Raises RateLimited."""
-        self.settle(self._charge(call, 0), 0)
+        self._charge(call, 0).settle(0, self.clock())
 
     def foresee(self, tenant: str) -> None:
         """Raise RateLimited when another request of this tenant would be refused now; charge nothing."""
@@ -42,10 +42,6 @@ class Meter:
         """Charge nothing."""
         tenant = call.tenant
         call.receipt.rate_limit = RateLimitState(*self.limiter.standing(tenant, self.clock(), tier=self.tier(tenant)))
-
-    def settle(self, reservation: Reservation, used: int | None) -> None:
-        """Charge the tokens really used instead of those reserved; None: unknown, these stand."""
-        reservation.settle(used, self.clock())
 
     def _charge(self, call: Call, tokens: int) -> Reservation:
         tenant = call.tenant
@@ -76,9 +72,10 @@ class RateLimit:
         finally:
             used = None
             try:
-                used = self._used(call, whole=whole, refused=refused)
+                if reservation.tokens:
+                    used = self._used(call, whole=whole, refused=refused)
             finally:
-                self._meter.settle(reservation, used)
+                reservation.settle(used, self._meter.clock())
 
     def _used(self, call: Call, *, whole: bool, refused: bool) -> int | None:
         """Tokens that the call has cost, each attempt that was not done in time the estimate; None: unknown."""

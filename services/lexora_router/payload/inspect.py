@@ -19,6 +19,7 @@ from lexora_router.payload.user_names import UserNames, bounded, text_of
 _INTEGERS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n", "priority")
 # One of these must be there, as the path's row says; what is in them is for the engine to judge.
 _REQUIRED = frozenset(name for row in OPERATIONS.values() for name in row.required)
+_ARRAY = ord("[")
 _UNREAD = _REQUIRED | {"safety_identifier", "metadata", "prompt_cache_key"}
 
 
@@ -89,8 +90,8 @@ def _fields(wire: _Decided) -> Fields:
         model=wire.model,
         stream=wire.stream is True,
         user=wire.named() or None,
-        prompt_cache_key=bounded(text_of(wire.prompt_cache_key)),
-        max_tokens=_first(wire.max_completion_tokens, wire.max_tokens, wire.max_output_tokens),
+        prompt_cache_key=bounded(text_of(wire.prompt_cache_key)) if wire.prompt_cache_key else "",
+        max_tokens=most if (most := wire.max_completion_tokens) is not None else _other_limit(wire),
         n=wire.n,
         priority=wire.priority,
         include_usage=wire.stream_options is not None and wire.stream_options.include_usage is True,
@@ -142,7 +143,8 @@ def _integer(fields: dict[str, msgspec.Raw], name: str) -> int | None:
 def _check_required(path: str, wire: _Decided) -> None:
     if wire.model is not None:
         check_model(wire.model)
-    if not _absent(wire.messages) and not opens(wire.messages, b"["):
+    messages = wire.messages and memoryview(wire.messages)[0]
+    if messages and messages not in b"[n":  # n: null
         raise InvalidRequest("messages must be an array", "messages")
     required = operation_of(path).required
     if not required:
@@ -151,6 +153,8 @@ def _check_required(path: str, wire: _Decided) -> None:
         raise InvalidRequest("model is missing", "model")
     if path == COMPLETIONS and not _absent(wire.prompt) and not opens(wire.prompt, b'["'):
         raise InvalidRequest("prompt must be a string or an array", "prompt")
+    if messages == _ARRAY and "messages" in required:
+        return
     for name in required:
         if not _absent(getattr(wire, name)):
             return
@@ -161,8 +165,5 @@ def _absent(raw: msgspec.Raw) -> bool:
     return not raw or is_null(raw)
 
 
-def _first(*values: int | None) -> int | None:
-    for value in values:
-        if value is not None:
-            return value
-    return None
+def _other_limit(wire: _Decided) -> int | None:
+    return wire.max_output_tokens if wire.max_tokens is None else wire.max_tokens

@@ -21,7 +21,10 @@ class UserNames(msgspec.Struct, gc=False):
 
     def named(self) -> str:
         """The user: `user`, else OpenAI's `safety_identifier`, else Anthropic's `metadata.user_id`; empty for none."""
-        return bounded(self.user or text_of(self.safety_identifier) or _metadata_user(self.metadata))
+        name = self.user
+        if not name and (self.safety_identifier or self.metadata):
+            name = text_of(self.safety_identifier) or _metadata_user(self.metadata)
+        return bounded(name) if name else ""
 
 
 class _Metadata(msgspec.Struct, gc=False):

@@ -152,7 +152,8 @@ class RateLimiter:
         """Where a user stands in requests and, where they are limited, in tokens and calls under way; nothing is charged."""
         buckets = self._find(user, tier, now)
         bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
-        return _quota(buckets.requests, now), None if bucket is None else _quota(bucket, now), _under_way(buckets)
+        tokens = None if bucket is None else _quota(bucket, bucket.balance(now))
+        return _quota(buckets.requests, buckets.requests.balance(now)), tokens, _under_way(buckets)
 
     def _find(self, user: str, tier: str, now: float) -> _Buckets:
         limits = self._rules.limits(user, tier)
@@ -199,25 +200,26 @@ def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:
     reserved = 0 if bucket is None else int(min(max(tokens, 0), bucket.burst))
     most = buckets.limits.max_concurrent
     exceeded: Dimension = "requests"
-    longest = requests.wait(1, now)
+    left = requests.balance(now)
+    longest = 0.0 if left >= 1 else requests.wait(1, now)
     if bucket is not None and reserved and (wait := bucket.wait(reserved, now)) > longest:
         exceeded, longest = "tokens", wait
     if most is not None and buckets.open >= most and longest < CONCURRENT_RETRY:
         exceeded, longest = "concurrent", CONCURRENT_RETRY
     reservation = None
     if not longest:
-        requests.take(1, now)
+        left = requests.spend(1, now)
         if bucket is not None and reserved:
             bucket.take(reserved, now)
         reservation = Reservation(buckets, reserved)
     return Decision(
-        allowed=not longest,
-        retry_after=min(longest, MAX_RETRY_AFTER),
-        requests=_quota(requests, now),
-        tokens=None if bucket is None else _quota(bucket, now),
-        concurrent=_under_way(buckets),
-        exceeded=exceeded if longest else None,
-        reservation=reservation,
+        not longest,
+        min(longest, MAX_RETRY_AFTER) if longest else 0.0,
+        _quota(requests, left),
+        None if bucket is None else _quota(bucket, bucket.balance(now)),
+        None if most is None else _under_way(buckets),
+        exceeded if longest else None,
+        reservation,
     )
 
 
@@ -226,6 +228,5 @@ def _under_way(buckets: _Buckets) -> BucketState | None:
     return None if most is None else BucketState(most, max(0, most - buckets.open), 0.0)
 
 
-def _quota(bucket: TokenBucket, now: float) -> BucketState:
-    balance = bucket.balance(now)
-    return BucketState(int(bucket.burst), max(0, floor(balance)), (bucket.burst - balance) / bucket.rate)
+def _quota(bucket: TokenBucket, balance: float) -> BucketState:
+    return BucketState(int(bucket.burst), floor(balance) if balance > 0 else 0, (bucket.burst - balance) / bucket.rate)

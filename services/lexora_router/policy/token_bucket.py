@@ -42,6 +42,11 @@ class TokenBucket:
             return 0.0
         return missing / self.rate if n <= self.burst else inf
 
+    def spend(self, n: float, now: float) -> float:
+        """Take n tokens that `wait` has found there; gives the balance that is left."""
+        left = self._level = self.balance(now) - n
+        return left
+
     def balance(self, now: float) -> float:
         """Tokens there now; negative while in debt."""
         elapsed = now - self._at
