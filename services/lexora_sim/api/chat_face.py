@@ -12,7 +12,7 @@ from lexora_sim.api.generation import Choice, Piece, new_hex
 from lexora_sim.api.openai_face import OpenAiFace
 from lexora_sim.api.tools import ToolCall
 from lexora_sim.api.usage import full_usage, running_usage
-from lexora_sim.text.logprobs import chat_entry
+from lexora_sim.text.logprobs import chat_entry, prompt_rows
 from lexora_sim.text.vocabulary import EOS
 
 encode = msgspec.json.encode
@@ -72,8 +72,9 @@ class ChatFace(OpenAiFace):
         """Return the unary answer."""
         choices = [self._choice(choice) for choice in self.choices]
         usage = full_usage(self.choices, details=self.options.details)
+        asked = self.sampling.prompt_logprobs
         return self._envelope("chat.completion", choices, usage) | {
-            "prompt_logprobs": None,
+            "prompt_logprobs": None if asked is None else prompt_rows(self.choices[0].prompt, asked),
             "prompt_token_ids": self.choices[0].prompt if self.sampling.return_token_ids else None,
             "prompt_text": None,
             "kv_transfer_params": None,

@@ -11,7 +11,7 @@ import msgspec
 from lexora_sim.api.generation import Choice, Piece
 from lexora_sim.api.openai_face import OpenAiFace
 from lexora_sim.api.usage import full_usage, running_usage
-from lexora_sim.text.logprobs import alternatives, logprob, token_text
+from lexora_sim.text.logprobs import alternatives, logprob, prompt_rows, token_text
 from lexora_sim.text.vocabulary import EOS, VOCABULARY
 
 encode = msgspec.json.encode
@@ -89,7 +89,7 @@ class CompletionFace(OpenAiFace):
             "finish_reason": choice.finish,
             "stop_reason": choice.stop,
             "token_ids": choice.ids if self.sampling.return_token_ids else None,
-            "prompt_logprobs": self._prompt_logprobs(choice.prompt) if self.options.echo else None,
+            "prompt_logprobs": self._prompt_logprobs(choice.prompt),
             "prompt_token_ids": choice.prompt if self.sampling.return_token_ids else None,
             "routed_experts": None,
         }
@@ -112,16 +112,7 @@ class CompletionFace(OpenAiFace):
         return {"text_offset": offsets, "token_logprobs": values, "tokens": tokens, "top_logprobs": tops}
 
     def _prompt_logprobs(self, prompt: list[int]) -> list[Any] | None:
-        count = self.options.logprobs
-        if count is None:
-            return None
-        rows: list[Any] = [None]
-        for token in prompt[1:]:
-            pairs = alternatives(token, max(count, 1))
-            rows.append(
-                {
-                    str(other): {"logprob": value, "rank": rank + 1, "decoded_token": token_text(other)}
-                    for rank, (other, value) in enumerate(pairs)
-                }
-            )
-        return rows
+        count = self.sampling.prompt_logprobs
+        if count is None and self.options.echo:
+            count = self.options.logprobs
+        return None if count is None else prompt_rows(prompt, count)

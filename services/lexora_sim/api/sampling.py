@@ -31,6 +31,7 @@ class Sampling:
     include_usage: bool = False
     continuous_usage: bool = False
     return_token_ids: bool = False
+    prompt_logprobs: int | None = None
 
 
 def read_sampling(fields: Fields, settings: SimSettings, *, chat: bool) -> Sampling:
@@ -49,6 +50,7 @@ def read_sampling(fields: Fields, settings: SimSettings, *, chat: bool) -> Sampl
         priority=fields.integer("priority", 0) or 0,
         stream=fields.boolean("stream"),
         return_token_ids=fields.boolean("return_token_ids"),
+        prompt_logprobs=fields.integer("prompt_logprobs"),
     )
     temperature, top_p = fields.number("temperature"), fields.number("top_p")
     presence, frequency = fields.number("presence_penalty"), fields.number("frequency_penalty")
@@ -59,6 +61,7 @@ def read_sampling(fields: Fields, settings: SimSettings, *, chat: bool) -> Sampl
     sampling.stop_ids = frozenset(token for token in stop_ids or [] if isinstance(token, int))
     _read_stream_options(sampling, options)
     _check_ranges(temperature, top_p, presence, frequency)
+    _check_prompt_logprobs(sampling)
     _check_counts(sampling, settings, may_be_zero=not chat and fields.boolean("echo"))
     return sampling
 
@@ -134,6 +137,19 @@ def _check_ranges(temperature: float | None, top_p: float | None, presence: floa
     for name, value in (("presence_penalty", presence), ("frequency_penalty", frequency)):
         if value is not None and not -2 <= value <= 2:
             raise bad_request(f"{name} must be in [-2, 2], got {value}.")
+
+
+def _check_prompt_logprobs(sampling: Sampling) -> None:
+    count = sampling.prompt_logprobs
+    if count is None:
+        return
+    if sampling.stream and count > 0:
+        raise bad_request("`prompt_logprobs` are not available when `stream=True`.", "prompt_logprobs")
+    if count < 0:
+        raise bad_request("`prompt_logprobs` must be a positive value.", "prompt_logprobs", count)
+    if count > _MAX_LOGPROBS:
+        text = f"Requested prompt logprobs of {count}, which is greater than max allowed: {_MAX_LOGPROBS}"
+        raise bad_request(text, "prompt_logprobs", count)
 
 
 def _check_counts(sampling: Sampling, settings: SimSettings, *, may_be_zero: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from zlib import crc32
 
 from lexora_sim.api.errors import bad_request
+from lexora_sim.text.pattern import text_of
+from lexora_sim.text.pattern_reader import grammar, regex
 from lexora_sim.text.schema import instance
 from lexora_sim.text.schema_in_prompt import schema_in
 from lexora_sim.text.topics import sorted_task
@@ -19,15 +21,24 @@ _ANY_OBJECT = {
 }
 
 
+_KINDS = ("json", "regex", "choice", "grammar", "json_object")
+
+
 def forced_text(body: dict[str, Any], prompt: list[int], seed: int) -> str | None:
     """Return the text the request's format calls for, None when it leaves the text free; raises ApiError."""
-    own = body.get("structured_outputs")
-    own = own if isinstance(own, dict) else {}
-    choices = own.get("choice") or body.get("guided_choice")
+    wanted = _structured(body)
     number = instance_seed(prompt, seed)
-    if isinstance(choices, list) and choices:
-        return str(choices[number % len(choices)])
-    schema = own.get("json") or body.get("guided_json")
+    for kind, value in wanted.items():
+        match kind:
+            case "choice" if isinstance(value, list) and value:
+                return str(value[number % len(value)])
+            case "regex" | "grammar" if isinstance(value, str):
+                return _patterned(kind, value, number)
+            case "json" | "json_object":
+                pass
+            case _:
+                raise bad_request(f"Invalid {kind} in structured_outputs.", "structured_outputs")
+    schema = wanted.get("json", _ANY_OBJECT if "json_object" in wanted else None)
     if schema is None:
         schema = _format_schema(body.get("response_format"), body.get("messages"))
     if isinstance(schema, str):
@@ -39,6 +50,25 @@ def forced_text(body: dict[str, Any], prompt: list[int], seed: int) -> str | Non
         return None
     task = sorted_task(schema, body.get("messages"))
     return dump(make_instance(schema, number) if task is None else task)
+
+
+def _structured(body: dict[str, Any]) -> dict[str, Any]:
+    """The one kind of structured output that is asked for, if any; `guided_*` are the names of vLLM up to 0.11."""
+    own = body.get("structured_outputs")
+    given = own if isinstance(own, dict) else {kind: body.get(f"guided_{kind}") for kind in _KINDS}
+    wanted = {kind: given[kind] for kind in _KINDS if given.get(kind)}
+    if len(wanted) > 1:
+        names = ", ".join(wanted)
+        raise bad_request(f"You can only use one kind of structured outputs constraint but multiple are specified: {names}")
+    return wanted
+
+
+def _patterned(kind: str, pattern: str, number: int) -> str:
+    try:
+        root, rules = (regex(pattern), {}) if kind == "regex" else grammar(pattern)
+        return text_of(root, rules, number)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"Invalid {kind}: {error}", "structured_outputs") from None
 
 
 def instance_seed(prompt: list[int], seed: int) -> int:

@@ -33,3 +33,13 @@ def chat_entry(token: int, top: int) -> dict[str, object]:
 
 def _part(token: int, value: float) -> dict[str, object]:
     return {"token": token_text(token), "logprob": value, "bytes": list(VOCABULARY.data[token])}
+
+
+def prompt_rows(prompt: list[int], count: int) -> list[dict[str, object] | None]:
+    """Return `prompt_logprobs`: null for the first token, then readings by token id, the token itself first."""
+    return [None, *(_row(token, max(count, 1)) for token in prompt[1:])]
+
+
+def _row(token: int, count: int) -> dict[str, object]:
+    pairs = enumerate(alternatives(token, count), 1)
+    return {str(other): {"logprob": value, "rank": rank, "decoded_token": token_text(other)} for rank, (other, value) in pairs}
