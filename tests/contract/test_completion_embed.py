@@ -32,7 +32,7 @@ async def test_a_completion(link: Link, engine: LoopEngine, prompt: dict[str, An
     outcome = await link.generate(unary(completion=request))
     logprob = tokens_pb2.TokenLogprob(token="lo", logprob=-0.5, top=[tokens_pb2.TokenLogprob(token="lo", logprob=-0.5)])
     for found in (*outcome.only.completion.choices[0].logprobs, *outcome.only.completion.choices[0].logprobs[0].top):
-        found.ClearField("token_bytes")
+        found.ClearField("bytes")
     assert outcome.only == router_pb2.GenerateResponse(
         receipt=receipt(engine.url, usage=COUNTED),
         completion=completion_pb2.CompletionResponse(

@@ -18,14 +18,14 @@ from lexora.v1 import options_pb2 as lexora_dot_v1_dot_options__pb2
 from lexora.v1 import raw_pb2 as lexora_dot_v1_dot_raw__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lexora/v1/call.proto\x12\tlexora.v1\x1a\x14lexora/v1/chat.proto\x1a\x1alexora/v1/completion.proto\x1a\x17lexora/v1/options.proto\x1a\x13lexora/v1/raw.proto\"\xd7\x01\n\x04\x43\x61ll\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12,\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x16.lexora.v1.ChatRequestH\x00R\x04\x63hat\x12>\n\ncompletion\x18\x03 \x01(\x0b\x32\x1c.lexora.v1.CompletionRequestH\x00R\ncompletion\x12&\n\x03raw\x18\x04 \x01(\x0b\x32\x12.lexora.v1.RawCallH\x00R\x03rawB\x07\n\x05inputB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lexora/v1/call.proto\x12\tlexora.v1\x1a\x14lexora/v1/chat.proto\x1a\x1alexora/v1/completion.proto\x1a\x17lexora/v1/options.proto\x1a\x13lexora/v1/raw.proto\"\xd7\x01\n\x04\x43\x61ll\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12,\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x16.lexora.v1.ChatRequestH\x00R\x04\x63hat\x12>\n\ncompletion\x18\x03 \x01(\x0b\x32\x1c.lexora.v1.CompletionRequestH\x00R\ncompletion\x12&\n\x03raw\x18\x04 \x01(\x0b\x32\x12.lexora.v1.RawCallH\x00R\x03rawB\x07\n\x05inputBg\n\x1bio.github.spirrow.lexora.v1B\tCallProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.call_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1B\tCallProtoP\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_CALL']._serialized_start=132
   _globals['_CALL']._serialized_end=347
 # @@protoc_insertion_point(module_scope)

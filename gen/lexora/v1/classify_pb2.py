@@ -16,14 +16,14 @@ from lexora.v1 import options_pb2 as lexora_dot_v1_dot_options__pb2
 from lexora.v1 import receipt_pb2 as lexora_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lexora/v1/classify.proto\x12\tlexora.v1\x1a\x17lexora/v1/options.proto\x1a\x17lexora/v1/receipt.proto\"\x99\x01\n\x0f\x43lassifyRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12)\n\x10task_description\x18\x02 \x01(\tR\x0ftaskDescription\x12)\n\x10\x63\x61ndidate_models\x18\x03 \x03(\tR\x0f\x63\x61ndidateModels\"\xba\x02\n\x10\x43lassifyResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12+\n\x11recommended_model\x18\x02 \x01(\tR\x10recommendedModel\x12\x1b\n\ttask_type\x18\x03 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x04 \x01(\x01R\nconfidence\x12\x1c\n\treasoning\x18\x05 \x01(\tR\treasoning\x12\x39\n\x0c\x61lternatives\x18\x06 \x03(\x0b\x32\x15.lexora.v1.ModelScoreR\x0c\x61lternatives\x12\x35\n\nclassifier\x18\x07 \x01(\x0e\x32\x15.lexora.v1.ClassifierR\nclassifier\"8\n\nModelScore\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05scoreB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lexora/v1/classify.proto\x12\tlexora.v1\x1a\x17lexora/v1/options.proto\x1a\x17lexora/v1/receipt.proto\"\x99\x01\n\x0f\x43lassifyRequest\x12\x30\n\x07options\x18\x01 \x01(\x0b\x32\x16.lexora.v1.CallOptionsR\x07options\x12)\n\x10task_description\x18\x02 \x01(\tR\x0ftaskDescription\x12)\n\x10\x63\x61ndidate_models\x18\x03 \x03(\tR\x0f\x63\x61ndidateModels\"\xba\x02\n\x10\x43lassifyResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.lexora.v1.ReceiptR\x07receipt\x12+\n\x11recommended_model\x18\x02 \x01(\tR\x10recommendedModel\x12\x1b\n\ttask_type\x18\x03 \x01(\tR\x08taskType\x12\x1e\n\nconfidence\x18\x04 \x01(\x01R\nconfidence\x12\x1c\n\treasoning\x18\x05 \x01(\tR\treasoning\x12\x39\n\x0c\x61lternatives\x18\x06 \x03(\x0b\x32\x15.lexora.v1.ModelScoreR\x0c\x61lternatives\x12\x35\n\nclassifier\x18\x07 \x01(\x0e\x32\x15.lexora.v1.ClassifierR\nclassifier\"8\n\nModelScore\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05scoreBk\n\x1bio.github.spirrow.lexora.v1B\rClassifyProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.classify_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1B\rClassifyProtoP\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_CLASSIFYREQUEST']._serialized_start=90
   _globals['_CLASSIFYREQUEST']._serialized_end=243
   _globals['_CLASSIFYRESPONSE']._serialized_start=246

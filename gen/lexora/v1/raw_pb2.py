@@ -14,14 +14,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lexora/v1/raw.proto\x12\tlexora.v1\"\xaf\x01\n\x07RawCall\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\x12!\n\x0c\x63ontent_type\x18\x03 \x01(\tR\x0b\x63ontentType\x12\x16\n\x06method\x18\x04 \x01(\tR\x06method\x12\x14\n\x05query\x18\x05 \x01(\tR\x05query\x12+\n\x07headers\x18\x06 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headers\"F\n\x08RawReply\x12&\n\x04head\x18\x01 \x01(\x0b\x32\x12.lexora.v1.RawHeadR\x04head\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\"q\n\x07RawHead\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12+\n\x07headers\x18\x03 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headers\"2\n\x06Header\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\tR\x05valueB\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lexora/v1/raw.proto\x12\tlexora.v1\"\xaf\x01\n\x07RawCall\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\x12!\n\x0c\x63ontent_type\x18\x03 \x01(\tR\x0b\x63ontentType\x12\x16\n\x06method\x18\x04 \x01(\tR\x06method\x12\x14\n\x05query\x18\x05 \x01(\tR\x05query\x12+\n\x07headers\x18\x06 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headers\"F\n\x08RawReply\x12&\n\x04head\x18\x01 \x01(\x0b\x32\x12.lexora.v1.RawHeadR\x04head\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\"q\n\x07RawHead\x12\x16\n\x06status\x18\x01 \x01(\x05R\x06status\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12+\n\x07headers\x18\x03 \x03(\x0b\x32\x11.lexora.v1.HeaderR\x07headers\"2\n\x06Header\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\tR\x05valueBf\n\x1bio.github.spirrow.lexora.v1B\x08RawProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.raw_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
+  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1B\010RawProtoP\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_RAWCALL']._serialized_start=35
   _globals['_RAWCALL']._serialized_end=210
   _globals['_RAWREPLY']._serialized_start=212

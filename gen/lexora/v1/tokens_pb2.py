@@ -14,24 +14,24 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/tokens.proto\x12\tlexora.v1\"\x9f\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12#\n\rcached_tokens\x18\x03 \x01(\x03R\x0c\x63\x61\x63hedTokens\x12)\n\x10reasoning_tokens\x18\x04 \x01(\x03R\x0freasoningTokens\"\x1c\n\x08TokenIds\x12\x10\n\x03ids\x18\x01 \x03(\x05R\x03ids\"\xd9\x01\n\x0cTokenLogprob\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n\x07logprob\x18\x02 \x01(\x01R\x07logprob\x12\x1f\n\x0btoken_bytes\x18\x03 \x01(\x0cR\ntokenBytes\x12)\n\x03top\x18\x04 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x03top\x12\x1e\n\x08token_id\x18\x05 \x01(\x05H\x00R\x07tokenId\x88\x01\x01\x12\x17\n\x04rank\x18\x06 \x01(\x05H\x01R\x04rank\x88\x01\x01\x42\x0b\n\t_token_idB\x07\n\x05_rank\"B\n\x0bPromptToken\x12\x33\n\x08readings\x18\x01 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08readings\"G\n\tStopMatch\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1b\n\x08token_id\x18\x02 \x01(\x05H\x00R\x07tokenIdB\x07\n\x05match*\xb8\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x17\n\x13\x46INISH_REASON_OTHER\x10\x05\x42\\\n\x1bio.github.spirrow.lexora.v1P\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/tokens.proto\x12\tlexora.v1\"\x9f\x01\n\x05Usage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x03R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x03R\x0coutputTokens\x12#\n\rcached_tokens\x18\x03 \x01(\x03R\x0c\x63\x61\x63hedTokens\x12)\n\x10reasoning_tokens\x18\x04 \x01(\x03R\x0freasoningTokens\"\x1c\n\x08TokenIds\x12\x10\n\x03ids\x18\x01 \x03(\x05R\x03ids\"\xce\x01\n\x0cTokenLogprob\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n\x07logprob\x18\x02 \x01(\x01R\x07logprob\x12\x14\n\x05\x62ytes\x18\x03 \x01(\x0cR\x05\x62ytes\x12)\n\x03top\x18\x04 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x03top\x12\x1e\n\x08token_id\x18\x05 \x01(\x05H\x00R\x07tokenId\x88\x01\x01\x12\x17\n\x04rank\x18\x06 \x01(\x05H\x01R\x04rank\x88\x01\x01\x42\x0b\n\t_token_idB\x07\n\x05_rank\"B\n\x0bPromptToken\x12\x33\n\x08readings\x18\x01 \x03(\x0b\x32\x17.lexora.v1.TokenLogprobR\x08readings\"G\n\tStopMatch\x12\x14\n\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1b\n\x08token_id\x18\x02 \x01(\x05H\x00R\x07tokenIdB\x07\n\x05match*\xb8\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x12\x17\n\x13\x46INISH_REASON_OTHER\x10\x05\x42i\n\x1bio.github.spirrow.lexora.v1B\x0bTokensProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.tokens_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1P\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_FINISHREASON']._serialized_start=591
-  _globals['_FINISHREASON']._serialized_end=775
+  _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1B\013TokensProtoP\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
+  _globals['_FINISHREASON']._serialized_start=580
+  _globals['_FINISHREASON']._serialized_end=764
   _globals['_USAGE']._serialized_start=38
   _globals['_USAGE']._serialized_end=197
   _globals['_TOKENIDS']._serialized_start=199
   _globals['_TOKENIDS']._serialized_end=227
   _globals['_TOKENLOGPROB']._serialized_start=230
-  _globals['_TOKENLOGPROB']._serialized_end=447
-  _globals['_PROMPTTOKEN']._serialized_start=449
-  _globals['_PROMPTTOKEN']._serialized_end=515
-  _globals['_STOPMATCH']._serialized_start=517
-  _globals['_STOPMATCH']._serialized_end=588
+  _globals['_TOKENLOGPROB']._serialized_end=436
+  _globals['_PROMPTTOKEN']._serialized_start=438
+  _globals['_PROMPTTOKEN']._serialized_end=504
+  _globals['_STOPMATCH']._serialized_start=506
+  _globals['_STOPMATCH']._serialized_end=577
 # @@protoc_insertion_point(module_scope)

@@ -121,7 +121,7 @@ class TokenLogprob(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
-    TOKEN_BYTES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
@@ -129,7 +129,7 @@ class TokenLogprob(_message.Message):
     """The token's text."""
     logprob: _builtins.float
     """Natural logarithm of its probability; NaN where the engine does not give it, as of a prompt's first token."""
-    token_bytes: _builtins.bytes
+    bytes: _builtins.bytes
     """The token's bytes; text may hold half a character."""
     token_id: _builtins.int
     """Its id, where the engine says so."""
@@ -144,14 +144,14 @@ class TokenLogprob(_message.Message):
         *,
         token: _builtins.str = ...,
         logprob: _builtins.float = ...,
-        token_bytes: _builtins.bytes = ...,
+        bytes: _builtins.bytes = ...,
         top: _abc.Iterable[Global___TokenLogprob] | None = ...,
         token_id: _builtins.int | None = ...,
         rank: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_rank", b"_rank", "_token_id", b"_token_id", "rank", b"rank", "token_id", b"token_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rank", b"_rank", "_token_id", b"_token_id", "logprob", b"logprob", "rank", b"rank", "token", b"token", "token_bytes", b"token_bytes", "token_id", b"token_id", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rank", b"_rank", "_token_id", b"_token_id", "bytes", b"bytes", "logprob", b"logprob", "rank", b"rank", "token", b"token", "token_id", b"token_id", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
     _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015

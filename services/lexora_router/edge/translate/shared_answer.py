@@ -104,5 +104,5 @@ def token_logprob(item: TokenJson) -> tokens_pb2.TokenLogprob:
     top = [token_logprob(other) for other in item.top_logprobs or ()]
     message = logprob(item.token, item.logprob, top)
     if item.bytes:
-        message.token_bytes = bytes(item.bytes)
+        message.bytes = bytes(item.bytes)
     return message

@@ -168,7 +168,7 @@ def test_logprobs():
     content = [{"token": "\ufffd", "logprob": -1.5, "bytes": [227, 129], "top_logprobs": [top], "id": 7}]
     body = {"choices": [{"message": {}, "logprobs": {"content": content, "refusal": None}}]}
     (token,) = chat_response(json.dumps(body).encode()).choices[0].logprobs
-    assert (token.token, token.logprob, token.token_bytes) == ("\ufffd", -1.5, b"\xe3\x81")
+    assert (token.token, token.logprob, token.bytes) == ("\ufffd", -1.5, b"\xe3\x81")
     assert list(token.top) == [tokens_pb2.TokenLogprob(token="b", logprob=-2)]
 
 
@@ -321,7 +321,7 @@ def test_completion_logprobs():
     assert [(other.token, other.logprob) for other in second.top] == [(" os", -7.5), ("minator", -7.1)]
     assert [t.token for t in logprobs_of({"tokens": ["a", None]})] == ["a", ""]
     chat_form = [{"id": 825, "token": "by", "bytes": [98, 121], "logprob": -7.2, "top_logprobs": []}]
-    assert logprobs_of({"content": chat_form}) == [tokens_pb2.TokenLogprob(token="by", logprob=-7.2, token_bytes=b"by")]
+    assert logprobs_of({"content": chat_form}) == [tokens_pb2.TokenLogprob(token="by", logprob=-7.2, bytes=b"by")]
 
 
 # --- embeddings
