@@ -62,6 +62,8 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_body_came",
+        "_body_left",
         "_connection",
         "_first_read",
         "_head_end",
@@ -88,11 +90,18 @@ class RequestReader:
         self._read = 0
         # Length of the read that brought the head's first byte.
         self._first_read = 0
+        # Bytes of the last request's body: those that came through the parser, and those that need none.
+        self._body_came = 0
+        self._body_left = 0
         # Runs only while the head under way did not come in one read.
         self._head_end: asyncio.TimerHandle | None = None
 
     def feed(self, data: bytes) -> Failure | None:
         """Parse what one read brought. Returns a failure when it is no request, or grows without end."""
+        if self._body_left:
+            data = self._feed_body(data)
+            if not data:
+                return None
         self._read = len(data)
         self._unparsed += self._read
         try:
@@ -101,8 +110,11 @@ class RequestReader:
             return failure_of(error)
         if self._unparsed > MAX_HEAD_BYTES and not self._connection.transport.is_closing():
             return head_too_large()
-        if self.in_head or self.received is None or not self.received.is_open:
+        exchange = self.received
+        if self.in_head or exchange is None or not exchange.is_open:
             self.expect_more()
+        elif exchange.more_body:
+            self._leave_out_parser(exchange)
         return None
 
     def forget(self, exchange: Exchange) -> None:
@@ -112,6 +124,7 @@ class RequestReader:
 
     def stop(self) -> None:
         """Nothing more comes."""
+        self._body_left = 0
         self._stop_head_timer()
         self.received = None
         # The parser has this reader, and this reader has it.
@@ -139,6 +152,30 @@ class RequestReader:
         if self._head_end is not None:
             self._head_end.cancel()
             self._head_end = None
+
+    # Bodies that are longer than a read, and of a certain length: the parser would only copy them.
+
+    def _leave_out_parser(self, exchange: Exchange) -> None:
+        """Take the rest of a body as it is, and begin anew behind it."""
+        length = exchange.headers.get(b"content-length", b"")
+        if exchange.keep_alive and length.isdigit() and b"transfer-encoding" not in exchange.headers:
+            self._body_left = int(length) - self._body_came
+            self._parser = HttpRequestParser(self)
+
+    def _feed_body(self, data: bytes) -> bytes:
+        """Take what belongs to the body; returns what follows."""
+        exchange = self.received
+        assert exchange is not None
+        piece = data[: self._body_left]
+        self._body_left -= len(piece)
+        exchange.feed(piece)
+        if exchange.is_ahead:
+            self._connection.read_on()
+        if not self._body_left:
+            exchange.feed_end()
+        elif not exchange.is_open:
+            self.expect_more()
+        return data[len(piece) :]
 
     # The parser, and what it calls.
 
@@ -186,6 +223,7 @@ class RequestReader:
             return
         # A target is mostly nothing but the path of a route.
         path, query = (target, b"") if target in self._site.routes else split_target(target)
+        self._body_came = 0
         self.received = exchange = Exchange(
             self._connection,
             method=method,
@@ -201,6 +239,7 @@ class RequestReader:
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._unparsed = 0
+        self._body_came += len(body)
         exchange = self.received
         assert exchange is not None
         exchange.feed(body)

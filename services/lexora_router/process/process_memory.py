@@ -25,7 +25,11 @@ WORTH_BYTES = 16 * 2**20
 # From here on a block of memory is mapped by itself. glibc would raise its own bound, 128 KiB, with each block that is freed,
 # up to 32 MiB: then the bodies of a burst lie in its heap, where one small block above them keeps them.
 MAPPED_BYTES = 256 * 1024
-_M_MMAP_THRESHOLD = -3  # mallopt(3)
+# The heap may keep so much that is free at its end, and grows in such steps. A read is a block of up to 250 KiB, which would be
+# given back and taken again each time otherwise: a third of what a body of a megabyte costs.
+KEPT_BYTES = 8 * 2**20
+STEP_BYTES = 2**20
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 _STATM = Path("/proc/self/statm")
 _PAGE = resource.getpagesize()
@@ -40,7 +44,7 @@ def kept_low(calls: Callable[[], int], held: Callable[[], int]) -> Iterator[None
     `calls` are those under way, `held` the bytes of the bodies that are being read or wait.
     """
     settle_garbage_collector()
-    _map_large_blocks()
+    _settle_allocator()
     task = asyncio.create_task(give_back_after_peaks(calls, held), name="lexora-memory")
     try:
         yield
@@ -103,11 +107,13 @@ async def give_back_after_peaks(calls: Callable[[], int], held: Callable[[], int
             _log.info("memory_given_back", before_mib=before // 2**20, after_mib=after // 2**20)
 
 
-def _map_large_blocks() -> None:
+def _settle_allocator() -> None:
     """Without glibc nothing is changed."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_TOP_PAD, STEP_BYTES)
 
 
 def _size() -> int:

@@ -1,5 +1,6 @@
 import asyncio
 import re
+from itertools import pairwise
 
 import pytest
 from tests.unit.gateway.support import (
@@ -95,6 +96,21 @@ async def test_a_long_body_does_not_count_as_head() -> None:
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             await reader.readuntil(b"{}")
     assert len(router.asked) == 3
+
+
+async def test_a_body_that_comes_in_many_reads_ends_where_its_length_says() -> None:
+    router = ScriptedRouter()
+    bodies = [bytes(65 + (at * number) % 26 for at in range(100_000 + number)) for number in range(3)]
+    sent = b"".join(post(CHAT, body) for body in bodies) + post(CHAT, b"", "connection: close")
+    # The last piece of each body is met alone, with what follows, and with a part of the next head.
+    cuts = [0, 10, 1000, 60_000, 100_400, 100_800, 150_000, 200_500, 200_850, 250_000, len(sent)]
+    async with serving(make_app(router, max_body_bytes=1_000_000)) as port, connected(port) as (reader, writer):
+        for start, end in pairwise(cuts):
+            writer.write(sent[start:end])
+            await round_trip(port)
+        answer = await asyncio.wait_for(reader.read(), 20)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"200", b"200", b"400"]
+    assert [call.body for _, call, _ in router.asked] == bodies
 
 
 @pytest.mark.parametrize("filler", [b"x-trailer: value\r\n" * 100, b"y" * 2000])
