@@ -10,7 +10,7 @@ from lexora_contract.limits import MAX_IDEMPOTENCY_KEY
 from lexora_contract.port import Options
 from lexora_contract.priority import HIGH, LOW, WORDS
 from lexora_gateway.errors import Refused, invalid
-from lexora_gateway.request import named_tenant_of, user_of
+from lexora_gateway.request import TENANT, USER, named_tenant_of, user_of
 
 if TYPE_CHECKING:
     from lexora_gateway.asgi_types import Headers
@@ -23,6 +23,9 @@ _IDEMPOTENCY = b"idempotency-key"
 _LABELS = b"x-lexora-labels"
 _MAX_QUEUE_TIME = b"x-lexora-max-queue-time"
 EXPLAIN = b"x-lexora-explain"
+_OPTIONS = frozenset(
+    (_PRIORITY, _FALLBACK, _RESUME, _SESSION, _IDEMPOTENCY, _LABELS, _MAX_QUEUE_TIME, USER, TENANT),
+)
 _PRIORITIES = {word.encode(): number for word, number in WORDS.items()} | {b"%d" % n: n for n in range(LOW, HIGH + 1)}
 _KEY = re.compile(rb"[!-~]{1,%d}" % MAX_IDEMPOTENCY_KEY)
 _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
@@ -30,6 +33,8 @@ _SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 
 def call_options(headers: Headers, request_id: str, user: str = "") -> Options:
     """Options of a call, from its x-lexora- headers; `user` is the body's. Raises Refused (400)."""
+    if _OPTIONS.isdisjoint(headers):
+        return Options(request_id, user)
     priority = headers.get(_PRIORITY)
     return Options(
         request_id=request_id,

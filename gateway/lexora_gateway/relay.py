@@ -46,7 +46,7 @@ class Relay(ApiRoute):
     def _call(self, received: ClientRequest) -> RawCall:
         content_type = received.headers[b"content-type"].decode("latin-1")
         given = received.headers
-        headers = tuple((name, given[key].decode("latin-1")) for name, key in self._headers if key in given)
+        headers = tuple([(name, given[key].decode("latin-1")) for name, key in self._headers if key in given])
         return RawCall(self._path, content_type, headers=headers, options=call_options(given, received.request_id))
 
 

@@ -131,25 +131,26 @@ def _named(headers: Headers, header: bytes) -> str:
 
 
 class Clock:
-    """The time of one request, which runs from its head on, the body's arrival included.
+    """The time of one request, its body included, from its head on. Raises Refused as `timeout_of` does."""
 
-    `end` is when its body must have arrived, in the event loop's time. Raises Refused as `timeout_of` does.
-    """
-
-    __slots__ = ("_limited", "_loop", "end")
+    __slots__ = ("_end", "_max_timeout")
 
     def __init__(self, headers: Headers, max_timeout: float) -> None:
         timeout = timeout_of(headers, max_timeout)
-        self._limited = timeout is not None
-        self._loop = asyncio.get_running_loop()
-        self.end = self._loop.time() + (max_timeout if timeout is None else timeout)
+        self._max_timeout = max_timeout
+        self._end = None if timeout is None else asyncio.get_running_loop().time() + timeout
+
+    @property
+    def end(self) -> float:
+        """When a body whose reading begins now must have arrived, in the event loop's time."""
+        return asyncio.get_running_loop().time() + self._max_timeout if self._end is None else self._end
 
     def remaining(self) -> float | None:
         """Seconds left for the call, above 0; None without a limit."""
-        if not self._limited:
+        if self._end is None:
             return None
         # A call whose time is over is for the router to refuse, as any other deadline.
-        return max(self.end - self._loop.time(), _LEAST_SECONDS)
+        return max(self._end - asyncio.get_running_loop().time(), _LEAST_SECONDS)
 
 
 def _trace(headers: Headers) -> tuple[tuple[str, str], ...]:

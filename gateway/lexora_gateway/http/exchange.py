@@ -52,6 +52,7 @@ class Exchange:
         "_news",
         "added",
         "address",
+        "ends_by_leaving",
         "expects_continue",
         "flow",
         "headers",
@@ -94,7 +95,8 @@ class Exchange:
         )
         self.flow = Flow()
         self.added: HeaderList = []  # headers of its answer, whatever else it has
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None  # that serves it
+        self.ends_by_leaving = True
         self.is_open = True
         self._body: bytes | bytearray = b""
         self.more_body = True
@@ -210,11 +212,11 @@ class Exchange:
             self._close()
 
     def lose(self) -> None:
-        """The client has left, or is left: nothing more is written. Cancels `task`; without one, what waits here goes on."""
+        """The client has left, or is left: nothing more is written. Cancels `task`, or lets what waits here go on."""
         if self.is_open:
             self.is_open = False
             self._head = b""
-            if self.task is not None:
+            if self.task is not None and self.ends_by_leaving:
                 self.task.cancel()
                 self.task.add_done_callback(_forget)
             else:

@@ -123,30 +123,32 @@ class Turns:
         cors = self._site.cors
         if cors is not None:
             if cors.is_preflight(exchange.method, exchange.headers):
-                exchange.task = self._task(exchange, cors.preflight, exchange)
+                self._run(exchange, cors.preflight, exchange)
                 return
             exchange.added = cors.allowed(exchange.headers)
         route = self._site.routes.get(exchange.path) if exchange.method == b"POST" else None
         if route is not None:
-            exchange.task = self._task(exchange, route.handle, exchange)
+            self._run(exchange, route.handle, exchange)
         else:
-            self._task(exchange, AsgiCall(exchange, self._connection.transport).run, self._site.app)
+            exchange.ends_by_leaving = False
+            self._run(exchange, AsgiCall(exchange, self._connection.transport).run, self._site.app)
 
-    def _task(self, exchange: Exchange, serve: Callable[[Any], Awaitable[None]], given: Any) -> asyncio.Task[None]:
-        return self._connection.loop.create_task(self._serve(exchange, serve, given))
+    def _run(self, exchange: Exchange, serve: Callable[[Any], Awaitable[None]], given: Any) -> None:
+        exchange.task = self._connection.loop.create_task(self._serve(exchange, serve, given))
 
     async def _serve(self, exchange: Exchange, serve: Callable[[Any], Awaitable[None]], given: Any) -> None:
-        task = asyncio.current_task()
+        task, tasks = exchange.task, self._state.tasks
         assert task is not None
-        self._state.tasks.add(task)
+        tasks.add(task)
         try:
             await serve(given)
         finally:
-            self._state.tasks.discard(task)
+            tasks.discard(task)
             if exchange.is_open:
                 # Cancelled by the server, or its answer broke off: the client must not take it for a whole one.
                 exchange.lose()
                 self._connection.transport.abort()
+            exchange.task = None  # which has this frame, and this frame has the exchange
 
     def _next(self) -> None:
         connection = self._connection
