@@ -56,6 +56,12 @@ class Page:
         found = re.findall(r"(?:^\|.*\|$\n?)+", self.prose, re.M)
         return [[_cells(line) for i, line in enumerate(table.splitlines()) if i != 1] for table in found]
 
+    def rows(self, *head: str) -> list[list[str]]:
+        """Rows below the heads of all tables that begin with these columns."""
+        found = [row for table in self.tables if table[0][: len(head)] == list(head) for row in table[1:]]
+        assert found, f"{self.path.name}: no table begins with {head}"
+        return found
+
     def table(self, *head: str) -> list[list[str]]:
         """Rows below the head of the one table that begins with these columns."""
         fitting = [table for table in self.tables if table[0][: len(head)] == list(head)]

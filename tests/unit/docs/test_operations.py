@@ -29,7 +29,9 @@ def finished_call() -> Call:
 async def test_every_metric_is_named_with_its_type() -> None:
     exposition = RouterApp(Config()).metrics("")[0].decode()
     exported = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposition, re.M))
-    assert {code(row[0])[0]: row[1] for row in OPERATIONS.table("metric", "type")} == exported
+    rows = OPERATIONS.rows("metric", "type")
+    assert {code(row[0])[0]: row[1] for row in rows} == exported
+    assert len(rows) == len(exported), "each once"
 
 
 async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
@@ -47,13 +49,13 @@ async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
         name = family.name + ("_total" if family.type == "counter" else "")
         labels[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
     assert labels["lexora_requests_total"] == {"endpoint", "model", "status"}
-    rows = {code(row[0])[0]: set(code(row[2])) for row in OPERATIONS.table("metric", "type")}
+    rows = {code(row[0])[0]: set(code(row[2])) for row in OPERATIONS.rows("metric", "type")}
     ours = {name: found for name, found in labels.items() if name.startswith("lexora_")}
     assert {name: found for name, found in rows.items() if name.startswith("lexora_")} == ours
 
 
 def test_every_metric_in_a_query_exists() -> None:
-    known = {code(row[0])[0] for row in OPERATIONS.table("metric", "type")}
+    known = {code(row[0])[0] for row in OPERATIONS.rows("metric", "type")}
     asked = re.findall(r"\blexora_[a-z_]+", "\n".join(text for _, text in OPERATIONS.blocks if "rate(" in text))
     assert asked
     assert {name.removesuffix("_bucket") for name in asked} <= known
@@ -75,7 +77,7 @@ def test_every_field_of_a_call_s_line_is_named() -> None:
 
 
 def test_every_event_of_the_log_is_named() -> None:
-    named = {name for row in OPERATIONS.table("event", "level") for name in code(row[0])}
+    named = {name for row in OPERATIONS.rows("event", "level") for name in code(row[0])}
     folders = ("services/lexora_router", "services/lexora_cli", "gateway/lexora_gateway")
     sources = [path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
     logged = {
