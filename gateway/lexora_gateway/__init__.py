@@ -5,6 +5,7 @@ from lexora_gateway.deferred import DeferredApp
 from lexora_gateway.http.client_timeouts import Patience
 from lexora_gateway.http.connections import Connections, bounded
 from lexora_gateway.http.cors import Cors
+from lexora_gateway.http.tls import Tls
 from lexora_gateway.process_metrics import process_metrics
 from lexora_gateway.serve import GatewayServer, log_router, server_config
 
@@ -15,6 +16,7 @@ __all__ = [
     "DeferredApp",
     "GatewayServer",
     "Patience",
+    "Tls",
     "bounded",
     "log_router",
     "process_metrics",

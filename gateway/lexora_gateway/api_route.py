@@ -56,7 +56,7 @@ class ApiRoute(ABC):
         headers = client.headers
         request_id = request_id_of(headers)
         answer = self._answer(client, request_id)
-        received = ClientRequest(headers, request_id, hops_of(client))
+        received = ClientRequest(headers, request_id, hops_of(client), client.certificate)
         try:
             limits = self._limits
             clock = Clock(headers, limits.max_request_timeout)
@@ -67,7 +67,7 @@ class ApiRoute(ABC):
                 body = await read_body(client, limits, clock.end)
             received.body = body
             self.check(headers, received.body)
-            received.context = context_of(headers, clock.remaining(), received.hops, client.flow)
+            received.context = context_of(headers, clock.remaining(), received.hops, client.flow, received.certificate)
             if EXPLAIN not in headers:
                 await self.serve(received, answer)
             else:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from lexora_contract.port import Flow
-from lexora_gateway.asgi_types import headers_of
+from lexora_gateway.asgi_types import certificate_of, headers_of
 from lexora_gateway.client_side import ClientGone
 from lexora_gateway.headers import number
 
@@ -30,6 +30,7 @@ class AsgiClient:
         self.headers = headers_of(scope)
         client = scope.get("client")
         self.address: str = client[0] if client else ""
+        self.certificate = certificate_of(scope)
         self.flow = Flow()
         self.started = False
         self._receive = receive

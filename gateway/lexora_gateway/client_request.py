@@ -16,11 +16,12 @@ class ClientRequest:
     A large body is a large part of what a waiting call takes, so what passes it on takes it out of here.
     """
 
-    __slots__ = ("body", "context", "headers", "hops", "request_id")
+    __slots__ = ("body", "certificate", "context", "headers", "hops", "request_id")
 
-    def __init__(self, headers: Headers, request_id: str, hops: Metadata = ()) -> None:
+    def __init__(self, headers: Headers, request_id: str, hops: Metadata = (), certificate: tuple[str, ...] = ()) -> None:
         self.headers = headers
         self.hops = hops
+        self.certificate = certificate
         self.request_id = request_id
         self.body = b""
         self.context: CallContext  # once the body is there

@@ -20,7 +20,7 @@ class ClientSide(Protocol):
     """One request, and the answer to it.
 
     `headers` are by lower-case name, of a repeated one the last; `pairs` has all of them. `address` is the client's, empty
-    where there is none.
+    where there is none; `certificate` has the names (SAN) in its certificate, once that has been verified.
 
     The answer is either `whole`, or `start`, `write` as often as needed, and `end`. None of these waits, and none raises: they
     run inside the reading of an engine's connection. For a client that has left they do nothing. When the client leaves, the
@@ -32,6 +32,10 @@ class ClientSide(Protocol):
     address: str
     flow: Flow
     started: bool
+
+    @property
+    def certificate(self) -> tuple[str, ...]:
+        """The names in the client's certificate."""
 
     def arrived(self) -> bytes | None:
         """The whole body, if all of it is there already and none of it has been read."""

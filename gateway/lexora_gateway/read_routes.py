@@ -17,7 +17,7 @@ from lexora_contract.enums import word
 from lexora_contract.plain import plain, stats_plain
 from lexora_contract.port import CallContext, CallFailed, RouterPort
 from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_RECENT_CALLS
-from lexora_gateway.asgi_types import headers_of
+from lexora_gateway.asgi_types import certificate_of, headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import all_models, capabilities, find_model, models_list
@@ -148,7 +148,8 @@ class Control:
 
     def _context(self, request: Request) -> CallContext:
         headers = headers_of(request.scope)
-        return context_of(headers, timeout_of(headers, CONTROL_TIMEOUT) or CONTROL_TIMEOUT)
+        seconds = timeout_of(headers, CONTROL_TIMEOUT) or CONTROL_TIMEOUT
+        return context_of(headers, seconds, certificate=certificate_of(request.scope))
 
 
 def _limit(text: str) -> int:

@@ -33,7 +33,7 @@ async def counted(router: RouterPort, failure: Failure, received: ClientRequest)
     headers = received.headers
     user, tenant = user_of(headers) or _user_in(received.body), named_tenant_of(headers)
     options = Options(request_id=received.request_id, user=user, tenant=tenant)
-    context = context_of(received.headers, _SECONDS, received.hops)
+    context = context_of(received.headers, _SECONDS, received.hops, certificate=received.certificate)
     text = f"The facade answered {failure.status}: {failure.message}"[:MAX_REFUSAL]
     request = ReportRefusalRequest(options=options_message(options), http_status=failure.status, message=text)
     try:

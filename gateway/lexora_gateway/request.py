@@ -75,13 +75,19 @@ def timeout_of(headers: Headers, max_timeout: float) -> float | None:
     return None if given is None else min(_seconds(given), max_timeout)
 
 
-def context_of(headers: Headers, timeout: float | None, hops: Metadata = (), flow: Flow | None = None) -> CallContext:
+def context_of(
+    headers: Headers,
+    timeout: float | None,
+    hops: Metadata = (),
+    flow: Flow | None = None,
+    certificate: tuple[str, ...] = (),
+) -> CallContext:
     """Trace, credentials and time limit of a call, how it came here, and the back-pressure of its client."""
     metadata = (*_trace(headers), *hops) if b"traceparent" in headers else hops
     for header, name in _CREDENTIALS:
         if header in headers:
             metadata = (*metadata, (name, headers[header].decode("latin-1")))
-    return CallContext(metadata, timeout, flow=flow or Flow())
+    return CallContext(metadata, timeout, flow=flow or Flow(), certificate=certificate)
 
 
 def hops_of(client: ClientSide) -> Metadata:

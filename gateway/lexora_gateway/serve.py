@@ -11,6 +11,7 @@ from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.http.connections import Connections
 from lexora_gateway.http.protocol import HttpProtocol
 from lexora_gateway.http.site import Site
+from lexora_gateway.http.tls import Handshake
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from lexora_gateway.api_route import ApiRoute
     from lexora_gateway.http.cors import Cors
+    from lexora_gateway.http.tls import Tls
 
 _log = structlog.get_logger("lexora_gateway")
 
@@ -38,18 +40,19 @@ def server_config(
     patience: Patience = PATIENCE,
     cors: Cors | None = None,
     connections: Connections | None = None,
+    tls: Tls | None = None,
 ) -> uvicorn.Config:
     """uvicorn's server on uvloop, with this package's own connections. Port 0 picks a free port.
 
     An application of `create_app` must be complete: with middleware of its own, all calls go through it. `patience` bounds
     heads, writes and idle connections here; its silence inside a body is for `create_app`. With `cors` pages of other
-    origins may call. Without `connections` there may be any number of them.
+    origins may call. Without `connections` there may be any number of them. With `tls` it is HTTPS.
     """
     routes: dict[bytes, ApiRoute] = getattr(app, "direct_routes", dict)()
     site = Site(app, routes, patience, cors, connections or Connections())
 
-    def connection(server_state: ServerState, **_: Any) -> HttpProtocol:
-        return HttpProtocol(site, server_state)
+    def connection(server_state: ServerState, **_: Any) -> asyncio.Protocol:
+        return HttpProtocol(site, server_state) if tls is None else Handshake(site, server_state, tls)
 
     return uvicorn.Config(
         app,

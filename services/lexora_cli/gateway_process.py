@@ -9,9 +9,10 @@ from lexora_contract.draining import DrainingPort
 from lexora_gateway import DeferredApp, log_router, process_metrics
 from lexora_router.config import Config
 from lexora_router.policy.callers import TrustedProxies
-from lexora_router.process.launch import stop_event
+from lexora_router.process.launch import hangup_event, stop_event
 from lexora_router.process.listening import HTTP, listen
 from lexora_router.process.process_memory import kept_low
+from lexora_router.process.server_tls import server_tls
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
@@ -24,10 +25,10 @@ _log = structlog.get_logger("lexora")
 async def serve(target: str, config: Config, _source: ConfigSource) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile.
 
-    All that matters here of the configuration is read at the start only: nothing is loaded again.
+    All that matters here of the configuration is read at the start only: nothing is loaded again but the certificate.
     """
-    stop = stop_event()
-    server = config.server
+    stop, hangup, server = stop_event(), hangup_event(), config.server
+    tls = server_tls(config)
     listener = listen(server.host, server.port, HTTP)
     router = ChannelRouter(
         target,
@@ -49,8 +50,11 @@ async def serve(target: str, config: Config, _source: ConfigSource) -> None:
         client_of=proxies.network,
         metrics=process_metrics,
     )
-    http = HttpServer(app, listener, server)
+    http = HttpServer(app, listener, server, tls)
     REGISTRY.register(http.facts)
+    if tls is not None:
+        REGISTRY.register(tls)
+        tls.start(lambda: config.reload, hangup)
     try:
         await http.start()
         with kept_low(lambda: port.active, lambda: reading.held):
@@ -62,6 +66,8 @@ async def serve(target: str, config: Config, _source: ConfigSource) -> None:
         port.abort()
     finally:
         await http.stop()
+        if tls is not None:
+            await tls.close()
         await router.close()
         listener.close()
     _log.info("stopped")

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from lexora_cli.fast_imports import fast_imports
-from lexora_gateway import BufferedBytes, Connections, Cors, DeferredApp, GatewayServer, Patience, bounded, server_config
+from lexora_gateway import BufferedBytes, Connections, Cors, DeferredApp, GatewayServer, Patience, Tls, bounded, server_config
 from lexora_router.config.models import CorsConfig, ServerConfig
 from lexora_router.machine import usable_descriptors, usable_memory
 from lexora_router.process.listening import backlog, listening_address
+from lexora_router.process.server_tls import ServerTls
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
 GRACE_SECONDS = 5
@@ -34,11 +35,12 @@ def _cors(config: CorsConfig) -> Cors | None:
 class ConnectionFacts:
     """The metrics of a server's connections."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, tls: Tls | None) -> None:
         self._connections = connections
+        self._tls = tls
 
     def collect(self) -> Iterator[Metric]:
-        """Two metrics."""
+        """Two metrics, and one of HTTPS."""
         yield GaugeMetricFamily("lexora_http_connections", "Open HTTP connections.", value=self._connections.open)
         refused = CounterMetricFamily(
             "lexora_http_connections_refused", "HTTP connections above a bound, none of them idle.", labels=["bound"]
@@ -46,15 +48,23 @@ class ConnectionFacts:
         for bound, count in self._connections.refused.items():
             refused.add_metric([bound], count)
         yield refused
+        if self._tls is not None:
+            failed = CounterMetricFamily(
+                "lexora_tls_handshakes_failed", "HTTPS connections without a handshake to the end.", labels=["reason"]
+            )
+            for reason, count in self._tls.failed.items():
+                failed.add_metric([reason], count)
+            yield failed
 
 
 class HttpServer:
     """Serves an application on a socket that is already listening, with the limits and the CORS of the configuration."""
 
-    def __init__(self, app: DeferredApp, listener: socket.socket, server: ServerConfig) -> None:
+    def __init__(self, app: DeferredApp, listener: socket.socket, server: ServerConfig, tls: ServerTls | None) -> None:
         host, port = listener.getsockname()[:2]
         connections = bounded(usable_descriptors(), server.max_connections, server.max_connections_per_address)
-        self.facts = ConnectionFacts(connections)
+        secured = None if tls is None else Tls(tls.context, server.tls.handshake_timeout)
+        self.facts = ConnectionFacts(connections, secured)
         config = server_config(
             app,
             host=host,
@@ -62,10 +72,11 @@ class HttpServer:
             patience=Patience(write=server.write_timeout),
             cors=_cors(server.cors),
             connections=connections,
+            tls=secured,
         )
         config.backlog = backlog()
         config.timeout_graceful_shutdown = GRACE_SECONDS
-        self.url = f"http://{listening_address(listener)}"
+        self.url = f"{'http' if tls is None else 'https'}://{listening_address(listener)}"
         self._ready = asyncio.Event()
         self._server = _Server(config, lambda _: self._ready.set())
         self._listener = listener

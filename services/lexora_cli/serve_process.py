@@ -14,6 +14,7 @@ from lexora_router.process.listening import HTTP, listen
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
 from lexora_router.process.serve import end, start_grpc
+from lexora_router.process.server_tls import ServerTls, server_tls
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
@@ -26,11 +27,12 @@ async def serve(config: Config, source: ConfigSource) -> None:
     Raises CannotListen when an address cannot be had.
     """
     stop, hangup = stop_event(), hangup_event()
+    tls = server_tls(config)
     listener = listen(config.server.host, config.server.port, HTTP)
-    router = RouterApp(config)
+    router = RouterApp(config, tls)
     reading = buffered_bytes(config.server)
-    http = _http_server(router, listener, reading)
-    reloader = Reloader(router, source, hangup)
+    http = _http_server(router, listener, reading, tls)
+    reloader = Reloader(router, source, hangup, tls)
     try:
         grpc = await start_grpc(router)
         await http.start()
@@ -48,7 +50,7 @@ async def serve(config: Config, source: ConfigSource) -> None:
     _log.info("stopped")
 
 
-def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBytes) -> HttpServer:
+def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBytes, tls: ServerTls | None) -> HttpServer:
     server = router.config.server
     app = DeferredApp(
         InProcessRouter(router.service),
@@ -61,6 +63,6 @@ def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBy
         client_of=router.client_of,
         metrics=router.metrics,
     )
-    http = HttpServer(app, listener, server)
+    http = HttpServer(app, listener, server, tls)
     router.registry.register(http.facts)
     return http

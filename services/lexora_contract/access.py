@@ -1,5 +1,6 @@
 """Credentials that a caller may show, and scopes that it may have: the words that both sides of a port need."""
 
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 # Headers of a request, and metadata of an rpc, that may hold a credential: RFC 6750, the Anthropic SDK, the Azure SDK.
@@ -19,3 +20,17 @@ class Scope(StrEnum):
 
 
 SCOPES = frozenset(Scope)
+
+
+def certificate_names(dns: Iterable[str], uris: Iterable[str], emails: Iterable[str]) -> tuple[str, ...]:
+    """The names (SAN) in a client's certificate, as they are compared: each looks like its kind, or it does not count.
+
+    So a DNS name cannot be taken for an address or a URI, whatever an authority lets into one.
+    """
+    return tuple(_fitting(dns, uris, emails))
+
+
+def _fitting(dns: Iterable[str], uris: Iterable[str], emails: Iterable[str]) -> Iterator[str]:
+    yield from (name for name in uris if "://" in name)
+    yield from (name.lower() for name in dns if not {"@", ":", "/"} & set(name))
+    yield from (name for name in emails if "@" in name and "://" not in name)

@@ -51,7 +51,7 @@ class Gateway(Process):
         super().__init__([*(command or LEXORA), "serve", "--config", str(self.config_file)], env=env, cwd=folder)
         ready = self.wait_ready(r".*\bserving\b.*")
         line = plain(ready.group(0))
-        self.http = re.search(r'http(?:=|":")(http://[^\s"]+)', line).group(1)  # type: ignore[union-attr]
+        self.http = re.search(r'http(?:=|":")(https?://[^\s"]+)', line).group(1)  # type: ignore[union-attr]
         self.grpc = re.search(r'grpc(?:=|":")([^\s"]+)', line).group(1)  # type: ignore[union-attr]
 
     def metric(self, name: str, **labels: str) -> float:

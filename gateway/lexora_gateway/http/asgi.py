@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import structlog
 
+from lexora_gateway.asgi_types import CERTIFICATE
 from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import bug
 from lexora_gateway.request import request_id_of
@@ -76,7 +77,7 @@ class AsgiCall:
             "http_version": exchange.version,
             "server": inet(self._transport, "sockname"),
             "client": inet(self._transport, "peername"),
-            "scheme": "http",
+            "scheme": "http" if self._transport.get_extra_info("ssl_object") is None else "https",
             "root_path": "",
             "method": exchange.method.decode("ascii"),
             "path": unquote(path) if "%" in path else path,
@@ -84,6 +85,7 @@ class AsgiCall:
             "query_string": exchange.query,
             "headers": exchange.pairs,
             "state": {},
+            "extensions": {CERTIFICATE: exchange.certificate},
         }
 
     async def _receive(self) -> Message:

@@ -25,6 +25,7 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     address: str
+    certificate: tuple[str, ...]
 
     def first_lines(self, status: int) -> bytes:
         """The first lines of a response."""
@@ -105,6 +106,11 @@ class Exchange:
         self.started = False
         self._chunked = False
         self._head = b""  # that waits for the first of its body
+
+    @property
+    def certificate(self) -> tuple[str, ...]:
+        """The names in the client's certificate."""
+        return self._connection.certificate
 
     # The request's body.
 

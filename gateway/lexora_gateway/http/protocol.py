@@ -48,6 +48,7 @@ class HttpProtocol(asyncio.Protocol):
         "_state",
         "_turns",
         "address",
+        "certificate",
         "loop",
         "takes",
         "transport",
@@ -57,6 +58,7 @@ class HttpProtocol(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport
         self.address = ""
+        self.certificate: tuple[str, ...] = ()  # the names in that of the client, once verified
         self.takes = True  # what is written to it
         self._site = site
         self._state = state

@@ -68,6 +68,20 @@ def tenant_faults(tenant: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _order(numbers, "priority", "max_priority")
 
 
+def tls_faults(tls: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield keys of server.tls that have no effect without another one, with paths relative to it."""
+    asked, grpc = tls.get("client_auth") or "none", tls.get("grpc_client_auth") or "none"
+    asks = asked != "none" or grpc != "none"
+    if tls.get("cert") is None:
+        given = [name for name in ("key", "client_ca") if tls.get(name) is not None] + (["client_auth"] if asks else [])
+        yield from (((name,), "needs server.tls.cert, the certificate that this server shows") for name in given)
+    if asks and tls.get("client_ca") is None:
+        name = "client_auth" if asked != "none" else "grpc_client_auth"
+        yield (name,), "needs server.tls.client_ca, which signs the certificates of clients"
+    if not asks and tls.get("client_ca") is not None:
+        yield ("client_ca",), "has no effect: set server.tls.client_auth to optional or required"
+
+
 def rate_limit_faults(rate_limit: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield references of users to tiers that do not exist, with paths relative to rate_limit."""
     for name, user in _map(rate_limit.get("users")).items():

@@ -20,6 +20,7 @@ from lexora_router.config.check import (
     retry_faults,
     routing_faults,
     tenant_faults,
+    tls_faults,
 )
 from lexora_router.config.env import FILE_VARIABLE, apply
 from lexora_router.config.explain import explain
@@ -29,6 +30,7 @@ from lexora_router.config.positions import MAX_BYTES, Tree, read_map
 from lexora_router.config.problems import ConfigError, Path, Problem, Where
 from lexora_router.config.shape import ROOT, Shape
 from lexora_router.config.telemetry import apply_standard, check_telemetry
+from lexora_router.config.tls_check import check_tls
 from lexora_router.config.values import header_safe
 from lexora_router.config.warn import warnings
 
@@ -64,6 +66,7 @@ def load(
     if config is not None:
         _check_keys(config, environ, tree)
         _check_authorities(config, tree)
+        check_tls(config, tree)
         check_telemetry(config.telemetry, environ, tree)
         check_command_options(options, config, tree)
     if config is None or tree.problems:
@@ -166,6 +169,7 @@ def _vllm_faults(vllm: Mapping[str, Any]) -> Iterator[Fault]:
 
 _CHECKS: tuple[tuple[Path, Callable[[Mapping[str, Any]], Iterator[Fault]]], ...] = (
     (("vllm",), _vllm_faults),
+    (("server", "tls"), tls_faults),
     (("rate_limit",), rate_limit_faults),
     (("retry",), retry_faults),
     (("health",), health_faults),

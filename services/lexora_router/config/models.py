@@ -17,6 +17,7 @@ from lexora_router.config.engines import BackendConfig, VllmConfig
 from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
 from lexora_router.config.section import Section, refuse
 from lexora_router.config.telemetry import TelemetryConfig
+from lexora_router.config.tls import TlsConfig
 from lexora_router.config.values import (
     MAX_ITEMS,
     BackendName,
@@ -62,6 +63,7 @@ class ServerConfig(Section):
     write_timeout: Seconds = 60.0  # nothing of an answer could be written for so long
     stream_keepalive: Seconds | None = None  # silence of an HTTP stream that is filled with a comment; null: none is
     cors: CorsConfig = CorsConfig()
+    tls: TlsConfig = TlsConfig()
 
 
 class LoggingConfig(Section):

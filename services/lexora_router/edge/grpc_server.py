@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -16,6 +17,7 @@ from lexora.v1 import (
     receipt_pb2,
     router_pb2,
 )
+from lexora_contract.access import certificate_names
 from lexora_contract.answer import hops_text
 from lexora_contract.enums import word
 from lexora_contract.messages import receipt_message, receipt_of
@@ -57,9 +59,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class Servicer:
     """Adapts a service to grpc.aio: each rpc is served by the method of its name."""
 
-    def __init__(self, service: RouterService, write_timeout: float) -> None:
+    def __init__(self, service: RouterService, write_timeout: float, wire: "Wire") -> None:
         self._service = service
         self._write_timeout = write_timeout
+        self._wire = wire
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve all rpcs, as generated code would. Raises AttributeError for an rpc that the service has no method for."""
@@ -77,7 +80,7 @@ class Servicer:
         serve: Callable[[Any, CallContext], Awaitable[Any]] = getattr(self._service, rpc.method)
 
         async def answer(request: Any, context: _Context) -> Any:
-            message, wire = (request.message, _wire(context, request)) if rpc.raw else (request, _wire(context))
+            message, wire = (request.message, self._wire(context, request)) if rpc.raw else (request, self._wire(context))
             response = await _served(context, serve(message, wire))
             if rpc.receipt:
                 context.set_trailing_metadata(_trailing(response.receipt))
@@ -100,7 +103,7 @@ class Servicer:
                 raise asyncio.CancelledError from None
 
         try:
-            await _served(context, self._service.stream(request.message, _wire(context, request), send))
+            await _served(context, self._service.stream(request.message, self._wire(context, request), send))
         except asyncio.CancelledError:
             # A client that left at the same moment has cancelled the task once more.
             if not limit.over or limit.task.uncancel() > 0:
@@ -144,8 +147,8 @@ async def _refused(context: _Context, end: CallFailed) -> NoReturn:
     raise asyncio.CancelledError
 
 
-async def _refuse_undecodable(service: RouterService, method: str, context: _Context) -> None:
-    await _served(context, service.refuse_undecodable(method, _wire(context)))
+async def _refuse_undecodable(service: RouterService, wire: "Wire", method: str, context: _Context) -> None:
+    await _served(context, service.refuse_undecodable(method, wire(context)))
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -158,6 +161,26 @@ def _wire(context: _Context, request: Parted[Any] | None = None) -> CallContext:
         remaining -= min(remaining * RETURN_SHARE, RETURN_SECONDS)
     metadata = tuple((key, value) for key, value in pairs if isinstance(value, str))
     return CallContext(metadata, remaining, b"" if request is None else request.take_body(), _address(context.peer()))
+
+
+class Wire(Protocol):
+    """What surrounds a call at this wire."""
+
+    def __call__(self, context: _Context, request: Parted[Any] | None = None, /) -> CallContext:
+        """The call's surroundings, and its body."""
+        ...
+
+
+def _certified(context: _Context, request: Parted[Any] | None = None) -> CallContext:
+    """The same where a client shows a certificate."""
+    wire, shown = _wire(context, request), context.auth_context()
+    wire.certificate = _names(*(tuple(shown.get(kind, ())) for kind in ("peer_dns", "peer_uri", "peer_email")))
+    return wire
+
+
+@lru_cache(1024)
+def _names(*names: tuple[bytes, ...]) -> tuple[str, ...]:
+    return certificate_names(*([name.decode("utf-8", "replace") for name in kind] for kind in names))
 
 
 @lru_cache(4096)
@@ -207,13 +230,26 @@ def _error_bytes(context: _Context) -> int:
     return DEFAULT_ERROR_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class GrpcTls:
+    """What the port shows, how long a handshake may take (seconds), and whether clients show a certificate."""
+
+    credentials: grpc.ServerCredentials
+    handshake: float
+    certificates: bool
+
+
 class GrpcServer:
     """The gRPC server: the router, health (Check and Watch), reflection (v1 and v1alpha) and channelz."""
 
-    def __init__(self, service: RouterService, *, max_body_bytes: int, write_timeout: float) -> None:
+    def __init__(
+        self, service: RouterService, *, max_body_bytes: int, write_timeout: float, tls: GrpcTls | None = None
+    ) -> None:
         self.health = health.aio.HealthServicer()
+        self._tls = tls
+        wire = _certified if tls is not None and tls.certificates else _wire
         self._server = grpc.aio.server(
-            interceptors=[UndecodableRequests(partial(_refuse_undecodable, service))],
+            interceptors=[UndecodableRequests(partial(_refuse_undecodable, service, wire))],
             options=[
                 ("grpc.max_receive_message_length", max_body_bytes + 1024 * 1024),
                 ("grpc.max_send_message_length", -1),
@@ -223,9 +259,10 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
                 # One connection carries any number of calls; further ones are closed as they come.
                 ("grpc.max_allowed_incoming_connections", max(usable_descriptors() // CONNECTIONS_SHARE, 1)),
+                *([] if tls is None else [("grpc.server_handshake_timeout_ms", max(round(tls.handshake * 1000), 1))]),
             ],
         )
-        Servicer(service, write_timeout).add_to(self._server)
+        Servicer(service, write_timeout, wire).add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         channelz.add_channelz_servicer(self._server)
         enable_reflection(self._server)
@@ -234,7 +271,10 @@ class GrpcServer:
         """Listen; returns the port, which port 0 lets the system choose. Raises OSError when the address is taken."""
         address = host if host.startswith("unix:") else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self._server.add_insecure_port(address)
+            if self._tls is None or host.startswith("unix:"):  # a socket in the file system is as safe as its folder
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, self._tls.credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
         await self._server.start()

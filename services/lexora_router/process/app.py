@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
 from lexora_router.edge.explain import Explainer
-from lexora_router.edge.grpc_server import GrpcServer
+from lexora_router.edge.grpc_server import GrpcServer, GrpcTls
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.service import RouterService
 from lexora_router.edge.serving import Serving
@@ -20,6 +20,7 @@ from lexora_router.fleet.backend import Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.process.server_tls import ServerTls
 from lexora_router.telemetry.account import Account
 from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
 from lexora_router.telemetry.export import SpanCollector, telemetry_of
@@ -40,7 +41,7 @@ _log = structlog.get_logger("lexora.router")
 class RouterApp:
     """Everything that runs in a router process. Make it inside the event loop; `start`, then `stop`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tls: ServerTls | None = None) -> None:
         clock = time.monotonic  # finer than uvloop's own clock, and the same origin
         self.registry = _registry()
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
@@ -68,7 +69,16 @@ class RouterApp:
             explainer=Explainer(lambda: self._assembly, self._limiter, clock=clock),
         )
         server = config.server
-        self.grpc = GrpcServer(self.service, max_body_bytes=server.max_body_bytes, write_timeout=server.write_timeout)
+        self.grpc = GrpcServer(
+            self.service,
+            max_body_bytes=server.max_body_bytes,
+            write_timeout=server.write_timeout,
+            tls=None
+            if tls is None
+            else GrpcTls(tls.grpc_credentials(), server.tls.handshake_timeout, server.tls.grpc_requires),
+        )
+        if tls is not None:
+            self.registry.register(tls)
         self._serving = True
         self._tasks: set[asyncio.Task[None]] = set()
 

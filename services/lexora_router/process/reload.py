@@ -13,8 +13,10 @@ from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.load import ConfigError, Loaded
 from lexora_router.config.models import CorsConfig
 from lexora_router.config.problems import Path, Problem, show
+from lexora_router.config.tls import TlsConfig
 from lexora_router.engines.transport import tls_context
 from lexora_router.process.app import RouterApp
+from lexora_router.process.server_tls import ServerTls
 from lexora_router.process.source import ConfigSource
 from lexora_router.telemetry.reloads import Reload, Result
 
@@ -36,6 +38,7 @@ RESTART_KEYS = frozenset(
         "logging.level",
         "logging.format",
         *(f"server.cors.{key}" for key in CorsConfig.model_fields),
+        *(f"server.tls.{key}" for key in TlsConfig.model_fields),
         *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),
     }
 )
@@ -62,8 +65,11 @@ class Reloader:
     `start` it in the event loop, `close` it at the end. `hangup` is set by SIGHUP.
     """
 
-    def __init__(self, router: RouterApp, source: ConfigSource, hangup: asyncio.Event) -> None:
+    def __init__(
+        self, router: RouterApp, source: ConfigSource, hangup: asyncio.Event, server_tls: ServerTls | None = None
+    ) -> None:
         self._router = router
+        self._server_tls = server_tls
         self._source = source
         self._hangup = hangup
         self._lock = asyncio.Lock()
@@ -79,6 +85,8 @@ class Reloader:
             asyncio.create_task(self._on_hangup(), name="lexora-hangup"),
             asyncio.create_task(self._watch(), name="lexora-watch"),
         ]
+        if self._server_tls is not None:
+            self._server_tls.start(lambda: self._router.config.reload)
 
     async def close(self) -> None:
         """Reload no more; a reload under way is waited for."""
@@ -86,6 +94,8 @@ class Reloader:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._runs, return_exceptions=True)
+        if self._server_tls is not None:
+            await self._server_tls.close()
 
     async def reload(self, trigger: str) -> Reload:
         """Load the configuration and put it in force, if it can be used and is another one; gives the result."""
@@ -98,6 +108,8 @@ class Reloader:
     async def _run(self, trigger: str) -> Reload:
         async with self._lock:
             self._next = None  # a request from here on may be for a newer file
+            if self._server_tls is not None:
+                await self._server_tls.look()
             reload = await self._once(trigger)
         _tell(reload)
         self._applied.set()

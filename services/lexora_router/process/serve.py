@@ -11,6 +11,7 @@ from lexora_router.process.launch import hangup_event, stop_event
 from lexora_router.process.listening import GRPC, METRICS, CannotListen, address, listen
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
+from lexora_router.process.server_tls import server_tls
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
@@ -26,10 +27,11 @@ _log = structlog.get_logger("lexora")
 async def serve(config: Config, source: ConfigSource) -> None:
     """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen. SIGHUP loads the configuration again."""
     stop, hangup = stop_event(), hangup_event()
+    tls = server_tls(config)
     metrics_listener = _metrics_listener(config)
-    router = RouterApp(config)
+    router = RouterApp(config, tls)
     metrics = None if metrics_listener is None else _metrics_server(router, metrics_listener)
-    reloader = Reloader(router, source, hangup)
+    reloader = Reloader(router, source, hangup, tls)
     try:
         grpc = await start_grpc(router)
         if metrics is not None:

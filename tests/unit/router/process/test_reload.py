@@ -14,6 +14,7 @@ from tests.support.links import settle
 from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.load import Loaded
 from lexora_router.config.models import CorsConfig
+from lexora_router.config.tls import TlsConfig
 from lexora_router.process.app import RouterApp
 from lexora_router.process.reload import RESTART_KEYS, Reloader, differences, with_kept
 from lexora_router.process.source import ConfigSource
@@ -302,7 +303,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 23
+    assert len(RESTART_KEYS) == 29
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -320,6 +321,14 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "write_timeout": 6.0,
                     "stream_keepalive": 8.0,
                     "cors": CorsConfig(allow_origins=("*",), allow_headers=("a",), max_age=1.0),
+                    "tls": TlsConfig(
+                        cert="c",
+                        key="k",
+                        client_ca="a",
+                        client_auth="required",
+                        grpc_client_auth="required",
+                        handshake_timeout=1.0,
+                    ),
                 }
             ),
             "logging": running.logging.model_copy(update={"level": "DEBUG", "format": "json"}),

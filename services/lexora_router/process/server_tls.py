@@ -1,0 +1,172 @@
+"""The certificate of both ports: read at the start, and again when its files change; open connections stay as they are."""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from lexora_router.config import Config
+from lexora_router.config.models import ReloadConfig
+from lexora_router.config.tls import TlsConfig
+from lexora_router.config.tls_files import BadTlsFile, Pair, read_authorities, read_pair
+
+# AEAD with forward secrecy only; TLS 1.3 has no others.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+# Files that have just been changed may still be written, and the key comes after the certificate.
+SETTLE_SECONDS = 0.2
+_EXPIRY_SECONDS = 24 * 3600.0
+_VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+
+_Stamp = tuple[tuple[int, int, int], ...] | None
+
+_log = structlog.get_logger("lexora.tls")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    pair: Pair
+    context: ssl.SSLContext
+    grpc: grpc.ServerCertificateConfiguration
+
+
+class ServerTls:
+    """The certificate in force. Made from files: not inside an event loop that serves calls. Raises OSError (BadTlsFile)."""
+
+    def __init__(self, config: TlsConfig) -> None:
+        self.config = config
+        self._seen = self._stamp()
+        self._loaded = _load(config)
+        self._for_grpc: _Loaded | None = None  # what gRPC has got
+        self._refused = False
+        self._lock = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection over HTTPS."""
+        return self._loaded.context
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """For a gRPC port: each new connection asks again which certificate to show."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._loaded.grpc,
+            self._newer,  # type: ignore[arg-type]  # None: no other than before
+            require_client_authentication=self.config.grpc_requires,
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """Two metrics."""
+        yield GaugeMetricFamily(
+            "lexora_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate of the ports ends, in seconds since 1970.",
+            value=self._loaded.pair.expires.timestamp(),
+        )
+        yield GaugeMetricFamily(
+            "lexora_tls_files_refused",
+            "Whether the files of server.tls cannot be used, so that those that were loaded before stay in force.",
+            value=float(self._refused),
+        )
+
+    def start(self, settings: Callable[[], ReloadConfig], hangup: asyncio.Event | None = None) -> None:
+        """Begin to watch the files, as often as `reload` has it; and at each `hangup`, where a reload does not look."""
+        self._tasks = [asyncio.create_task(self._watch(settings), name="lexora-tls")]
+        if hangup is not None:
+            self._tasks.append(asyncio.create_task(self._on_hangup(hangup), name="lexora-tls-hangup"))
+
+    async def close(self) -> None:
+        """Watch no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def look(self) -> None:
+        """Load the files if they have changed. Those that cannot be used change nothing, and cost one line of the log."""
+        async with self._lock:
+            stamp = await asyncio.to_thread(self._stamp)
+            if stamp is None or stamp == self._seen:
+                return
+            await asyncio.sleep(SETTLE_SECONDS)
+            if await asyncio.to_thread(self._stamp) != stamp:
+                return  # still being written: the next look finds it
+            self._seen = stamp
+            try:
+                self._loaded = await asyncio.to_thread(_load, self.config)
+            except BadTlsFile as error:
+                self._refused = True
+                _log.error("tls_files_refused", key=f"server.tls.{error.key}", problem=str(error), kept="those loaded before")
+            else:
+                self._refused = False
+                _log.info("tls_files_loaded", expires=f"{self._loaded.pair.expires:%Y-%m-%d %H:%M}Z")
+                self._warn()
+
+    async def _watch(self, settings: Callable[[], ReloadConfig]) -> None:
+        warned = asyncio.get_running_loop().time()  # the start has its own warning
+        while True:
+            await asyncio.sleep(settings().interval)
+            if settings().watch:
+                await self.look()
+            if (now := asyncio.get_running_loop().time()) - warned > _EXPIRY_SECONDS:
+                warned = now
+                self._warn()
+
+    async def _on_hangup(self, hangup: asyncio.Event) -> None:
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            await self.look()
+
+    def _warn(self) -> None:
+        if said := self._loaded.pair.expiry:
+            _log.warning("tls_certificate", problem=f"server.tls.cert {said}")
+
+    def _newer(self) -> grpc.ServerCertificateConfiguration | None:
+        """Asked by gRPC in a thread of its own for each connection; None: the one that it has."""
+        loaded = self._loaded
+        if loaded is self._for_grpc:
+            return None
+        self._for_grpc = loaded
+        return loaded.grpc
+
+    def _stamp(self) -> _Stamp:
+        """What the files are like; None while one is gone, since it is about to be replaced."""
+        try:
+            found = [Path(file).stat() for file in self.config.files]
+        except OSError:
+            return None
+        return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+
+
+def server_tls(config: Config) -> ServerTls | None:
+    """What the ports show, by the configuration; None: they are in the clear. Raises OSError."""
+    return ServerTls(config.server.tls) if config.server.tls.enabled else None
+
+
+def _load(config: TlsConfig) -> _Loaded:
+    assert config.cert is not None
+    pair = read_pair(config.cert, config.key)
+    authorities = None if config.client_ca is None else _as_ca(config.client_ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(config.cert, config.key)
+        if authorities is not None:
+            context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+    except OSError as error:  # they were well a moment ago: changed meanwhile
+        raise BadTlsFile("cert", f"cannot be used: {error.strerror}") from None
+    context.verify_mode = _VERIFY[config.client_auth]
+    made = grpc.ssl_server_certificate_configuration([(pair.key, pair.cert)], authorities)
+    return _Loaded(pair, context, made)
+
+
+def _as_ca(file: str) -> bytes:
+    try:
+        return read_authorities(file)
+    except BadTlsFile as error:
+        raise BadTlsFile("client_ca", str(error)) from None
