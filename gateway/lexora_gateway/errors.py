@@ -188,7 +188,10 @@ def from_failed(failed: CallFailed, request_id: str) -> Failure:
 def _from_reason(failed: CallFailed) -> Failure:
     reason = REASONS[failed.reason]
     message = failed.message or reason.name.replace("_", " ").capitalize() + "."
-    return Failure(reason.status, message, reason.type, failed.param, reason.openai_code)
+    failure = Failure(reason.status, message, reason.type, failed.param, reason.openai_code)
+    if failure.status == 401:
+        failure.headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, 15.5.2
+    return failure
 
 
 def _retry_after(failed: CallFailed) -> HeaderList:

@@ -17,12 +17,12 @@ from lexora_contract.enums import word
 from lexora_contract.plain import plain, stats_plain
 from lexora_contract.port import CallContext, CallFailed, RouterPort
 from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_RECENT_CALLS
-from lexora_gateway.asgi_types import certificate_of, headers_of
+from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import all_models, capabilities, find_model, models_list
 from lexora_gateway.parts import Metrics
-from lexora_gateway.request import context_of, timeout_of
+from lexora_gateway.request import scope_context, timeout_of
 from lexora_gateway.scrape import scrape
 
 if TYPE_CHECKING:
@@ -106,8 +106,10 @@ class Control:
 
     async def health(self, request: Request) -> Response:
         """healthy, degraded or unhealthy, over all and by backend."""
-        overall, backends = await self._health(request)
+        overall, backends, auth = await self._health(request)
         body = {"status": overall, "backends": backends, "version": self._version}
+        if auth is not None:
+            body["auth"] = auth
         return JSONResponse(body, 503 if overall == "unhealthy" else 200)
 
     async def live(self) -> Response:
@@ -116,7 +118,7 @@ class Control:
 
     async def ready(self, request: Request) -> Response:
         """200 unless no backend answers."""
-        overall, _ = await self._health(request)
+        overall, *_ = await self._health(request)
         if overall == "unhealthy":
             return JSONResponse({"status": "not ready"}, 503)
         return JSONResponse({"status": "ready"})
@@ -138,18 +140,18 @@ class Control:
     async def _listed(self, request: Request) -> ListModelsResponse:
         return await all_models(self._router, self._context(request))
 
-    async def _health(self, request: Request) -> tuple[str, dict[str, str]]:
+    async def _health(self, request: Request) -> tuple[str, dict[str, str], str | None]:
         try:
             response = await self._router.unary(HEALTH, HealthRequest(), self._context(request))
         except CallFailed:
             # Without its router the facade serves no call.
-            return "unhealthy", {}
-        return _overall(response), {name: word(BackendStatus, each.status) for name, each in sorted(response.backends.items())}
+            return "unhealthy", {}, None
+        backends = {name: word(BackendStatus, each.status) for name, each in sorted(response.backends.items())}
+        return _overall(response), backends, "on" if response.credentials_needed else "off"
 
     def _context(self, request: Request) -> CallContext:
-        headers = headers_of(request.scope)
-        seconds = timeout_of(headers, CONTROL_TIMEOUT) or CONTROL_TIMEOUT
-        return context_of(headers, seconds, certificate=certificate_of(request.scope))
+        timeout = timeout_of(headers_of(request.scope), CONTROL_TIMEOUT) or CONTROL_TIMEOUT
+        return scope_context(request.scope, timeout)
 
 
 def _limit(text: str) -> int:

@@ -12,12 +12,13 @@ from lexora_contract.access import CREDENTIALS
 from lexora_contract.limits import MAX_FORWARDED, MAX_REQUEST_ID, MAX_TRACE
 from lexora_contract.port import CallContext, Flow
 from lexora_contract.request_ids import new_request_id
+from lexora_gateway.asgi_types import certificate_of, headers_of
 from lexora_gateway.errors import Refused, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lexora_gateway.asgi_types import Headers
+    from lexora_gateway.asgi_types import HeaderList, Headers, Scope
     from lexora_gateway.buffered import BufferedBytes
     from lexora_gateway.client_side import ClientSide
 
@@ -90,12 +91,22 @@ def context_of(
     return CallContext(metadata, timeout, flow=flow or Flow(), certificate=certificate)
 
 
+def scope_context(scope: Scope, timeout: float) -> CallContext:
+    """The context of a question that an ASGI server brings."""
+    client, headers = scope.get("client"), headers_of(scope)
+    hops = _hops(client[0] if client else "", headers, scope["headers"])
+    return context_of(headers, timeout, hops, certificate=certificate_of(scope))
+
+
 def hops_of(client: ClientSide) -> Metadata:
     """How a request came here, as a proxy says it: `x-forwarded-for` with the client's address added at the right end."""
-    address = client.address
-    if _FORWARDED not in client.headers:
+    return _hops(client.address, client.headers, client.pairs)
+
+
+def _hops(address: str, headers: Headers, pairs: HeaderList) -> Metadata:
+    if _FORWARDED not in headers:
         return (("x-forwarded-for", address),) if address else ()
-    lines = b",".join(value for name, value in client.pairs if name == _FORWARDED)[-MAX_FORWARDED:]
+    lines = b",".join(value for name, value in pairs if name == _FORWARDED)[-MAX_FORWARDED:]
     before = lines.decode("latin-1")
     return (("x-forwarded-for", f"{before},{address}" if before.isascii() and before.isprintable() else address),)
 

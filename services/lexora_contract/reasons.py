@@ -29,6 +29,7 @@ _ROWS = (
     Reason("NOT_FOUND", code_pb2.NOT_FOUND, 404, "not_found_error", "not_found"),
     Reason("REQUEST_TOO_LARGE", code_pb2.RESOURCE_EXHAUSTED, 413, "invalid_request_error", "request_too_large"),
     Reason("RATE_LIMITED", code_pb2.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "rate_limited"),
+    Reason("TOO_MANY_ATTEMPTS", code_pb2.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "too_many_attempts"),
     Reason("QUEUE_FULL", code_pb2.RESOURCE_EXHAUSTED, 429, "rate_limit_error", "queue_full"),
     Reason("CLIENT_STALLED", code_pb2.ABORTED, 499, "invalid_request_error", "client_stalled"),
     Reason("CANCELLED", code_pb2.CANCELLED, 499, "api_error", "cancelled"),

@@ -4,6 +4,7 @@ RouterError                 status  reason
 ├── InvalidRequest             400  INVALID_REQUEST        malformed, wrong-typed or incomplete
 ├── UnsupportedByBackend       400  UNSUPPORTED_BY_BACKEND the engines of this model's backend have no such thing
 ├── Unauthenticated            401  UNAUTHENTICATED        no credentials, or none that holds
+│   └── TooManyAttempts        429  TOO_MANY_ATTEMPTS      the same, after too many failed attempts from the same address
 ├── PermissionDenied           403  PERMISSION_DENIED      the credentials hold, and do not allow this
 ├── ModelNotFound              404  MODEL_NOT_FOUND        no such model, and no default backend
 ├── NotFound                   404  NOT_FOUND              an endpoint of the engine that is not relayed
@@ -70,9 +71,26 @@ class UnsupportedByBackend(RouterError):
 
 
 class Unauthenticated(RouterError):
-    """No credentials, or none that holds. The message names no part of what was shown."""
+    """No credentials, or none that holds. The message names no part of what was shown.
+
+    `cause`, for logs and metrics: "missing", "malformed", "several", "unknown", "expired", "revoked", or one of tokens.
+    """
 
     reason = "UNAUTHENTICATED"
+
+    def __init__(self, message: str, cause: str = "unknown") -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class TooManyAttempts(Unauthenticated):
+    """The credentials do not hold, after too many that did not from the same address; `retry_after` is in seconds."""
+
+    reason = "TOO_MANY_ATTEMPTS"
+
+    def __init__(self, cause: str, retry_after: float) -> None:
+        super().__init__("These credentials do not hold, and too many failed attempts came from this address.", cause)
+        self.retry_after = retry_after
 
 
 class PermissionDenied(RouterError):

@@ -76,7 +76,7 @@ async def test_an_unhealthy_backend_says_why(link: Link, engine: LoopEngine) -> 
         assert (await link.generate(unary(raw=raw_call()))).reason == "UPSTREAM_UNREACHABLE"
         found = (await link.ask("health", health_pb2.HealthRequest())).only
     (endpoint,) = found.backends["main"].endpoints
-    assert "cannot connect" in endpoint.reason
+    assert "Connection refused" in endpoint.reason
     await engine.listen()
 
 

@@ -31,7 +31,7 @@ CAPABILITIES: dict[str, Any] = {
     "available_capabilities": ["code", "general"],
     "default_model_for_unknown_task": "qwen3-32b",
 }
-HEALTH: dict[str, Any] = {"status": "healthy", "backends": {"main": "healthy"}, "version": "0.1.0"}
+HEALTH: dict[str, Any] = {"status": "healthy", "backends": {"main": "healthy"}, "version": "0.1.0", "auth": "off"}
 _COUNTS = {
     "total": 120,
     "successful": 118,

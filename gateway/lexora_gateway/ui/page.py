@@ -15,9 +15,8 @@ from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
 from lexora_contract.plain import plain, stats_plain
 from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_RECENT_CALLS
-from lexora_gateway.asgi_types import certificate_of, headers_of
 from lexora_gateway.openai.models import all_models, capabilities
-from lexora_gateway.request import context_of
+from lexora_gateway.request import scope_context
 from lexora_gateway.static_files import POLICY, Files, headers_with
 
 if TYPE_CHECKING:
@@ -55,9 +54,7 @@ class Page:
         """Everything that changes, in one document: health, statistics, models and recent calls."""
         now = asyncio.get_running_loop().time()
         if now >= self._stale_at:
-            self._state = await self._fresh(
-                context_of(headers_of(request.scope), _STATE_TIMEOUT, certificate=certificate_of(request.scope))
-            )
+            self._state = await self._fresh(scope_context(request.scope, _STATE_TIMEOUT))
             self._stale_at = now + _FRESH_SECONDS
         return Response(self._state, media_type="application/json", headers=_HEADERS)
 

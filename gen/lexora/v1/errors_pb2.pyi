@@ -78,6 +78,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The client left, or cancelled the call."""
     ERROR_REASON_ACCESS_UNAVAILABLE: _ErrorReason.ValueType  # 25
     """Whether the credentials hold cannot be found out now; RetryInfo says when to try again."""
+    ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 26
+    """The credentials do not hold, after too many failed attempts from the same address; RetryInfo says when to try again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the name of one of these without "ERROR_REASON_"; later versions have more."""
@@ -134,6 +136,8 @@ ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 24
 """The client left, or cancelled the call."""
 ERROR_REASON_ACCESS_UNAVAILABLE: ErrorReason.ValueType  # 25
 """Whether the credentials hold cannot be found out now; RetryInfo says when to try again."""
+ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 26
+"""The credentials do not hold, after too many failed attempts from the same address; RetryInfo says when to try again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -124,10 +124,13 @@ class HealthResponse(_message.Message):
     BACKENDS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_NEEDED_FIELD_NUMBER: _builtins.int
     status: Global___BackendStatus.ValueType
     """Healthy when every backend is, unhealthy when none is, else degraded."""
     version: _builtins.str
     """Version of the router."""
+    credentials_needed: _builtins.bool
+    """Whether callers must show credentials."""
     @_builtins.property
     def backends(self) -> _containers.MessageMap[_builtins.str, Global___BackendHealth]:
         """By name of the configured backend."""
@@ -143,10 +146,11 @@ class HealthResponse(_message.Message):
         backends: _abc.Mapping[_builtins.str, Global___BackendHealth] | None = ...,
         version: _builtins.str = ...,
         uptime: _duration_pb2.Duration | None = ...,
+        credentials_needed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "status", b"status", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "credentials_needed", b"credentials_needed", "status", b"status", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ from lexora_contract.answer import EngineError, Receipt
 from lexora_contract.port import CallFailed
 from lexora_contract.reasons import engine_code
 from lexora_router.errors import (
+    AccessUnavailable,
     Draining,
     NoHealthyEndpoint,
     OutOfResources,
@@ -13,6 +14,7 @@ from lexora_router.errors import (
     RateLimited,
     RequestQuarantined,
     RouterError,
+    TooManyAttempts,
     UpstreamBroken,
     UpstreamRefused,
 )
@@ -51,7 +53,7 @@ def bug_in(receipt: Receipt, trace_id: str = "") -> CallFailed:
 def retry_delay(error: RouterError) -> float | None:
     """Seconds after which trying again makes sense; None when it does not, or when that is not known."""
     match error:
-        case RateLimited() | QueueFull() | NoHealthyEndpoint() | RequestQuarantined():
+        case RateLimited() | QueueFull() | NoHealthyEndpoint() | RequestQuarantined() | AccessUnavailable() | TooManyAttempts():
             return error.retry_after
         case Draining() | OutOfResources():
             return RETRY_SECONDS

@@ -99,6 +99,7 @@ class Overview:
             backends={name: _backend_health(backend, now) for name, backend in assembly.backends.items()},
             version=__version__,
             uptime=duration(now - self._started),
+            credentials_needed=assembly.config.auth.enabled,
         )
 
     def stats(self) -> stats_pb2.GetStatsResponse:

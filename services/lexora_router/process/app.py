@@ -9,6 +9,8 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from lexora_router.access.authenticator import Failures
+from lexora_router.access.entrance import Entrance
 from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
 from lexora_router.edge.explain import Explainer
@@ -21,6 +23,7 @@ from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.process.server_tls import ServerTls
+from lexora_router.telemetry.access import AccessCollector
 from lexora_router.telemetry.account import Account
 from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
 from lexora_router.telemetry.export import SpanCollector, telemetry_of
@@ -52,16 +55,19 @@ class RouterApp:
         self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)
+        self._failures = Failures()
+        self._entrance = Entrance(config, self._failures)
         self._retired: list[Assembly] = []
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
         self.reloads = ReloadLog()
         self.registry.register(ReloadCollector(self.reloads))
         self.registry.register(ProcessFacts())
+        self.registry.register(AccessCollector(self._failures, lambda: self._entrance))
         self._lag = LoopLag(self.registry, clock)
         self.registry.register(SpanCollector(self._telemetry))
         self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
         self.service = RouterService(
-            _serving(self._assembly, None),
+            _serving(self._assembly, self._entrance, None),
             self._overview,
             recorders=recorders,
             max_body_bytes=config.server.max_body_bytes,
@@ -114,25 +120,30 @@ class RouterApp:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
         bound = await self.grpc.start(host, port)
         self._assembly.start()
+        self._entrance.start()
         self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
         return bound
 
     async def reload(self, config: Config, tls: TlsContexts | None = None) -> None:
         """Put another configuration in force. Calls under way finish under the old one; new ones find the new one.
 
-        `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used; then nothing has changed.
+        `tls` is for `build_backends`. Raises OSError when a `ca_file` or the file of keys cannot be used; then nothing
+        has changed.
         """
-        old = self._assembly
+        old, before = self._assembly, self._entrance
+        entrance = await asyncio.to_thread(Entrance, config, self._failures, before)
         new = Assembly(config, self._shared, old, self._on_probe, tls)
-        rules, serving = Tenancy(config).rules(), _serving(new, self.service.serving.reload)
+        rules, serving = Tenancy(config).rules(), _serving(new, entrance, self.service.serving.reload)
         # All is built, and what follows cannot fail. Nothing awaits from here on: no call sees half of the change.
         new.take_over(old)
-        self._assembly, self.service.serving = new, serving
+        self._assembly, self._entrance, self.service.serving = new, entrance, serving
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
         new.start()
+        entrance.start()
         new.dispatch()  # there may be more slots than before
         self._retired = [assembly for assembly in self._retired if assembly.busy]
         self._retired.append(old)
+        await before.retire()
         await old.retire(new)
 
     def reload_with(self, reload: Callable[[], Awaitable[Reload]] | None) -> None:
@@ -158,6 +169,7 @@ class RouterApp:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._entrance.retire()
         for assembly in (self._assembly, *self._retired):
             await assembly.stop()
         if self._telemetry is not None:
@@ -177,10 +189,11 @@ class RouterApp:
             task.add_done_callback(self._tasks.discard)
 
 
-def _serving(assembly: Assembly, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
+def _serving(assembly: Assembly, entrance: Entrance, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
     proxies = TrustedProxies(assembly.config.server.trusted_proxies)
     return Serving(
         assembly.pipeline,
+        access=entrance.access,
         meter=assembly.meter,
         classify=assembly.classify,
         foresee=assembly.foresee,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel
 
+from lexora_router.access.key_file import KeyFileError
 from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.load import ConfigError, Loaded
 from lexora_router.config.models import CorsConfig
@@ -127,6 +128,8 @@ class Reloader:
                 return log.add(Result.REFUSED, trigger, problems=["the router is shutting down"])
             await self._router.reload(prepared.config, prepared.tls)
             return log.add(Result.APPLIED, trigger, warnings=warnings, changed=changed, restart=restart)
+        except KeyFileError as error:
+            return log.add(Result.REFUSED, trigger, problems=[f"auth.keys_file: {error}"])
         except ConfigError as error:
             return log.add(Result.REFUSED, trigger, problems=map(str, error.problems))
         except Exception:  # the boundary: a bug in one reload must end neither the watching nor the old configuration

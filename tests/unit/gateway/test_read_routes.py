@@ -114,7 +114,7 @@ async def test_health(status: Any, name: str, code: int) -> None:
     response = await get(router, "/health")
     own = "unknown" if status == health_pb2.BACKEND_STATUS_UNSPECIFIED else name
     assert response.status_code == code
-    assert response.json() == {"status": name, "backends": {"a": "healthy", "b": own}, "version": "1.2.3"}
+    assert response.json() == {"status": name, "backends": {"a": "healthy", "b": own}, "version": "1.2.3", "auth": "off"}
     assert (await get(router, "/health/ready")).status_code == code
     assert (await get(router, "/health/live")).status_code == 200
 

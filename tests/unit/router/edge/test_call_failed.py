@@ -17,6 +17,7 @@ from lexora_contract.reasons import REASONS
 from lexora_contract.status import failed_of, status_of
 from lexora_router.edge.call_failed import bug_in, failed, retry_delay
 from lexora_router.errors import (
+    AccessUnavailable,
     Draining,
     InvalidRequest,
     NoHealthyEndpoint,
@@ -26,6 +27,7 @@ from lexora_router.errors import (
     RequestQuarantined,
     RouterError,
     TooLarge,
+    TooManyAttempts,
     UpstreamBroken,
     UpstreamFailure,
     UpstreamInvalid,
@@ -102,6 +104,7 @@ def test_over_a_wire_a_failed_call_is_the_same_as_in_process(error: RouterError)
 def test_only_what_may_pass_by_itself_has_a_retry_hint(error: RouterError) -> None:
     hint = detail(status(error, max_body=1000), RetryInfo)
     hinted = NoHealthyEndpoint | OutOfResources | RequestQuarantined | Draining | RateLimited | QueueFull
+    hinted |= AccessUnavailable | TooManyAttempts
     assert (hint is not None) == isinstance(error, hinted)
     assert hint is None or hint.retry_delay.seconds > 0
 

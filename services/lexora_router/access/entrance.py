@@ -1,0 +1,47 @@
+"""How callers are let in under one configuration: what is asked of them, and what is kept up to date for that."""
+
+import asyncio
+from pathlib import Path
+
+from lexora_router.access.access import Access, OpenAccess
+from lexora_router.access.authenticator import Authenticator, Failures
+from lexora_router.access.keys import Keys
+from lexora_router.access.watched_keys import WatchedKeys
+from lexora_router.config import Config
+from lexora_router.policy.callers import TrustedProxies
+
+
+class Entrance:
+    """The access of one configuration. A reload makes a new one, which takes over what stays the same of `previous`.
+
+    The constructor reads files: not for an event loop that serves. `start` it in the loop, then `retire` it for the next one.
+    Raises KeyFileError for keys that cannot be read; then nothing has changed.
+    """
+
+    def __init__(self, config: Config, failures: Failures, previous: "Entrance | None" = None) -> None:
+        auth = config.auth
+        self.keys = _watched(Path(auth.keys_file), previous) if auth.keys else None
+        self.access: Access = OpenAccess()
+        self._task: asyncio.Task[None] | None = None
+        if auth.enabled:
+            self.access = Authenticator(
+                keys=None if self.keys is None else Keys(self.keys),
+                failures=failures,
+                proxies=TrustedProxies(config.server.trusted_proxies),
+            )
+
+    def start(self) -> None:
+        """Begin to follow the file of keys."""
+        if self.keys is not None:
+            self._task = asyncio.create_task(self.keys.watch(), name="lexora-keys")
+
+    async def retire(self) -> None:
+        """Follow it no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _watched(path: Path, previous: Entrance | None) -> WatchedKeys:
+    kept = previous.keys if previous is not None else None
+    return kept if kept is not None and kept.path == path else WatchedKeys(path)

@@ -1,0 +1,160 @@
+"""The file of keys: JSON lines, a head and then one key a line, with hashes only.
+
+It is replaced as a whole, by rename: a reader finds the old file or the new one. Writers exclude each other by a lock on a file
+beside it. Functions here read and write files: not for an event loop.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from lexora_router.access.key_record import KeyRecord
+
+MODE = 0o600
+MAX_BYTES = 2**30
+MAX_LINE = 2**20
+LOCK_SECONDS = 10.0
+_LOCK_STEP = 0.02
+_VERSION = 1
+# Lines after which a reader in a thread lets the event loop have its turn: a quarter of a millisecond.
+_TURN = 128
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class KeyFileError(OSError):
+    """The file of keys cannot be used; the message names it, says what is wrong, and repeats nothing that is in it."""
+
+
+class _Head(msgspec.Struct, forbid_unknown_fields=True):
+    lexora_keys: int
+
+
+_head = msgspec.json.Decoder(_Head).decode
+_record = msgspec.json.Decoder(KeyRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_keys(path: Path) -> dict[bytes, KeyRecord]:
+    """Every key of the file by the digest of the whole key, in the order of the file. Raises KeyFileError."""
+    ids: set[str] = set()
+    found: dict[bytes, KeyRecord] = {}
+    try:
+        with path.open("rb") as lines:
+            _check_file(path, os.fstat(lines.fileno()))
+            _check_head(path, lines.readline(MAX_LINE))
+            for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE), b""), 2):
+                if line == b"\n":
+                    continue
+                before = len(found)
+                digest, record = _parsed(path, number, line)
+                ids.add(record.id)
+                found[digest] = record
+                if not len(ids) == len(found) == before + 1:
+                    raise KeyFileError(f"{path}:{number}: this key is in the file twice")
+                if not number % _TURN:
+                    time.sleep(0)
+    except OSError as error:
+        if isinstance(error, KeyFileError):
+            raise
+        raise KeyFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return found
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether others than its owner may read the file."""
+    try:
+        return bool(path.stat().st_mode & _OTHERS)
+    except OSError:
+        return False
+
+
+def edit_keys(path: Path, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]]) -> None:
+    """Replace the keys of the file by what `change` makes of them; a file that is not there has none.
+
+    Raises KeyFileError, and what `change` raises; then the file is as it was.
+    """
+    path = Path(os.path.realpath(path))  # a link stays a link
+    try:
+        with _locked(path):
+            here = path.exists()
+            records = list(change(list(read_keys(path).values()) if here else []))
+            _replace(path, records, path.stat() if here else None)
+    except OSError as error:
+        if isinstance(error, KeyFileError):
+            raise
+        raise KeyFileError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyFileError(f"{path}: is no file")
+    if status.st_size > MAX_BYTES:
+        raise KeyFileError(f"{path}: is larger than {MAX_BYTES} bytes")
+    if status.st_mode & _OTHERS_WRITE:
+        raise KeyFileError(f"{path}: others than its owner may write it; run `chmod 600 {path}`")
+
+
+def _check_head(path: Path, line: bytes) -> None:
+    try:
+        version = _head(line).lexora_keys
+    except msgspec.DecodeError:
+        raise KeyFileError(f'{path}:1: is no file of keys: its first line must be {{"lexora_keys":{_VERSION}}}') from None
+    if version != _VERSION:
+        raise KeyFileError(f"{path}:1: is of version {version}, and this is for version {_VERSION}")
+
+
+def _parsed(path: Path, number: int, line: bytes) -> tuple[bytes, KeyRecord]:
+    try:
+        record = _record(line)
+        return record.digest(), record
+    except (msgspec.DecodeError, ValueError) as error:
+        raise KeyFileError(f"{path}:{number}: {error}") from None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Be the only writer. The lock's file stays: to remove it would let two in."""
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+    try:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise KeyFileError(f"{path}: another process has been writing it for {LOCK_SECONDS:g} s") from None
+                time.sleep(_LOCK_STEP)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _replace(path: Path, records: Iterable[KeyRecord], before: os.stat_result | None) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600 from the start
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(_encode(_Head(_VERSION)) + b"\n")
+            file.writelines(_encode(record) + b"\n" for record in records)
+            if before is not None and os.geteuid() == 0:
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)  # root edits the file of a service
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

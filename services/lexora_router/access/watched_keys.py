@@ -1,0 +1,100 @@
+"""The keys of a file, in memory, as the file is by now."""
+
+import asyncio
+from pathlib import Path
+from stat import S_ISREG
+
+import structlog
+
+from lexora_router.access.key_file import KeyFileError, open_to_others, read_keys
+from lexora_router.access.key_record import KeyRecord
+from lexora_router.errors import AccessUnavailable
+
+# A revocation is in force within 2 seconds: a look each, then the file must have been left alone, then it is read.
+LOOK_SECONDS = 0.5
+SETTLE_SECONDS = 0.1
+# What keeps a file from being read may pass without a trace at the file: it is tried again.
+RETRY_LOOKS = 10
+_DROPPED = 4096  # keys of an old snapshot that are given back at a time
+
+_log = structlog.get_logger("lexora.keys")
+_Stamp = tuple[int, int, int, int]
+
+
+class WatchedKeys:
+    """A KeySource that is a file. The constructor reads it: not for an event loop that serves. Raises KeyFileError.
+
+    While the file cannot be read, the last good snapshot holds, and whether there are other keys is not known
+    (AccessUnavailable). `readable` says which.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.readable = True
+        self.version = 0
+        self._stamp = self._look()
+        self._keys = read_keys(path)
+        self._reading = asyncio.Lock()
+        if open_to_others(path):
+            _log.warning("key_file_open", file=str(path), advice=f"others than its owner can read it: chmod 600 {path}")
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def known(self, digest: bytes) -> KeyRecord | None:
+        """The key of the snapshot."""
+        return self._keys.get(digest)
+
+    async def find(self, digest: bytes) -> KeyRecord | None:
+        """The same. Raises AccessUnavailable for what the snapshot does not have, when the file may have it."""
+        found = self._keys.get(digest)
+        if found is None and not self.readable:
+            raise AccessUnavailable("Whether this key holds cannot be found out now; try again shortly.")
+        return found
+
+    async def watch(self) -> None:
+        """Follow the file until cancelled."""
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            stamp, looks = await asyncio.to_thread(self._look), looks + 1
+            if stamp == self._stamp and (self.readable or looks % RETRY_LOOKS):
+                continue
+            await asyncio.sleep(SETTLE_SECONDS)  # it may still be written
+            if await asyncio.to_thread(self._look) == stamp:
+                await self.refresh()
+
+    async def refresh(self) -> None:
+        """Read the file now."""
+        async with self._reading:
+            stamp = await asyncio.to_thread(self._look)
+            try:
+                keys = await asyncio.to_thread(read_keys, self.path)
+            except KeyFileError as error:
+                if self.readable or stamp != self._stamp:
+                    _log.error("key_file_unreadable", problem=str(error), in_force=len(self._keys))
+                self._stamp, self.readable = stamp, False
+                self.version += 1  # what was not there before may be there now
+                return
+            old, self._keys = self._keys, keys
+            self._stamp, self.readable = stamp, True
+            self.version += 1
+            _log.info("keys_read", file=str(self.path), keys=len(keys))
+            await _dropped(old)
+
+    def _look(self) -> _Stamp | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        if not S_ISREG(status.st_mode):
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+async def _dropped(keys: dict[bytes, KeyRecord]) -> None:
+    """Give the keys back a few at a time: all at once would hold the event loop for as long as it takes."""
+    while keys:
+        for _ in range(min(_DROPPED, len(keys))):
+            keys.popitem()
+        await asyncio.sleep(0)

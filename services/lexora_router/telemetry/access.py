@@ -1,0 +1,28 @@
+"""Metrics of the credentials that are asked for, read at scrape time."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from lexora_router.access.authenticator import Failures
+from lexora_router.access.entrance import Entrance
+
+
+class AccessCollector:
+    """Reads the failures so far, and the keys of the entrance of now."""
+
+    def __init__(self, failures: Failures, entrance: Callable[[], Entrance]) -> None:
+        self._failures = failures
+        self._entrance = entrance
+
+    def collect(self) -> Iterable[Metric]:
+        """Three metrics."""
+        failures = CounterMetricFamily("lexora_auth_failures", "Credentials that were refused.", labels=["cause"])
+        for cause, count in self._failures.by_cause.items():
+            failures.add_metric([cause], count)
+        keys = self._entrance().keys
+        held = GaugeMetricFamily("lexora_keys", "Keys in force, expired and revoked ones included.")
+        held.add_metric([], 0 if keys is None else len(keys))
+        readable = GaugeMetricFamily("lexora_keys_readable", "0 while the file of keys cannot be read, else 1.")
+        readable.add_metric([], keys is None or keys.readable)
+        return failures, held, readable
