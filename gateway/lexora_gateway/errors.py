@@ -108,6 +108,11 @@ def too_many_connections(bound: str) -> Failure:
     return _unread(Failure(503, message, "api_error", code="too_many_connections"))
 
 
+def shutting_down() -> Failure:
+    """503 for a request that is not served any more; its body may not have been read to the end."""
+    return _unread(_own("DRAINING", "The gateway is shutting down; try another one."))
+
+
 def _own(reason: str, message: str) -> Failure:
     """A refusal of the facade's own, for a reason that the router has too."""
     row = REASONS[reason]

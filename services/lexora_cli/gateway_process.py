@@ -60,6 +60,7 @@ async def serve(target: str, config: Config, _source: ConfigSource) -> None:
         with kept_low(lambda: port.active, lambda: reading.held):
             _log.info("serving", http=http.url, router=target, version=__version__)
             await http.serve_until(stop)
+            http.drain()
             if port.active:
                 _log.info("draining", active=port.active, timeout=server.drain_timeout)
             await port.drain(server.drain_timeout)

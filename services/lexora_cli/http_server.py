@@ -63,6 +63,7 @@ class HttpServer:
     def __init__(self, app: DeferredApp, listener: socket.socket, server: ServerConfig, tls: ServerTls | None) -> None:
         host, port = listener.getsockname()[:2]
         connections = bounded(usable_descriptors(), server.max_connections, server.max_connections_per_address)
+        self._connections = connections
         secured = None if tls is None else Tls(tls.context, server.tls.handshake_timeout)
         self.facts = ConnectionFacts(connections, secured)
         config = server_config(
@@ -97,6 +98,10 @@ class HttpServer:
     async def serve_until(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set; raises RuntimeError when the server ends by itself."""
         await self._or_end(stop)
+
+    def drain(self) -> None:
+        """Close idle connections, and others with their next answers: their clients' next requests find another process."""
+        self._connections.drain()
 
     async def stop(self) -> None:
         """Take no new connections, close idle ones, let responses finish for a few seconds, then return."""

@@ -40,6 +40,7 @@ async def serve(config: Config, source: ConfigSource) -> None:
         with kept_low(lambda: router.active, lambda: router.held + reading.held):
             _log.info("serving", http=http.url, grpc=grpc, version=__version__)
             await http.serve_until(stop)
+            http.drain()
             # Until the drain is over HTTP stays up: load balancers and clients get 503, and answers run to their ends.
             await router.drain()
     finally:

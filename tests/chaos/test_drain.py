@@ -1,6 +1,7 @@
 """SIGTERM: what runs may finish, what comes is sent elsewhere, what is left is told, and the exit code is 0."""
 
 import asyncio
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,12 @@ from lexora.v1.router_pb2_grpc import RouterServiceStub
 from tests.chaos.conftest import MODEL
 from tests.chaos.streams import CHAT, body, client, stream
 from tests.support import wire
+from tests.support.loop_engine import LoopEngine
+from tests.support.raw_server import reply
 from tests.support.servers import Gateway, Simulator, base_config
 
 STREAMS = 100
+LARGE = 8 * 1024 * 1024  # bytes, more than the kernel takes at once
 LEFT = 7  # requests that the rate limit leaves beyond them
 
 
@@ -154,6 +158,72 @@ async def test_calls_that_still_wait_at_the_end_are_refused(engine: Simulator, t
             assert (await first).error["code"] == "draining"
         assert await asyncio.to_thread(gateway.wait) == 0
     assert engine.stats()["requests"] == 1
+
+
+class Raw:
+    """A connection by the letter."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self._writer = reader, writer
+
+    @classmethod
+    async def to(cls, base: str, data: bytes, *, limit: int = 2**16) -> "Raw":
+        host, port = base.removeprefix("http://").split(":")
+        made = cls(*await asyncio.open_connection(host, int(port), limit=limit))
+        made.send(data)
+        return made
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def rest(self) -> bytes:
+        """All that comes until the other side closes."""
+        async with asyncio.timeout(30):
+            found = await self.reader.read()
+        self._writer.close()
+        return found
+
+
+def asked(tokens: int, *, stream: bool = True) -> bytes:
+    return wire.request(CHAT, json.dumps(body(MODEL, tokens) | {"stream": stream}).encode())
+
+
+async def test_connections_end_with_their_next_answers(engine: Simulator, tmp_path: Path) -> None:
+    """Whatever a connection is about at SIGTERM, its client is answered, and then connects to another process."""
+    async with LoopEngine("big") as big:
+        large = b'{"text": "%b"}' % (b"x" * LARGE)
+        big.answer(reply(large))
+        settings = config(engine)
+        settings["routing"]["backends"]["big"] = {"url": big.url, "models": ["big"]}
+        with Gateway(settings, tmp_path) as gateway:
+            slow = await Raw.to(gateway.http, wire.request(CHAT, b'{"model": "big", "messages": []}'), limit=1024)
+            await asyncio.to_thread(gateway.wait_for, "call .*model=big.*status=200")
+            holds = await Raw.to(gateway.http, asked(100))
+            kept = await Raw.to(gateway.http, wire.request("/health/live", method="GET"))
+            pipelined = await Raw.to(gateway.http, asked(30) + asked(1))
+            upload = await Raw.to(gateway.http, asked(1)[:-5])
+            head = await Raw.to(gateway.http, asked(1)[:30])
+            await asyncio.gather(holds.reader.readline(), kept.reader.readuntil(b"}"), pipelined.reader.readline())
+            gateway.signal(signal.SIGTERM)
+            assert await kept.rest() == b"", "an idle connection is closed"
+            new = await Raw.to(gateway.http, asked(1))
+            head.send(asked(1)[30:])
+            for name, each in {"new": new, "head": head, "upload": upload}.items():
+                answer = await each.rest()
+                assert answer.startswith(b"HTTP/1.1 503 "), name
+                assert b"connection: close\r\n" in answer, name
+                assert b'"code":"draining"' in answer, name
+            assert not holds.reader.at_eof()
+            first, refusal, second = (await pipelined.rest()).partition(b"HTTP/1.1 503 ")
+            assert first.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+            assert refusal
+            assert b"connection: close\r\n" in second
+            assert b"[DONE]" in await holds.rest()
+            assert (await slow.rest()).endswith(large), "a slow reader gets all of its answer"
+            assert await asyncio.to_thread(gateway.wait) == 0
+            assert "Traceback" not in gateway.output
+            refused = [line for line in gateway.output.splitlines() if "error=DRAINING" in line]
+            assert len(refused) == 4, "each has its line"
 
 
 async def test_sighup_in_a_drain_ends_nothing(engine: Simulator, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ LOG_SECONDS = 10.0
 class Connection(Protocol):
     """An open connection."""
 
+    def drain(self) -> None:
+        """End with the next answer, or now when none is due."""
+
     def close_idle(self) -> None:
         """Close it; nothing is under way on it."""
 
@@ -52,6 +55,7 @@ class Connections:
         self._clock = clock
         self._logged_at = float("-inf")
         self._unlogged = 0
+        self.draining = False
         self.lingering = 0  # refused ones that may still read why
         self.refused = {"server.max_connections": 0, "server.max_connections_per_address": 0}
         self._addresses: dict[str, _Address] = {}
@@ -62,6 +66,12 @@ class Connections:
     def open(self) -> int:
         """Connections that are open."""
         return len(self._of)
+
+    def drain(self) -> None:
+        """The process ends: each connection ends with its next answer, and idle ones at once. New ones are still taken."""
+        self.draining = True
+        for connection in list(self._of):
+            connection.drain()
 
     def admit(self, connection: Connection, address: str) -> str:
         """Take a new connection, which is idle; closes an idle one where that makes room. The bound that it met, else empty."""

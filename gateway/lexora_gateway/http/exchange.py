@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from lexora_contract.port import Flow
 from lexora_gateway.client_side import ClientGone
+from lexora_gateway.errors import Refused
 from lexora_gateway.headers import number
 
 if TYPE_CHECKING:
     from lexora_gateway.asgi_types import HeaderList, Headers
+    from lexora_gateway.errors import Failure
 
 # With more of a body that is not read yet, nothing is read from the connection.
 HIGH_WATER_BYTES = 64 * 1024
@@ -51,6 +53,7 @@ class Exchange:
         "_head",
         "_is_read",
         "_news",
+        "_refusal",
         "added",
         "address",
         "ends_by_leaving",
@@ -103,6 +106,7 @@ class Exchange:
         self.more_body = True
         self._is_read = False  # to its end
         self._news: asyncio.Event | None = None  # while something waits in `read`
+        self._refusal: Failure | None = None
         self.started = False
         self._chunked = False
         self._head = b""  # that waits for the first of its body
@@ -143,13 +147,18 @@ class Exchange:
         body, self._body = self._body, b""
         return bytes(body)
 
+    def refuse(self, failure: Failure) -> None:
+        """What is not here of the body is not wanted: `read` raises Refused."""
+        self._refusal = failure
+        self._wake()
+
     async def read(self) -> tuple[bytes, bool]:
         """The next piece of the body, and whether there will be more; after the last one it waits for the client to leave."""
         if self.expects_continue:
             self.expects_continue = False
             if self.more_body and not self.started:
                 self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while self.is_open and (self._is_read or (self.more_body and not self._body)):
+        while self.is_open and self._refusal is None and (self._is_read or (self.more_body and not self._body)):
             if self._news is None:
                 self._news = asyncio.Event()
             self._news.clear()
@@ -157,6 +166,8 @@ class Exchange:
             await self._news.wait()
         if not self.is_open:
             raise ClientGone
+        if self._refusal is not None:
+            raise Refused(self._refusal)
         body, self._body = self._body, b""
         self._is_read = not self.more_body
         self._connection.read_on()

@@ -130,6 +130,15 @@ class HttpProtocol(asyncio.Protocol):
         else:
             last.keep_alive = False
 
+    def drain(self) -> None:
+        """The process is going to stop: no request is served here after those that have come, and none that is not whole."""
+        last = self._turns.last
+        if last is not None:
+            last.keep_alive = last.keep_alive and last.started  # of an answer that has begun without a word about it
+            self._turns.refuse_upload()
+        elif self._is_idle:
+            self._closing.close()
+
     def close_idle(self) -> None:
         """No next request came in time, or room is made for another connection; nothing is under way on this one."""
         self._closing.close()
@@ -163,6 +172,8 @@ class HttpProtocol(asyncio.Protocol):
         """Nothing is under way on it."""
         self._is_idle = True
         self._site.connections.idle(self)
+        if self._site.connections.draining:
+            self._closing.close()
 
     def read_on(self) -> None:
         """Read as long as there is room for what comes: for requests, and for the rest of the last one's body."""

@@ -232,7 +232,7 @@ class RequestReader:
             version=version,
             pairs=pairs,
             headers=headers,
-            keep_alive=parser.should_keep_alive(),
+            keep_alive=parser.should_keep_alive() and not self._site.connections.draining,
         )
         self._connection.take(exchange)
 

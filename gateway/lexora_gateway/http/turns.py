@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from lexora_contract.operations import dialect_of
-from lexora_gateway.errors import in_dialect
+from lexora_gateway.errors import in_dialect, shutting_down
 from lexora_gateway.http.asgi import AsgiCall
 from lexora_gateway.http.refusal import rest_of_answer
 from lexora_gateway.request import request_id_of
+from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -114,6 +115,12 @@ class Turns:
         self.waiting.clear()
         self.answering = None
 
+    def refuse_upload(self) -> None:
+        """Refuse a call whose body is still on its way: it would be refused once it is here."""
+        exchange = self.answering
+        if exchange is not None and exchange.task is not None and exchange.more_body:
+            exchange.refuse(shutting_down())
+
     # One request.
 
     def _start(self, exchange: Exchange) -> None:
@@ -144,10 +151,13 @@ class Turns:
             await serve(given)
         finally:
             tasks.discard(task)
-            if exchange.is_open:
+            if exchange.is_open and exchange.started:
                 # Cancelled by the server, or its answer broke off: the client must not take it for a whole one.
                 exchange.lose()
                 self._connection.transport.abort()
+            elif exchange.is_open:
+                dialect = dialect_of(exchange.path.decode("latin-1"))
+                Answer(exchange, request_id_of(exchange.headers), dialect).fail(shutting_down())
             exchange.task = None  # which has this frame, and this frame has the exchange
 
     def _next(self) -> None:
