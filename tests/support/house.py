@@ -56,7 +56,7 @@ async def house(config: Config) -> AsyncIterator[House]:
         client_of=router.client_of,
         metrics=router.metrics,
     )
-    http = HttpServer(app, listener, server)
+    http = HttpServer(app, listener, server, None)
     try:
         port = await router.start("127.0.0.1", 0)
         await http.start()
