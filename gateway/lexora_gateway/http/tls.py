@@ -97,6 +97,9 @@ class Handshake(asyncio.Protocol):
         """The server stops."""
         self._transport.abort()
 
+    def drain(self) -> None:
+        """The process is going to stop: the first request, once it is here, is the last one."""
+
     def close_idle(self) -> None:
         """Room is made for another connection."""
         self._transport.abort()
