@@ -1,13 +1,22 @@
 """Names of calls that come without one."""
 
-from itertools import count
+import os
 from secrets import token_hex
 
-# Unique, not secret: one random half for the process, and the number of the call.
-_PROCESS = token_hex(8)
-_calls = count(1)
+# 128 random bits: engines make the ids of stored responses of it, and who knows such an id may read the response.
+_DIGITS = 32
+# So many are made at a time: for each one a system call would be most of its cost.
+_BATCH = 256
+
+_left: list[str] = []
+os.register_at_fork(after_in_child=_left.clear)  # or both processes would give the same
 
 
 def new_request_id() -> str:
-    """32 hexadecimal digits that no other call has."""
-    return f"{_PROCESS}{next(_calls):016x}"
+    """32 hexadecimal digits that no other call has, and that do not follow from those of other calls."""
+    try:
+        return _left.pop()
+    except IndexError:
+        digits = token_hex(_BATCH * _DIGITS // 2)
+        _left.extend(digits[at : at + _DIGITS] for at in range(_DIGITS, len(digits), _DIGITS))
+        return digits[:_DIGITS]
