@@ -11,8 +11,9 @@ import structlog
 
 from lexora_contract.operations import Dialect
 from lexora_contract.plain import plain
-from lexora_contract.port import CallFailed
+from lexora_contract.port import CallFailed, Options
 from lexora_contract.rpcs import EXPLAIN as EXPLAIN_RPC
+from lexora_contract.rpcs import STREAM
 from lexora_gateway.asgi_client import AsgiClient
 from lexora_gateway.body import announced, arrived_body, read_body
 from lexora_gateway.call_headers import EXPLAIN, check_explain
@@ -21,7 +22,7 @@ from lexora_gateway.client_side import ClientGone
 from lexora_gateway.errors import Refused, bug, from_failed, invalid
 from lexora_gateway.keepalive import KeptAnswer
 from lexora_gateway.report_refusal import counted
-from lexora_gateway.request import Clock, charged_of, check_identity, context_of, hops_of, request_id_of
+from lexora_gateway.request import Clock, check_identity, context_of, hops_of, named_tenant_of, request_id_of, user_of
 from lexora_gateway.response import Answer
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     from lexora_gateway.request import Limits
 
 _log = structlog.get_logger("lexora_gateway")
+
+
+class _Foreseen(Exception):
+    """A refusal before the body is read."""
+
+    def __init__(self, error: CallFailed) -> None:
+        super().__init__()
+        self.error = error
 
 
 class ApiRoute(ABC):
@@ -63,7 +72,7 @@ class ApiRoute(ABC):
             check_identity(client, limits.trusts)
             body = arrived_body(client, limits)
             if body is None:
-                self._foresee(received)
+                await self._foresee(received, clock.remaining())
                 body = await read_body(client, limits, clock.end)
             received.body = body
             self.check(headers, received.body)
@@ -76,6 +85,10 @@ class ApiRoute(ABC):
             return
         except CallFailed as error:
             answer.fail(from_failed(error, request_id))
+        except _Foreseen as early:
+            failure = from_failed(early.error, request_id)
+            failure.headers.append((b"connection", b"close"))  # the body has not been read
+            answer.fail(failure)
         except Refused as error:
             free = EXPLAIN in headers  # to ask costs nothing, however badly
             answer.fail(error.failure if free else await counted(self._router, error.failure, received))
@@ -85,17 +98,18 @@ class ApiRoute(ABC):
         finally:
             answer.close()
 
-    def _foresee(self, received: ClientRequest) -> None:
-        """Refuse a long body before it is read, when its call would be refused whatever it says."""
-        size = announced(received.headers)
-        if size is None or EXPLAIN in received.headers:
+    async def _foresee(self, received: ClientRequest, remaining: float | None) -> None:
+        """Refuse a body before it is read, when its call would be refused whatever it says."""
+        headers = received.headers
+        size = announced(headers)
+        if size is None and b"expect" not in headers:
             return
+        rpc = EXPLAIN_RPC if EXPLAIN in headers else STREAM
+        options = Options(received.request_id, user=user_of(headers), tenant=named_tenant_of(headers))
         try:
-            self._router.foresee(charged_of(received.headers), size)
+            await self._router.foresee(rpc, options, context_of(headers, remaining, received.hops), size or 0)
         except CallFailed as error:
-            failure = from_failed(error, received.request_id)
-            failure.headers.append((b"connection", b"close"))
-            raise Refused(failure) from None
+            raise _Foreseen(error) from None
 
     def check(self, headers: Headers, body: bytes) -> None:
         """Refuse a content type that is not JSON, and an empty body."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lexora_gateway.client_request import ClientRequest
 
 _SECONDS = 5.0
+# What the router refuses a caller for, whatever it asks.
+_OF_THE_CALLER = frozenset(("RATE_LIMITED", "UNAUTHENTICATED", "TOO_MANY_ATTEMPTS", "PERMISSION_DENIED", "ACCESS_UNAVAILABLE"))
 
 
 class _Named(msgspec.Struct, gc=False):
@@ -29,7 +31,7 @@ _decode = msgspec.json.Decoder(_Named).decode
 
 
 async def counted(router: RouterPort, failure: Failure, received: ClientRequest) -> Failure:
-    """The failure with its trace and the user's limits, or, when these are used up, the refusal that takes its place."""
+    """The failure with its trace and the user's limits, or the router's own refusal of this caller, which takes its place."""
     headers = received.headers
     user, tenant = user_of(headers) or _user_in(received.body), named_tenant_of(headers)
     options = Options(request_id=received.request_id, user=user, tenant=tenant)
@@ -39,11 +41,11 @@ async def counted(router: RouterPort, failure: Failure, received: ClientRequest)
     try:
         receipt = (await router.unary(REPORT_REFUSAL, request, context)).receipt
     except CallFailed as error:
-        if error.reason == "RATE_LIMITED":
-            limited = from_failed(error, received.request_id)
+        if error.reason in _OF_THE_CALLER:
+            refused = from_failed(error, received.request_id)
             # What is left of a body that was not read to its end must not be taken for the next request.
-            limited.headers += [header for header in failure.headers if header[0] == b"connection"]
-            return limited
+            refused.headers += [header for header in failure.headers if header[0] == b"connection"]
+            return refused
         failure.trace_id = error.trace_id
     else:
         failure.trace_id = receipt.trace_id

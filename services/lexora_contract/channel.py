@@ -12,7 +12,7 @@ from lexora.v1 import receipt_pb2
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.answer import Receipt
 from lexora_contract.messages import call_message, head_of, receipt_of, reply_of
-from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, RawCall, Send
+from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, Options, RawCall, Send
 from lexora_contract.rpcs import ROUTER, Request, Response, Rpc
 from lexora_contract.status import failed_of
 
@@ -62,7 +62,7 @@ class ChannelRouter:
         """Close the channel; calls under way are cancelled."""
         await self._channel.close()
 
-    def foresee(self, user: str, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
         """Nothing: to ask would take as long as a call."""
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:

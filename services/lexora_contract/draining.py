@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from lexora.v1.router_pb2 import StreamRequest
-from lexora_contract.port import CallContext, CallFailed, ClientSink, RawCall, RouterPort, Send
+from lexora_contract.port import CallContext, CallFailed, ClientSink, Options, RawCall, RouterPort, Send
 from lexora_contract.rpcs import Request, Response, Rpc
 
 T = TypeVar("T")
@@ -91,11 +91,9 @@ class DrainingPort:
         """End the calls under way with an error that says why, so that their clients get an end of their answers."""
         self._calls.abort()
 
-    def foresee(self, user: str, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
         """What would be refused whatever its body says."""
-        if self._refusing:
-            raise _refusal()
-        self._inner.foresee(user, size)
+        await self._counted(self._inner.foresee, rpc, options, context, size)
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""

@@ -3,14 +3,14 @@
 from typing import Any, Protocol
 
 from lexora.v1.router_pb2 import StreamRequest
-from lexora_contract.port import CallContext, ClientSink, RawCall, Send
+from lexora_contract.port import CallContext, ClientSink, Options, RawCall, Send
 from lexora_contract.rpcs import Request, Response, Rpc
 
 
 class Service(Protocol):
     """What serves the calls; for each rpc it has an `async def name_of_rpc(request, context)` besides."""
 
-    def foresee(self, user: str, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
         """As RouterPort.foresee."""
 
     async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:

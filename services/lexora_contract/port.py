@@ -6,7 +6,7 @@ In process the objects below are handed on as they are; only the adapters at a g
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.answer import EngineError, Head, Headers, Receipt, Reply
@@ -202,10 +202,11 @@ Send = Callable[[StreamResponse], Awaitable[None]]
 class RouterPort(Protocol):
     """A router. Every method raises CallFailed; cancelling the task that awaits one cancels the call."""
 
-    def foresee(self, user: str, size: int) -> None:
-        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says.
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says; it has been counted then.
 
-        For the time before the body is read; `user` is empty while none is named. A router elsewhere is not asked.
+        For the time before the body is read, by credentials, user and tenant as far as headers have them. A router elsewhere
+        is not asked.
         """
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:

@@ -82,10 +82,12 @@ class Assembly:
             clock=clock,
         )
         self.scraper = Scraper(self.backends.values(), timeout=health.timeout, clock=clock)
-        tenancy = Tenancy(config)
-        estimate = self.total_estimate if tenancy.limits_tokens() else None
+        self.tenancy = tenancy = Tenancy(config)
+        # Where callers are known a key may limit tokens, whatever the configuration does.
+        estimate = self.total_estimate if tenancy.limits_tokens() or config.auth.enabled else None
+        apart = tenancy.parts if config.auth.enabled else None
         enabled = config.rate_limit.enabled
-        self.meter = Meter(shared.limiter, tenancy.tier, input_estimate, estimate, clock) if enabled else None
+        self.meter = Meter(shared.limiter, tenancy.tier, input_estimate, estimate, clock, apart) if enabled else None
         parts = self._parts(shared)
         # A client's call has passed its limit before it makes the router ask; what asks never asks for `auto` itself.
         own = replace(parts, meter=None, resumable=None, routes=PinnedRoutes(self.routes, pinned(config)))
@@ -122,13 +124,13 @@ class Assembly:
         assert call.receipt.auto is not None
         return call.receipt.auto
 
-    def foresee(self, tenant: str, size: int) -> None:
+    def foresee(self, call: Call, size: int) -> None:
         """Raise what is sure of a call before its body of `size` bytes is read: RateLimited, or QueueFull at every backend.
 
-        `tenant` is empty while no user is named. Charges and changes nothing.
+        Until a tenant or a user is named the body may do that. Charges and changes nothing.
         """
-        if self.meter is not None and tenant:
-            self.meter.foresee(tenant)
+        if self.meter is not None and (call.account or call.user):
+            self.meter.foresee(call)
         refusals: list[QueueFull] = []
         for backend in self.backends.values():
             try:
@@ -209,6 +211,7 @@ class Assembly:
             resumable=self._resumable(),
             refusal=self._refusal if any(backend.adapter.serves for backend in self.backends.values()) else None,
             authorized=config.auth.enabled,
+            default_model=config.default_model() or "",
             traced=config.telemetry.otlp_endpoint is not None,
         )
 

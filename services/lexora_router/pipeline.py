@@ -44,6 +44,7 @@ class Parts:
     refusal: Refusal | None = None  # None: every backend serves every operation
     gaps: Gaps = unrecorded
     authorized: bool = False  # credentials are asked for
+    default_model: str = ""  # of calls that name none, as far as it is configured
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
     auto: Callable[[Call], Awaitable[None]] | None = None  # names the model for `auto`
 
@@ -55,8 +56,9 @@ def build(parts: Parts) -> Handler:
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
         Deadline,  # above everything that waits
-        Authorize if parts.authorized else None,  # above all that a refused call must not cost or learn
-        None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a search for a model too
+        None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a guess at a model too
+        # Above all that a refused call must not cost or learn.
+        partial(Authorize, default=parts.default_model) if parts.authorized else None,
         partial(Resolve, routes=parts.routes, auto=parts.auto),  # model -> targets, before anything that depends on them
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
         None if refusal is None else partial(ServedOperations, refusal=refusal),  # below fallback, above all that waits
@@ -79,8 +81,8 @@ def around(parts: Parts) -> Callable[[Handler], Handler]:
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),
         Deadline,
-        Authorize if parts.authorized else None,
         None if meter is None else partial(RateLimit, meter=meter),
+        partial(Authorize, default=None) if parts.authorized else None,
     )
     return lambda inner: compose(*(layer for layer in layers if layer is not None), around=inner)
 

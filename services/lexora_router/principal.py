@@ -25,6 +25,11 @@ class Grants:
     priority: int | None = None
     max_priority: int | None = None
 
+    @property
+    def limited(self) -> bool:
+        """Whether it has a limit of its own."""
+        return not (self.rate is self.burst is self.tokens_per_minute is self.max_concurrent is None)
+
 
 _NONE = Grants()
 
@@ -46,6 +51,11 @@ class Principal:
     scopes: frozenset[Scope] = SCOPES
     grants: Grants = field(default=_NONE)
 
+    @property
+    def account(self) -> str:
+        """Whose account its calls are charged to; empty of the one that has shown no credential."""
+        return self.tenant or self.key
+
     def may_use(self, model: str) -> bool:
         """Whether it may ask this model, and see that it is there."""
         return not self.models or matches(self.models, model)
@@ -56,6 +66,7 @@ class Principal:
 
 
 ANYBODY = Principal()  # where no credentials are asked for
+STRANGER = Principal(scopes=frozenset())  # until credentials are found to hold
 
 
 def matches(patterns: tuple[str, ...], name: str) -> bool:

@@ -10,8 +10,9 @@ from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.ranking import Offer, recommend
 from lexora_router.choosing.decide.text import normalised, task_of
 from lexora_router.choosing.labeller import Labeller
-from lexora_router.errors import ClassifierDisabled, InvalidRequest
+from lexora_router.errors import ClassifierDisabled, InvalidRequest, ModelNotFound
 from lexora_router.payload.rewrite import with_model
+from lexora_router.principal import Principal
 
 MAX_CANDIDATES = 1000
 
@@ -45,13 +46,15 @@ class Chooser:
         self._default = default
 
     async def choose(self, task: str, candidates: Sequence[str], call: Call) -> Choice:
-        """The best model for a task among the candidates (all configured models when empty).
+        """The best model for a task among the candidates (all configured models when empty) that the caller may use.
 
-        Raises ClassifierDisabled, and InvalidRequest that names the candidates that no backend has. An unknown task, a
+        Raises ClassifierDisabled, InvalidRequest that names the candidates that no backend has, and ModelNotFound where it
+        may use none. An unknown task, a
         classifier that fails or is late is no error: then it is the default model, and `reasoning` says why.
         """
         labeller, default = self._ready()
-        offers = self._among(candidates) if candidates else self._all(default)
+        offers = self._among(candidates, call.principal) if candidates else self._all(default, call.principal)
+        default = default if call.principal.may_use(default) else ""
         text = normalised(task)
         label = await labeller.label(text, call) if text else _NO_TEXT
         return recommend(label, offers, default)
@@ -63,6 +66,7 @@ class Chooser:
         that no backend lists; without one ClassifierDisabled is raised.
         """
         if not self._chooses_for(call):
+            self._check_name(call)
             return
         choice = await self.choose(task_of(call.body), (), call)
         call.receipt.auto = choice
@@ -75,15 +79,22 @@ class Chooser:
         Raises ClassifierDisabled.
         """
         if not self._chooses_for(call):
+            self._check_name(call)
             return None
         labeller, default = self._ready()
-        text = normalised(task_of(call.body))
-        return recommend(labeller.predict(text) if text else _NO_TEXT, self._all(default), default)
+        text, offers = normalised(task_of(call.body)), self._all(default, call.principal)
+        default = default if call.principal.may_use(default) else ""
+        return recommend(labeller.predict(text) if text else _NO_TEXT, offers, default)
 
     async def close(self) -> None:
         """End the questions under way."""
         if self._labeller is not None:
             await self._labeller.close()
+
+    def _check_name(self, call: Call) -> None:
+        """A name like others must be among those that the caller may use."""
+        if not call.principal.may_use(AUTO):
+            raise ModelNotFound(AUTO)
 
     def _chooses_for(self, call: Call) -> bool:
         """Whether `auto` is no name like any other in this call."""
@@ -98,16 +109,19 @@ class Chooser:
             raise ClassifierDisabled(_NO_DEFAULT)
         return self._labeller, self._default
 
-    def _all(self, default: str) -> list[Offer]:
+    def _all(self, default: str, principal: Principal) -> list[Offer]:
         offers = self._models.offers()
         if all(offer.model != default for offer in offers):
             offers.append(self._models.offer(default) or Offer(default, (), available=True))
+        offers = [offer for offer in offers if principal.may_use(offer.model)]
+        if not offers:
+            raise ModelNotFound(AUTO)
         return offers
 
-    def _among(self, candidates: Sequence[str]) -> list[Offer]:
+    def _among(self, candidates: Sequence[str], principal: Principal) -> list[Offer]:
         if len(candidates) > MAX_CANDIDATES:
             raise InvalidRequest(f"candidate_models takes at most {MAX_CANDIDATES} names.", "candidate_models")
-        found = {name: self._models.offer(name) for name in candidates}
+        found = {name: self._models.offer(name) if principal.may_use(name) else None for name in candidates}
         unknown = [name for name, offer in found.items() if offer is None]
         if unknown:
             shown = ", ".join(f"`{name[:100]}`" for name in unknown[:3]) + (" and others" if len(unknown) > 3 else "")

@@ -8,7 +8,6 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from lexora_router.call import settings_name
 from lexora_router.config.admission import QueueConfig, RateLimitConfig, TenantConfig
 from lexora_router.config.auth import AuthConfig
 from lexora_router.config.check import config_faults, routing_faults
@@ -33,7 +32,6 @@ from lexora_router.config.values import (
 )
 
 SINGLE = "vllm"  # the backend's name in single-backend mode
-_UNLISTED = TenantConfig()
 
 
 class CorsConfig(Section):
@@ -149,10 +147,6 @@ class Config(Section):
     def default_backend(self) -> str | None:
         """Return the backend for models that none lists, or None."""
         return SINGLE if self.single_backend else self.routing.default_backend
-
-    def tenant(self, name: str) -> TenantConfig:
-        """Return what a tenant gets; the defaults when it is not listed."""
-        return self.tenants.get(settings_name(name), _UNLISTED)
 
     def default_model(self) -> str | None:
         """Return the model for calls that name none: the configured one, else the default backend's first."""

@@ -22,17 +22,16 @@ from lexora_router.edge.identity import Request, user_of
 from lexora_router.edge.options import check_options, check_policies, is_id, is_key
 from lexora_router.edge.serving import Serving
 from lexora_router.errors import (
-    AccessUnavailable,
     DeadlineExceeded,
     Draining,
     PermissionDenied,
     RateLimited,
     RouterError,
-    Unauthenticated,
     http_status,
 )
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.payload.user_names import bounded
+from lexora_router.principal import STRANGER
 from lexora_router.telemetry.trace_context import trace_id_of
 
 DRAINING = "The router is shutting down; try another one."
@@ -72,17 +71,16 @@ class Guard:
         call = self._call(plain, context, body or context.take_body())
         task = None if always else self._calls.begin(call)
         try:
-            if self.draining and not always:
-                raise Draining(DRAINING)
             if rpc.scope is not Scope.OPEN:
-                access = self.serving.access
+                access, call.principal = self.serving.access, STRANGER
                 principal = access.known(context)
                 if principal is None:
                     principal = await within(call, access.find(context))
+                call.principal, call.account = principal, principal.account or call.account
                 if rpc.scope not in principal.scopes:
                     raise PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
-                call.principal = principal
-                call.account = principal.tenant or call.account
+            if self.draining and not always:
+                raise Draining(DRAINING)
             check_options(plain, call.id)
             if not isinstance(options, Options):
                 check_policies(options)
@@ -127,8 +125,9 @@ class Guard:
 
         `status` is what the client has got, where that is not what the error says.
         """
-        if isinstance(error, Unauthenticated | AccessUnavailable):
-            call.user = call.account = ""  # what a stranger calls itself is no name to charge or to write down
+        if call.principal is STRANGER:
+            # What a stranger calls itself is no name to charge or to write down, nor is each address one of its own.
+            call.user, call.account, call.unnamed = "", "", ANONYMOUS
         else:
             call.user = call.user or user_of(request, call.body)
         refusal, error = error, self._metered(call, error)
@@ -142,7 +141,7 @@ class Guard:
     def _metered(self, call: Call, error: RouterError) -> RouterError:
         """A malformed request is a request; one that comes while draining is for another router to charge."""
         meter = self.serving.meter
-        if meter is None or isinstance(error, Unauthenticated | AccessUnavailable):
+        if meter is None or call.principal is STRANGER:
             return error
         try:
             if isinstance(error, Draining):

@@ -15,6 +15,7 @@ from lexora_router.fleet.backend import Backend, Health
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.routes import RoutableModel
 from lexora_router.policy.breaker import State
+from lexora_router.principal import Principal
 from lexora_router.telemetry.recent import KEPT, RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
 from lexora_router.telemetry.stats import Stats
@@ -62,28 +63,33 @@ class Overview:
         self._wall_clock = wall_clock
         self._started = clock()
 
-    async def models(self, request: models_pb2.ListModelsRequest) -> models_pb2.ListModelsResponse:
-        """Exactly the routable models, a page at a time. Raises InvalidRequest."""
+    async def models(self, request: models_pb2.ListModelsRequest, principal: Principal) -> models_pb2.ListModelsResponse:
+        """Exactly the models that the caller can ask, a page at a time. Raises InvalidRequest."""
         size = page_size(request.page_size, default=MOST_MODELS, most=MOST_MODELS)
         last, assembly = after(request.page_token), self._assembly()
-        models = await assembly.routes.models()
+        models = await self._of(principal)
         found, token = page((model for model in models if last is None or _place(model) > last), size, _place)
         capabilities = {c for model in models if model.configured for c in model.configured.capabilities}
         return models_pb2.ListModelsResponse(
-            models=[_model(model) for model in found],
+            models=[_model(model, principal) for model in found],
             next_page_token=token,
             available_capabilities=sorted(capabilities),
-            default_model_for_unknown_task=assembly.config.routing.default_model_for_unknown_task or "",
+            default_model_for_unknown_task=_seen(assembly.config.routing.default_model_for_unknown_task or "", principal),
         )
 
-    async def model(self, name: str) -> models_pb2.GetModelResponse:
+    async def model(self, name: str, principal: Principal) -> models_pb2.GetModelResponse:
         """The model of this name or alias. Raises ModelNotFound, and InvalidRequest for no name."""
         if not name:
             raise InvalidRequest("id is missing: the name or alias of a model.", "id")
-        for model in await self._assembly().routes.models():
+        for model in await self._of(principal):
             if model.id == name:
-                return models_pb2.GetModelResponse(model=_model(model))
+                return models_pb2.GetModelResponse(model=_model(model, principal))
         raise ModelNotFound(name)
+
+    async def _of(self, principal: Principal) -> list[RoutableModel]:
+        """The models that a principal may use; to others it is as if there were no more."""
+        models = await self._assembly().routes.models()
+        return [model for model in models if principal.may_use(model.id)] if principal.models else models
 
     async def health(self, *, draining: bool) -> health_pb2.HealthResponse:
         """State of each backend; waits for the first probes, but no longer than they may take."""
@@ -141,7 +147,12 @@ def _number(key: Key | None) -> int | None:
     raise InvalidRequest("page_token is of another list.", "page_token")
 
 
-def _model(model: RoutableModel) -> models_pb2.Model:
+def _seen(name: str, principal: Principal) -> str:
+    """The name of another model, where the caller may know that it is there."""
+    return name if principal.may_use(name) else ""
+
+
+def _model(model: RoutableModel, principal: Principal) -> models_pb2.Model:
     configured = model.configured
     return models_pb2.Model(
         id=model.id,
@@ -152,7 +163,7 @@ def _model(model: RoutableModel) -> models_pb2.Model:
         max_model_len=model.max_model_len,
         status=_STATUS[model.backend.health()],
         upstream_json=model.entry.decode("utf-8", "replace"),
-        alias_of=model.alias_of,
+        alias_of=_seen(model.alias_of, principal),
     )
 
 

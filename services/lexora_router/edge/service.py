@@ -22,7 +22,7 @@ from lexora.v1 import (
     router_pb2,
     stats_pb2,
 )
-from lexora_contract.answer import Receipt, Reply
+from lexora_contract.answer import Reply
 from lexora_contract.escape import escaped
 from lexora_contract.limits import MAX_REFUSAL
 from lexora_contract.messages import raw_of, receipt_message, reply_message
@@ -43,15 +43,15 @@ from lexora_contract.rpcs import (
     REPORT_REFUSAL,
     RPCS,
     STREAM,
+    Rpc,
 )
 from lexora_router.call import Call, WholeAnswer
 from lexora_router.edge.call_context import (
     announces_streams,
 )
-from lexora_router.edge.call_failed import failed
 from lexora_router.edge.classify import classify
 from lexora_router.edge.explain import Explainer
-from lexora_router.edge.guard import DRAINING, Guard, within
+from lexora_router.edge.guard import Guard, within
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.principal_message import principal_message
 from lexora_router.edge.requests import fill_raw, set_body
@@ -67,14 +67,12 @@ from lexora_router.edge.translate import (
     embed_response,
 )
 from lexora_router.errors import (
-    Draining,
     InvalidRequest,
-    RouterError,
     Unimplemented,
 )
+from lexora_router.layers.authorize import default_of
 from lexora_router.layers.observe import Recorder
 from lexora_router.payload.fields import check_model
-from lexora_router.payload.user_names import bounded
 from lexora_router.telemetry.trace_context import trace_id_of
 
 # What a call that a facade refused may have been answered with.
@@ -196,19 +194,15 @@ class RouterService(Guard):
             limited=call_pb2.Call() if counted else None,
         )
 
-    def foresee(self, tenant: str, size: int) -> None:
-        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says.
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says, and count it then."""
 
-        `tenant` is empty while no user is named. Nothing is charged or counted: that is for the call that then comes without a
-        body.
-        """
-        try:
-            if self.draining:
-                raise Draining(DRAINING)
-            if self.serving.foresee is not None:
-                self.serving.foresee(bounded(tenant), size)
-        except RouterError as error:
-            raise failed(error, Receipt()) from None
+        async def foresee(call: Call) -> None:
+            if rpc.counted and self.serving.foresee is not None:
+                self.serving.foresee(call, size)
+
+        limited = call_pb2.Call() if rpc.counted else None
+        await self.guarded(rpc, options, context, foresee, always=not rpc.counted, limited=limited)
 
     # -- overview
 
@@ -221,13 +215,21 @@ class RouterService(Guard):
     async def list_models(self, request: models_pb2.ListModelsRequest, context: CallContext) -> models_pb2.ListModelsResponse:
         """Exactly the routable models."""
         return await self.guarded(
-            LIST_MODELS, _NO_OPTIONS, context, lambda call: within(call, self._overview.models(request)), always=True
+            LIST_MODELS,
+            _NO_OPTIONS,
+            context,
+            lambda call: within(call, self._overview.models(request, call.principal)),
+            always=True,
         )
 
     async def get_model(self, request: models_pb2.GetModelRequest, context: CallContext) -> models_pb2.GetModelResponse:
         """One of them."""
         return await self.guarded(
-            GET_MODEL, _NO_OPTIONS, context, lambda call: within(call, self._overview.model(request.id)), always=True
+            GET_MODEL,
+            _NO_OPTIONS,
+            context,
+            lambda call: within(call, self._overview.model(request.id, call.principal)),
+            always=True,
         )
 
     async def get_principal(
@@ -317,7 +319,7 @@ class RouterService(Guard):
 
     async def _model(self, call: Call, named: str) -> str | None:
         """The model that is named, else the default one, for which the backends may have to be asked."""
-        return named or await within(call, self.serving.default_model()) or None
+        return named or default_of(call.principal, await within(call, self.serving.default_model())) or None
 
     async def _whole(self, call: Call, read: Callable[[Reply], _Answer]) -> _Answer:
         """Serve the call; its answer is read inside the pipeline, so that one that cannot be read counts as a failure."""

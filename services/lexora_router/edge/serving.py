@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lexora_router.access.access import Access, OpenAccess
-from lexora_router.call import Handler
+from lexora_router.call import Call, Handler
 from lexora_router.edge.classify import Classifier
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.policy.callers import TrustedProxies
@@ -19,7 +19,7 @@ async def _no_model() -> str:
 class Serving:
     """What calls are served with under one configuration; None where the router does not do it.
 
-    `foresee` raises RouterError for a tenant and a body of so many bytes that would surely be refused; `default_model` names
+    `foresee` raises RouterError for a call that would surely be refused with a body of so many bytes; `default_model` names
     the model of calls that name none, empty when there is none.
     """
 
@@ -27,7 +27,7 @@ class Serving:
     access: Access = field(default_factory=OpenAccess)
     meter: Meter | None = None
     classify: Classifier | None = None
-    foresee: Callable[[str, int], None] | None = None
+    foresee: Callable[[Call, int], None] | None = None
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
     reload: Callable[[], Awaitable[Reload]] | None = None
     default_model: Callable[[], Awaitable[str]] = _no_model

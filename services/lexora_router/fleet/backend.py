@@ -120,7 +120,7 @@ def _same(known: Backend | None, config: BackendConfig, whole: Config) -> Backen
 
 
 def _built_from(whole: Config) -> tuple[object, ...]:
-    return (whole.routing.answer_model, whole.health, whole.queue, whole.tenants, whole.server.max_response_bytes)
+    return (whole.routing.answer_model, whole.health, whole.queue, whole.tenants, whole.server.max_response_bytes, whole.auth)
 
 
 def _build(

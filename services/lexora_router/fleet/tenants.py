@@ -1,5 +1,8 @@
 """What the configuration says of tenants: their place in queues, their rate limits, and what a call will about cost."""
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import ceil
 from typing import TypeVar
 
 from lexora_contract.priority import parse_priority
@@ -8,7 +11,8 @@ from lexora_router.config import Config, RateLimitConfig
 from lexora_router.config.admission import RateTier, TenantConfig
 from lexora_router.fleet.shares import Standing
 from lexora_router.policy.input_size import input_tokens
-from lexora_router.policy.rate_limiter import LimitRules, RateLimits
+from lexora_router.policy.rate_limiter import LimitRules, Part, RateLimits
+from lexora_router.principal import Grants
 
 T = TypeVar("T")
 
@@ -16,6 +20,7 @@ T = TypeVar("T")
 FORM_TOKENS = 256
 # Output that is assumed of a call that names no limit.
 ASSUMED_OUTPUT_TOKENS = 256
+_LEAST_RATE = 1e-6  # requests per second
 
 
 def input_estimate(call: Call) -> int:
@@ -40,12 +45,48 @@ class Tenancy:
         self._standings = {name: _allowed(tenant) for name, tenant in config.tenants.items()}
         self._unlisted = _allowed(TenantConfig())
         self._tiers = {name: tenant.tier or "" for name, tenant in config.tenants.items()}
+        self._rules = self.rules()
+        self._within = any("/" in name for name in config.rate_limit.users)
+        # Priority and weight of a call; what it asks for is capped by what its tenant may ask, and its key.
+        self.standing: Callable[[Call], Standing] = self._granted if config.auth.enabled else self._listed
 
-    def standing(self, call: Call) -> Standing:
-        """Priority and weight of a call; what it asks for is capped by what its tenant may ask."""
+    def most_of(self, call: Call) -> int:
+        """The highest priority that a call may ask for."""
+        most, own = self._standings.get(settings_name(call.tenant), self._unlisted)[1], call.principal.grants.max_priority
+        return most if own is None else min(most, own)
+
+    def _listed(self, call: Call) -> Standing:
         known = self._standings
         usual, most = known.get(settings_name(call.tenant), self._unlisted) if known else self._unlisted
         return usual if call.priority is None else Standing(min(call.priority, most), usual.weight)
+
+    def _granted(self, call: Call) -> Standing:
+        usual, most = self._standings.get(settings_name(call.tenant), self._unlisted)
+        grants = call.principal.grants
+        if grants.max_priority is not None:
+            most = min(most, grants.max_priority)
+        asked = usual.priority if grants.priority is None else grants.priority
+        return Standing(min(asked if call.priority is None else call.priority, most), usual.weight)
+
+    def parts(self, call: Call) -> Sequence[Part]:
+        """What of a known caller's tenant is limited apart: its key, by its grants, and its user, where users have limits."""
+        principal, tenant = call.principal, call.tenant
+        found = []
+        if principal.grants.limited:
+            found.append(Part("key", tenant, principal.key, _of_key(principal.grants, self._limits_of(tenant))))
+        if self._within:
+            user = call.user or call.unnamed
+            limits = self._limits_within(tenant, user)
+            if limits is not None:
+                found.append(Part("user", tenant, user, limits))
+        return found
+
+    def _limits_of(self, tenant: str) -> RateLimits:
+        return self._rules.limits(tenant, self.tier(tenant))
+
+    def _limits_within(self, tenant: str, user: str) -> RateLimits | None:
+        users, name = self._rules.users, settings_name(user)
+        return users.get(f"{tenant}/{name}") or users.get(f"{tenant}/*") or users.get("*/*")
 
     def tier(self, name: str) -> str:
         """Rate-limit tier of a tenant, empty for none."""
@@ -70,6 +111,21 @@ def _allowed(tenant: TenantConfig) -> tuple[Standing, int]:
     """The standing of calls that ask for no priority, and the highest that they may ask for."""
     usual, most = parse_priority(str(tenant.priority)), parse_priority(str(tenant.max_priority))
     return Standing(min(usual, most), tenant.weight), most
+
+
+@lru_cache(4096)
+def _of_key(grants: Grants, tenant: RateLimits) -> RateLimits:
+    """Limits of a key, in what it has none of its own those of its tenant. Without a burst it has that of one second."""
+    if grants.burst is not None:
+        burst = max(grants.burst, 1)
+    else:
+        burst = tenant.burst if grants.rate is None else min(max(ceil(grants.rate), 1), tenant.burst)
+    return RateLimits(
+        tenant.rate if grants.rate is None else max(grants.rate, _LEAST_RATE),
+        burst,
+        tenant.tokens_per_minute if grants.tokens_per_minute is None else max(grants.tokens_per_minute, 1),
+        tenant.max_concurrent if grants.max_concurrent is None else grants.max_concurrent,
+    )
 
 
 def _limits(config: RateLimitConfig, *layers: RateTier | None) -> RateLimits:

@@ -1,13 +1,13 @@
 """What a tenant may ask per second and per minute."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lexora_contract.answer import RateLimitState
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Handler
 from lexora_router.errors import RateLimited, RouterError
-from lexora_router.policy.rate_limiter import Decision, RateLimiter, Reservation
+from lexora_router.policy.rate_limiter import Decision, Part, RateLimiter, Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Meter:
     """Charges the tenants of calls, and writes into the receipts where they stand.
 
     `tier` of a tenant by its name; tokens that a call takes in, and those that it may use in all, None where no tokens are
-    limited; `clock` is monotonic, in seconds.
+    limited; `clock` is monotonic, in seconds. `parts`: what of the call's tenant is charged beside it; None where callers are
+    not known by credentials.
     """
 
     limiter: RateLimiter
@@ -23,6 +24,7 @@ class Meter:
     input_estimate: Callable[[Call], int]
     total_estimate: Callable[[Call], int] | None
     clock: Callable[[], float]
+    parts: Callable[[Call], Sequence[Part]] | None = None
 
     def admit(self, call: Call) -> Reservation:
         """Charge a request and the tokens that it may use; it is under way until this is settled. Raises RateLimited."""
@@ -32,11 +34,16 @@ class Meter:
         """Charge a request that is refused before anything is done for it: no tokens. Raises RateLimited."""
         self._charge(call, 0).settle(0, self.clock())
 
-    def foresee(self, tenant: str) -> None:
-        """Raise RateLimited when another request of this tenant would be refused now; charge nothing."""
-        decision = self.limiter.peek(tenant, 0, self.clock(), tier=self.tier(tenant))
+    def forecast(self, call: Call, tokens: int) -> Decision:
+        """What would be decided of a call that may use so many tokens; charge nothing."""
+        tenant = call.tenant
+        return self.limiter.peek(tenant, tokens, self.clock(), tier=self.tier(tenant), parts=self._parts(call))
+
+    def foresee(self, call: Call) -> None:
+        """Raise RateLimited when a call of this tenant would be refused now, whatever it asks; charge nothing."""
+        decision = self.forecast(call, 0)
         if not decision.allowed:
-            raise _refusal(tenant, decision)
+            raise _refusal(call.tenant, decision)
 
     def show(self, call: Call) -> None:
         """Charge nothing."""
@@ -45,11 +52,14 @@ class Meter:
 
     def _charge(self, call: Call, tokens: int) -> Reservation:
         tenant = call.tenant
-        decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant))
+        decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant), parts=self._parts(call))
         call.receipt.rate_limit = RateLimitState(decision.requests, decision.tokens, decision.concurrent)
         if decision.reservation is None:
             raise _refusal(tenant, decision)
         return decision.reservation
+
+    def _parts(self, call: Call) -> Sequence[Part]:
+        return () if self.parts is None else self.parts(call)
 
 
 class RateLimit:
@@ -109,5 +119,11 @@ def _refusal(tenant: str, decision: Decision) -> RateLimited:
             what = f"calls under way: {decision.concurrent.limit} at once"
         case _:
             what = f"requests: {decision.requests.limit} at once"
-    message = f"The rate limit of `{tenant}` is used up ({what}); try again in {decision.retry_after:.2f} s."
-    return RateLimited(message, decision.retry_after, f"user:{tenant}")
+    whose, subject = f"`{tenant}`", f"user:{tenant}"
+    match decision.part:
+        case Part("key", _, name):
+            whose, subject = f"key `{name}` of `{tenant}`", f"key:{name}"
+        case Part("user", _, name):
+            whose, subject = f"`{tenant}/{name}`", f"user:{tenant}/{name}"
+    message = f"The rate limit of {whose} is used up ({what}); try again in {decision.retry_after:.2f} s."
+    return RateLimited(message, decision.retry_after, subject)

@@ -47,6 +47,11 @@ def inspect_multipart(content_type: str, body: bytes) -> Fields:
     return Fields(model=model or None, stream=stream in _TRUE, user=bounded(user or "") or None)
 
 
+def names_of(content_type: str, body: bytes) -> list[tuple[str, bool]]:
+    """The names of all parts in order, and whether each is a file."""
+    return _Form(content_type, body).names
+
+
 def with_model_multipart(content_type: str, body: bytes, model: str) -> bytes:
     """The same form asking for another model; every other byte stays."""
     form = _Form(content_type, body)
@@ -72,6 +77,7 @@ class _Form:
         if kind != b"multipart/form-data" or not self.boundary:
             raise InvalidRequest("The content type must be multipart/form-data with a boundary.")
         self.spans: dict[str, list[tuple[int, int]]] = {}
+        self.names: list[tuple[str, bool]] = []
         self._body = body
         self._ended = False
         self._start_part()
@@ -120,6 +126,7 @@ class _Form:
         self._header = b""
         self._headers_end = 0
         self._name: str | None = None
+        self._is_file = False
         self._span: tuple[int, int] | None = None
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -131,14 +138,17 @@ class _Form:
             if end - start > MAX_DISPOSITION_BYTES:
                 raise InvalidRequest("The multipart body is malformed: a Content-Disposition is too long.")
             _, options = parse_options_header(data[start:end].decode("latin-1"))
-            if b"filename" not in options:
-                self._name = options.get(b"name", b"").decode("latin-1")
+            # Of several of this header the last one counts, as in Starlette.
+            self._name, self._is_file = options.get(b"name", b"").decode("latin-1"), b"filename" in options
 
     def _part_data(self, _data: bytes, start: int, end: int) -> None:
         self._span = (start, end)
 
     def _part_end(self) -> None:
         if self._name is None:
+            return
+        self.names.append((self._name, self._is_file))
+        if self._is_file:
             return
         if self._span is None:  # an empty value has no data: it would begin after the empty line that ends the headers
             start = self._body.find(b"\r\n\r\n", self._headers_end) + 4

@@ -72,7 +72,7 @@ class RouterApp:
             recorders=recorders,
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
-            explainer=Explainer(lambda: self._assembly, self._limiter, clock=clock),
+            explainer=Explainer(lambda: self._assembly, clock=clock),
         )
         server = config.server
         self.grpc = GrpcServer(

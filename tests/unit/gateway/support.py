@@ -29,7 +29,7 @@ from lexora.v1.router_pb2 import (
 )
 from lexora.v1.stats_pb2 import GetStatsResponse
 from lexora_contract.answer import Head, Receipt, Reply
-from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, RawCall, RouterPort, Send
+from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, Options, RawCall, RouterPort, Send
 from lexora_contract.rpcs import GENERATE, Request, Response, Rpc
 from lexora_contract.status import failed_of
 from lexora_gateway import GatewayServer, Patience, server_config
@@ -53,6 +53,7 @@ class ScriptedRouter:
         self.counted: list[ReportRefusalRequest] = []  # what the facade refused by itself
         self.refusal: receipt_pb2.Receipt | Exception = receipt_pb2.Receipt()
         self.foreseen: Exception | None = None
+        self.foresaw: list[tuple[str, Options, CallContext, int]] = []
         self.cancelled = asyncio.Event()
         self.waiting = asyncio.Event()
         self.active = 0
@@ -66,7 +67,8 @@ class ScriptedRouter:
         self.explanation: ExplainResponse | Exception = ExplainResponse()
         self.recent: ListRecentCallsResponse | Exception = ListRecentCallsResponse()
 
-    def foresee(self, user: str, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+        self.foresaw.append((rpc.method, options, context, size))
         if self.foreseen is not None:
             raise self.foreseen
 

@@ -37,7 +37,8 @@ def score(offer: Offer, task_type: str) -> float:
 def recommend(label: Label, offers: Sequence[Offer], default: str) -> Choice:
     """The best of the offers, or the default model with LOW_CONFIDENCE when the kind of task is unknown or none fits it.
 
-    Equal ones stay in the order of the offers. The default may stand outside of them only when there are none.
+    Equal ones stay in the order of the offers. The default may stand outside of them only when there are none; it is empty
+    where it is not to be had at all, and then there are offers.
     """
     ranked = _ranked(offers, label.task_type or GENERAL)
     if label.task_type and ranked and ranked[0][1] > 0:
@@ -57,6 +58,8 @@ def _fallback(ranked: Sequence[tuple[Offer, float]], default: str) -> tuple[str,
     if not ranked or (known is not None and (known.available or not ranked[0][0].available)):
         return default, f"So it is the default model `{default}`."
     best = ranked[0][0].model
+    if not default:
+        return best, f"So it is `{best}`."
     reason = "is not among the candidates" if known is None else "takes no calls now"
     return best, f"The default model `{default}` {reason}, so it is `{best}`."
 

@@ -6,24 +6,31 @@ from lexora.v1 import errors_pb2, explain_pb2
 from lexora_contract.answer import Choice
 from lexora_contract.enums import value
 from lexora_contract.messages import auto_message, fill_bucket
-from lexora_contract.priority import parse_priority
 from lexora_router.assembly import Assembly
 from lexora_router.call import AUTO, Call, settings_name
-from lexora_router.config import Config
 from lexora_router.edge.explain.targets import Prospect, Verdict, prospects
 from lexora_router.edge.explain.words import rule_in_words, summary, tenant_in_words
-from lexora_router.errors import ClassifierDisabled, Draining, ModelNotFound, RateLimited
+from lexora_router.errors import (
+    ClassifierDisabled,
+    Draining,
+    ModelNotFound,
+    PermissionDenied,
+    RateLimited,
+    RouterError,
+)
 from lexora_router.fleet.routes import RouteRule, Ruling
-from lexora_router.fleet.tenants import Tenancy
-from lexora_router.policy.rate_limiter import Decision, RateLimiter
+from lexora_router.layers.authorize import authorize
+from lexora_router.policy.rate_limiter import Decision
+
+# What stands in the way of them is no model that is not there.
+_OWN_WORDS = (ClassifierDisabled, PermissionDenied)
 
 
 class Explainer:
     """Asks each part that decides about calls what it would decide now. `clock` is monotonic, in seconds."""
 
-    def __init__(self, assembly: Callable[[], Assembly], limiter: RateLimiter, *, clock: Callable[[], float]) -> None:
+    def __init__(self, assembly: Callable[[], Assembly], *, clock: Callable[[], float]) -> None:
         self._assembly = assembly
-        self._limiter = limiter
         self._clock = clock
 
     async def explain(self, call: Call, asked: str, *, draining: bool) -> explain_pb2.ExplainResponse:
@@ -33,22 +40,22 @@ class Explainer:
         InvalidRequest when no model is named and there is no default.
         """
         assembly = self._assembly()
-        choice, disabled = _choice(assembly, call)
-        ruling = await _ruling(assembly, call, asked) if disabled is None else Ruling(RouteRule.NONE, asked, RouteRule.NONE, ())
+        choice, refusal = _choice(assembly, call)
+        ruling = await _ruling(assembly, call, asked) if refusal is None else Ruling(RouteRule.NONE, asked, RouteRule.NONE, ())
         if choice is not None:
             ruling = Ruling(RouteRule.AUTO, ruling.model, ruling.by, ruling.targets)
         estimate = assembly.total_estimate(call)
-        decision = self._decision(call, assembly.config, estimate)
-        tenant = _tenant(call, assembly.config, decision, estimate)
+        decision = None if assembly.meter is None else assembly.meter.forecast(call, estimate)
+        tenant = _tenant(call, assembly, decision, estimate)
         targets = prospects(assembly, ruling.targets, call, self._clock())
-        missing = ModelNotFound.reason if disabled is None else disabled.reason
+        missing = ModelNotFound.reason if refusal is None else refusal.reason
         verdict, error = _verdict(targets, decision, missing, draining=draining)
         answer = explain_pb2.ExplainResponse(
             route=explain_pb2.RouteExplanation(
                 asked=asked,
                 model=ruling.model,
                 rule=value(explain_pb2.RouteRule, ruling.rule.value),
-                reason=rule_in_words(ruling, asked, choice) if disabled is None else disabled.message,
+                reason=rule_in_words(ruling, asked, choice) if not isinstance(refusal, _OWN_WORDS) else refusal.message,
                 auto=None if choice is None else auto_message(choice),
             ),
             tenant=tenant,
@@ -61,22 +68,14 @@ class Explainer:
         answer.summary.extend(summary(answer))
         return answer
 
-    def _decision(self, call: Call, config: Config, estimate: int) -> Decision | None:
-        """What the rate limits would say; None when they are off."""
-        if not config.rate_limit.enabled:
-            return None
-        tier = Tenancy(config).tier(call.tenant)
-        return self._limiter.peek(call.tenant, estimate, self._clock(), tier=tier)
 
-
-def _choice(assembly: Assembly, call: Call) -> tuple[Choice | None, ClassifierDisabled | None]:
-    """What would be chosen for a call for `auto`, whose model this sets; or why nothing is."""
-    if call.model != AUTO:
-        return None, None
+def _choice(assembly: Assembly, call: Call) -> tuple[Choice | None, RouterError | None]:
+    """What would be chosen for a call for `auto`, whose model this sets; or why nothing is asked."""
     try:
-        choice = assembly.chooser.predict(call)
-    except ClassifierDisabled as disabled:
-        return None, disabled
+        authorize(call, assembly.config.default_model() or "")
+        choice = assembly.chooser.predict(call) if call.model == AUTO else None
+    except (ClassifierDisabled, ModelNotFound, PermissionDenied) as refusal:
+        return None, refusal
     if choice is not None:
         call.model = choice.model
     return choice, None
@@ -108,15 +107,15 @@ def _verdict(targets: list[Prospect], decision: Decision | None, missing: str, *
     return taker.message.verdict, taker.refusal
 
 
-def _tenant(call: Call, config: Config, decision: Decision | None, estimate: int) -> explain_pb2.TenantExplanation:
-    name, tenancy = call.tenant, Tenancy(config)
-    own, wish = config.rate_limit.users.get(settings_name(name)), call.priority
+def _tenant(call: Call, assembly: Assembly, decision: Decision | None, estimate: int) -> explain_pb2.TenantExplanation:
+    name, tenancy = call.tenant, assembly.tenancy
+    own, wish = assembly.config.rate_limit.users.get(settings_name(name)), call.priority
     standing = tenancy.standing(call)
     tenant = explain_pb2.TenantExplanation(
         user=name,
         tier=own.tier if own is not None and own.tier else tenancy.tier(name),
         priority=standing.priority,
-        max_priority=parse_priority(str(config.tenant(name).max_priority)),
+        max_priority=tenancy.most_of(call),
         weight=standing.weight,
         estimated_tokens=estimate if decision is None or decision.tokens is None else min(estimate, decision.tokens.limit),
         allowed=decision is None or decision.allowed,

@@ -10,7 +10,8 @@ from lexora_router.choosing.chooser import MAX_CANDIDATES, Chooser
 from lexora_router.choosing.decide.label import Label
 from lexora_router.choosing.decide.ranking import Offer
 from lexora_router.choosing.labeller import Labeller
-from lexora_router.errors import ClassifierDisabled, InvalidRequest
+from lexora_router.errors import ClassifierDisabled, InvalidRequest, ModelNotFound
+from lexora_router.principal import Principal
 
 CODE = Label("code", 0.9, "why", "rules")
 
@@ -109,6 +110,57 @@ async def test_a_default_model_that_is_not_configured_can_be_recommended() -> No
     made, _ = chooser(Label("", 0.0, "Unknown.", ""), default="listed")
     choice = await made.choose("t", (), make_call())
     assert (choice.model, choice.by) == ("listed", "default")
+
+
+@pytest.mark.parametrize(
+    ("models", "chosen"),
+    [
+        (("chat",), "chat"),  # though another fits better
+        (("coder",), "coder"),
+        (("listed", "chat"), "chat"),
+        (("nothing",), None),
+    ],
+)
+@jumping
+async def test_a_principal_gets_a_model_that_it_may_use(models: tuple[str, ...], chosen: str | None) -> None:
+    principal = Principal("acme", models=models)
+    for default in ("chat", "listed"):
+        made, _ = chooser(models=FakeModels("listed"), default=default)
+        call = auto_call(principal=principal)
+        if chosen is None:
+            for asked in (made.choose("t", (), call), made.resolve_auto(call)):
+                with pytest.raises(ModelNotFound, match="`auto`"):
+                    await asked
+            with pytest.raises(ModelNotFound):
+                made.predict(call)
+            continue
+        choice = await made.choose("t", (), call)
+        names = {choice.model, *(name for name, _ in choice.alternatives)}
+        assert choice.model == chosen
+        assert all(principal.may_use(name) for name in names)
+        assert not any(f"`{name}`" in choice.reasoning for name in {"coder", "chat", "listed"} - names)
+        assert made.predict(call) == choice
+        await made.resolve_auto(call)
+        assert call.model == chosen
+
+
+@jumping
+async def test_a_candidate_that_may_not_be_used_is_none_that_exists() -> None:
+    made, _ = chooser()
+    said = []
+    for name in ("coder", "gone"):
+        with pytest.raises(InvalidRequest) as refused:
+            await made.choose("t", [name], make_call(principal=Principal("acme", models=("chat",))))
+        said.append(refused.value.message.replace(f"`{name}`", "NAME"))
+    assert said[0] == said[1]
+
+
+@jumping
+async def test_auto_that_is_a_name_like_others_needs_to_be_allowed() -> None:
+    made, _ = chooser(models=FakeModels("auto"))
+    with pytest.raises(ModelNotFound):
+        await made.resolve_auto(auto_call(principal=Principal("acme", models=("chat",))))
+    await made.resolve_auto(auto_call(principal=Principal("acme", models=("a*",))))
 
 
 @jumping

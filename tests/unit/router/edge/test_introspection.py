@@ -14,11 +14,12 @@ from lexora_router.assembly import Assembly
 from lexora_router.call import Outcome
 from lexora_router.config import Config, ModelEntry
 from lexora_router.edge.introspection import PROBE_SLACK_SECONDS, Overview
-from lexora_router.errors import InvalidRequest, QueueFull, UpstreamBroken
+from lexora_router.errors import InvalidRequest, ModelNotFound, QueueFull, UpstreamBroken
 from lexora_router.fleet.backend import Backend, build_backends, combine
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.routes import RoutableModel
 from lexora_router.policy.concurrency import EngineLoad
+from lexora_router.principal import ANYBODY, Principal
 from lexora_router.telemetry.account import CallRecord
 from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
@@ -109,7 +110,7 @@ async def test_models_are_told_with_what_is_configured_and_what_is_listed() -> N
     entry = ModelEntry.model_validate({"name": "m", "capabilities": ["code", "analysis"], "description": "A model."})
     listed = b'{"id":"l","max_model_len":4096}'
     models = (RoutableModel("m", backend, entry, 99, b""), RoutableModel("l", backend, None, 4096, listed, alias_of="x"))
-    response = await overview(backend, models=models).models(models_pb2.ListModelsRequest())
+    response = await overview(backend, models=models).models(models_pb2.ListModelsRequest(), ANYBODY)
     assert list(response.available_capabilities) == ["analysis", "code"]
     assert response.default_model_for_unknown_task == "m"
     first, second = response.models
@@ -124,6 +125,27 @@ async def test_models_are_told_with_what_is_configured_and_what_is_listed() -> N
     )
     assert (second.alias_of, list(second.capabilities)) == ("x", ["general"])
     assert json.loads(second.upstream_json) == json.loads(listed)
+
+
+@jumping
+async def test_a_principal_sees_the_models_that_it_may_use_and_no_others() -> None:
+    backend = make_backend("http://e:1", type="openai_compatible")
+    entries = {name: ModelEntry.model_validate({"name": name, "capabilities": [name]}) for name in "mst"}
+    models = tuple(RoutableModel(name, backend, entry, 99, b"") for name, entry in entries.items())
+    seen, principal = overview(backend, models=(*models, RoutableModel("fast", backend, entries["m"], 99, b"", "m"))), Principal
+    some = principal("acme", models=("s", "fast"))
+    response = await seen.models(models_pb2.ListModelsRequest(), some)
+    assert [(model.id, model.alias_of) for model in response.models] == [("s", ""), ("fast", "")]
+    assert (list(response.available_capabilities), response.default_model_for_unknown_task) == (["m", "s"], "")
+    assert (await seen.model("s", some)).model.id == "s"
+    refusals = []
+    for name in ("t", "nowhere"):
+        with pytest.raises(ModelNotFound) as refused:
+            await seen.model(name, some)
+        refusals.append(refused.value.message.replace(f"`{name}`", "NAME"))
+    assert refusals[0] == refusals[1]
+    every = await seen.models(models_pb2.ListModelsRequest(), principal("acme"))
+    assert [(model.id, model.alias_of) for model in every.models][-1] == ("fast", "m")
 
 
 @pytest.mark.parametrize(

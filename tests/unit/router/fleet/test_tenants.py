@@ -7,6 +7,7 @@ from lexora_router.config import Config
 from lexora_router.fleet.shares import Standing
 from lexora_router.fleet.tenants import ASSUMED_OUTPUT_TOKENS, FORM_TOKENS, Tenancy, input_estimate, total_estimate
 from lexora_router.policy.rate_limiter import RateLimits
+from lexora_router.principal import Grants, Principal
 
 
 def tenancy(**config: Any) -> Tenancy:
@@ -110,3 +111,50 @@ def test_whether_anybody_s_tokens_are_limited() -> None:
 def test_without_tenants_there_are_no_tiers() -> None:
     assert tenancy().tier("anybody") == ""
     assert tenancy().rules().limits("anybody", "") == RateLimits(1000.0, 1000, None, 1000)
+
+
+def known(**config: Any) -> Tenancy:
+    """Tenants whose callers show credentials."""
+    made = Config.model_validate(config)
+    return Tenancy(made.model_copy(update={"auth": made.auth.model_copy(update={"mode": "keys"})}))
+
+
+@pytest.mark.parametrize(
+    ("tenant", "grants", "asked", "priority"),
+    [
+        ("chat", Grants(), None, 100),
+        ("chat", Grants(priority=20), None, 20),
+        ("chat", Grants(priority=20), 90, 90),
+        ("chat", Grants(max_priority=40), None, 40),
+        ("chat", Grants(max_priority=40), 90, 40),
+        ("batch", Grants(priority=90, max_priority=90), None, 30),  # never more than the tenant has
+        ("batch", Grants(max_priority=90), 90, 30),
+    ],
+)
+def test_a_key_may_have_a_lower_priority_than_its_tenant(tenant: str, grants: Grants, asked: int | None, priority: int) -> None:
+    call = make_call(account=tenant, principal=Principal(tenant, "id", grants=grants), priority=asked)
+    made = known(tenants=TENANTS)
+    assert made.standing(call).priority == priority
+    assert made.most_of(call) == min(
+        {"chat": 100, "batch": 30}[tenant], 100 if grants.max_priority is None else grants.max_priority
+    )
+
+
+def test_what_of_a_tenant_is_limited_apart() -> None:
+    users = {"acme": {"rate": 7, "burst": 9, "max_concurrent": 5}, "acme/bob": {"rate": 3, "burst": 3}, "acme/*": {"burst": 2}}
+    made = known(rate_limit={"users": users | {"*/*": {"rate": 1}}, "default_rate": 50, "default_burst": 60})
+
+    def parts(tenant: str = "acme", grants: Grants = Grants(), **call: Any) -> list[tuple[str, str, RateLimits]]:  # noqa: B008
+        of = made.parts(make_call(account=tenant, principal=Principal(tenant, "id", grants=grants), **call))
+        assert {part.tenant for part in of} == {tenant}
+        return [(part.kind, part.name, part.limits) for part in of]
+
+    bob, others, everywhere = RateLimits(3, 3, None, 1000), RateLimits(50, 2, None, 1000), RateLimits(1, 60, None, 1000)
+    assert parts(user="bob") == [("user", "bob", bob)]
+    assert parts(user="Bob") == [("user", "Bob", others)]
+    assert parts(unnamed="anonymous@10.0.0.1") == [("user", "anonymous@10.0.0.1", others)]
+    assert parts("other", user="bob") == [("user", "bob", everywhere)]
+    assert parts(user="bob", grants=Grants(rate=2.5))[0] == ("key", "id", RateLimits(2.5, 3, None, 5))
+    assert parts(user="bob", grants=Grants(rate=99, tokens_per_minute=7))[0][2] == RateLimits(99, 9, 7, 5)
+    assert parts(user="bob", grants=Grants(burst=4, max_concurrent=1))[0][2] == RateLimits(7, 4, None, 1)
+    assert known().parts(make_call(account="acme", user="bob", principal=Principal("acme", "id"))) == []

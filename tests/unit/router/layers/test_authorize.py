@@ -5,7 +5,7 @@ from tests.unit.router.support import HEAD, Client, Scripted, make_call
 
 from lexora_contract.operations import CHAT, EMBEDDINGS
 from lexora_router.call import AUTO
-from lexora_router.errors import ModelNotFound, PermissionDenied, RouterError
+from lexora_router.errors import InvalidRequest, ModelNotFound, PermissionDenied, RouterError
 from lexora_router.layers.authorize import Authorize
 from lexora_router.principal import ANYBODY, Principal
 
@@ -32,10 +32,10 @@ async def test_a_principal_may_use_what_its_patterns_describe(
     inner, call = Scripted(HEAD), make_call(path=path, model=model)
     call.principal = principal
     if refusal is None:
-        await Authorize(inner)(call, Client())
+        await Authorize(inner, default="")(call, Client())
         return
     with pytest.raises(refusal):
-        await Authorize(inner)(call, Client())
+        await Authorize(inner, default="")(call, Client())
     assert inner.calls == []
 
 
@@ -43,5 +43,35 @@ async def test_a_model_that_is_not_allowed_looks_like_one_that_is_not_there() ->
     call = make_call(path=CHAT, model="gpt")
     call.principal = CHATTER
     with pytest.raises(ModelNotFound) as refused:
-        await Authorize(Scripted())(call, Client())
+        await Authorize(Scripted(), default="")(call, Client())
     assert refused.value.message == ModelNotFound("gpt").message
+
+
+@pytest.mark.parametrize(
+    ("models", "default", "model", "body"),
+    [
+        ((), "", "", b"{}"),
+        (("*",), "", None, b""),
+        (("m?",), "m1", "m1", b'{"model":"m1"}'),
+        (("m?",), "other", None, b""),
+    ],
+)
+async def test_a_call_that_names_no_model_needs_a_default_one_that_its_principal_may_use(
+    models: tuple[str, ...], default: str, model: str | None, body: bytes
+) -> None:
+    inner, call = Scripted(HEAD), make_call(path=CHAT, model="", body=b"{}")
+    call.principal = Principal("t", models=models)
+    authorize = Authorize(inner, default=default)
+    if model is None:
+        with pytest.raises(InvalidRequest, match="No model is named; this key needs one"):
+            await authorize(call, Client())
+        return
+    await authorize(call, Client())
+    assert (call.model, call.body) == (model, body)
+
+
+async def test_calls_that_have_no_model_are_not_asked_for_one() -> None:
+    inner, call = Scripted(HEAD), make_call(path=CHAT, model="")
+    call.principal = CHATTER
+    await Authorize(inner, default=None)(call, Client())
+    assert len(inner.calls) == 1

@@ -179,7 +179,7 @@ def test_the_least_recently_used_full_buckets_make_room() -> None:
     assert len(rates) == 3
     assert spend(rates, "busy", 10, 2) == 2  # 9 taken at second 1, one back since: its balance survived
     assert rates.check("new", 0, 2).requests.remaining == 9  # so did this one's place
-    assert list(rates._users) == ["guest", "busy", "new"]
+    assert list(rates._tenants) == ["guest", "busy", "new"]
 
 
 def test_when_none_is_full_newcomers_share_one_pair() -> None:
@@ -208,8 +208,8 @@ def test_the_search_for_room_goes_on_where_it_stopped() -> None:
     rounds = -(-20 // MAX_LOOKED_AT)
     for i in range(rounds):
         spend(rates, f"guest-{i}", 1, 1)
-    assert f"guest-{rounds - 1}" in rates._users
-    assert "idle" not in rates._users
+    assert f"guest-{rounds - 1}" in rates._tenants
+    assert "idle" not in rates._tenants
 
 
 def test_the_map_is_bounded() -> None:
@@ -233,7 +233,7 @@ def test_eviction_never_grants_quota(calls: list[tuple[str, float, int, int]], m
     for user, gap, tokens, used in calls:
         now += gap
         mine, reference = bounded.check(user, tokens, now), unbounded.check(user, tokens, now)
-        if user not in bounded._users:
+        if user not in bounded._tenants:
             shared.add(user)
         assert len(bounded) <= max_users
         if user not in shared:
@@ -241,7 +241,7 @@ def test_eviction_never_grants_quota(calls: list[tuple[str, float, int, int]], m
             assert mine.requests == pytest.approx(reference.requests)
             assert mine.tokens == pytest.approx(reference.tokens)
         if mine.allowed:
-            admitted[user if user in bounded._users else "the shared pair"].append(now)
+            admitted[user if user in bounded._tenants else "the shared pair"].append(now)
         waiting.append((mine, reference, used))
         if len(waiting) > 3:
             for decision in waiting[0][:2]:

@@ -36,7 +36,7 @@ def test_a_limit_that_has_changed_counts_at_once() -> None:
     limiter.check("a", 1, 0.0)
     limiter.configure(LimitRules(RateLimits(1, 2)), max_users=10)
     assert limiter.peek("a", 1, 0.0).requests.limit == 2
-    assert limiter._users["a"].limits.burst == 10, "its own change comes with its next call"
+    assert limiter._tenants["a"].limits.burst == 10, "its own change comes with its next call"
 
 
 def test_asking_about_a_stranger_makes_no_buckets() -> None:
