@@ -9,6 +9,7 @@ from yarl import URL
 
 from lexora_cli.diagnosis import Trouble, of_failure, of_status
 from lexora_router.config import BackendConfig, Config
+from lexora_router.engines.tls import EngineSecurity
 from lexora_router.engines.transport import Transport, TransportError
 
 _HEALTH_BYTES = 4096
@@ -48,7 +49,7 @@ class _Probe:
 
     async def run(self) -> Finding:
         limit = min(self._backend.connect_timeout, self._config.health.timeout)
-        transport = Transport(connect_timeout=limit, clock=time.monotonic, ca_file=self._backend.ca_file)
+        transport = Transport(connect_timeout=limit, clock=time.monotonic, security=EngineSecurity(self._backend.tls))
         try:
             self._found.trouble = await self._health(transport) or await self._models(transport)
         finally:

@@ -52,7 +52,7 @@ class Assembly:
     the same address their condition and their count of attempts in flight, also when they were away for some reloads; a call
     that waits goes to the backend as it is by then, with the timeouts and the name of the model that it came with.
 
-    `tls` is for `build_backends`. Raises OSError when a `ca_file` cannot be used.
+    `tls` is for `build_backends`. Raises OSError when a certificate cannot be used.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ Unlike RawServer it needs no event loop, so that one gateway process can be test
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,9 @@ class ScriptedEngine:
     `/health` and `/v1/models` answer as a well engine would, everything else by GET is in `pages` (bytes or a function) or 404.
     """
 
-    def __init__(self, *models: str) -> None:
+    def __init__(self, *models: str, security: ssl.SSLContext | None = None) -> None:
+        self._security = security
+        self.certificates: list[str] = []  # serial numbers of those that clients have shown
         listing = {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "scripted"} for model in models]}
         self.pages: dict[str, bytes | Answer] = {"/health": reply(b"{}"), "/v1/models": reply(json.dumps(listing).encode())}
         self.answer: bytes | Answer = reply(b'{"object":"nothing"}')
@@ -35,7 +38,7 @@ class ScriptedEngine:
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if security is None else 'https'}://127.0.0.1:{self.port}"
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
 
     @property
@@ -79,6 +82,20 @@ class ScriptedEngine:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
+        if self._security is not None:
+            plain = connection
+            try:
+                connection = self._security.wrap_socket(plain, server_side=True)
+            except OSError:
+                plain.close()
+                with self._lock:
+                    self._open.discard(plain)
+                return
+            with self._lock:
+                self._open.discard(plain)
+                self._open.add(connection)
+            shown = connection.getpeercert()
+            self.certificates.append(str(shown["serialNumber"]) if shown else "")
         try:
             with connection.makefile("rb") as reader, contextlib.suppress(OSError, EOFError):
                 while True:

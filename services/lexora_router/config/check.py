@@ -23,6 +23,10 @@ def backend_faults(backend: Mapping[str, Any]) -> Iterator[Fault]:
     yield from _repeated(("urls",), urls)
     yield from _repeated(("fallback_backends",), backend.get("fallback_backends"))
     yield from _repeated(("models",), [_model_name(entry) for entry in _items(backend.get("models"))])
+    if backend.get("client_key") is not None and backend.get("client_cert") is None:
+        yield ("client_key",), "needs client_cert, the certificate that it belongs to"
+    if backend.get("verify") is False and backend.get("ca_file") is not None:
+        yield ("ca_file",), "has no effect with verify: false"
     family = family_of(backend)
     if family is not None:
         yield from _ability_faults(backend, family)

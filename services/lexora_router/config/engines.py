@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from lexora_router.adapters import ADAPTERS, DEFAULT, Adapter, family_of
 from lexora_router.config.admission import QueueOverrides
 from lexora_router.config.check import backend_faults
+from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.section import Section, refuse
 from lexora_router.config.values import (
     MAX_ITEMS,
@@ -110,6 +111,10 @@ class BackendConfig(_Engine):
     # GET here shows health; None: only calls and TCP connects do.
     health_path: UrlPath | None = Field(default_factory=lambda data: _family(data).default_health_path)
     ca_file: Text | None = None
+    client_cert: Text | None = None  # PEM: what engines are shown
+    client_key: Text | None = None  # None: in `client_cert`
+    verify: Flag = True  # false: any certificate of the engine will do
+    server_name: Text | None = None  # None: the host of the address
     # Attempts in flight per endpoint; None: no limit.
     max_concurrency: Positive | None = Field(default_factory=lambda data: _family(data).default_max_concurrency)
     queue: QueueOverrides | None = None
@@ -118,6 +123,16 @@ class BackendConfig(_Engine):
     def family(self) -> Family:
         """The family of engines that it belongs to."""
         return _family(vars(self))
+
+    @property
+    def tls(self) -> EngineTls:
+        """How TLS to its engines is spoken, where an address is https."""
+        return EngineTls(self.ca_file, self.client_cert, self.client_key, self.verify, self.server_name)
+
+    @property
+    def secured(self) -> bool:
+        """Whether an address is https."""
+        return any(url.startswith("https:") for url in self.endpoints)
 
     def adapter(self, environ: Mapping[str, str] = os.environ) -> Adapter:
         """What is particular about its engines."""

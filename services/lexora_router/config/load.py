@@ -30,7 +30,7 @@ from lexora_router.config.positions import MAX_BYTES, Tree, read_map
 from lexora_router.config.problems import ConfigError, Path, Problem, Where
 from lexora_router.config.shape import ROOT, Shape
 from lexora_router.config.telemetry import apply_standard, check_telemetry
-from lexora_router.config.tls_check import check_tls
+from lexora_router.config.tls_check import check_engine_tls, check_tls
 from lexora_router.config.values import header_safe
 from lexora_router.config.warn import warnings
 
@@ -67,6 +67,7 @@ def load(
         _check_keys(config, environ, tree)
         _check_authorities(config, tree)
         check_tls(config, tree)
+        check_engine_tls(config, tree)
         check_telemetry(config.telemetry, environ, tree)
         check_command_options(options, config, tree)
     if config is None or tree.problems:

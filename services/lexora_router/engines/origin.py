@@ -12,6 +12,7 @@ from lexora_router.engines.dial import Dialer
 from lexora_router.engines.http1 import Connection
 from lexora_router.engines.local_shortage import LOCAL, shortages
 from lexora_router.engines.response import Answer
+from lexora_router.engines.tls import EngineSecurity
 from lexora_router.engines.transport_errors import ConnectError, ConnectTimeout, LocalShortage
 
 # Servers in Python (uvicorn, vLLM) close idle connections after 5 s; ours go first, or a request meets a closing socket.
@@ -19,14 +20,16 @@ KEEPALIVE_SECONDS = 4.0
 
 
 class Origin:
-    """Makes, keeps and drops connections. `tls` is None for plain TCP."""
+    """Makes, keeps and drops connections. `security` is None for plain TCP. Raises OSError where its files cannot be used."""
 
     def __init__(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None, connect_timeout: float, clock: Callable[[], float]
+        self, host: str, port: int, *, security: EngineSecurity | None, connect_timeout: float, clock: Callable[[], float]
     ) -> None:
         self._host = host
         self._dialer = Dialer(host, port, clock=clock)
-        self._tls = tls
+        self._security = security
+        if security is not None:
+            security()
         self._connect_timeout = connect_timeout
         self.now = clock
         self._idle: list[Connection] = []
@@ -122,10 +125,12 @@ class Origin:
             raise ConnectError(_why(error)) from error
 
     async def _attach(self, connection: Connection, sock: socket.socket) -> None:
-        host = self._host if self._tls else None
+        tls, name = None, None
+        if self._security is not None:
+            tls, name = self._security(), self._security.server_name or self._host
         try:
             create = asyncio.get_running_loop().create_connection
-            await create(lambda: connection, sock=sock, ssl=self._tls, server_hostname=host)
+            await create(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
         except BaseException:
             sock.close()
             raise

@@ -1,4 +1,4 @@
-"""How a backend is reached: its origins, its TLS, and what failures mean for a call."""
+"""How a backend is reached: its origins, and what failures mean for a call."""
 
 import ssl
 from collections.abc import Callable, Mapping
@@ -7,9 +7,11 @@ from yarl import URL
 
 from lexora_contract.content_coding import ContentDecoder, Undecodable, UnknownCoding
 from lexora_contract.port import Flow
+from lexora_router.config.engine_tls import EngineTls
 from lexora_router.engines.content_decoding import coding_of, decoded
 from lexora_router.engines.origin import Origin
 from lexora_router.engines.response import Body, Response
+from lexora_router.engines.tls import EngineSecurity
 from lexora_router.engines.transport_errors import ConnectError, InvalidAnswer, LocalShortage, StaleConnection, TransportError
 from lexora_router.errors import OutOfResources, UpstreamFailure, UpstreamUnreachable
 
@@ -22,13 +24,11 @@ class Transport:
         *,
         connect_timeout: float,
         clock: Callable[[], float],
-        ca_file: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        security: EngineSecurity | None = None,
     ) -> None:
         self._connect_timeout = connect_timeout
         self._clock = clock
-        self._ca_file = ca_file
-        self.tls = tls
+        self.security = security or EngineSecurity(EngineTls())
         self._origins: dict[tuple[str, str, int], Origin] = {}
 
     def origin(self, base: URL) -> Origin:
@@ -38,7 +38,7 @@ class Transport:
             self._origins[key] = Origin(
                 key[1],
                 key[2],
-                tls=self._context() if base.scheme == "https" else None,
+                security=self.security if base.scheme == "https" else None,
                 connect_timeout=self._connect_timeout,
                 clock=self._clock,
             )
@@ -54,6 +54,12 @@ class Transport:
             await (await origin.send(request, b"", answer, Flow())).ended()
         return answer.status, answer.body
 
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Make connections with this from now on; idle ones go, and those in use stay."""
+        self.security.renew(context)
+        for origin in self._origins.values():
+            origin.drop_idle()
+
     def retire(self) -> None:
         """Drop idle connections now, and each other one when its answer has ended."""
         for origin in self._origins.values():
@@ -68,11 +74,6 @@ class Transport:
         """Drop every connection."""
         for origin in self._origins.values():
             origin.close()
-
-    def _context(self) -> ssl.SSLContext:
-        if self.tls is None:
-            self.tls = tls_context(self._ca_file)
-        return self.tls
 
 
 class _Small:
@@ -113,16 +114,6 @@ class _Small:
         return TransportError(f"the answer has more than {self._limit} bytes")
 
 
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """TLS settings that trust the authorities in a PEM file, or else the system's. Raises OSError.
-
-    Reading the system's takes some 50 ms: not for an event loop that serves calls.
-    """
-    context = ssl.create_default_context(cafile=ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 def head(method: str, url: URL, headers: Mapping[str, str]) -> bytes:
     """Request line and headers, each line ended, without the empty line that ends the head."""
     host = url.raw_authority.rpartition("@")[2]
@@ -147,5 +138,4 @@ __all__ = [
     "TransportError",
     "failure_of",
     "head",
-    "tls_context",
 ]

@@ -10,6 +10,8 @@ from weakref import WeakValueDictionary
 from lexora_router.adapters import Adapter
 from lexora_router.call import Target, Timeouts
 from lexora_router.config import BackendConfig, Config
+from lexora_router.config.engine_tls import EngineTls
+from lexora_router.engines.tls import EngineSecurity
 from lexora_router.engines.transport import Transport
 from lexora_router.errors import UnsupportedByBackend
 from lexora_router.fleet.auto_limit import START, AutoLimit
@@ -83,7 +85,7 @@ def combine(states: list[Health]) -> Health:
     return Health.UNHEALTHY if all(state is Health.UNHEALTHY for state in known) else Health.DEGRADED
 
 
-TlsContexts = Mapping[str | None, ssl.SSLContext]
+TlsContexts = Mapping[EngineTls, ssl.SSLContext]
 # By backend and address. Weak: of an endpoint that is configured no more it lives as long as calls run there, and when the
 # endpoint is back before they have ended, they count.
 Conditions = WeakValueDictionary[tuple[str, str], Condition]
@@ -96,11 +98,11 @@ def build_backends(
     tls: TlsContexts | None = None,
     conditions: Conditions | None = None,
 ) -> dict[str, Backend]:
-    """Every configured backend by name; no connection is made yet. Raises OSError when a `ca_file` cannot be used.
+    """Every configured backend by name; no connection is made yet. Raises OSError when a certificate cannot be used.
 
     A backend that was configured in the same way before is in it as it is. Others share the pool of the one of the same
     name, and the endpoints' conditions and where their moving limits stood; these go on as before until `take_over`. `tls`
-    has the TLS settings for each `ca_file` (None: the system's); those that it lacks are read here. `conditions` are those
+    has what the files of `config.tls` come to; those that it lacks are read here. `conditions` are those
     of all endpoints that there are.
     """
     known = previous or {}
@@ -134,8 +136,8 @@ def _build(
     tls: TlsContexts,
 ) -> Backend:
     before = {endpoint.address: endpoint for endpoint in known.endpoints} if known else {}
-    context = tls.get(config.ca_file)
-    transport = Transport(connect_timeout=config.connect_timeout, clock=clock, ca_file=config.ca_file, tls=context)
+    security = EngineSecurity(config.tls, tls.get(config.tls))
+    transport = Transport(connect_timeout=config.connect_timeout, clock=clock, security=security)
     adapter = config.adapter()
     make = TranslatingEndpoint if adapter.translators else HttpEndpoint
     terms = terms_of(config, whole)

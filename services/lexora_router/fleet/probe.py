@@ -61,7 +61,7 @@ class Prober:
                     group.create_task(self._watch(endpoint, backend))
 
     async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
-        transport = Transport(connect_timeout=self._timeout, clock=self._clock, tls=backend.transport.tls)
+        transport = Transport(connect_timeout=self._timeout, clock=self._clock, security=backend.transport.security)
         hurried = 0  # probes since it was last well for a whole interval
         try:
             while True:

@@ -39,7 +39,7 @@ class Scraper:
                         group.create_task(self._watch(endpoint, endpoint.auto, backend))
 
     async def _watch(self, endpoint: HttpEndpoint, auto: AutoLimit, backend: Backend) -> None:
-        transport = Transport(connect_timeout=self._timeout, clock=self._clock, ca_file=backend.config.ca_file)
+        transport = Transport(connect_timeout=self._timeout, clock=self._clock, security=backend.transport.security)
         logged: str | None = None
         try:
             while True:

@@ -18,7 +18,7 @@ from lexora_router.edge.grpc_server import GrpcServer, GrpcTls
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.service import RouterService
 from lexora_router.edge.serving import Serving
-from lexora_router.fleet.backend import Health, TlsContexts
+from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
@@ -93,6 +93,11 @@ class RouterApp:
         """The configuration in force."""
         return self._assembly.config
 
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """Those that serve calls now."""
+        return tuple(self._assembly.backends.values())
+
     def trusts(self, peer: str) -> bool:
         """Whether the one at this address is a proxy that is believed, by the configuration in force."""
         return self.service.serving.proxies.trusts(peer)
@@ -127,7 +132,7 @@ class RouterApp:
     async def reload(self, config: Config, tls: TlsContexts | None = None) -> None:
         """Put another configuration in force. Calls under way finish under the old one; new ones find the new one.
 
-        `tls` is for `build_backends`. Raises OSError when a `ca_file` or the file of keys cannot be used; then nothing
+        `tls` is for `build_backends`. Raises OSError when a certificate or the file of keys cannot be used; then nothing
         has changed.
         """
         old, before = self._assembly, self._entrance

@@ -11,12 +11,14 @@ from pydantic import BaseModel
 
 from lexora_router.access.key_file import KeyFileError
 from lexora_router.config import Config, TelemetryConfig
+from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.load import ConfigError, Loaded
 from lexora_router.config.models import CorsConfig
 from lexora_router.config.problems import Path, Problem, show
 from lexora_router.config.tls import TlsConfig
-from lexora_router.engines.transport import tls_context
+from lexora_router.engines.tls import tls_context
 from lexora_router.process.app import RouterApp
+from lexora_router.process.engine_certificates import EngineCertificates
 from lexora_router.process.server_tls import ServerTls
 from lexora_router.process.source import ConfigSource
 from lexora_router.telemetry.reloads import Reload, Result
@@ -52,12 +54,12 @@ _Section = TypeVar("_Section", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A configuration that can be put in force, and the TLS settings for it by `ca_file`."""
+    """A configuration that can be put in force, and TLS to its engines."""
 
     config: Config
     warnings: tuple[str, ...]
     changed: tuple[str, ...]
-    tls: dict[str | None, ssl.SSLContext]
+    tls: dict[EngineTls, ssl.SSLContext]
 
 
 class Reloader:
@@ -71,6 +73,7 @@ class Reloader:
     ) -> None:
         self._router = router
         self._server_tls = server_tls
+        self._engine_certificates = EngineCertificates(lambda: router.backends)
         self._source = source
         self._hangup = hangup
         self._lock = asyncio.Lock()
@@ -109,9 +112,9 @@ class Reloader:
     async def _run(self, trigger: str) -> Reload:
         async with self._lock:
             self._next = None  # a request from here on may be for a newer file
-            if self._server_tls is not None:
-                await self._server_tls.look()
+            await self._look_at_certificates()
             reload = await self._once(trigger)
+            self._engine_certificates.note()
         _tell(reload)
         self._applied.set()
         return reload
@@ -136,6 +139,11 @@ class Reloader:
             _log.exception("bug")
             return log.add(Result.REFUSED, trigger, problems=["internal error; the log has it"])
 
+    async def _look_at_certificates(self) -> None:
+        if self._server_tls is not None:
+            await self._server_tls.look()
+        await self._engine_certificates.look()
+
     def _prepare(self) -> _Prepared:
         """Runs in a thread: files may be on a slow disk, and certificates take their time."""
         loaded = self._source.load()
@@ -155,6 +163,7 @@ class Reloader:
             await self._pause()
             if not self._router.config.reload.watch:
                 continue
+            await self._engine_certificates.look()
             news = await asyncio.to_thread(self._source.news)
             if news is None:
                 continue
@@ -198,17 +207,17 @@ def _with_value_of(running: _Section, loaded: _Section, path: Sequence[str]) -> 
     return loaded.model_copy(update={name: _with_value_of(value, getattr(loaded, name), below) if below else value})
 
 
-def _tls(loaded: Loaded) -> dict[str | None, ssl.SSLContext]:
+def _tls(loaded: Loaded) -> dict[EngineTls, ssl.SSLContext]:
     """TLS settings for every backend with an https address; raises ConfigError."""
-    config, contexts = loaded.config, dict[str | None, ssl.SSLContext]()
+    config, contexts = loaded.config, dict[EngineTls, ssl.SSLContext]()
     problems = []
     for name, backend in config.backends().items():
-        if backend.ca_file in contexts or not any(url.startswith("https:") for url in backend.endpoints):
+        if backend.tls in contexts or not backend.secured:
             continue
         try:
-            contexts[backend.ca_file] = tls_context(backend.ca_file)
+            contexts[backend.tls] = tls_context(backend.tls)
         except OSError as error:
-            path = ("routing", "backends", name, "ca_file")
+            path = ("routing", "backends", name, "ca_file" if backend.client_cert is None else "client_cert")
             problems.append(Problem(None, path, f"cannot be used: {error.strerror or error}"))
     if problems:
         raise ConfigError(problems)

@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import structlog
@@ -14,15 +13,12 @@ from lexora_router.config import Config
 from lexora_router.config.models import ReloadConfig
 from lexora_router.config.tls import TlsConfig
 from lexora_router.config.tls_files import BadTlsFile, Pair, read_authorities, read_pair
+from lexora_router.process.watched_files import WatchedFiles
 
 # AEAD with forward secrecy only; TLS 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-# Files that have just been changed may still be written, and the key comes after the certificate.
-SETTLE_SECONDS = 0.2
 _EXPIRY_SECONDS = 24 * 3600.0
 _VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-
-_Stamp = tuple[tuple[int, int, int], ...] | None
 
 _log = structlog.get_logger("lexora.tls")
 
@@ -39,7 +35,7 @@ class ServerTls:
 
     def __init__(self, config: TlsConfig) -> None:
         self.config = config
-        self._seen = self._stamp()
+        self._files = WatchedFiles(config.files)
         self._loaded = _load(config)
         self._for_grpc: _Loaded | None = None  # what gRPC has got
         self._refused = False
@@ -86,13 +82,8 @@ class ServerTls:
     async def look(self) -> None:
         """Load the files if they have changed. Those that cannot be used change nothing, and cost one line of the log."""
         async with self._lock:
-            stamp = await asyncio.to_thread(self._stamp)
-            if stamp is None or stamp == self._seen:
+            if not await self._files.changed():
                 return
-            await asyncio.sleep(SETTLE_SECONDS)
-            if await asyncio.to_thread(self._stamp) != stamp:
-                return  # still being written: the next look finds it
-            self._seen = stamp
             try:
                 self._loaded = await asyncio.to_thread(_load, self.config)
             except BadTlsFile as error:
@@ -130,14 +121,6 @@ class ServerTls:
             return None
         self._for_grpc = loaded
         return loaded.grpc
-
-    def _stamp(self) -> _Stamp:
-        """What the files are like; None while one is gone, since it is about to be replaced."""
-        try:
-            found = [Path(file).stat() for file in self.config.files]
-        except OSError:
-            return None
-        return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
 def server_tls(config: Config) -> ServerTls | None:

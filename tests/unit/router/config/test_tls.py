@@ -109,3 +109,28 @@ def test_what_works_and_is_probably_not_meant(said: Callable[..., tuple[str, ...
     assert "gRPC clients are not asked for a certificate" in line
     quiet = said(cert=pair.cert, key=pair.key, client_ca=authority.ca, client_auth="optional", grpc_client_auth="none")
     assert quiet == ()
+
+
+def test_tls_to_engines(tmp_path: Path, authority: Authority) -> None:
+    pair, other = authority.issue("gateway"), authority.issue("other")
+
+    def read(**keys: Any) -> tuple[str, ...]:
+        file = tmp_path / "c.yaml"
+        file.write_text(yaml.safe_dump({"routing": {"backends": {"a": {"url": "https://a:1"} | keys}}}))
+        try:
+            found = load(str(file), {}).warnings
+        except ConfigError as error:
+            found = tuple(map(str, error.problems))
+        return tuple(line.partition("routing.backends.a.")[2] for line in found)
+
+    good = {"client_cert": str(pair.cert), "client_key": str(pair.key)}
+    assert read(**good, ca_file=str(authority.ca), server_name="engine.internal") == ()
+    assert read(client_cert=str(pair.both)) == ()
+    differ = ("client_key: does not belong to the certificate: their public keys differ",)
+    assert read(client_cert=str(pair.cert), client_key=str(other.key)) == differ
+    assert read(client_key=str(pair.key)) == ("client_key: needs client_cert, the certificate that it belongs to",)
+    assert read(verify=False, ca_file=str(authority.ca)) == ("ca_file: has no effect with verify: false",)
+    unchecked = "verify: the certificate is not checked: whatever answers there is believed, and gets the key and all prompts"
+    assert read(verify=False) == (unchecked,)
+    no_effect = ("client_cert: has no effect: no address of the backend is https",)
+    assert read(**good, url="http://a:1") == no_effect

@@ -18,7 +18,7 @@ GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 @asynccontextmanager
 async def origin(port: int, connect_timeout: float = 1.0) -> AsyncIterator[Origin]:
-    made = Origin("127.0.0.1", port, tls=None, connect_timeout=connect_timeout, clock=time.monotonic)
+    made = Origin("127.0.0.1", port, security=None, connect_timeout=connect_timeout, clock=time.monotonic)
     try:
         yield made
     finally:
@@ -206,7 +206,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_host_name_that_cannot_be_one() -> None:
-    made = Origin("a..b", 1, tls=None, connect_timeout=1.0, clock=time.monotonic)
+    made = Origin("a..b", 1, security=None, connect_timeout=1.0, clock=time.monotonic)
     with pytest.raises(ConnectError, match="host name"):
         await whole(made)
     made.close()

@@ -12,6 +12,7 @@ import yaml
 from tests.support.links import settle
 
 from lexora_router.config import Config, TelemetryConfig
+from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.load import Loaded
 from lexora_router.config.models import CorsConfig
 from lexora_router.config.tls import TlsConfig
@@ -29,7 +30,8 @@ class FakeRouter:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.taken: list[Config] = []
-        self.tls: dict[str | None, Any] = {}
+        self.tls: dict[EngineTls, Any] = {}
+        self.backends = ()
         self.error: Exception | None = None
         self.reloads = ReloadLog()
         self.service = SimpleNamespace(draining=False)
@@ -163,7 +165,7 @@ async def test_tls_settings_are_made_ahead_once_for_each_file(rig: Rig) -> None:
     far = {"url": "https://e:1", "models": ["m"]}
     rig.write(routing={"backends": {"far": far, "farther": far | {"models": ["n"]}, "near": {"url": "http://e:2"}}})
     assert (await rig.reloader.reload("rpc")).result is Result.APPLIED
-    assert set(rig.router.tls) == {None}
+    assert set(rig.router.tls) == {EngineTls()}
 
 
 async def test_a_bug_ends_neither_the_old_configuration_nor_the_reloads(rig: Rig) -> None:
