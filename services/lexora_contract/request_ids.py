@@ -3,7 +3,7 @@
 import os
 from secrets import token_hex
 
-# 128 random bits: engines make the ids of stored responses of it, and who knows such an id may read the response.
+# 128 random bits: engines make the ids of stored responses from it, and such an id is enough to read the response.
 _DIGITS = 32
 # So many are made at a time: for each one a system call would be most of its cost.
 _BATCH = 256
