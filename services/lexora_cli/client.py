@@ -5,18 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
 
-from lexora.v1.admin_pb2_grpc import AdminServiceStub
+from lexora.client import Client, LexoraError, error_of
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
 from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest, ListRecentCallsResponse
 from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
-from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora.v1.stats_pb2 import GetStatsRequest, GetStatsResponse
 from lexora_cli.interrupt import lasting_interrupt
 
@@ -24,7 +20,6 @@ from lexora_cli.interrupt import lasting_interrupt
 TIMEOUT_SECONDS = 10.0
 # The file may be on a slow disk, and certificates are read as well.
 RELOAD_SECONDS = 60.0
-_MIB = 2**20
 
 
 class RouterFailure(Exception):
@@ -40,17 +35,8 @@ class RouterClient:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._channel = grpc.insecure_channel(
-            target,
-            [
-                ("grpc.max_receive_message_length", 256 * _MIB),
-                ("grpc.max_metadata_size", 2 * _MIB),
-                ("grpc.absolute_max_metadata_size", 2 * _MIB),
-                ("grpc.enable_http_proxy", 0),
-            ],
-        )
-        self._stub = RouterServiceStub(self._channel)
-        self._admin = AdminServiceStub(self._channel)
+        self._client = Client(target)
+        self._stub, self._admin = self._client.router, self._client.admin
 
     def models(self) -> ListModelsResponse:
         """The models that can be asked, all pages in one."""
@@ -108,7 +94,7 @@ class RouterClient:
 
     def close(self) -> None:
         """Close the channel."""
-        self._channel.close()
+        self._client.close()
 
     def __enter__(self) -> "RouterClient":
         return self
@@ -121,15 +107,14 @@ class RouterClient:
         try:
             yield
         except grpc.RpcError as error:
-            raise _failure(error, self.target) from error
+            raise _failure(error_of(error), self.target) from error
 
 
-def _failure(error: grpc.RpcError, target: str) -> RouterFailure:
-    assert isinstance(error, grpc.Call)
-    message, reason = str(error.details() or "").strip(), _reason(error)
-    if reason:
-        return RouterFailure(f"{reason}: {' '.join(message.split())}", reason)
-    match error.code():
+def _failure(error: LexoraError, target: str) -> RouterFailure:
+    message = " ".join(str(error).split())
+    if error.reason:
+        return RouterFailure(f"{error.reason}: {message}", error.reason)
+    match error.code:
         case grpc.StatusCode.UNAVAILABLE if "http1.x server" in message:  # what gRPC makes of an answer in HTTP/1.1
             return RouterFailure(
                 f"{target} is an HTTP port: --router takes the router's gRPC port, which is usually 50051 (HTTP: 8001)"
@@ -142,22 +127,8 @@ def _failure(error: grpc.RpcError, target: str) -> RouterFailure:
             return RouterFailure(_silent(target))
         case grpc.StatusCode.UNIMPLEMENTED:
             return RouterFailure(f"{target} serves gRPC, but is no Lexora router")
-    return RouterFailure(f"{error.code().name}: {' '.join(message.split())}")
+    return RouterFailure(f"{error.code.name}: {message}")
 
 
 def _silent(target: str) -> str:
     return f"the router at {target} did not answer within {TIMEOUT_SECONDS:.0f} seconds"
-
-
-def _reason(error: grpc.Call) -> str:
-    """The router's UPPER_SNAKE reason; empty when the status has no details of ours."""
-    for name, value in error.trailing_metadata() or ():
-        if name != "grpc-status-details-bin":
-            continue
-        try:
-            details = Status.FromString(value).details
-        except DecodeError:
-            return ""
-        info = ErrorInfo()
-        return next((info.reason for detail in details if detail.Unpack(info)), "")
-    return ""

@@ -118,7 +118,7 @@ class ChannelRouter:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # grpc.aio raises the same for a call that the router ended with CANCELLED, without any cancellation here.
+            # grpc.aio raises the same for a call whose channel was closed, without any cancellation of this task.
             raise _failed(await call.code(), await call.details(), await call.trailing_metadata(), self._log) from None
 
 

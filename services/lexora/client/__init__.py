@@ -8,13 +8,14 @@
         for text in lexora.stream("qwen3-32b", "And another one."):
             print(text, end="", flush=True)
 
-It imports grpc and generated code only. `client.router` is the stub with every rpc of the contract.
+It imports grpc and generated code only. `client.router` and `client.admin` are the stubs with every rpc of the contract, and
+`error_of` makes a LexoraError of what these raise.
 """
 
 from lexora.client._aio import AsyncClient, AsyncStream
 from lexora.client._answers import Answer, ToolRequest, tool_result
 from lexora.client._blocking import Client, Stream
-from lexora.client._errors import LexoraError
+from lexora.client._errors import LexoraError, error_of
 from lexora.client._settings import Settings
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "Settings",
     "Stream",
     "ToolRequest",
+    "error_of",
     "tool_result",
 ]

@@ -12,6 +12,7 @@ from lexora.client._answers import Answer, Collected
 from lexora.client._errors import error_of, wait_before
 from lexora.client._requests import Messages, Options, call_options, chat_call
 from lexora.client._settings import Settings
+from lexora.v1.admin_pb2_grpc import AdminServiceStub
 from lexora.v1.embed_pb2 import EmbedRequest, EmbedResponse, TextInputs
 from lexora.v1.models_pb2 import ListModelsRequest, Model
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
@@ -34,7 +35,7 @@ class AsyncClient:
             self._channel = grpc.aio.insecure_channel(where, options)
         else:
             self._channel = grpc.aio.secure_channel(where, self.settings.credentials, options)
-        self.router = RouterServiceStub(self._channel)
+        self.router, self.admin = RouterServiceStub(self._channel), AdminServiceStub(self._channel)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -64,7 +65,7 @@ class AsyncClient:
     ) -> Answer:
         """One answer. `fields` are those of SamplingParams and ChatRequest: `max_tokens=100, tools=[...]`."""
         request = GenerateRequest(call=chat_call(model, messages, options, self.settings, fields))
-        response = await self._retried(lambda left: self.router.Generate(request, timeout=left), timeout)
+        response = await self._ask(self.router.Generate, request, timeout)
         return Answer(response.chat, response.receipt)
 
     async def stream(
@@ -81,7 +82,7 @@ class AsyncClient:
 
         async def begin(left: float | None) -> tuple[Any, StreamResponse | None]:
             call: Any = self.router.Stream(request, timeout=left)
-            first = await call.read()  # what is refused is refused here, where it can be repeated
+            first = await _answered(call, call.read())  # what is refused is refused here, where it can be repeated
             return call, None if first is grpc.aio.EOF else first
 
         call, first = await self._retried(begin, timeout)
@@ -94,13 +95,19 @@ class AsyncClient:
         request = EmbedRequest(
             options=call_options(options, self.settings), model=model, texts=TextInputs(values=texts), **fields
         )
-        return await self._retried(lambda left: self.router.Embed(request, timeout=left), timeout)
+        response: EmbedResponse = await self._ask(self.router.Embed, request, timeout)
+        return response
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
         """The models that can be asked."""
-        return list(
-            (await self._retried(lambda left: self.router.ListModels(ListModelsRequest(), timeout=left), timeout)).models
-        )
+        return list((await self._ask(self.router.ListModels, ListModelsRequest(), timeout)).models)
+
+    async def _ask(self, rpc: Any, request: Any, timeout: float | None) -> Any:
+        async def ask(left: float | None) -> Any:
+            call = rpc(request, timeout=left)
+            return await _answered(call, call)
+
+        return await self._retried(ask, timeout)
 
     async def _retried(self, attempt: Callable[[float | None], Awaitable[T]], timeout: float | None) -> T:
         seconds = self.settings.timeout if timeout is None else timeout
@@ -116,6 +123,18 @@ class AsyncClient:
                     raise error from failure
             left -= 1
             await asyncio.sleep(wait)
+
+
+async def _answered(call: Any, answer: Awaitable[T]) -> T:
+    """Await an answer. For a call whose channel was closed grpc raises the same as for a task that is cancelled."""
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        code, details = await call.code(), await call.details()
+        raise grpc.aio.AioRpcError(code, await call.initial_metadata(), await call.trailing_metadata(), details) from None
 
 
 class AsyncStream(Collected):
@@ -137,7 +156,7 @@ class AsyncStream(Collected):
         try:
             if first is not None:
                 yield first
-            while (message := await self._call.read()) is not grpc.aio.EOF:
+            while (message := await _answered(self._call, self._call.read())) is not grpc.aio.EOF:
                 yield message
         except grpc.RpcError as failure:
             raise error_of(failure) from failure

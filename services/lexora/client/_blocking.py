@@ -11,6 +11,7 @@ from lexora.client._answers import Answer, Collected
 from lexora.client._errors import error_of, wait_before
 from lexora.client._requests import Messages, Options, call_options, chat_call
 from lexora.client._settings import Settings
+from lexora.v1.admin_pb2_grpc import AdminServiceStub
 from lexora.v1.embed_pb2 import EmbedRequest, EmbedResponse, TextInputs
 from lexora.v1.models_pb2 import ListModelsRequest, Model
 from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
@@ -32,7 +33,7 @@ class Client:
             self._channel = grpc.insecure_channel(where, options)
         else:
             self._channel = grpc.secure_channel(where, self.settings.credentials, options)
-        self.router = RouterServiceStub(self._channel)
+        self.router, self.admin = RouterServiceStub(self._channel), AdminServiceStub(self._channel)
 
     @classmethod
     def from_env(cls) -> Self:

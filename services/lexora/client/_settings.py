@@ -15,6 +15,8 @@ _CHANNEL = (
     ("grpc.absolute_max_metadata_size", 2 * _MIB),
     # Long silent calls through balancers that drop connections without traffic.
     ("grpc.keepalive_time_ms", 30_000),
+    # An internal service: no proxy from the environment.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 

@@ -1,16 +1,22 @@
 """lexora.client without a router: requests, settings, errors and when a call is repeated."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from lexora.client import LexoraError, Settings
+from lexora.client import AsyncClient, LexoraError, Settings
 from lexora.client._errors import wait_before
 from lexora.client._requests import chat_call
 from lexora.v1.chat_pb2 import ROLE_ASSISTANT, ROLE_USER, ChatMessage
 from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER
+from lexora.v1.router_pb2 import StreamRequest, StreamResponse
+from lexora.v1.router_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
 
 WEATHER = {"name": "weather", "description": "of a town", "parameters": {"type": "object"}}
 
@@ -91,3 +97,54 @@ def test_a_call_is_repeated_only_when_the_router_says_so_and_its_deadline_allows
     assert wait_before(error, 1, 1.0) is None
     assert wait_before(error, 0, None) is None
     assert wait_before(failure(ErrorInfo(reason="MODEL_NOT_FOUND")), 1, None) is None
+
+
+class Cancels(RouterServiceServicer):
+    """Ends every call with CANCELLED, a stream after its first message; the model "slow" is never answered."""
+
+    def __init__(self) -> None:
+        self.waits = asyncio.Event()
+
+    async def Generate(self, request: Any, context: Any) -> None:
+        if request.call.chat.model == "slow":
+            self.waits.set()
+            await asyncio.Event().wait()
+        await context.abort(grpc.StatusCode.CANCELLED, "the router ended it")
+
+    async def Stream(self, request: StreamRequest, context: Any) -> AsyncIterator[StreamResponse]:
+        yield StreamResponse(started={})
+        await self.Generate(request, context)
+
+
+async def texts(client: AsyncClient, model: str) -> list[str]:
+    return [text async for text in await client.stream(model, "Hi")]
+
+
+async def chat(client: AsyncClient, model: str) -> str:
+    return (await client.chat(model, "Hi")).text
+
+
+@pytest.mark.parametrize("call", [chat, texts])
+async def test_a_call_that_is_cancelled_has_failed_and_only_a_cancelled_task_is_cancelled(
+    call: Callable[[AsyncClient, str], Awaitable[object]],
+) -> None:
+    server = grpc.aio.server()
+    servicer = Cancels()
+    add_RouterServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with AsyncClient(f"127.0.0.1:{port}") as client:
+        with pytest.raises(LexoraError, match="the router ended it") as ended:
+            await call(client, "m")
+        assert ended.value.code is grpc.StatusCode.CANCELLED
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await call(client, "slow")
+        servicer.waits.clear()
+        under_way = asyncio.ensure_future(call(client, "slow"))
+        await servicer.waits.wait()
+        await client.close()
+        with pytest.raises(LexoraError) as closed:
+            await under_way
+        assert (closed.value.code, under_way.cancelled()) == (grpc.StatusCode.CANCELLED, False)
+    await server.stop(0)
