@@ -149,8 +149,8 @@ async def test_log_probabilities(link: Link, engine: LoopEngine) -> None:
         tokens_pb2.TokenLogprob(
             token="a",
             logprob=-0.25,
-            token_bytes=b"a",
-            top=[tokens_pb2.TokenLogprob(token="\ufffd", logprob=-0.5, token_bytes=b"\xe3\x81")],
+            bytes=b"a",
+            top=[tokens_pb2.TokenLogprob(token="\ufffd", logprob=-0.5, bytes=b"\xe3\x81")],
         )
     ]
     body = json.loads(engine.requests[0].body)

@@ -85,7 +85,7 @@ async def test_tool_calls_reasoning_refusals_and_log_probabilities(link: Link, e
         piece(reasoning="Hm."),
         piece(reasoning="So."),
         piece(refusal="No."),
-        piece(index=2, text="x", logprobs=[tokens_pb2.TokenLogprob(token="x", logprob=-1, token_bytes=b"x")]),
+        piece(index=2, text="x", logprobs=[tokens_pb2.TokenLogprob(token="x", logprob=-1, bytes=b"x")]),
         piece(finish_reason=tokens_pb2.FINISH_REASON_TOOL_CALLS, finish_reason_raw="tool_calls"),
     ]
 
