@@ -59,10 +59,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class Servicer:
     """Adapts a service to grpc.aio: each rpc is served by the method of its name."""
 
-    def __init__(self, service: RouterService, write_timeout: float, wire: "Wire") -> None:
+    def __init__(self, service: RouterService, write_timeout: float, wire: "Wire | None" = None) -> None:
         self._service = service
         self._write_timeout = write_timeout
-        self._wire = wire
+        self._wire = wire or _wire
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serve all rpcs, as generated code would. Raises AttributeError for an rpc that the service has no method for."""
