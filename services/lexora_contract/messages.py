@@ -7,7 +7,7 @@ from lexora_contract.answer import BucketState, Choice, Head, Hop, RateLimitStat
 from lexora_contract.enums import value, word
 from lexora_contract.plain import hops_of, resumed_name
 from lexora_contract.port import Options, RawCall
-from lexora_contract.times import duration, seconds
+from lexora_contract.times import duration, seconds, set_duration
 
 
 class Bucket(Protocol):
@@ -117,32 +117,38 @@ def _bucket(message: receipt_pb2.RateLimitBucket) -> BucketState:
 
 
 def receipt_message(receipt: Receipt) -> receipt_pb2.Receipt:
-    """The receipt as the contract has it: instants become durations since the call came in."""
-    message = receipt_pb2.Receipt(
-        request_id=receipt.request_id,
-        backend=receipt.backend,
-        endpoint=receipt.endpoint,
-        model=receipt.model,
-        attempts=receipt.attempts,
-        usage=usage_message(receipt.usage),
-        hops=[hop_message(hop) for hop in receipt.hops],
-        resume_method=value(receipt_pb2.ResumeMethod, receipt.resumed),
-        lost_tokens=receipt.lost_tokens,
-    )
+    """The receipt as the contract has it."""
+    message = receipt_pb2.Receipt()
+    fill_receipt(message, receipt)
+    return message
+
+
+def fill_receipt(message: receipt_pb2.Receipt, receipt: Receipt) -> None:
+    """Write a receipt into an empty message: instants become durations since the call came in."""
+    message.request_id = receipt.request_id
+    message.backend = receipt.backend
+    message.endpoint = receipt.endpoint
+    message.model = receipt.model
+    message.attempts = receipt.attempts
+    message.resume_method = value(receipt_pb2.ResumeMethod, receipt.resumed)
+    message.lost_tokens = receipt.lost_tokens
+    if receipt.usage is not None:
+        fill_usage(message.usage, receipt.usage)
+    if receipt.hops:
+        message.hops.extend([hop_message(hop) for hop in receipt.hops])
     if receipt.rate_limit is not None:
         fill_bucket(message.rate_limit.requests, receipt.rate_limit.requests)
         fill_bucket(message.rate_limit.tokens, receipt.rate_limit.tokens)
         fill_bucket(message.rate_limit.concurrent, receipt.rate_limit.concurrent)
     if receipt.auto is not None:
         message.auto.CopyFrom(auto_message(receipt.auto))
-    for instant, field in (
-        (receipt.dispatched_at, message.queue_time),
-        (receipt.first_event_at, message.time_to_first_token),
-        (receipt.finished_at, message.total_time),
-    ):
-        if instant:
-            field.CopyFrom(duration(instant - receipt.received_at))
-    return message
+    received = receipt.received_at
+    if receipt.dispatched_at:
+        set_duration(message.queue_time, receipt.dispatched_at - received)
+    if receipt.first_event_at:
+        set_duration(message.time_to_first_token, receipt.first_event_at - received)
+    if receipt.finished_at:
+        set_duration(message.total_time, receipt.finished_at - received)
 
 
 def hop_message(hop: Hop) -> receipt_pb2.Hop:
@@ -164,7 +170,7 @@ def fill_bucket(message: receipt_pb2.RateLimitBucket, state: Bucket | None) -> N
     """Where a bucket stands; None, for what is not limited, leaves the message unset."""
     if state is not None:
         message.limit, message.remaining = state.limit, state.remaining
-        message.reset.CopyFrom(duration(max(state.reset, 0.0)))
+        set_duration(message.reset, max(state.reset, 0.0))
 
 
 def head_message(head: Head) -> raw_pb2.RawHead:
@@ -181,13 +187,19 @@ def reply_message(reply: Reply) -> raw_pb2.RawReply:
     return raw_pb2.RawReply(head=head_message(reply.head), body=reply.body)
 
 
+def fill_usage(message: tokens_pb2.Usage, usage: Usage) -> None:
+    """Write a usage into an empty message."""
+    message.SetInParent()
+    message.input_tokens = usage.input_tokens
+    message.output_tokens = usage.output_tokens
+    message.cached_tokens = usage.cached_tokens
+    message.reasoning_tokens = usage.reasoning_tokens
+
+
 def usage_message(usage: Usage | None) -> tokens_pb2.Usage | None:
     """The contract's form of a usage."""
     if usage is None:
         return None
-    return tokens_pb2.Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cached_tokens=usage.cached_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-    )
+    message = tokens_pb2.Usage()
+    fill_usage(message, usage)
+    return message

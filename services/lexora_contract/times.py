@@ -8,8 +8,14 @@ _NANOS = 1_000_000_000
 
 def duration(seconds: float) -> Duration:
     """So many seconds."""
-    whole, nanos = divmod(round(seconds * 1e9), _NANOS)
-    return Duration(seconds=whole, nanos=nanos)
+    message = Duration()
+    set_duration(message, seconds)
+    return message
+
+
+def set_duration(message: Duration, seconds: float) -> None:
+    """So many seconds, in a message that is there: to put one into another copies it by way of its bytes."""
+    message.seconds, message.nanos = divmod(round(seconds * 1e9), _NANOS)
 
 
 def timestamp(unix: float) -> Timestamp:

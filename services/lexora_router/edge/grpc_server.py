@@ -93,8 +93,9 @@ class Servicer:
         limit = WriteLimit(self._write_timeout)
 
         async def send(message: router_pb2.StreamResponse) -> None:
+            nonlocal last
             if not message.HasField("delta"):
-                last.CopyFrom(message.completed.receipt if message.HasField("completed") else message.started.receipt)
+                last = message.completed.receipt if message.HasField("completed") else message.started.receipt
             try:
                 with limit:
                     await context.write(message)

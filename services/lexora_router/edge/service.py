@@ -25,7 +25,7 @@ from lexora.v1 import (
 from lexora_contract.answer import Reply
 from lexora_contract.escape import escaped
 from lexora_contract.limits import MAX_REFUSAL
-from lexora_contract.messages import raw_of, receipt_message, reply_message
+from lexora_contract.messages import fill_receipt, raw_of, reply_message
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS
 from lexora_contract.port import CallContext, ClientSink, Options, RawCall, Send
 from lexora_contract.rpcs import (
@@ -112,7 +112,7 @@ class RouterService(Guard):
     async def _generate(self, kind: str | None, asked: call_pb2.Call, call: Call) -> router_pb2.GenerateResponse:
         await self._fill(kind, asked, call, stream=False)
         response = await self._whole(call, _GENERATED[kind])
-        response.receipt.CopyFrom(self._receipt(call))
+        put_receipt(call, response.receipt)
         return response
 
     async def stream(self, request: router_pb2.StreamRequest, context: CallContext, send: Send) -> None:
@@ -124,8 +124,10 @@ class RouterService(Guard):
     async def _stream(self, kind: str | None, asked: call_pb2.Call, send: Send, announced: bool, call: Call) -> None:
         await self._fill(kind, asked, call, stream=True)
         if announced and call.stream:
-            await send(router_pb2.StreamResponse(started=router_pb2.StreamStarted(receipt=self._receipt(call))))
-        sink = StreamSink(kind, send, lambda: self._receipt(call), call.flow)
+            announcement = router_pb2.StreamResponse()
+            put_receipt(call, announcement.started.receipt)
+            await send(announcement)
+        sink = StreamSink(kind, send, partial(put_receipt, call), call.flow)
         try:
             await self.serving.pipeline(call, sink)
             await sink.end()
@@ -162,7 +164,9 @@ class RouterService(Guard):
         error = self.end_unseen(call, refusal, call_pb2.Call(), request.http_status)
         if error is not refusal:
             raise error
-        return router_pb2.ReportRefusalResponse(receipt=self._receipt(call))
+        response = router_pb2.ReportRefusalResponse()
+        put_receipt(call, response.receipt)
+        return response
 
     async def embed(self, request: embed_pb2.EmbedRequest, context: CallContext) -> embed_pb2.EmbedResponse:
         """Vectors for texts or token ids."""
@@ -172,7 +176,7 @@ class RouterService(Guard):
         model = await self._model(call, request.model)
         set_body(call, EMBEDDINGS, *embed_body(request, model), max_body=self._max_body_bytes)
         response = await self._whole(call, lambda reply: embed_response(reply.body))
-        response.receipt.CopyFrom(self._receipt(call))
+        put_receipt(call, response.receipt)
         return response
 
     async def refuse_undecodable(self, method: str, context: CallContext) -> None:
@@ -327,10 +331,11 @@ class RouterService(Guard):
         await self.serving.pipeline(call, sink)
         return sink.answer
 
-    def _receipt(self, call: Call) -> receipt_pb2.Receipt:
-        message = receipt_message(call.receipt)
-        message.trace_id = trace_id_of(call.trace)
-        return message
+
+def put_receipt(call: Call, message: receipt_pb2.Receipt) -> None:
+    """Write the receipt of a call, as far as it has come, into an empty message."""
+    fill_receipt(message, call.receipt)
+    message.trace_id = trace_id_of(call.trace)
 
 
 _GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {

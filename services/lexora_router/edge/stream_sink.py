@@ -4,11 +4,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from lexora.v1 import chat_pb2, completion_pb2, receipt_pb2, router_pb2
+from lexora.v1 import receipt_pb2, router_pb2
 from lexora_contract.answer import Head, Reply
 from lexora_contract.messages import head_message, reply_message
 from lexora_contract.port import Flow, Send
-from lexora_router.edge.translate import ChunkReader, CompletionChunkReader
+from lexora_router.edge.translate import chat_chunks, completion_chunks
 from lexora_router.errors import UpstreamInvalid
 
 # So much may wait for a write under way, before the engine is read no further.
@@ -22,18 +22,18 @@ class StreamSink:
     it before an error, and `close` it in any case.
     """
 
-    def __init__(self, kind: str | None, send: Send, receipt: Callable[[], receipt_pb2.Receipt], flow: Flow) -> None:
+    def __init__(self, kind: str | None, send: Send, put_receipt: Callable[[receipt_pb2.Receipt], None], flow: Flow) -> None:
         self._send = send
-        self._receipt = receipt
+        self._put_receipt = put_receipt
         self._flow = flow
-        self._reader = _reader(kind)
+        self._read = _READERS.get(kind)  # what makes messages of the events; None: they go as they are
         self._head: Head | None = None
         self._reply: Reply | None = None
         self._frames: list[bytes] = []
-        self._chunks: deque[chat_pb2.ChatChunk | completion_pb2.CompletionChunk] = deque()
+        self._chunks: deque[router_pb2.StreamResponse] = deque()
         self._waiting = 0  # bytes
         self._ended = False
-        self._first: receipt_pb2.Receipt | None = None  # as it is when the first frames come
+        self._started: router_pb2.StreamResponse | None = None  # with the receipt as it is when the first frames come
         self._task = asyncio.current_task()
         self._writer: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -44,12 +44,12 @@ class StreamSink:
 
     def frames(self, data: bytes) -> None:
         """Send events, in a moment. A write that fails cancels the call."""
-        if self._head is not None and self._first is None:
-            self._first = self._receipt()
-        if self._reader is None:
+        if self._head is not None:
+            self._start(self._head)
+        if self._read is None:
             self._frames.append(data)
         else:
-            self._chunks.extend(self._reader.feed(data))
+            self._chunks.extend(self._read(data))
         self._waiting += len(data)
         if self._waiting > HIGH_WATER_BYTES and not self._flow.paused:
             self._flow.pause()
@@ -57,16 +57,18 @@ class StreamSink:
 
     def reply(self, reply: Reply) -> None:
         """Keep it for the end. Raises UpstreamInvalid when a typed stream gets a whole answer."""
-        if self._reader is not None:
+        if self._read is not None:
             raise UpstreamInvalid("The engine sent a whole answer where a stream was asked for.")
         self._reply = reply
 
     async def end(self) -> None:
         """The call is done: send the rest and the final receipt, and with it the whole answer if there is one."""
         await self.flush()
-        reply = None if self._reply is None else reply_message(self._reply)
-        completed = router_pb2.StreamCompleted(receipt=self._receipt(), reply=reply)
-        await self._send(router_pb2.StreamResponse(completed=completed))
+        response = router_pb2.StreamResponse()
+        self._put_receipt(response.completed.receipt)
+        if self._reply is not None:
+            response.completed.reply.CopyFrom(reply_message(self._reply))
+        await self._send(response)
 
     async def flush(self) -> None:
         """Return when all that came was written. Raises what a write raised."""
@@ -98,8 +100,9 @@ class StreamSink:
 
     async def _run(self) -> None:
         while True:
-            if self._first is not None:
-                await self._send(self._started(self._first))
+            if self._started is not None:
+                started, self._started = self._started, None
+                await self._send(started)
             while self._frames or self._chunks:
                 await self._send(self._message())
             if self._flow.paused:
@@ -112,11 +115,13 @@ class StreamSink:
             finally:
                 self._wake = None
 
-    def _started(self, receipt: receipt_pb2.Receipt) -> router_pb2.StreamResponse:
-        """The message before the first piece; typed calls get no head."""
-        head = head_message(self._head) if self._head is not None and self._reader is None else None
-        self._first = self._head = None
-        return router_pb2.StreamResponse(started=router_pb2.StreamStarted(receipt=receipt, head=head))
+    def _start(self, head: Head) -> None:
+        """Make the message before the first piece; typed calls get no head."""
+        self._head = None
+        self._started = response = router_pb2.StreamResponse()
+        self._put_receipt(response.started.receipt)
+        if self._read is None:
+            response.started.head.CopyFrom(head_message(head))
 
     def _message(self) -> router_pb2.StreamResponse:
         """The next message: all frames that wait, or one chunk."""
@@ -124,19 +129,16 @@ class StreamSink:
             chunk = self._chunks.popleft()
             if not self._chunks:
                 self._waiting = 0
-            if isinstance(chunk, chat_pb2.ChatChunk):
-                return router_pb2.StreamResponse(delta=router_pb2.StreamDelta(chat=chunk))
-            return router_pb2.StreamResponse(delta=router_pb2.StreamDelta(completion=chunk))
+            return chunk
         data = self._frames[0] if len(self._frames) == 1 else b"".join(self._frames)
         self._frames.clear()
         self._waiting = 0
-        return router_pb2.StreamResponse(delta=router_pb2.StreamDelta(frames=data))
+        response = router_pb2.StreamResponse()
+        response.delta.frames = data
+        return response
 
 
-def _reader(kind: str | None) -> ChunkReader | CompletionChunkReader | None:
-    match kind:
-        case "chat":
-            return ChunkReader()
-        case "completion":
-            return CompletionChunkReader()
-    return None
+_READERS: dict[str | None, Callable[[bytes], list[router_pb2.StreamResponse]]] = {
+    "chat": chat_chunks,
+    "completion": completion_chunks,
+}

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from lexora.v1 import chat_pb2, tokens_pb2
+from lexora.v1 import chat_pb2, router_pb2, tokens_pb2
 from lexora_contract.enums import value
 from lexora_router.edge.translate.shared_answer import (
     AnswerJson,
@@ -95,15 +95,12 @@ def chat_response(body: bytes) -> chat_pb2.ChatResponse:
     )
 
 
-class ChunkReader:
-    """Reads the stream of a chat."""
+def chat_chunks(frames: bytes) -> list[router_pb2.StreamResponse]:
+    """Read whole events of a stream: one message per event that has choices, so none for usage alone.
 
-    def feed(self, frames: bytes) -> list[chat_pb2.ChatChunk]:
-        """Read whole events: one chunk per event that has choices, so none for usage alone.
-
-        Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
-        """
-        return [_chunk(event) for event in events(_decode, frames)]
+    Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
+    """
+    return [_streamed(event) for event in events(_decode, frames)]
 
 
 def _choice(place: int, choice: _Choice) -> chat_pb2.ChatChoice:
@@ -143,18 +140,24 @@ def _part(part: _Part) -> chat_pb2.ContentPart | None:
     )
 
 
-def _chunk(event: AnswerJson[_Choice]) -> chat_pb2.ChatChunk:
-    return chat_pb2.ChatChunk(
-        id=event.id or "",
-        model=event.model or "",
-        create_time=created(event),
-        choices=[_delta(i, choice) for i, choice in enumerate(event.choices or ()) if choice],
-    )
+def _streamed(event: AnswerJson[_Choice]) -> router_pb2.StreamResponse:
+    """Filled in place: a message that is put into another one is copied by way of its bytes."""
+    response = router_pb2.StreamResponse()
+    chunk = response.delta.chat
+    chunk.SetInParent()
+    chunk.id = event.id or ""
+    chunk.model = event.model or ""
+    if event.created:
+        chunk.create_time.seconds = int(event.created)
+    for place, choice in enumerate(event.choices or ()):
+        if choice:
+            _add(chunk, place, choice)
+    return response
 
 
-def _delta(place: int, choice: _Choice) -> chat_pb2.ChatDelta:
+def _add(chunk: chat_pb2.ChatChunk, place: int, choice: _Choice) -> None:
     found = choice.delta or _EMPTY
-    return chat_pb2.ChatDelta(
+    chunk.choices.add(
         index=place if choice.index is None else choice.index,
         role=_ROLES.get(found.role or "", chat_pb2.ROLE_UNSPECIFIED),
         text=_text(found.content),

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from lexora.v1 import completion_pb2, tokens_pb2
+from lexora.v1 import completion_pb2, router_pb2, tokens_pb2
 from lexora_router.edge.translate.shared import encode, new_body, put_model, put_sampling
 from lexora_router.edge.translate.shared_answer import (
     AnswerJson,
@@ -87,24 +87,24 @@ def completion_response(body: bytes) -> completion_pb2.CompletionResponse:
     )
 
 
-class CompletionChunkReader:
-    """Reads the stream of a completion."""
+def completion_chunks(frames: bytes) -> list[router_pb2.StreamResponse]:
+    """Read whole events of a stream: one message per event that has choices, so none for usage alone.
 
-    def feed(self, frames: bytes) -> list[completion_pb2.CompletionChunk]:
-        """Read whole events: one chunk per event that has choices, so none for usage alone.
-
-        Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
-        """
-        return [_chunk(event) for event in events(_decode, frames)]
+    Raises UpstreamInvalid for malformed JSON and for an event that carries an error.
+    """
+    return [_streamed(event) for event in events(_decode, frames)]
 
 
-def _chunk(event: AnswerJson[_Choice]) -> completion_pb2.CompletionChunk:
-    return completion_pb2.CompletionChunk(
-        id=event.id or "",
-        model=event.model or "",
-        create_time=created(event),
-        choices=_choices(event),
-    )
+def _streamed(event: AnswerJson[_Choice]) -> router_pb2.StreamResponse:
+    response = router_pb2.StreamResponse()
+    chunk = response.delta.completion
+    chunk.SetInParent()
+    chunk.id = event.id or ""
+    chunk.model = event.model or ""
+    if event.created:
+        chunk.create_time.seconds = int(event.created)
+    chunk.choices.extend(_choices(event))
+    return response
 
 
 def _choices(answer: AnswerJson[_Choice]) -> list[completion_pb2.CompletionChoice]:

@@ -28,8 +28,11 @@ class Wire:
             raise self.fault
 
 
-def sink_on(wire: Wire, kind: str = "raw", receipt: Callable[[], Receipt] = lambda: Receipt(request_id="r")) -> StreamSink:
-    return StreamSink(kind, wire.send, receipt, Flow())
+def sink_on(wire: Wire, kind: str = "raw", request_id: Callable[[], str] = lambda: "r") -> StreamSink:
+    def put_receipt(message: Receipt) -> None:
+        message.request_id = request_id()
+
+    return StreamSink(kind, wire.send, put_receipt, Flow())
 
 
 @jumping
@@ -54,7 +57,7 @@ async def test_what_comes_while_a_write_is_under_way_travels_as_one_message() ->
 @jumping
 async def test_beyond_a_bound_the_engine_is_read_no_further_until_it_is_written() -> None:
     wire, flow = Wire(), Flow()
-    sink = StreamSink("raw", wire.send, Receipt, flow)
+    sink = StreamSink("raw", wire.send, Receipt.SetInParent, flow)
     sink.head(HEAD)
     sink.frames(b"a")
     await asyncio.sleep(0.01)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import chat_pb2, tokens_pb2
+from lexora.v1 import chat_pb2, completion_pb2, tokens_pb2
 from lexora_contract.answer import Usage
 from lexora_contract.messages import usage_message
 from lexora_router.edge.translate import (
-    ChunkReader,
-    CompletionChunkReader,
+    chat_chunks,
     chat_response,
+    completion_chunks,
     completion_response,
     embed_response,
 )
@@ -61,6 +61,14 @@ def event(**fields: Any) -> bytes:
 
 def delta(**fields: Any) -> bytes:
     return event(id="c", choices=[{"index": 0, "delta": fields, "finish_reason": None}])
+
+
+def chats(frames: bytes) -> list[chat_pb2.ChatChunk]:
+    return [message.delta.chat for message in chat_chunks(frames)]
+
+
+def completions(frames: bytes) -> list[completion_pb2.CompletionChunk]:
+    return [message.delta.completion for message in completion_chunks(frames)]
 
 
 # --- whole chats
@@ -152,7 +160,7 @@ def test_finish_reasons(word: str | None, reason: int):
     body = json.dumps({"choices": [{"finish_reason": word, "message": None}]}).encode()
     (choice,) = chat_response(body).choices
     assert (choice.finish_reason, choice.finish_reason_raw) == (reason, word or "")
-    (chunk,) = ChunkReader().feed(b"data: " + body + b"\n\n")
+    (chunk,) = chats(b"data: " + body + b"\n\n")
     assert (chunk.choices[0].finish_reason, chunk.choices[0].finish_reason_raw) == (reason, word or "")
 
 
@@ -220,7 +228,7 @@ def test_several_events_in_one_call_with_all_kinds_of_noise():
         + event(usage=None)
         + b"data: [DONE]\n\n"
     )
-    first, second, third = ChunkReader().feed(frames)
+    first, second, third = chats(frames)
     assert (first.id, first.choices[0].role, first.choices[0].text) == ("c", chat_pb2.ROLE_ASSISTANT, "")
     assert second.choices[0].text == "あ"
     assert (third.choices[0].index, third.choices[0].reasoning) == (1, "r")
@@ -228,8 +236,8 @@ def test_several_events_in_one_call_with_all_kinds_of_noise():
 
 @pytest.mark.parametrize("frames", [b"", b"\n\n", b": c\n\n", b"data: [DONE]\r\n\r\n", b"data:\n\n", b"event: x\n\n"])
 def test_events_without_a_chunk(frames: bytes):
-    assert ChunkReader().feed(frames) == []
-    assert CompletionChunkReader().feed(frames) == []
+    assert chats(frames) == []
+    assert completions(frames) == []
 
 
 def test_an_event_may_carry_the_last_piece_and_usage():
@@ -240,7 +248,7 @@ def test_an_event_may_carry_the_last_piece_and_usage():
         choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}],
         usage={"prompt_tokens": 1, "completion_tokens": 2},
     )
-    (chunk,) = ChunkReader().feed(frames)
+    (chunk,) = chats(frames)
     assert (chunk.model, chunk.create_time.seconds, chunk.choices[0].finish_reason_raw) == ("m", 5, "stop")
 
 
@@ -253,7 +261,7 @@ def test_deltas_of_every_kind():
         + delta(content=[{"type": "text", "text": "a"}, {"type": "x"}, {"type": "text", "text": "b"}])
         + event(choices=[{"delta": None, "logprobs": {"content": [{"token": "x", "logprob": -1}]}}])
     )
-    thought, refusal, opening, more, parts, logs = (chunk.choices[0] for chunk in ChunkReader().feed(frames))
+    thought, refusal, opening, more, parts, logs = (chunk.choices[0] for chunk in chats(frames))
     assert (thought.text, thought.reasoning) == ("", "t")
     assert refusal.refusal == "no"
     assert list(opening.tool_calls) == [chat_pb2.ToolCall(id="i", name="f", index=1)]
@@ -262,16 +270,16 @@ def test_deltas_of_every_kind():
     assert list(logs.logprobs) == [tokens_pb2.TokenLogprob(token="x", logprob=-1)]
 
 
-@pytest.mark.parametrize("reader", [ChunkReader, CompletionChunkReader])
+@pytest.mark.parametrize("read", [chats, completions])
 @pytest.mark.parametrize("data", [b"{", b"oops", b"[1]", b'{"choices":3}', b'{"error":{"message":"died"}}', b'{"id":"\xff"}'])
-def test_bad_events(reader: Any, data: bytes):
+def test_bad_events(read: Any, data: bytes):
     with pytest.raises(UpstreamInvalid):
-        reader().feed(delta() + b"data: " + data + b"\n\n")
+        read(delta() + b"data: " + data + b"\n\n")
 
 
 def test_a_chunk_is_cheap():
-    reader, frames = ChunkReader(), delta(content="HAVE")
-    mine = min(timeit.repeat(lambda: reader.feed(frames), number=200, repeat=5))
+    frames = delta(content="HAVE")
+    mine = min(timeit.repeat(lambda: chat_chunks(frames), number=200, repeat=5))
     plain = min(timeit.repeat(lambda: json.loads(frames[6:]), number=200, repeat=5))
     assert mine < 10 * plain  # about twice; the bound only catches a blunder
 
@@ -295,9 +303,9 @@ def test_completion():
     assert (answer.id, answer.create_time.seconds, answer.model, answer.system_fingerprint) == ("cmpl-1", 5, "m", "fp")
     assert [(c.index, c.text, c.finish_reason_raw) for c in answer.choices] == [(0, "a", "stop"), (1, "", "")]
     assert answer.usage.output_tokens == 8
-    (chunk,) = CompletionChunkReader().feed(b"data: " + json.dumps(body).encode() + b"\n\ndata: [DONE]\n\n")
+    (chunk,) = completions(b"data: " + json.dumps(body).encode() + b"\n\ndata: [DONE]\n\n")
     assert [(c.index, c.text, c.finish_reason) for c in chunk.choices] == [(0, "a", tokens_pb2.FINISH_REASON_STOP), (1, "", 0)]
-    assert CompletionChunkReader().feed(event(choices=[], usage={})) == []
+    assert completions(event(choices=[], usage={})) == []
 
 
 def logprobs_of(found: dict[str, Any]) -> list[tokens_pb2.TokenLogprob]:
@@ -372,7 +380,7 @@ def test_what_vllm_says_of_tokens():
     assert (known.token, known.rank, known.token_id, known.logprob) == ("The", 1, 785, -0.5)
     assert math.isnan(unknown.logprob)
     event = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": 128009, "token_ids": [7]}]}
-    [chunk] = ChunkReader().feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    [chunk] = chats(b"data: " + json.dumps(event).encode() + b"\n\n")
     assert (chunk.choices[0].matched_stop.token_id, list(chunk.choices[0].token_ids)) == (128009, [7])
     odd = {
         "choices": [{"text": "a", "stop_reason": {"x": 1}, "token_ids": ["a"], "prompt_logprobs": 7, "prompt_token_ids": [-1]}]

@@ -9,11 +9,11 @@ from tests.support.captures import FOLDER, Exchange, exchanges
 
 from lexora.v1 import chat_pb2, completion_pb2, sampling_pb2, tokens_pb2
 from lexora_router.edge.translate import (
-    ChunkReader,
-    CompletionChunkReader,
     chat_body,
+    chat_chunks,
     chat_response,
     completion_body,
+    completion_chunks,
     completion_response,
 )
 
@@ -174,10 +174,11 @@ def test_a_whole_answer_of_a_real_engine(case: Exchange) -> None:
 @pytest.mark.parametrize("case", STREAMED, ids=lambda case: case.name)
 def test_a_stream_of_a_real_engine(case: Exchange) -> None:
     chat = case.path.endswith("chat/completions")
-    reader: Any = ChunkReader() if chat else CompletionChunkReader()
+    messages = (chat_chunks if chat else completion_chunks)(case.response_body)
+    chunks: list[Any] = [message.delta.chat if chat else message.delta.completion for message in messages]
     payloads = [event.removeprefix(b"data: ") for event in case.response_body.split(b"\n\n") if event.startswith(b"data: {")]
     real = [choice for payload in payloads for choice in json.loads(payload)["choices"]]
-    found = [choice for chunk in reader.feed(case.response_body) for choice in chunk.choices]
+    found = [choice for chunk in chunks for choice in chunk.choices]
     for typed, choice in zip(found, real, strict=True):
         same(typed, choice)
         assert typed.text == ((choice["delta"].get("content") if chat else choice["text"]) or "")
