@@ -9,14 +9,13 @@ from typing import Protocol
 from lexora_contract.limits import MAX_FORWARDED
 from lexora_contract.port import CallContext
 from lexora_router.access.credentials import credential_of, missing
+from lexora_router.access.jwt.token_reader import is_token
 from lexora_router.access.keys import Keys
 from lexora_router.errors import TooManyAttempts, Unauthenticated
 from lexora_router.policy.callers import TrustedProxies, network_of
 from lexora_router.policy.failed_attempts import FailedAttempts
 from lexora_router.principal import Principal
 
-_TOKEN_START = "eyJ"  # noqa: S105 - of each JWT: base64 of `{"`
-_TOKEN_DOTS = 2
 _MAX_TRIED = 8192
 _CAUSES = ("missing", "malformed", "several", "unknown", "expired", "revoked")
 _NO_GUESS = frozenset({"expired", "revoked"})  # they were good once
@@ -99,7 +98,7 @@ class Authenticator:
             credential = credential_of(context)
             if not credential:
                 return self._certified(context)
-            if self._tokens is not None and (self._keys is None or _is_token(credential)):
+            if self._tokens is not None and (self._keys is None or is_token(credential)):
                 return self._tokens.known(credential)
             if self._keys is not None:
                 return self._keys.known(credential)
@@ -111,7 +110,7 @@ class Authenticator:
         """The principal, with as much waiting as it takes."""
         credential = credential_of(context)
         try:
-            if self._tokens is not None and (self._keys is None or _is_token(credential)):
+            if self._tokens is not None and (self._keys is None or is_token(credential)):
                 return await self._tokens.find(credential)
             assert self._keys is not None
             return await self._keys.find(credential)
@@ -127,10 +126,6 @@ class Authenticator:
 
     def _refused(self, error: Unauthenticated, credential: str, context: CallContext) -> Unauthenticated:
         return self._failures.count(error, credential, _network(context, self._proxies))
-
-
-def _is_token(credential: str) -> bool:
-    return credential.startswith(_TOKEN_START) and credential.count(".") == _TOKEN_DOTS
 
 
 def _network(context: CallContext, proxies: TrustedProxies) -> str:

@@ -2,13 +2,18 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lexora_router.access.access import Access, OpenAccess
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.keys import Keys
 from lexora_router.access.watched_keys import WatchedKeys
 from lexora_router.config import Config
+from lexora_router.config.jwt import JwtProvider
 from lexora_router.policy.callers import TrustedProxies
+
+if TYPE_CHECKING:
+    from lexora_router.access.jwt.tokens import Tokens
 
 
 class Entrance:
@@ -22,24 +27,36 @@ class Entrance:
         auth = config.auth
         self.keys = _watched(Path(auth.keys_file), previous) if auth.keys else None
         self.access: Access = OpenAccess()
+        self.tokens = _tokens(auth.jwt, previous) if auth.tokens else None
         self._task: asyncio.Task[None] | None = None
         if auth.enabled:
             self.access = Authenticator(
                 keys=None if self.keys is None else Keys(self.keys),
+                tokens=self.tokens,
                 failures=failures,
                 proxies=TrustedProxies(config.server.trusted_proxies),
             )
 
     def start(self) -> None:
-        """Begin to follow the file of keys."""
+        """Begin to follow the file of keys, and the keys of issuers."""
         if self.keys is not None:
             self._task = asyncio.create_task(self.keys.watch(), name="lexora-keys")
+        if self.tokens is not None:
+            self.tokens.start()
 
-    async def retire(self) -> None:
-        """Follow it no more."""
+    async def retire(self, successor: "Entrance | None" = None) -> None:
+        """Follow them no more, but for what a successor has taken over."""
+        if self.tokens is not None:
+            await self.tokens.stop(None if successor is None else successor.tokens)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _tokens(providers: tuple[JwtProvider, ...], previous: Entrance | None) -> "Tokens":
+    from lexora_router.access.jwt.tokens import Tokens  # noqa: PLC0415 - cryptography and httpx: a tenth of a start
+
+    return Tokens(providers, None if previous is None else previous.tokens)
 
 
 def _watched(path: Path, previous: Entrance | None) -> WatchedKeys:

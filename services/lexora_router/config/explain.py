@@ -1,7 +1,7 @@
 """Turns pydantic's findings into messages for people, with hints and without the values."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sized
 from typing import Any
 
 from lexora_router.config.check import Fault
@@ -70,9 +70,9 @@ def _choices(form: Shape | None, value: object) -> str:
     return f"must be one of {', '.join(choices)}" + (near and f", did you mean {near}?")
 
 
-def _listed(data: Any, path: Path) -> Sequence[object]:
+def _listed(data: Any, path: Path) -> Sized:
     found = _value(data, path)
-    return found if isinstance(found, list) else [found]
+    return found if isinstance(found, list | dict) else [found]
 
 
 def _value(data: Any, path: Path) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from lexora_router.config.auth import auth_faults
 from lexora_router.config.check import (
     Fault,
     backend_faults,
@@ -171,6 +172,7 @@ def _vllm_faults(vllm: Mapping[str, Any]) -> Iterator[Fault]:
 _CHECKS: tuple[tuple[Path, Callable[[Mapping[str, Any]], Iterator[Fault]]], ...] = (
     (("vllm",), _vllm_faults),
     (("server", "tls"), tls_faults),
+    (("auth",), auth_faults),
     (("rate_limit",), rate_limit_faults),
     (("retry",), retry_faults),
     (("health",), health_faults),

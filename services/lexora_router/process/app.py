@@ -148,7 +148,7 @@ class RouterApp:
         new.dispatch()  # there may be more slots than before
         self._retired = [assembly for assembly in self._retired if assembly.busy]
         self._retired.append(old)
-        await before.retire()
+        await before.retire(entrance)
         await old.retire(new)
 
     def reload_with(self, reload: Callable[[], Awaitable[Reload]] | None) -> None:

@@ -1,0 +1,195 @@
+"""Tokens of real issuers over both wires: what they may do, rotation of keys under load, outages."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import msgspec
+import pytest
+
+from lexora.v1.principal_pb2 import GetPrincipalRequest
+from lexora.v1.reload_pb2 import ReloadRequest
+from tests.e2e.conftest import MODEL
+from tests.support import load
+from tests.support.issuer import Issuer, SigningKey, unsigned
+from tests.support.queueing import CHAT, grpc_stub
+from tests.support.servers import Gateway, Simulator, calm_config
+from tests.support.wire import wait_until
+
+HI = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+CLAIMS = {"tenant": "org", "models": "models", "scopes": "scope"}
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[Issuer]:
+    with Issuer() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def gateway(sim: Simulator, folder: Path, issuer: Issuer, other: Issuer) -> Iterator[Gateway]:
+    jwks = folder / "jwks.json"
+    jwks.write_text(json.dumps(other.jwks()))
+    providers = [
+        issuer.provider(name="corp", claims=CLAIMS, refresh=0.5, cooldown=0.2),
+        other.provider(name="lab", jwks_url=None, jwks_file=str(jwks)),
+    ]
+    config = calm_config(main={"url": sim.url, "models": [MODEL]})
+    keys = folder / "keys"
+    keys.touch(0o600)
+    keys.write_text('{"lexora_keys":1}\n')
+    with Gateway(config | {"auth": {"mode": "keys+jwt", "keys_file": str(keys), "jwt": providers}}, folder) as process:
+        yield process
+
+
+def token(issuer: Issuer, key: SigningKey | None = None, **claims: Any) -> str:
+    return issuer.token(key, **({"models": ["*"], "scope": "lexora:call"} | claims))
+
+
+def bearer(credential: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {credential}"}
+
+
+def test_a_token_is_its_tenant_with_its_models_and_scopes(http: httpx.Client, issuer: Issuer) -> None:
+    mine = bearer(token(issuer))
+    assert http.post(CHAT, json=HI, headers=mine).status_code == 200
+    assert MODEL in [model["id"] for model in http.get("/v1/models", headers=mine).json()["data"]]
+    # In each of the headers that a key may be in.
+    for header in ("x-api-key", "api-key"):
+        assert http.post(CHAT, json=HI, headers={header: token(issuer)}).status_code == 200
+    limited = http.post(CHAT, json=HI, headers=bearer(token(issuer, models=["other-*"])))
+    assert (limited.status_code, limited.json()["error"]["code"]) == (404, "model_not_found")
+    without = http.get("/stats", headers=mine)
+    assert (without.status_code, "`observe`" in without.json()["error"]["message"]) == (403, True)
+    assert http.get("/stats", headers=bearer(token(issuer, scope="lexora:observe"))).status_code == 200
+
+
+async def test_grpc_asks_for_the_same(gateway: Gateway, issuer: Issuer, other: Issuer) -> None:
+    async with grpc_stub(gateway) as stub:
+
+        def shown(credential: str) -> tuple[tuple[str, str], ...]:
+            return (("authorization", f"Bearer {credential}"),)
+
+        found = await stub.GetPrincipal(GetPrincipalRequest(), metadata=shown(token(issuer)))
+        assert (found.tenant, found.key, list(found.models)) == ("acme", "corp:alice", ["*"])
+        found = await stub.GetPrincipal(GetPrincipalRequest(), metadata=shown(other.token(org="research")))
+        assert (found.tenant, found.key) == ("research", "lab:alice")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetPrincipal(GetPrincipalRequest(), metadata=shown(token(issuer, exp=0)))
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Reload(ReloadRequest(), metadata=shown(token(issuer)))
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_what_has_a_tokens_shape_is_never_tried_as_a_key(http: httpx.Client, gateway: Gateway, issuer: Issuer) -> None:
+    stranger = SigningKey("ES256", "first")
+    refused = {
+        "expired": token(issuer, exp=0),
+        "signature": stranger.sign(issuer.claims(models=["*"])),
+        "algorithm": unsigned({"alg": "none"}, issuer.claims()),
+        "malformed": "not.a.token",
+        "none of those": token(issuer, iss="https://elsewhere.example"),
+        "`models`": token(issuer, models=[]),
+        "tenant": token(issuer, org=None),
+    }
+    for said, credential in refused.items():
+        answer = http.post(CHAT, json=HI, headers=bearer(credential))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated"), answer.text
+        assert said in answer.json()["error"]["message"]
+        assert "acme" not in answer.text
+    seen = gateway.output
+    assert not any(part in seen for credential in refused.values() for part in credential.split(".") if len(part) > 20)
+
+
+def posts(client: load.Client, credential: str) -> Any:
+    return client.post(CHAT, HI, authorization=f"Bearer {credential}")
+
+
+async def test_keys_are_rotated_under_load_and_no_call_fails(gateway: Gateway, issuer: Issuer, http: httpx.Client) -> None:
+    """Each token is new, so each is verified; each key signs at once when it is published, while others guess key ids."""
+    rotating, calls, guesses = asyncio.Event(), list[int](), list[int]()
+
+    async def caller(client: load.Client, number: int) -> None:
+        count = 0
+        while not rotating.is_set():
+            count += 1
+            calls.append((await posts(client, token(issuer, issuer.keys[-1], sub=f"user-{number}-{count}"))).status)
+
+    async def guesser(client: load.Client) -> None:
+        stranger = SigningKey("ES256", "guess")
+        for number in range(1000):
+            if rotating.is_set():
+                return
+            guesses.append((await posts(client, stranger.sign(issuer.claims(), kid=f"guess-{number}"))).status)
+
+    before = issuer.asked["/jwks"]
+    async with load.client(gateway.http) as client, asyncio.timeout(50), asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(caller(client, number))
+        group.create_task(guesser(client))
+        for number in range(5):
+            known = len(calls)
+            while len(calls) < known + 20:  # noqa: ASYNC110 - calls have no event
+                await asyncio.sleep(0.01)
+            issuer.keys = [issuer.keys[-1], SigningKey(("ES256", "RS256", "EdDSA")[number % 3], f"rotated-{number}")]
+        rotating.set()
+    assert set(calls) == {200}
+    assert len(calls) > 100
+    assert set(guesses) <= {401, 429}
+    assert issuer.asked["/jwks"] - before <= 60
+
+
+def test_an_outage_of_the_issuer_keeps_what_is_known_and_refuses_nothing(
+    gateway: Gateway, http: httpx.Client, issuer: Issuer
+) -> None:
+    issuer.stop()
+    wait_until(lambda: "issuer_keys_unreadable" in gateway.output, "the outage was seen")
+    assert http.post(CHAT, json=HI, headers=bearer(token(issuer, sub="new"))).status_code == 200
+    unknown = http.post(CHAT, json=HI, headers=bearer(token(issuer, SigningKey("ES256", "next"))))
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (503, "access_unavailable"), unknown.text
+    assert int(unknown.headers["retry-after"]) >= 1
+    assert http.get("/health/ready").status_code == 200
+    issuer.keys.append(SigningKey("ES256", "next"))
+    issuer.start()
+    wait_until(
+        lambda: http.post(CHAT, json=HI, headers=bearer(token(issuer, issuer.keys[-1]))).status_code == 200, "it is back"
+    )
+
+
+def test_a_start_without_the_issuer_goes_on(sim: Simulator, tmp_path: Path) -> None:
+    with Issuer() as late:
+        late.stop()
+        config = calm_config(main={"url": sim.url, "models": [MODEL]})
+        auth = {"mode": "jwt", "jwt": [late.provider(jwks_url=None, discovery=True)]}
+        with Gateway(config | {"auth": auth}, tmp_path) as gateway, httpx.Client(base_url=gateway.http, verify=False) as http:
+            assert http.get("/health/ready").status_code == 200
+            assert http.post(CHAT, json=HI, headers=bearer(late.token())).status_code == 503
+            assert http.post(CHAT, json=HI).status_code == 401
+            assert http.post(CHAT, json=HI, headers=bearer("sk-lx-a-key")).status_code == 401
+            late.start()
+            wait_until(lambda: http.post(CHAT, json=HI, headers=bearer(late.token())).status_code == 200, "the keys are there")
+
+
+def test_a_file_of_keys_and_the_configuration_change_while_it_serves(
+    gateway: Gateway, http: httpx.Client, folder: Path, other: Issuer
+) -> None:
+    new = SigningKey("EdDSA", "new")
+    other.keys.append(new)
+    (folder / "jwks.json").write_text(json.dumps(other.jwks()))
+    assert http.post(CHAT, json=HI, headers=bearer(other.token(new))).status_code == 200
+    config = msgspec.yaml.decode(gateway.config_file.read_bytes())
+    config["auth"]["jwt"][1]["audience"] = ["another"]
+    gateway.config_file.write_bytes(msgspec.yaml.encode(config))
+    wait_until(lambda: http.post(CHAT, json=HI, headers=bearer(other.token(new))).status_code == 401, "the new audience")
+    assert http.post(CHAT, json=HI, headers=bearer(other.token(new, aud="another"))).status_code == 200

@@ -1,0 +1,68 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lexora_router.config.load import ConfigError, load
+
+ISSUER = {"issuer": "https://a.example/", "audience": "x", "discovery": True, "claims": {"tenant": "org"}}
+
+
+def problems(tmp_path: Path, *providers: dict[str, Any], mode: str = "jwt") -> list[str]:
+    file = tmp_path / "c.yaml"
+    given = [{name: value for name, value in provider.items() if value is not None} for provider in providers]
+    file.write_text(yaml.safe_dump({"auth": {"mode": mode, "jwt": given}}))
+    try:
+        load(str(file), {})
+    except ConfigError as error:
+        return [str(problem).partition(": ")[2] for problem in error.problems]
+    return []
+
+
+def test_a_mode_with_tokens_needs_an_issuer(tmp_path: Path) -> None:
+    assert problems(tmp_path) == ["auth.jwt: is needed by this mode: name an issuer of tokens"]
+    assert problems(tmp_path, mode="keys") == []
+    assert problems(tmp_path, ISSUER, mode="keys+jwt") == []
+
+
+@pytest.mark.parametrize("alike", ["https://a.example/", "https://a.example", "https://A.example/"])
+def test_two_issuers_alike_are_refused(tmp_path: Path, alike: str) -> None:
+    (found,) = problems(tmp_path, ISSUER, ISSUER | {"issuer": alike, "name": "b"})
+    assert found.startswith("auth.jwt[1].issuer: two providers have this issuer")
+
+
+def test_two_names_alike_are_refused(tmp_path: Path) -> None:
+    for other in (
+        ISSUER | {"issuer": "https://b.example/", "name": "a.example"},
+        ISSUER | {"issuer": "https://a.example/realm"},
+    ):
+        (found,) = problems(tmp_path, ISSUER, other)
+        assert found.startswith("auth.jwt[1].name: two providers have this name")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"discovery": None}, "auth.jwt[0]: needs one of jwks_url, jwks_file and discovery"),
+        ({"jwks_file": "x"}, "auth.jwt[0]: needs one of"),
+        ({"discovery": None, "jwks_url": "http://a.example/k"}, "auth.jwt[0].jwks_url: must begin with https://"),
+        ({"issuer": "http://a.example"}, "auth.jwt[0].issuer: must begin with https://"),
+        ({"issuer": "corp"}, "auth.jwt[0].issuer: must begin with https:// and a host (needed by discovery)"),
+        ({"discovery": None, "jwks_url": "https://user:secret@a.example/k"}, "auth.jwt[0].jwks_url: must not contain a user"),
+        ({"discovery": None, "jwks_url": "file:///etc/passwd"}, "auth.jwt[0].jwks_url: must begin with https://"),
+        ({"claims": None}, "auth.jwt[0].claims.tenant: is needed, or tenant"),
+        ({"audience": []}, "auth.jwt[0].audience: must not be empty"),
+        ({"algorithms": ["HS256"]}, "auth.jwt[0].algorithms[0]: must be"),
+        ({"algorithms": ["none"]}, "auth.jwt[0].algorithms[0]: must be"),
+        ({"rules": [{"when": {}}]}, "auth.jwt[0].rules[0].when: must not be empty"),
+        ({"rules": [{"when": {"a": "b"}, "scopes": ["root"]}]}, "auth.jwt[0].rules[0].scopes[0]: must be"),
+        ({"rules": [{"when": {"a": "b"}, "models": []}]}, "auth.jwt[0].rules[0].models: must not be empty"),
+        ({"name": "a:b"}, "auth.jwt[0].name: is 1 to 64 letters"),
+        ({"leeway": 3600}, "auth.jwt[0].leeway: must be"),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_key_and_never_repeated(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    found = problems(tmp_path, ISSUER | settings)
+    assert any(each.startswith(said) for each in found), found
+    assert "secret" not in str(found)
