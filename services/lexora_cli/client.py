@@ -1,5 +1,6 @@
 """A blocking gRPC client of a router, for commands."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import grpc
 
 from lexora.client import Client, LexoraError, error_of
+from lexora.v1 import keys_pb2
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
+from lexora.v1.principal_pb2 import GetPrincipalRequest, GetPrincipalResponse
 from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest, ListRecentCallsResponse
 from lexora.v1.reload_pb2 import ReloadReport, ReloadRequest
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
@@ -20,6 +23,10 @@ from lexora_cli.interrupt import lasting_interrupt
 TIMEOUT_SECONDS = 10.0
 # The file may be on a slow disk, and certificates are read as well.
 RELOAD_SECONDS = 60.0
+# A file of many keys is written anew for each change.
+EDIT_SECONDS = 60.0
+_KEYS_A_PAGE = 1000
+API_KEY = "LEXORA_API_KEY"
 
 
 class RouterFailure(Exception):
@@ -31,20 +38,25 @@ class RouterFailure(Exception):
 
 
 class RouterClient:
-    """One channel to the router at `target` (host:port or unix:path). Methods raise RouterFailure."""
+    """One channel to the router at `target` (host:port or unix:path). Methods raise RouterFailure.
+
+    Calls show the key in $LEXORA_API_KEY, if there is one.
+    """
 
     def __init__(self, target: str) -> None:
         self.target = target
+        key = os.environ.get(API_KEY, "").strip()
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self._client = Client(target)
         self._stub, self._admin = self._client.router, self._client.admin
 
     def models(self) -> ListModelsResponse:
         """The models that can be asked, all pages in one."""
         with self._failures():
-            listed = self._stub.ListModels(ListModelsRequest(), timeout=TIMEOUT_SECONDS)
+            listed = self._stub.ListModels(ListModelsRequest(), timeout=TIMEOUT_SECONDS, metadata=self._metadata)
             while listed.next_page_token:
                 request = ListModelsRequest(page_token=listed.next_page_token)
-                page = self._stub.ListModels(request, timeout=TIMEOUT_SECONDS)
+                page = self._stub.ListModels(request, timeout=TIMEOUT_SECONDS, metadata=self._metadata)
                 listed.models.extend(page.models)
                 listed.next_page_token = page.next_page_token
         return listed
@@ -52,23 +64,25 @@ class RouterClient:
     def health(self) -> HealthResponse:
         """State of the router and of each backend."""
         with self._failures():
-            return self._stub.Health(HealthRequest(), timeout=TIMEOUT_SECONDS)
+            return self._stub.Health(HealthRequest(), timeout=TIMEOUT_SECONDS, metadata=self._metadata)
 
     def stats(self) -> GetStatsResponse:
         """Counters and gauges since the start."""
         with self._failures():
-            return self._admin.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS)
+            return self._admin.GetStats(GetStatsRequest(), timeout=TIMEOUT_SECONDS, metadata=self._metadata)
 
     def recent_calls(self, limit: int) -> ListRecentCallsResponse:
         """The calls that finished last."""
         with self._failures():
-            return self._admin.ListRecentCalls(ListRecentCallsRequest(page_size=limit), timeout=TIMEOUT_SECONDS)
+            return self._admin.ListRecentCalls(
+                ListRecentCallsRequest(page_size=limit), timeout=TIMEOUT_SECONDS, metadata=self._metadata
+            )
 
     def explain(self, request: ExplainRequest, seconds: float | None) -> ExplainResponse:
         """Where a call would go that has so many seconds, None for no limit."""
         with self._failures():
             # The rpc's own deadline counts as the call's, so the patience of the command stays on this side.
-            asked: Any = self._admin.Explain.future(request, timeout=seconds)
+            asked: Any = self._admin.Explain.future(request, timeout=seconds, metadata=self._metadata)
             try:
                 answer: ExplainResponse = asked.result(timeout=TIMEOUT_SECONDS)
             except grpc.FutureTimeoutError:
@@ -79,11 +93,54 @@ class RouterClient:
     def reload(self) -> ReloadReport:
         """Let the router load its configuration again; gives the result."""
         with self._failures():
-            return self._admin.Reload(ReloadRequest(), timeout=RELOAD_SECONDS).report
+            return self._admin.Reload(ReloadRequest(), timeout=RELOAD_SECONDS, metadata=self._metadata).report
+
+    def principal(self) -> GetPrincipalResponse:
+        """The caller that these credentials make."""
+        with self._failures():
+            return self._stub.GetPrincipal(GetPrincipalRequest(), timeout=TIMEOUT_SECONDS, metadata=self._metadata)
+
+    def create_key(self, request: keys_pb2.CreateKeyRequest) -> keys_pb2.CreateKeyResponse:
+        """Make a key."""
+        with self._failures():
+            return self._admin.CreateKey(request, timeout=EDIT_SECONDS, metadata=self._metadata)
+
+    def get_key(self, id: str) -> keys_pb2.Key:
+        """One key."""
+        with self._failures():
+            request = keys_pb2.GetKeyRequest(id=id)
+            return self._admin.GetKey(request, timeout=TIMEOUT_SECONDS, metadata=self._metadata).key
+
+    def keys(self) -> list[keys_pb2.Key]:
+        """Every key, all pages in one."""
+        request, found = keys_pb2.ListKeysRequest(page_size=_KEYS_A_PAGE), list[keys_pb2.Key]()
+        with self._failures():
+            while True:
+                page = self._admin.ListKeys(request, timeout=TIMEOUT_SECONDS, metadata=self._metadata)
+                found += page.keys
+                if not page.next_page_token:
+                    return found
+                request.page_token = page.next_page_token
+
+    def revoke_key(self, id: str) -> keys_pb2.Key:
+        """End a key."""
+        with self._failures():
+            request = keys_pb2.RevokeKeyRequest(id=id)
+            return self._admin.RevokeKey(request, timeout=EDIT_SECONDS, metadata=self._metadata).key
+
+    def rotate_key(self, request: keys_pb2.RotateKeyRequest) -> keys_pb2.RotateKeyResponse:
+        """Make a key that takes another's place."""
+        with self._failures():
+            return self._admin.RotateKey(request, timeout=EDIT_SECONDS, metadata=self._metadata)
+
+    def import_keys(self, request: keys_pb2.ImportKeysRequest) -> list[keys_pb2.Key]:
+        """Take over keys; gives those that were not there."""
+        with self._failures():
+            return list(self._admin.ImportKeys(request, timeout=EDIT_SECONDS, metadata=self._metadata).keys)
 
     def stream(self, request: StreamRequest, on_message: Callable[[StreamResponse], None]) -> None:
         """Pass each message of the answer to `on_message`; leaving early, by any exception, cancels the call."""
-        messages: Any = self._stub.Stream(request)
+        messages: Any = self._stub.Stream(request, metadata=self._metadata)
         with self._failures(), lasting_interrupt() as check:
             try:
                 for message in messages:

@@ -14,6 +14,7 @@ from lexora_cli.commands.demo import demo
 from lexora_cli.commands.explain import explain
 from lexora_cli.commands.gateway import gateway
 from lexora_cli.commands.init import init
+from lexora_cli.commands.keys import keys
 from lexora_cli.commands.models import models
 from lexora_cli.commands.reload import reload
 from lexora_cli.commands.router import router
@@ -21,14 +22,19 @@ from lexora_cli.commands.serve import serve
 from lexora_cli.commands.sim import sim
 from lexora_cli.commands.status import status
 from lexora_cli.commands.top import top
+from lexora_cli.commands.whoami import whoami
 from lexora_cli.screen import plain
 from lexora_router.version import __version__
 
-COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Serve": (serve, init, check, router, gateway),
-    "Ask a router": (chat, models, status, top, explain, reload),
+COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Serve": (serve, init, check, keys, router, gateway),
+    "Ask a router": (chat, models, status, top, explain, reload, whoami),
     "Try without a GPU": (demo, sim),
 }
+
+
+def _name(command: Callable[..., None] | typer.Typer) -> str:
+    return str(command.info.name) if isinstance(command, typer.Typer) else command.__name__
 
 
 class _Grouped(TyperGroup):
@@ -36,7 +42,7 @@ class _Grouped(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, commands in COMMANDS.items():
-            found = [(command.__name__, self.get_command(ctx, command.__name__)) for command in commands]
+            found = [(name, self.get_command(ctx, name)) for name in map(_name, commands)]
             with formatter.section(title):
                 formatter.write_dl([(name, command.get_short_help_str(formatter.width)) for name, command in found if command])
 
@@ -67,7 +73,10 @@ def root(
 
 
 for _command in chain.from_iterable(COMMANDS.values()):
-    app.command()(_command)
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command)
+    else:
+        app.command()(_command)
 
 
 def main() -> None:

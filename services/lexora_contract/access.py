@@ -15,6 +15,7 @@ class Scope(StrEnum):
     CALL = "call"  # ask models, and list them
     OBSERVE = "observe"  # statistics, recent calls, explanations, metrics
     ADMIN = "admin"  # change what the gateway does, and the keys of others
+    FACADE = "facade"  # pass on calls of others, with their addresses and users
 
     __hash__ = str.__hash__  # that of Enum is a function of Python
 

@@ -12,6 +12,7 @@ from lexora.v1 import (
     embed_pb2,
     explain_pb2,
     health_pb2,
+    keys_pb2,
     models_pb2,
     principal_pb2,
     recent_calls_pb2,
@@ -71,6 +72,12 @@ LIST_RECENT_CALLS = Rpc(
 )
 GET_STATS = Rpc(ADMIN, "GetStats", stats_pb2.GetStatsRequest, stats_pb2.GetStatsResponse, Scope.OBSERVE)
 RELOAD = Rpc(ADMIN, "Reload", reload_pb2.ReloadRequest, reload_pb2.ReloadResponse, Scope.ADMIN)
+CREATE_KEY = Rpc(ADMIN, "CreateKey", keys_pb2.CreateKeyRequest, keys_pb2.CreateKeyResponse, Scope.ADMIN)
+GET_KEY = Rpc(ADMIN, "GetKey", keys_pb2.GetKeyRequest, keys_pb2.GetKeyResponse, Scope.ADMIN)
+LIST_KEYS = Rpc(ADMIN, "ListKeys", keys_pb2.ListKeysRequest, keys_pb2.ListKeysResponse, Scope.ADMIN)
+REVOKE_KEY = Rpc(ADMIN, "RevokeKey", keys_pb2.RevokeKeyRequest, keys_pb2.RevokeKeyResponse, Scope.ADMIN)
+ROTATE_KEY = Rpc(ADMIN, "RotateKey", keys_pb2.RotateKeyRequest, keys_pb2.RotateKeyResponse, Scope.ADMIN)
+IMPORT_KEYS = Rpc(ADMIN, "ImportKeys", keys_pb2.ImportKeysRequest, keys_pb2.ImportKeysResponse, Scope.ADMIN)
 UNARY: tuple[Rpc[Any, Any], ...] = (
     GENERATE,
     EMBED,
@@ -84,6 +91,12 @@ UNARY: tuple[Rpc[Any, Any], ...] = (
     LIST_RECENT_CALLS,
     GET_STATS,
     RELOAD,
+    CREATE_KEY,
+    GET_KEY,
+    LIST_KEYS,
+    REVOKE_KEY,
+    ROTATE_KEY,
+    IMPORT_KEYS,
 )
 
 # One request, many answers.

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
+from lexora.v1 import keys_pb2 as lexora_dot_v1_dot_keys__pb2
 from lexora.v1 import recent_calls_pb2 as lexora_dot_v1_dot_recent__calls__pb2
 from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 from lexora.v1 import stats_pb2 as lexora_dot_v1_dot_stats__pb2
@@ -63,6 +64,36 @@ class AdminServiceStub(object):
                 request_serializer=lexora_dot_v1_dot_reload__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_reload__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.CreateKey = channel.unary_unary(
+                '/lexora.v1.AdminService/CreateKey',
+                request_serializer=lexora_dot_v1_dot_keys__pb2.CreateKeyRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_keys__pb2.CreateKeyResponse.FromString,
+                _registered_method=True)
+        self.GetKey = channel.unary_unary(
+                '/lexora.v1.AdminService/GetKey',
+                request_serializer=lexora_dot_v1_dot_keys__pb2.GetKeyRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_keys__pb2.GetKeyResponse.FromString,
+                _registered_method=True)
+        self.ListKeys = channel.unary_unary(
+                '/lexora.v1.AdminService/ListKeys',
+                request_serializer=lexora_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
+        self.RevokeKey = channel.unary_unary(
+                '/lexora.v1.AdminService/RevokeKey',
+                request_serializer=lexora_dot_v1_dot_keys__pb2.RevokeKeyRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_keys__pb2.RevokeKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/lexora.v1.AdminService/RotateKey',
+                request_serializer=lexora_dot_v1_dot_keys__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_keys__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
+        self.ImportKeys = channel.unary_unary(
+                '/lexora.v1.AdminService/ImportKeys',
+                request_serializer=lexora_dot_v1_dot_keys__pb2.ImportKeysRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_keys__pb2.ImportKeysResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -97,6 +128,48 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateKey(self, request, context):
+        """Make a key. The answer is the only place where the key itself ever is. UNIMPLEMENTED where no keys are taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKey(self, request, context):
+        """One key, without its secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeys(self, request, context):
+        """All keys, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeKey(self, request, context):
+        """End a key now. Doing so again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """Make a key that takes another's place, which holds for a while beside it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportKeys(self, request, context):
+        """Take over keys that clients have already, by their hashes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -119,6 +192,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=lexora_dot_v1_dot_reload__pb2.ReloadRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_reload__pb2.ReloadResponse.SerializeToString,
+            ),
+            'CreateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateKey,
+                    request_deserializer=lexora_dot_v1_dot_keys__pb2.CreateKeyRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_keys__pb2.CreateKeyResponse.SerializeToString,
+            ),
+            'GetKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKey,
+                    request_deserializer=lexora_dot_v1_dot_keys__pb2.GetKeyRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_keys__pb2.GetKeyResponse.SerializeToString,
+            ),
+            'ListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeys,
+                    request_deserializer=lexora_dot_v1_dot_keys__pb2.ListKeysRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_keys__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'RevokeKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeKey,
+                    request_deserializer=lexora_dot_v1_dot_keys__pb2.RevokeKeyRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_keys__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=lexora_dot_v1_dot_keys__pb2.RotateKeyRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_keys__pb2.RotateKeyResponse.SerializeToString,
+            ),
+            'ImportKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportKeys,
+                    request_deserializer=lexora_dot_v1_dot_keys__pb2.ImportKeysRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_keys__pb2.ImportKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -230,6 +333,168 @@ class AdminService(object):
             '/lexora.v1.AdminService/Reload',
             lexora_dot_v1_dot_reload__pb2.ReloadRequest.SerializeToString,
             lexora_dot_v1_dot_reload__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.AdminService/CreateKey',
+            lexora_dot_v1_dot_keys__pb2.CreateKeyRequest.SerializeToString,
+            lexora_dot_v1_dot_keys__pb2.CreateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.AdminService/GetKey',
+            lexora_dot_v1_dot_keys__pb2.GetKeyRequest.SerializeToString,
+            lexora_dot_v1_dot_keys__pb2.GetKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.AdminService/ListKeys',
+            lexora_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
+            lexora_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.AdminService/RevokeKey',
+            lexora_dot_v1_dot_keys__pb2.RevokeKeyRequest.SerializeToString,
+            lexora_dot_v1_dot_keys__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.AdminService/RotateKey',
+            lexora_dot_v1_dot_keys__pb2.RotateKeyRequest.SerializeToString,
+            lexora_dot_v1_dot_keys__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.AdminService/ImportKeys',
+            lexora_dot_v1_dot_keys__pb2.ImportKeysRequest.SerializeToString,
+            lexora_dot_v1_dot_keys__pb2.ImportKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from lexora.v1 import explain_pb2 as _explain_pb2
+from lexora.v1 import keys_pb2 as _keys_pb2
 from lexora.v1 import recent_calls_pb2 as _recent_calls_pb2
 from lexora.v1 import reload_pb2 as _reload_pb2
 from lexora.v1 import stats_pb2 as _stats_pb2
@@ -44,6 +45,18 @@ class AdminServiceStub:
     """Counters, distributions and gauges."""
     Reload: _grpc.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]
     """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
+    CreateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]
+    """Make a key. The answer is the only place where the key itself ever is. UNIMPLEMENTED where no keys are taken."""
+    GetKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]
+    """One key, without its secret."""
+    ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
+    """All keys, without their secrets."""
+    RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
+    """End a key now. Doing so again changes nothing."""
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
+    """Make a key that takes another's place, which holds for a while beside it."""
+    ImportKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]
+    """Take over keys that clients have already, by their hashes."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -58,6 +71,18 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Counters, distributions and gauges."""
     Reload: _aio.UnaryUnaryMultiCallable[_reload_pb2.ReloadRequest, _reload_pb2.ReloadResponse]  # type: ignore[assignment]
     """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
+    CreateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]  # type: ignore[assignment]
+    """Make a key. The answer is the only place where the key itself ever is. UNIMPLEMENTED where no keys are taken."""
+    GetKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]  # type: ignore[assignment]
+    """One key, without its secret."""
+    ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
+    """All keys, without their secrets."""
+    RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
+    """End a key now. Doing so again changes nothing."""
+    RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Make a key that takes another's place, which holds for a while beside it."""
+    ImportKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]  # type: ignore[assignment]
+    """Take over keys that clients have already, by their hashes."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators ask and do. Apart from RouterService, so that each of them can be authorised as a whole."""
@@ -93,5 +118,53 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_reload_pb2.ReloadResponse, _abc.Awaitable[_reload_pb2.ReloadResponse]]:
         """Load the configuration again, from where the process had it at its start. UNIMPLEMENTED where it had it from nowhere."""
+
+    @_abc_1.abstractmethod
+    def CreateKey(
+        self,
+        request: _keys_pb2.CreateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.CreateKeyResponse, _abc.Awaitable[_keys_pb2.CreateKeyResponse]]:
+        """Make a key. The answer is the only place where the key itself ever is. UNIMPLEMENTED where no keys are taken."""
+
+    @_abc_1.abstractmethod
+    def GetKey(
+        self,
+        request: _keys_pb2.GetKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.GetKeyResponse, _abc.Awaitable[_keys_pb2.GetKeyResponse]]:
+        """One key, without its secret."""
+
+    @_abc_1.abstractmethod
+    def ListKeys(
+        self,
+        request: _keys_pb2.ListKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
+        """All keys, without their secrets."""
+
+    @_abc_1.abstractmethod
+    def RevokeKey(
+        self,
+        request: _keys_pb2.RevokeKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RevokeKeyResponse, _abc.Awaitable[_keys_pb2.RevokeKeyResponse]]:
+        """End a key now. Doing so again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _keys_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
+        """Make a key that takes another's place, which holds for a while beside it."""
+
+    @_abc_1.abstractmethod
+    def ImportKeys(
+        self,
+        request: _keys_pb2.ImportKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ImportKeysResponse, _abc.Awaitable[_keys_pb2.ImportKeysResponse]]:
+        """Take over keys that clients have already, by their hashes."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

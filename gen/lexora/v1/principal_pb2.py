@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lexora/v1/principal.proto\x12\tlexora.v1\"\x15\n\x13GetPrincipalRequest\"\xb6\x01\n\x14GetPrincipalResponse\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n\x06models\x18\x04 \x03(\tR\x06models\x12\x1e\n\noperations\x18\x05 \x03(\tR\noperations\x12(\n\x06scopes\x18\x06 \x03(\x0e\x32\x10.lexora.v1.ScopeR\x06scopes*R\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_CALL\x10\x01\x12\x11\n\rSCOPE_OBSERVE\x10\x02\x12\x0f\n\x0bSCOPE_ADMIN\x10\x03\x42l\n\x1bio.github.spirrow.lexora.v1B\x0ePrincipalProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lexora/v1/principal.proto\x12\tlexora.v1\"\x15\n\x13GetPrincipalRequest\"\xb6\x01\n\x14GetPrincipalResponse\x12\x16\n\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n\x06models\x18\x04 \x03(\tR\x06models\x12\x1e\n\noperations\x18\x05 \x03(\tR\noperations\x12(\n\x06scopes\x18\x06 \x03(\x0e\x32\x10.lexora.v1.ScopeR\x06scopes*d\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_CALL\x10\x01\x12\x11\n\rSCOPE_OBSERVE\x10\x02\x12\x0f\n\x0bSCOPE_ADMIN\x10\x03\x12\x10\n\x0cSCOPE_FACADE\x10\x04\x42l\n\x1bio.github.spirrow.lexora.v1B\x0ePrincipalProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,7 +23,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1B\016PrincipalProtoP\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_SCOPE']._serialized_start=248
-  _globals['_SCOPE']._serialized_end=330
+  _globals['_SCOPE']._serialized_end=348
   _globals['_GETPRINCIPALREQUEST']._serialized_start=40
   _globals['_GETPRINCIPALREQUEST']._serialized_end=61
   _globals['_GETPRINCIPALRESPONSE']._serialized_start=64

@@ -33,6 +33,8 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     """Statistics, recent calls, explanations, metrics."""
     SCOPE_ADMIN: _Scope.ValueType  # 3
     """Change what the gateway does, and the keys of others."""
+    SCOPE_FACADE: _Scope.ValueType  # 4
+    """Pass on calls of others, with their addresses and users: for a façade in a process of its own."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """A part of the contract that is granted as a whole."""
@@ -45,6 +47,8 @@ SCOPE_OBSERVE: Scope.ValueType  # 2
 """Statistics, recent calls, explanations, metrics."""
 SCOPE_ADMIN: Scope.ValueType  # 3
 """Change what the gateway does, and the keys of others."""
+SCOPE_FACADE: Scope.ValueType  # 4
+"""Pass on calls of others, with their addresses and users: for a façade in a process of its own."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 @_typing.final

@@ -1,12 +1,13 @@
 """The keys of a file, in memory, as the file is by now."""
 
 import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from stat import S_ISREG
 
 import structlog
 
-from lexora_router.access.key_file import KeyFileError, open_to_others, read_keys
+from lexora_router.access.key_file import KeyFileError, edit_keys, open_to_others, read_keys
 from lexora_router.access.key_record import KeyRecord
 from lexora_router.errors import AccessUnavailable
 
@@ -63,6 +64,15 @@ class WatchedKeys:
             await asyncio.sleep(SETTLE_SECONDS)  # it may still be written
             if await asyncio.to_thread(self._look) == stamp:
                 await self.refresh()
+
+    def records(self) -> Iterable[KeyRecord]:
+        """All keys, in the order of the file."""
+        return self._keys.values()
+
+    async def edit(self, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]]) -> None:
+        """Change the file as `edit_keys` does, and as that raises; the change is in force at the return."""
+        await asyncio.to_thread(edit_keys, self.path, change)
+        await self.refresh()
 
     async def refresh(self) -> None:
         """Read the file now."""

@@ -15,6 +15,8 @@ from lexora_router.config.shape import ROOT, Shape, at, leaves
 
 PREFIX = "LEXORA_"
 FILE_VARIABLE = "LEXORA_CONFIG"
+# Of commands that ask a router and of the client library, which may run in the same environment.
+_CLIENT = {f"{PREFIX}{name}" for name in ("API_KEY", "CA_FILE", "PRIORITY", "RETRIES", "TARGET", "TIMEOUT", "USER")}
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 RIVALS = {"url": "urls", "urls": "url", "api_key": "api_key_env", "api_key_env": "api_key"}
 # Kubernetes gives each pod such variables for every service, also for one that is called lexora.
@@ -24,7 +26,7 @@ _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 def apply(environ: Mapping[str, str], tree: Tree) -> None:
     """Change `tree` to what the environment says, noting a problem for every variable that cannot be used."""
-    ours = [name for name in environ if name.startswith(PREFIX) and name != FILE_VARIABLE]
+    ours = [name for name in environ if name.startswith(PREFIX) and name != FILE_VARIABLE and name not in _CLIENT]
     # Whole maps first, so that a variable for one key inside wins whatever the order of the environment.
     for name in sorted(ours, key=lambda name: (name.count("__"), name)):
         if not _is_service_link(name, environ[name]):

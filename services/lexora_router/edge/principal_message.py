@@ -1,10 +1,8 @@
 """A principal in the contract's words."""
 
-from lexora.v1.principal_pb2 import SCOPE_ADMIN, SCOPE_CALL, SCOPE_OBSERVE, GetPrincipalResponse
-from lexora_contract.access import Scope
+from lexora.v1.principal_pb2 import GetPrincipalResponse
+from lexora_router.edge.key_messages import SCOPES
 from lexora_router.principal import Principal
-
-_SCOPES = {Scope.CALL: SCOPE_CALL, Scope.OBSERVE: SCOPE_OBSERVE, Scope.ADMIN: SCOPE_ADMIN}
 
 
 def principal_message(principal: Principal) -> GetPrincipalResponse:
@@ -15,5 +13,5 @@ def principal_message(principal: Principal) -> GetPrincipalResponse:
         name=principal.name,
         models=principal.models,
         operations=principal.operations,
-        scopes=[number for scope, number in _SCOPES.items() if scope in principal.scopes],
+        scopes=[number for scope, number in SCOPES.items() if scope in principal.scopes],
     )

@@ -51,8 +51,9 @@ from lexora_router.edge.call_context import (
 )
 from lexora_router.edge.classify import classify
 from lexora_router.edge.explain import Explainer
-from lexora_router.edge.guard import Guard, within
+from lexora_router.edge.guard import within
 from lexora_router.edge.introspection import Overview
+from lexora_router.edge.key_rpcs import KeyRpcs
 from lexora_router.edge.principal_message import principal_message
 from lexora_router.edge.requests import fill_raw, set_body
 from lexora_router.edge.serving import Serving
@@ -82,7 +83,7 @@ _NO_OPTIONS = Options()
 _Answer = TypeVar("_Answer")
 
 
-class RouterService(Guard):
+class RouterService(KeyRpcs):
     """Serves the rpcs of RouterService. Every method raises CallFailed, and nothing else, for a failed call."""
 
     def __init__(

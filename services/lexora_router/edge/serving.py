@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lexora_router.access.access import Access, OpenAccess
+from lexora_router.access.watched_keys import WatchedKeys
 from lexora_router.call import Call, Handler
 from lexora_router.edge.classify import Classifier
 from lexora_router.layers.rate_limit import Meter
@@ -25,6 +26,7 @@ class Serving:
 
     pipeline: Handler
     access: Access = field(default_factory=OpenAccess)
+    keys: WatchedKeys | None = None
     meter: Meter | None = None
     classify: Classifier | None = None
     foresee: Callable[[Call, int], None] | None = None

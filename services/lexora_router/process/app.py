@@ -199,6 +199,7 @@ def _serving(assembly: Assembly, entrance: Entrance, reload: Callable[[], Awaita
     return Serving(
         assembly.pipeline,
         access=entrance.access,
+        keys=entrance.keys,
         meter=assembly.meter,
         classify=assembly.classify,
         foresee=assembly.foresee,

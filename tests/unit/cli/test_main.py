@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 from lexora_cli.main import app
 from lexora_router.version import __version__
 
-ASK = ["chat", "models", "status", "top", "explain", "reload"]
-COMMANDS = ["serve", "init", "check", "router", "gateway", *ASK, "demo", "sim"]
+ASK = ["chat", "models", "status", "top", "explain", "reload", "whoami"]
+COMMANDS = ["serve", "init", "check", "keys", "router", "gateway", *ASK, "demo", "sim"]
+KEYS = [f"keys {command}" for command in ("create", "list", "show", "revoke", "rotate", "import")]
 HEAVY = {"aiohttp", "fastapi", "grpc", "httpx", "pydantic", "uvicorn", "yaml"}
 
 
@@ -35,15 +36,15 @@ def test_help_lists_every_command() -> None:
     assert re.findall(r"(?m)^([A-Z].*):$", text) == ["Options", "Serve", "Ask a router", "Try without a GPU"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + KEYS)
 def test_help_of_a_command_has_examples(command: str) -> None:
     """Alike in every command: a headline, and one line for each example."""
-    text = shown(command)
+    text = shown(*command.split())
     [block] = re.findall(r"(?m)^  Examples:\n((?:    .+\n)+)\n(?=Options:|Arguments:)", text)
     examples = [line.strip() for line in block.splitlines()]
     assert examples
     for example in examples:
-        assert re.search(rf"(^|\| |LEXORA\S+ )lexora {command}\b", example), example
+        assert re.search(rf"(^|\| |LEXORA\S+ |KEY=\$\()lexora {command}\b", example), example
 
 
 def test_the_places_of_the_file_survive_the_markup_of_the_help() -> None:

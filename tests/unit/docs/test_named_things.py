@@ -38,8 +38,12 @@ def test_every_subcommand_and_option_exists(each: Page) -> None:
     for snippet in snippets(each):
         for found in re.finditer(r"(?:^|(?<=[\s/]))lexora ([a-z][a-z-]*)(?=\s|$)([^#|]*)", snippet):
             assert found[1] in known, snippet
-            options = {word.partition("=")[0] for word in shlex.split(found[2]) if word.startswith("--")}
-            assert options <= {opt for param in known[found[1]].params for opt in param.opts}, snippet
+            command, words = known[found[1]], shlex.split(found[2])
+            if words and hasattr(command, "commands"):
+                assert words[0] in command.commands, snippet
+                command = command.commands[words[0]]
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert options <= {opt for param in command.params for opt in param.opts}, snippet
 
 
 def test_the_pages_name_every_subcommand() -> None:

@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 
+from lexora.client._settings import Settings
 from lexora_router.config.env import apply
 from lexora_router.config.positions import Tree, read_map
 
@@ -190,3 +193,16 @@ def test_bad_values_are_problems_that_do_not_repeat_them(variable: str, message:
 
 def test_a_section_of_the_wrong_type_in_the_file_is_left_to_its_own_report() -> None:
     assert laid("server: 5\n", LEXORA_SERVER__PORT="2").data == {"server": 5}
+
+
+def test_variables_of_clients_are_no_keys() -> None:
+    read: list[str] = []
+
+    class Environ(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            read.append(name)
+            return super().get(name, default)
+
+    Settings.from_env(Environ())
+    assert len(read) > 4
+    assert not laid(FILE, **dict.fromkeys([*read, "LEXORA_API_KEY"], "x")).problems

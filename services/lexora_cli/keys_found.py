@@ -1,0 +1,22 @@
+"""Which keys a command means: those of a router, of a file, or of the configuration."""
+
+import os
+from pathlib import Path
+
+from lexora_cli.key_place import KeyPlace, KeysFailure, KeysInFile
+
+
+def place(router: str | None, file: str | None, config: str | None) -> KeyPlace:
+    """The router that is named, else the file that is named, else that of the configuration. Raises KeysFailure."""
+    if router is not None:
+        from lexora_cli.keys_at_router import KeysAtRouter  # noqa: PLC0415 - gRPC takes a while to import
+
+        return KeysAtRouter(router)
+    if file is not None:
+        return KeysInFile(Path(file))
+    from lexora_router.config.load import ConfigError, load  # noqa: PLC0415 - the same with pydantic
+
+    try:
+        return KeysInFile(Path(load(config, os.environ).config.auth.keys_file))
+    except ConfigError as error:
+        raise KeysFailure(f"the configuration cannot be used: {error.problems[0]}; name the file with --file") from None
