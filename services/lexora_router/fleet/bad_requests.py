@@ -20,17 +20,17 @@ def source_of(call: Call) -> RequestSource:
 
 
 class BadRequests:
-    """The quarantine of one backend, and where its endpoints come in. Instants are seconds of the monotonic clock."""
+    """The quarantine of one backend, and where its endpoints come in. Instants are seconds of the monotonic clock.
+
+    Only a request whose length is among `sizes` may be a known one: the cheap question before its fingerprint.
+    """
 
     def __init__(self, backend: str, slots: Slots, quarantine: Quarantine) -> None:
         self.quarantine = quarantine
+        self.sizes = quarantine.sizes
         self._backend = backend
         self._slots = slots
         self._log_after = float("-inf")
-
-    def may_hold(self, call: Call) -> bool:
-        """Whether the request may be a known one: the cheap question before its fingerprint."""
-        return self.quarantine.knows_size(len(call.body))
 
     def refuse(self, call: Call, request: int, now: float) -> None:
         """Raise RequestQuarantined for a request that is closed out now."""

@@ -1,6 +1,7 @@
 """What is known of one endpoint's health, from probes and from calls, and what follows: may it serve, and how much."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lexora_router.call import Outcome
@@ -34,6 +35,8 @@ class Condition:
     def __init__(self, rules: HealthRules) -> None:
         self._rules = rules
         self._breaker = Breaker(rules.breaker)
+        # Whether calls may go here when no endpoint of the pool is available: a down probe is a guess, a breaker is not.
+        self.may_serve: Callable[[float], bool] = self._breaker.ready
         self._refusals = SlidingPair(rules.breaker.window)  # busy
         self._faults = SlidingPair(rules.breaker.window)  # all of them, also those that are blamed on their requests
         self._recovered_at: float | None = None
@@ -64,10 +67,6 @@ class Condition:
     def available(self, now: float) -> bool:
         """Whether calls should go here."""
         return self.healthy is not False and now >= self._ejected_until and self._breaker.ready(now)
-
-    def may_serve(self, now: float) -> bool:
-        """Whether calls may go here when no endpoint of the pool is available: a down probe is a guess, a breaker is not."""
-        return self._breaker.ready(now)
 
     def retry_after(self, now: float) -> float:
         """Seconds until the breaker lets a trial through; 0 when it would now, or when one is under way."""

@@ -109,7 +109,7 @@ class SlotLease:
     async def acquire(self) -> None:
         """Take the first slot, or wait for it. Raises QueueFull, RequestQuarantined, or NoHealthyEndpoint."""
         parts, came = self._parts, self._parts.clock()
-        if parts.bad_requests.may_hold(self.call):
+        if len(self.call.body) in parts.bad_requests.sizes:
             blame = self._on_record()
             parts.bad_requests.refuse(self.call, blame.source.request, came)
             blame.permit = parts.bad_requests.begin(blame.source.request, came)
@@ -120,7 +120,7 @@ class SlotLease:
             slot = await parts.waiting.in_turn(self.call, self.ticket)
             parts.tally.waits.add(parts.clock() - came)
         else:
-            parts.tally.waits.add(0.0)
+            parts.tally.waits.counts[0] += 1
         self._slot = slot
         parts.running.add(self)
 
@@ -134,8 +134,8 @@ class SlotLease:
         self._began = parts.clock()
         self._token_seen = False
         if not self.call.stream:
-            self._usual = parts.outliers.usual_time(self.call)
-            self.bound = parts.outliers.overdue_after(self._usual)
+            self._usual = usual = parts.outliers.usual_time(self.call)
+            self.bound = max(parts.outliers.max_silence, usual.bound)
         endpoint = self._slot.endpoint
         self._company = endpoint.condition.in_flight
         self.tried.add(endpoint.address)
@@ -213,13 +213,15 @@ class SlotLease:
             parts.shares.settle(self)
         finally:
             parts.running.discard(self)
-            self.pause()
+            slot, self._slot = self._slot, None
+            if slot is not None:
+                parts.waiting.release(slot, self._began)
 
     def _succeeded(self, slot: Slot, now: float) -> None:
         if self._blame is not None:
             self._blame.answered(slot, now)
         bad_requests = self._parts.bad_requests
-        if bad_requests.may_hold(self.call):
+        if len(self.call.body) in bad_requests.sizes:
             blame = self._on_record()
             bad_requests.quarantine.succeeded(blame.source.request, now, blame.permit)
 

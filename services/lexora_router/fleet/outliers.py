@@ -22,7 +22,7 @@ class Outliers:
         self._slots = slots
         self._running = running
         self._ejector = Ejector(rules)
-        self._max_silence = rules.max_silence
+        self.max_silence = rules.max_silence  # in seconds; no answer is overdue before that
         self._usual = UsualTimes()  # of unary answers
         self._silent: dict[str, float] = {}  # by address: since when, as of the last judgement
         self.gone_silent: frozenset[str] = frozenset()  # addresses where several calls are overdue, as of the last judgement
@@ -30,15 +30,11 @@ class Outliers:
     def follow(self, rules: EjectionRules) -> None:
         """Go on under other rules."""
         self._ejector.follow(rules)
-        self._max_silence = rules.max_silence
+        self.max_silence = rules.max_silence
 
     def usual_time(self, call: Call) -> UsualTime:
         """How long unary answers of this kind take: to be added to when this one is here."""
         return self._usual.of(kind_of_call(call))
-
-    def overdue_after(self, usual: UsualTime) -> float:
-        """Seconds after which a unary answer is overdue: never sooner than a silence is one."""
-        return max(self._max_silence, usual.bound)
 
     def judge(self, now: float) -> bool:
         """Eject outliers, and take back those whose time is over; whether any has changed. At most once a second."""
@@ -55,7 +51,7 @@ class Outliers:
         self.gone_silent = frozenset(
             key
             for key, calls in overdue_at(self._running).items()
-            if calls >= MIN_OVERDUE and now - self._silent.get(key, now) >= self._max_silence
+            if calls >= MIN_OVERDUE and now - self._silent.get(key, now) >= self.max_silence
         )
         signals = {key: each.condition.signals(now, now - self._silent.get(key, now)) for key, each in by_address.items()}
         verdict = self._ejector.judge(signals, now)

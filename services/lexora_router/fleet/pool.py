@@ -103,7 +103,7 @@ class Pool:
             free = tuple(endpoint for endpoint in slots.would_give_way(source_of(call)) if endpoint.has_slot())
         ticket = parts.shares.ticket(call)
         try:
-            if parts.bad_requests.may_hold(call):
+            if len(call.body) in parts.bad_requests.sizes:
                 parts.bad_requests.refuse(call, source_of(call).request, now)
             if free and not waiting.queued:
                 return Forecast(free)

@@ -53,11 +53,12 @@ class FairShares:
     def ticket(self, call: Call) -> Ticket[Any]:
         """A ticket for a call that comes now."""
         standing, tenant = self.standing(call), call.tenant
-        return Ticket(tenant, standing.priority, self._estimate(call, tenant), None, standing.weight)
+        cost = (call.input_estimate or self._cost(call)) * self._ratios.of(tenant)
+        return Ticket(tenant, standing.priority, cost, None, standing.weight)
 
     def correct(self, call: Call, ticket: Ticket[Any]) -> None:
         """Correct the cost of a call that has waited by what was learned of its tenant meanwhile."""
-        cost = self._estimate(call, ticket.tenant)
+        cost = self._cost(call) * self._ratios.of(ticket.tenant)
         if cost != ticket.cost:
             self._queue.charge(ticket, cost - ticket.cost)
             ticket.cost = cost
@@ -85,7 +86,5 @@ class FairShares:
         self.charge(lease)
         usage = lease.call.receipt.usage
         if usage is not None and usage.input_tokens:
-            self._ratios.learn(lease.ticket.tenant, self._cost(lease.call), usage.input_tokens)
-
-    def _estimate(self, call: Call, tenant: str) -> float:
-        return self._cost(call) * self._ratios.of(tenant)
+            call = lease.call
+            self._ratios.learn(lease.ticket.tenant, call.input_estimate or self._cost(call), usage.input_tokens)

@@ -26,13 +26,21 @@ class Meter:
     clock: Callable[[], float]
     parts: Callable[[Call], Sequence[Part]] | None = None
 
-    def admit(self, call: Call) -> Reservation:
+    def admit(self, call: Call, tokens: int | None = None) -> Reservation:
         """Charge a request and the tokens that it may use; it is under way until this is settled. Raises RateLimited."""
-        return self._charge(call, 0 if self.total_estimate is None else self.total_estimate(call))
+        tenant = call.tenant
+        if tokens is None:
+            tokens = 0 if self.total_estimate is None else self.total_estimate(call)
+        parts = () if self.parts is None else self.parts(call)
+        decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant), parts=parts)
+        call.receipt.rate_limit = RateLimitState(decision.requests, decision.tokens, decision.concurrent)
+        if decision.reservation is None:
+            raise _refusal(tenant, decision)
+        return decision.reservation
 
     def count(self, call: Call) -> None:
         """Charge a request that is refused before anything is done for it: no tokens. Raises RateLimited."""
-        self._charge(call, 0).settle(0, self.clock())
+        self.admit(call, 0).settle(0, self.clock())
 
     def forecast(self, call: Call, tokens: int) -> Decision:
         """What would be decided of a call that may use so many tokens; charge nothing."""
@@ -49,14 +57,6 @@ class Meter:
         """Charge nothing."""
         tenant = call.tenant
         call.receipt.rate_limit = RateLimitState(*self.limiter.standing(tenant, self.clock(), tier=self.tier(tenant)))
-
-    def _charge(self, call: Call, tokens: int) -> Reservation:
-        tenant = call.tenant
-        decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant), parts=self._parts(call))
-        call.receipt.rate_limit = RateLimitState(decision.requests, decision.tokens, decision.concurrent)
-        if decision.reservation is None:
-            raise _refusal(tenant, decision)
-        return decision.reservation
 
     def _parts(self, call: Call) -> Sequence[Part]:
         return () if self.parts is None else self.parts(call)
@@ -82,7 +82,7 @@ class RateLimit:
         finally:
             used = None
             try:
-                if reservation.tokens:
+                if reservation.tokens or reservation.others:
                     used = self._used(call, whole=whole, refused=refused)
             finally:
                 reservation.settle(used, self._meter.clock())

@@ -141,6 +141,8 @@ class Band(Generic[T]):
         if amount < 0:
             if flow is not None:
                 self._give_back(flow, amount)
+        elif flow is not None and flow is self._last and not self.active:
+            flow.counter = max(flow.counter, self._left) + amount
         elif flow is not None:
             # One that waits for nothing is lifted first, as if it came back now: then it may be forgotten below the floor.
             flow.counter = (flow.counter if flow.waiting else max(flow.counter, self.floor())) + amount

@@ -60,20 +60,16 @@ class Quarantine:
         self._rules = replace(rules, failure_share=None)
         self._most = most
         self._records: OrderedDict[int, _Record] = OrderedDict()  # those that failed last at the end
-        self._sizes: Counter[int] = Counter()
+        self.sizes: Counter[int] = Counter()  # of known requests, in bytes
 
     def follow(self, rules: BreakerRules, *, most: int = MAX_REQUESTS) -> None:
         """Go on under other rules."""
         self._rules, self._most = replace(rules, failure_share=None), most
         if not most:
             self._records.clear()
-            self._sizes.clear()
+            self.sizes.clear()
         for record in self._records.values():
             record.breaker.follow(self._rules)
-
-    def knows_size(self, size: int) -> bool:
-        """Whether a request of so many bytes may be a known one: the cheap question before the fingerprint."""
-        return size in self._sizes
 
     def wait(self, request: int, now: float, pool_answered_at: float) -> float:
         """Seconds for which the request is refused; 0 when it may go. `pool_answered_at`: when any endpoint answered, last."""
@@ -182,12 +178,12 @@ class Quarantine:
     def _record(self, request: int, size: int, now: float) -> _Record:
         record = self._records.get(request)
         if record is None:
-            self._sizes[size] += 1
+            self.sizes[size] += 1
             record = self._records[request] = _Record(Breaker(self._rules), size, now, now)
         self._records.move_to_end(request)
         while len(self._records) > self._most or next(iter(self._records.values())).last < now - MEMORY_SECONDS:
             _, old = self._records.popitem(last=False)
-            self._sizes[old.size] -= 1
-            if not self._sizes[old.size]:
-                del self._sizes[old.size]
+            self.sizes[old.size] -= 1
+            if not self.sizes[old.size]:
+                del self.sizes[old.size]
         return record

@@ -313,7 +313,7 @@ def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:
         exceeded, longest = "concurrent", CONCURRENT_RETRY
     reservation = None
     if not longest:
-        left = requests.spend(1, now)
+        left = requests.spend(1)
         if bucket is not None and reserved:
             bucket.take(reserved, now)
         reservation = Reservation(buckets, reserved)

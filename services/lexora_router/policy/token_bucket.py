@@ -42,10 +42,10 @@ class TokenBucket:
             return 0.0
         return missing / self.rate if n <= self.burst else inf
 
-    def spend(self, n: float, now: float) -> float:
-        """Take n tokens that `wait` has found there; gives the balance that is left."""
-        left = self._level = self.balance(now) - n
-        return left
+    def spend(self, n: float) -> float:
+        """Take n tokens that were found there now; gives the balance that is left."""
+        self._level -= n
+        return self._level
 
     def balance(self, now: float) -> float:
         """Tokens there now; negative while in debt."""

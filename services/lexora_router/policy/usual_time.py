@@ -6,7 +6,6 @@ alike (the same path, model and order of magnitude of `max_tokens`) take times t
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
 from math import inf
 
 # An answer is overdue after so many times the longest of the latest ones.
@@ -18,25 +17,31 @@ GENERATION = 100
 MAX_KINDS = 256
 
 
-@dataclass(slots=True)
 class UsualTime:
-    """The times of the latest answers of one kind."""
+    """The times of the latest answers of one kind; one that takes longer than `bound`, in seconds, is overdue.
 
-    answers: int = 0
-    longest: float = 0.0  # of this generation
-    before: float = 0.0  # of the one before
+    That is inf while too little is known.
+    """
+
+    __slots__ = ("_answers", "_before", "_longest", "bound")
+
+    def __init__(self) -> None:
+        self._answers = 0
+        self._longest = 0.0  # of this generation
+        self._before = 0.0  # of the one before
+        self.bound = inf
 
     def add(self, seconds: float) -> None:
         """Count an answer that took so long."""
-        self.answers += 1
-        self.longest = max(self.longest, seconds)
-        if self.answers % GENERATION == 0:
-            self.before, self.longest = self.longest, 0.0
-
-    @property
-    def bound(self) -> float:
-        """Seconds after which an answer of this kind is overdue; inf while too little is known."""
-        return inf if self.answers < MIN_ANSWERS else FACTOR * max(self.longest, self.before)
+        self._answers += 1
+        if seconds > self._longest:
+            self._longest = seconds
+        elif self._answers % GENERATION and self._answers != MIN_ANSWERS:
+            return
+        if self._answers % GENERATION == 0:
+            self._before, self._longest = self._longest, 0.0
+        if self._answers >= MIN_ANSWERS:
+            self.bound = FACTOR * max(self._longest, self._before)
 
 
 class UsualTimes:
@@ -44,9 +49,16 @@ class UsualTimes:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[Hashable, UsualTime] = OrderedDict()
+        self._kind: Hashable = None  # the one that was asked for last
+        self._last = UsualTime()
 
     def of(self, kind: Hashable) -> UsualTime:
         """The times of this kind."""
+        if kind != self._kind:
+            self._kind, self._last = kind, self._find(kind)
+        return self._last
+
+    def _find(self, kind: Hashable) -> UsualTime:
         known = self._kinds.get(kind)
         if known is not None:
             self._kinds.move_to_end(kind)

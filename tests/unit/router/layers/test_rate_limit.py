@@ -12,7 +12,7 @@ from lexora_contract.port import Sink
 from lexora_router.call import Call
 from lexora_router.errors import RateLimited, UpstreamBroken, UpstreamTimeout
 from lexora_router.layers.rate_limit import Meter, RateLimit
-from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
+from lexora_router.policy.rate_limiter import LimitRules, Part, RateLimiter, RateLimits
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
 ESTIMATE, INPUT = 100, 10
@@ -121,6 +121,16 @@ async def test_an_estimate_is_reserved_and_settled_with_what_was_used() -> None:
     assert call.receipt.rate_limit is not None
     assert call.receipt.rate_limit.tokens == BucketState(limit=600, remaining=500, reset=10.0)
     assert await tokens_left(layer) == 550
+
+
+@jumping
+async def test_a_key_with_a_token_limit_in_a_tenant_without_one_is_charged_what_was_used() -> None:
+    key = Part("key", "acme", "k1", RateLimits(1e6, 10**6, tokens_per_minute=1000))
+    limiter = RateLimiter(LimitRules(RateLimits(1e6, 10**6)), now())
+    meter = Meter(limiter, lambda _: "", lambda _: INPUT, lambda _: ESTIMATE, now, lambda _: [key])
+    call = await ask(RateLimit(Engine(*STREAMING, usage=Usage(5, 7)), meter=meter))
+    assert call.receipt.rate_limit is not None
+    assert meter.forecast(make_call(), 0).tokens == BucketState(1000, 988, pytest.approx(12 / (1000 / 60)))
 
 
 @jumping

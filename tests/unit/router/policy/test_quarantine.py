@@ -19,9 +19,9 @@ def fails(quarantine: Quarantine, endpoint: str, now: float, request: int = REQU
 
 def test_one_that_fails_everywhere_is_refused_after_as_many_failures_as_open_a_breaker() -> None:
     quarantine = Quarantine(RULES)
-    assert not quarantine.knows_size(len(BODY))
+    assert len(BODY) not in quarantine.sizes
     assert [fails(quarantine, f"e{number % 2}", 10.0) for number in range(5)] == [False] * 4 + [True]
-    assert quarantine.knows_size(len(BODY))
+    assert len(BODY) in quarantine.sizes
     assert (quarantine.wait(REQUEST, 11.0, 0.0), quarantine.wait(REQUEST, 15.0, 0.0)) == (4.0, 0.0)
     assert (quarantine.held(11.0), quarantine.held(15.0)) == (1, 0)
     assert quarantine.wait(REQUEST + 1, 11.0, 0.0) == 0.0
@@ -121,7 +121,7 @@ def test_memory_is_bounded_and_what_is_old_is_forgotten() -> None:
     assert len(quarantine._records) == 10
     fails(quarantine, "e0", 11.0 + MEMORY_SECONDS, 1000)
     assert list(quarantine._records) == [1000]
-    assert quarantine._sizes.total() == 1
+    assert quarantine.sizes.total() == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5), st.booleans()), max_size=100))
@@ -137,8 +137,8 @@ def test_the_sizes_are_those_of_the_known_requests(script: list[tuple[int, int, 
             times = {"began": now, "answered_at": now, "pool_answered_at": now}
             quarantine.failed(request, size, "e0", now, **times, vouched=True, fatal=False)
         known = [record.size for record in quarantine._records.values()]
-        assert sorted(quarantine._sizes.elements()) == sorted(known)
-        assert all(quarantine.knows_size(one) for one in known)
+        assert sorted(quarantine.sizes.elements()) == sorted(known)
+        assert all(one in quarantine.sizes for one in known)
 
 
 def test_a_fingerprint_is_of_path_and_body() -> None:
