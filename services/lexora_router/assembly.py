@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from secrets import token_bytes
 
 from lexora_contract.answer import Choice
 from lexora_contract.operations import RESPONSES
@@ -19,12 +20,14 @@ from lexora_router.fleet.probe import Prober
 from lexora_router.fleet.routes import ModelRoutes, PinnedRoutes
 from lexora_router.fleet.scrape import Scraper
 from lexora_router.fleet.tenants import Tenancy, input_estimate, total_estimate
+from lexora_router.layers.authorize import Authorization
 from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.layers.timeouts import Gaps, unrecorded
 from lexora_router.pipeline import Parts, around, build, stored
 from lexora_router.policy.backoff import Backoff
+from lexora_router.policy.cache_salt import CacheSalts
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.response_homes import Home, ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
@@ -42,6 +45,7 @@ class Shared:
     clock: Callable[[], float]
     gaps: Gaps = unrecorded
     homes: ResponseHomes = field(default_factory=ResponseHomes)
+    salt_secret: bytes = field(default_factory=lambda: token_bytes(32), repr=False)  # where none is configured
 
 
 class Assembly:
@@ -88,9 +92,11 @@ class Assembly:
         apart = tenancy.parts if config.auth.enabled else None
         enabled = config.rate_limit.enabled
         self.meter = Meter(shared.limiter, tenancy.tier, input_estimate, estimate, clock, apart) if enabled else None
+        salts = CacheSalts(config.auth.salt_secret() or shared.salt_secret, config.auth.share_prefix_cache)
+        self.authorization = Authorization(config.default_model() or "", salts.of) if config.auth.enabled else None
         parts = self._parts(shared)
         # A client's call has passed its limit before it makes the router ask; what asks never asks for `auto` itself.
-        own = replace(parts, meter=None, resumable=None, routes=PinnedRoutes(self.routes, pinned(config)))
+        own = replace(parts, meter=None, authorization=None, resumable=None, routes=PinnedRoutes(self.routes, pinned(config)))
         self.known: Known = recall(config, previous.known if previous else None)
         self.chooser = build_chooser(config, self.routes, self.known, build(own), clock)
         routed, held = build(replace(parts, auto=self.chooser.resolve_auto)), stored(parts, self._places)
@@ -210,8 +216,7 @@ class Assembly:
             clock=shared.clock,
             resumable=self._resumable(),
             refusal=self._refusal if any(backend.adapter.serves for backend in self.backends.values()) else None,
-            authorized=config.auth.enabled,
-            default_model=config.default_model() or "",
+            authorization=self.authorization,
             traced=config.telemetry.otlp_endpoint is not None,
         )
 

@@ -51,6 +51,7 @@ class Call:
     labels: Labels = ()  # within bounds, also those of a call that is refused
     session_key: str = ""
     idempotency_key: str = ""  # goes to the engine with every attempt
+    cache_salt: str = ""  # of its tenant in the prefix caches of engines; empty where tenants are not known
     own_priority: bool = False  # the body names one itself, in the engine's words; it is not the client's to choose
     max_tokens: int | None = None
     input_estimate: int = 0  # tokens, before an engine has counted them; 0: not estimated yet

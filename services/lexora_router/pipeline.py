@@ -8,7 +8,7 @@ from functools import partial
 
 from lexora_router.call import Call, Handler, compose
 from lexora_router.layers.admission import Admission, Pool
-from lexora_router.layers.authorize import Authorize
+from lexora_router.layers.authorize import Authorization, Authorize
 from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
 from lexora_router.layers.fallback import Fallback
@@ -43,8 +43,7 @@ class Parts:
     resumable: Mapping[str, ResumeSource] | None = None  # by pool
     refusal: Refusal | None = None  # None: every backend serves every operation
     gaps: Gaps = unrecorded
-    authorized: bool = False  # credentials are asked for
-    default_model: str = ""  # of calls that name none, as far as it is configured
+    authorization: Authorization | None = None  # where credentials are asked for
     traced: bool = False  # a recorder among `recorders` gives calls their tracing
     auto: Callable[[Call], Awaitable[None]] | None = None  # names the model for `auto`
 
@@ -52,13 +51,14 @@ class Parts:
 def build(parts: Parts) -> Handler:
     """The handler of every call."""
     clock, meter, on_rate_limit, refusal = parts.clock, parts.meter, parts.fallback_on_rate_limit, parts.refusal
+    authorization = parts.authorization
     retry = partial(Retry, settings=parts.retry, budgets=parts.budgets, clock=clock, wall_clock=time.time, jitter=random.random)
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
         Deadline,  # above everything that waits
         None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a guess at a model too
         # Above all that a refused call must not cost or learn.
-        partial(Authorize, default=parts.default_model) if parts.authorized else None,
+        None if authorization is None else partial(Authorize, authorization=authorization),
         partial(Resolve, routes=parts.routes, auto=parts.auto),  # model -> targets, before anything that depends on them
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
         None if refusal is None else partial(ServedOperations, refusal=refusal),  # below fallback, above all that waits
@@ -77,12 +77,12 @@ def build(parts: Parts) -> Handler:
 
 def around(parts: Parts) -> Callable[[Handler], Handler]:
     """What surrounds an answer that the router gives itself: it is seen, timed and limited like any other call."""
-    clock, meter = parts.clock, parts.meter
+    clock, meter, authorization = parts.clock, parts.meter, parts.authorization
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),
         Deadline,
         None if meter is None else partial(RateLimit, meter=meter),
-        partial(Authorize, default=None) if parts.authorized else None,
+        None if authorization is None else partial(Authorize, authorization=authorization, models=False),
     )
     return lambda inner: compose(*(layer for layer in layers if layer is not None), around=inner)
 

@@ -4,7 +4,7 @@ from lexora_contract.operations import operation_of
 from lexora_contract.priority import NORMAL
 from lexora_router.adapters.adapter import Adapter, LoadMetrics, Settings
 from lexora_router.call import Call
-from lexora_router.payload.rewrite import with_priority, without_priority
+from lexora_router.payload.rewrite import with_cache_salt, with_priority, without_priority
 
 
 class Vllm(Adapter):
@@ -28,6 +28,13 @@ class Vllm(Adapter):
     def __init__(self, settings: Settings, key: str | None) -> None:
         super().__init__(settings, key)
         self._by_priority = settings.scheduling_policy == "priority"
+
+    def body(self, call: Call) -> tuple[bytes, bool]:
+        """As of every engine, and apart from the prompts of other tenants in its prefix cache."""
+        body, asks_usage = super().body(call)
+        if call.cache_salt and body and operation_of(call.path).queued:
+            body = with_cache_salt(body, call.cache_salt)
+        return body, asks_usage
 
     def with_priority(self, call: Call, body: bytes) -> bytes:
         """A server that schedules by priority gets the call's own; one that does not would refuse any but 0."""

@@ -15,11 +15,15 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The client's call behind a question, for logs and traces; `deadline` (monotonic seconds) is the question's own."""
+    """The client's call behind a question, for logs and traces; `deadline` (monotonic seconds) is the question's own.
+
+    `cache_salt` is that of the client's tenant, whose text is asked about.
+    """
 
     id: str
     trace: Headers
     deadline: float
+    cache_salt: str = ""
 
 
 class Ask:
@@ -44,6 +48,7 @@ class Ask:
             max_tokens=0,
             deadline=cause.deadline,
             trace=cause.trace,
+            cache_salt=cause.cache_salt,
         )
         sink = WholeAnswer(lambda reply: reply.body)
         await self._handler(call, sink)

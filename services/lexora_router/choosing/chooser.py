@@ -84,7 +84,7 @@ class Chooser:
         labeller, default = self._ready()
         text, offers = normalised(task_of(call.body)), self._all(default, call.principal)
         default = default if call.principal.may_use(default) else ""
-        return recommend(labeller.predict(text) if text else _NO_TEXT, offers, default)
+        return recommend(labeller.predict(text, call) if text else _NO_TEXT, offers, default)
 
     async def close(self) -> None:
         """End the questions under way."""

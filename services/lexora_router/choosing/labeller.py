@@ -58,13 +58,13 @@ class Labeller:
 
         Calls that ask for the same text at the same time share one question, which goes on while one of them waits for it.
         """
-        key = digest(text)
+        key = digest(text, call.cache_salt)
         known = self._memory.get(key, self._clock())
         if known is not None:
             return known
         flight = self._flights.get(key)
         if flight is None:
-            cause = Cause(call.id, call.trace, self._clock() + self._timeout)
+            cause = Cause(call.id, call.trace, self._clock() + self._timeout, call.cache_salt)
             flight = self._flights[key] = _Flight(asyncio.create_task(self._ask(key, text, cause), name="lexora-classify"))
         flight.waiting += 1
         try:
@@ -74,9 +74,9 @@ class Labeller:
             if not flight.waiting:
                 self._leave(key, flight)
 
-    def predict(self, text: str) -> Label:
+    def predict(self, text: str, call: Call) -> Label:
         """The label as far as it is known without asking a model: a remembered one, or that of rules which come first."""
-        known = self._memory.get(digest(text), self._clock())
+        known = self._memory.get(digest(text, call.cache_salt), self._clock())
         if known is not None:
             return known
         for stage in self._stages:

@@ -1,24 +1,37 @@
 """Which credentials are asked for."""
 
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from lexora_router.config.check import Fault
 from lexora_router.config.jwt import MAX_PROVIDERS, JwtProvider, jwt_faults
 from lexora_router.config.section import Section, refuse
-from lexora_router.config.values import Text
+from lexora_router.config.values import MAX_ITEMS, EnvName, Secret, Text
 
+MIN_SALT_SECRET = 16
 _TOKEN_MODES = ("jwt", "keys+jwt")
 
 
+def _long(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < MIN_SALT_SECRET:
+        raise ValueError(f"must have at least {MIN_SALT_SECRET} characters, all of them random")
+    return secret
+
+
 class AuthConfig(Section):
-    """Which credentials are asked for, and where they are known from."""
+    """Which credentials are asked for, and where they are known from; and what keeps tenants apart in prefix caches."""
 
     mode: Literal["off", "keys", "jwt", "keys+jwt"] = "off"
     keys_file: Text = "lexora_keys.jsonl"  # made and edited by `lexora keys`
     jwt: tuple[JwtProvider, ...] = Field(default=(), max_length=MAX_PROVIDERS)  # issuers of tokens
+    cache_salt_secret: Annotated[Secret, AfterValidator(_long)] | None = None  # None: a random one of this process
+    cache_salt_secret_env: EnvName | None = None
+    share_prefix_cache: tuple[Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_ITEMS)], ...] = Field(
+        default=(), max_length=MAX_ITEMS
+    )  # groups of tenants (patterns) whose prompts share a cache
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
@@ -39,6 +52,12 @@ class AuthConfig(Section):
     def tokens(self) -> bool:
         """Whether tokens are taken."""
         return self.mode in _TOKEN_MODES
+
+    def salt_secret(self, environ: Mapping[str, str] = os.environ) -> bytes:
+        """Return the secret of cache salts, from the variable if it is set; empty when none is configured."""
+        named = environ.get(self.cache_salt_secret_env, "") if self.cache_salt_secret_env else ""
+        own = self.cache_salt_secret.get_secret_value() if self.cache_salt_secret else ""
+        return (named.strip() or own).encode()
 
 
 def auth_faults(auth: Mapping[str, Any]) -> Iterator[Fault]:

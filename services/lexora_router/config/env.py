@@ -18,7 +18,8 @@ FILE_VARIABLE = "LEXORA_CONFIG"
 # Of commands that ask a router and of the client library, which may run in the same environment.
 _CLIENT = {f"{PREFIX}{name}" for name in ("API_KEY", "CA_FILE", "PRIORITY", "RETRIES", "TARGET", "TIMEOUT", "USER")}
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-RIVALS = {"url": "urls", "urls": "url", "api_key": "api_key_env", "api_key_env": "api_key"}
+_RIVALS = (("url", "urls"), ("api_key", "api_key_env"), ("cache_salt_secret", "cache_salt_secret_env"))
+RIVALS = dict(_RIVALS) | {second: first for first, second in _RIVALS}
 # Kubernetes gives each pod such variables for every service, also for one that is called lexora.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://")

@@ -13,6 +13,7 @@ from lexora_router.config.tls_check import engine_tls_warnings, tls_warnings
 def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield one line for each thing that is allowed and probably not meant."""
     yield from _unset_keys(config, tree, environ)
+    yield from _unset_salt(config, tree, environ)
     yield from _models_twice(config, tree)
     yield from _useless_fallbacks(config, tree)
     yield from _unused_vllm(config, tree)
@@ -29,6 +30,13 @@ def _unset_keys(config: Config, tree: Tree, environ: Mapping[str, str]) -> Itera
         if backend.api_key_env and not environ.get(backend.api_key_env, "").strip():
             instead = "api_key is used" if backend.api_key else "calls go without a key"
             yield _line(tree, (*path, "api_key_env"), f"{backend.api_key_env} is not set in the environment, {instead}")
+
+
+def _unset_salt(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
+    named = config.auth.cache_salt_secret_env
+    if named and not environ.get(named, "").strip():
+        instead = "cache_salt_secret is used" if config.auth.cache_salt_secret else "each process has a secret of its own"
+        yield _line(tree, ("auth", "cache_salt_secret_env"), f"{named} is not set in the environment, {instead}")
 
 
 def _models_twice(config: Config, tree: Tree) -> Iterator[str]:

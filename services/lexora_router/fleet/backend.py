@@ -122,7 +122,14 @@ def _same(known: Backend | None, config: BackendConfig, whole: Config) -> Backen
 
 
 def _built_from(whole: Config) -> tuple[object, ...]:
-    return (whole.routing.answer_model, whole.health, whole.queue, whole.tenants, whole.server.max_response_bytes, whole.auth)
+    return (
+        whole.routing.answer_model,
+        whole.health,
+        whole.queue,
+        whole.tenants,
+        whole.server.max_response_bytes,
+        whole.auth.enabled,
+    )
 
 
 def _build(

@@ -1,11 +1,15 @@
 """The changes that the router makes to a JSON body; every value that is not named keeps its bytes, and its place."""
 
+import re
 from typing import Any
 
 import msgspec
 
 from lexora_router.payload.json_object import is_null, object_of
 
+# A key may be written with escapes of its letters.
+_ESCAPED_ASCII = b"\\u00"
+_EMPTY = re.compile(rb"\s*+\{\s*+\}")
 _encoder = msgspec.json.Encoder()
 
 
@@ -27,6 +31,15 @@ def without_priority(body: bytes) -> bytes:
     """The same JSON object without a priority; every other value keeps its bytes."""
     fields = object_of(body)
     fields.pop("priority", None)
+    return _encoder.encode(fields)
+
+
+def with_cache_salt(body: bytes, salt: str) -> bytes:
+    """The same JSON object with this `cache_salt` and no other; every other value keeps its bytes."""
+    if b"cache_salt" not in body and _ESCAPED_ASCII not in body and not _EMPTY.match(body):
+        return body.replace(b"{", b'{"cache_salt":"%b",' % salt.encode(), 1)
+    fields: dict[str, Any] = object_of(body)
+    fields["cache_salt"] = salt
     return _encoder.encode(fields)
 
 

@@ -135,6 +135,7 @@ class Generation:
             ignore_eos=sampling.ignore_eos,
             stop_ids=sampling.stop_ids,
             priority=sampling.priority,
+            salt=sampling.salt,
             itl=self._fault.number("", 100) / 1000 if self._fault is not None and self._fault.kind == "drip" else None,
             n=sampling.n,
             ready=lambda: exchange.writable or not stream,

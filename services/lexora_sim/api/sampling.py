@@ -27,6 +27,7 @@ class Sampling:
     stop_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
     priority: int = 0
+    salt: str = ""  # of the prefix cache
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
@@ -48,6 +49,7 @@ def read_sampling(fields: Fields, settings: SimSettings, *, chat: bool) -> Sampl
         include_stop=fields.boolean("include_stop_str_in_output"),
         ignore_eos=fields.boolean("ignore_eos"),
         priority=fields.integer("priority", 0) or 0,
+        salt=fields.string("cache_salt") or "",
         stream=fields.boolean("stream"),
         return_token_ids=fields.boolean("return_token_ids"),
         prompt_logprobs=fields.integer("prompt_logprobs"),

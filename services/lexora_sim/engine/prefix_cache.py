@@ -15,14 +15,14 @@ class PrefixCache:
         self._capacity = max(1, capacity_tokens // BLOCK)
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
-    def touch(self, ids: list[int]) -> int:
-        """Remember the full blocks of `ids`; return how many leading tokens were known already.
+    def touch(self, ids: list[int], salt: str = "") -> int:
+        """Remember the full blocks of `ids`; return how many leading tokens were known already, under the same salt.
 
         The last token never counts, as an engine must compute at least one.
         """
         known = 0
         broken = False
-        for number, name in enumerate(_names(ids)):
+        for number, name in enumerate(_names(ids, salt)):
             if name in self._blocks:
                 self._blocks.move_to_end(name)
                 if not broken and (number + 1) * BLOCK < len(ids):
@@ -39,11 +39,11 @@ class PrefixCache:
         self._blocks.clear()
 
 
-def _names(ids: list[int]) -> list[int]:
+def _names(ids: list[int], salt: str) -> list[int]:
     raw = array("I", ids).tobytes()
     size = BLOCK * 4
     names: list[int] = []
-    previous = 0
+    previous = hash(salt) if salt else 0
     for start in range(0, len(raw) - size + 1, size):
         previous = hash((previous, raw[start : start + size]))
         names.append(previous)

@@ -84,7 +84,7 @@ class Scheduler:
         if reason is not None:
             _observe_finished(metrics, sequence, reason)
             if self.prefix_caching and sequence.ids:
-                self._prefixes.touch(sequence.prompt + sequence.ids)
+                self._prefixes.touch(sequence.prompt + sequence.ids, sequence.salt)
         self._admit()
 
     def abort_all(self) -> None:
@@ -192,7 +192,7 @@ class Scheduler:
         sequence.running = True
         again = sequence.admitted > 0
         sequence.admitted = sequence.admitted or time.monotonic()
-        cached = self._prefixes.touch(sequence.prompt) if self.prefix_caching else 0
+        cached = self._prefixes.touch(sequence.prompt, sequence.salt) if self.prefix_caching else 0
         if not again:
             sequence.cached = cached
             metrics.prefix_queries += len(sequence.prompt)

@@ -31,6 +31,7 @@ class Sequence:
     ignore_eos: bool = False
     stop_ids: frozenset[int] = frozenset()
     priority: int = 0
+    salt: str = ""  # of its prompt in the prefix cache
     itl: float | None = None  # seconds, instead of the server's
     n: int = 1  # choices of its request, for the metrics
     ready: Callable[[], bool] = lambda: True

@@ -32,9 +32,9 @@ def excerpt(text: str, limit: int) -> str:
     return f"{text[: kept - kept // 2]}{_CUT}{text[len(text) - kept // 2 :]}"
 
 
-def digest(text: str) -> bytes:
-    """A short key for a text."""
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def digest(text: str, salt: str = "") -> bytes:
+    """A short key for a text; what is known of it under one salt (of 64 characters at most) is not known under another."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=salt.encode()).digest()
 
 
 class _Part(msgspec.Struct, gc=False):

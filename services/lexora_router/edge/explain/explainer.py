@@ -19,7 +19,6 @@ from lexora_router.errors import (
     RouterError,
 )
 from lexora_router.fleet.routes import RouteRule, Ruling
-from lexora_router.layers.authorize import authorize
 from lexora_router.policy.rate_limiter import Decision
 
 # What stands in the way of them is no model that is not there.
@@ -72,7 +71,8 @@ class Explainer:
 def _choice(assembly: Assembly, call: Call) -> tuple[Choice | None, RouterError | None]:
     """What would be chosen for a call for `auto`, whose model this sets; or why nothing is asked."""
     try:
-        authorize(call, assembly.config.default_model() or "")
+        if assembly.authorization is not None:
+            assembly.authorization.check(call)
         choice = assembly.chooser.predict(call) if call.model == AUTO else None
     except (ClassifierDisabled, ModelNotFound, PermissionDenied) as refusal:
         return None, refusal

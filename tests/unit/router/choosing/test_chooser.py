@@ -43,7 +43,7 @@ class FakeLabeller:
         self.asked.append(text)
         return self.answer
 
-    def predict(self, text: str) -> Label:
+    def predict(self, text: str, call: Call) -> Label:
         return self.answer
 
     async def close(self) -> None:

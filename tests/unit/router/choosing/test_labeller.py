@@ -170,10 +170,10 @@ RULES = ByRules(compile_rules([RuleConfig(capability="code", words=("python",))]
 async def test_what_would_be_said_is_foretold_without_asking_anybody() -> None:
     stage = Fake(Label("chat", 0.8, "why", "fake"))
     made = labeller(RULES, stage)
-    assert made.predict("some python").task_type == "code"
-    assert made.predict("t") == Label("", 0.0, "The kind of task is not known before fake is asked.", "")
-    assert labeller(RULES).predict("t").reasoning == "The kind of task is unknown to the rules."
-    assert labeller(RULES, min_confidence=0.95).predict("some python").task_type == ""
+    assert made.predict("some python", make_call()).task_type == "code"
+    assert made.predict("t", make_call()) == Label("", 0.0, "The kind of task is not known before fake is asked.", "")
+    assert labeller(RULES).predict("t", make_call()).reasoning == "The kind of task is unknown to the rules."
+    assert labeller(RULES, min_confidence=0.95).predict("some python", make_call()).task_type == ""
     assert stage.asked == []
     await made.label("t", make_call())
-    assert made.predict("t").task_type == "chat", "it is remembered"
+    assert made.predict("t", make_call()).task_type == "chat", "it is remembered"

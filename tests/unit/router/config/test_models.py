@@ -176,8 +176,8 @@ def test_a_backend_can_override_parts_of_the_queue() -> None:
 
 def test_tenants_that_are_not_listed_have_the_defaults() -> None:
     config = Config.model_validate({"tenants": {"a": {"weight": 2, "priority": "LOW", "max_priority": 70}}})
-    assert config.tenant("a") == TenantConfig(weight=2, priority="low", max_priority=70)
-    assert config.tenant("b") == TenantConfig(weight=1, priority="normal", max_priority="high", tier=None)
+    assert config.tenants["a"] == TenantConfig(weight=2, priority="low", max_priority=70)
+    assert TenantConfig() == TenantConfig(weight=1, priority="normal", max_priority="high", tier=None)
 
 
 def test_a_tenant_that_may_ask_for_less_than_the_default_needs_no_priority() -> None:

@@ -4,10 +4,15 @@ import pytest
 from tests.unit.router.support import HEAD, Client, Scripted, make_call
 
 from lexora_contract.operations import CHAT, EMBEDDINGS
-from lexora_router.call import AUTO
+from lexora_router.call import AUTO, Handler
 from lexora_router.errors import InvalidRequest, ModelNotFound, PermissionDenied, RouterError
-from lexora_router.layers.authorize import Authorize
+from lexora_router.layers.authorize import Authorization, Authorize
 from lexora_router.principal import ANYBODY, Principal
+
+
+def allowing(inner: Handler, default: str = "") -> Authorize:
+    return Authorize(inner, authorization=Authorization(default, "salt of {}".format))
+
 
 CHATTER = Principal("t", models=("qwen*", "m?"), operations=(CHAT,))
 
@@ -32,10 +37,10 @@ async def test_a_principal_may_use_what_its_patterns_describe(
     inner, call = Scripted(HEAD), make_call(path=path, model=model)
     call.principal = principal
     if refusal is None:
-        await Authorize(inner, default="")(call, Client())
+        await allowing(inner)(call, Client())
         return
     with pytest.raises(refusal):
-        await Authorize(inner, default="")(call, Client())
+        await allowing(inner)(call, Client())
     assert inner.calls == []
 
 
@@ -43,7 +48,7 @@ async def test_a_model_that_is_not_allowed_looks_like_one_that_is_not_there() ->
     call = make_call(path=CHAT, model="gpt")
     call.principal = CHATTER
     with pytest.raises(ModelNotFound) as refused:
-        await Authorize(Scripted(), default="")(call, Client())
+        await allowing(Scripted())(call, Client())
     assert refused.value.message == ModelNotFound("gpt").message
 
 
@@ -61,7 +66,7 @@ async def test_a_call_that_names_no_model_needs_a_default_one_that_its_principal
 ) -> None:
     inner, call = Scripted(HEAD), make_call(path=CHAT, model="", body=b"{}")
     call.principal = Principal("t", models=models)
-    authorize = Authorize(inner, default=default)
+    authorize = allowing(inner, default)
     if model is None:
         with pytest.raises(InvalidRequest, match="No model is named; this key needs one"):
             await authorize(call, Client())
@@ -73,5 +78,11 @@ async def test_a_call_that_names_no_model_needs_a_default_one_that_its_principal
 async def test_calls_that_have_no_model_are_not_asked_for_one() -> None:
     inner, call = Scripted(HEAD), make_call(path=CHAT, model="")
     call.principal = CHATTER
-    await Authorize(inner, default=None)(call, Client())
+    await Authorize(inner, authorization=Authorization("", str), models=False)(call, Client())
     assert len(inner.calls) == 1
+
+
+async def test_a_call_gets_the_salt_of_its_tenant() -> None:
+    inner, call = Scripted(HEAD), make_call(account="t", principal=CHATTER, model="m1")
+    await allowing(inner)(call, Client())
+    assert call.cache_salt == "salt of t"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexora_router.errors import InvalidRequest
-from lexora_router.payload.rewrite import with_model, with_stream_usage
+from lexora_router.payload.rewrite import with_cache_salt, with_model, with_stream_usage
 
 keys = st.text(max_size=8) | st.sampled_from(["model", "stream_options", "stream", "messages", "\u0000", '"', "\\", "é"])
 numbers = st.integers() | st.integers(min_value=2**53, max_value=2**200) | st.floats(allow_nan=False, allow_infinity=False)
@@ -81,3 +81,31 @@ def test_changes_refuse_what_is_no_object():
     for body in (b"[]", b"{", b'{"\xff":1}'):
         with pytest.raises(InvalidRequest):
             with_model(body, "x")
+
+
+SALTED = [
+    b"{}",
+    b" { } ",
+    b'{"a":1}',
+    b'\n{ "a" : [1, {"cache_salt": 2}] }',
+    b'{"cache_salt":"theirs","a":1}',
+    b'{"a":"cache_salt"}',
+    b'{"cach\\u0065_salt":"theirs"}',
+    b'{"cache_salt":1,"a":{},"cache\\u005Fsalt":"theirs"}',
+    b'{"a":"\\u0041"}',
+]
+
+
+@pytest.mark.parametrize("body", SALTED)
+def test_a_body_has_one_cache_salt_which_is_ours(body: bytes):
+    pairs: list[Any] = []
+    json.loads(with_cache_salt(body, "ours"), object_pairs_hook=lambda found: pairs.append(found) or dict(found))
+    outermost = pairs[-1]
+    assert [value for name, value in outermost if name == "cache_salt"] == ["ours"]
+    rest = {name: value for name, value in json.loads(body).items() if name != "cache_salt"}
+    assert {name: value for name, value in outermost if name != "cache_salt"} == rest
+
+
+def test_a_body_without_a_salt_is_not_read_for_it():
+    body = b'{"model":"m", "n":9007199254740993,"text":"\\u65e5"  }'
+    assert with_cache_salt(body, "s") == b'{"cache_salt":"s",' + body[1:]

@@ -1,0 +1,138 @@
+"""What engines get to keep the prefix caches of tenants apart, on raw bytes and as the simulator's cache has it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lexora_router.access.key_format import NewKey
+from tests.support.engine import ScriptedEngine
+from tests.support.keys import add_key
+from tests.support.queueing import CHAT
+from tests.support.raw_server import reply
+from tests.support.servers import Gateway, Simulator, base_config
+
+MODEL = "qwen3-32b"
+TENANTS = ("acme", "acme-test", "other", "off")
+SECRET = "a secret of many characters".replace(" ", "-")
+PATHS = {
+    CHAT: {"messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/completions": {"prompt": "Hi"},
+    "/v1/responses": {"input": "Hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
+    "/v1/embeddings": {"input": "Hi"},
+    "/v1/score": {"text_1": "a", "text_2": "b"},
+}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[ScriptedEngine]:
+    with ScriptedEngine(MODEL) as scripted:
+        scripted.answer = reply(b'{"id":"x","object":"chat.completion","choices":[]}')
+        yield scripted
+
+
+@pytest.fixture(scope="module")
+def keys(folder: Path) -> dict[str, NewKey]:
+    return {tenant: add_key(folder / "keys.jsonl", tenant=tenant) for tenant in TENANTS}
+
+
+def config(folder: Path, auth: dict[str, Any], **backends: dict[str, Any]) -> dict[str, Any]:
+    return base_config(**backends) | {"auth": {"mode": "keys", "keys_file": str(folder / "keys.jsonl")} | auth}
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: ScriptedEngine, sim: Simulator, folder: Path, keys: dict[str, NewKey]) -> Iterator[Gateway]:
+    backends = {
+        "main": {"url": engine.url, "models": ["scripted"]},
+        "sim": {"url": sim.url, "models": [MODEL]},
+        "plain": {"url": engine.url, "type": "openai_compatible", "models": ["plain"]},
+    }
+    auth = {"share_prefix_cache": [["acme", "acme-*"]], "cache_salt_secret": SECRET}
+    with Gateway(config(folder, auth, **backends), folder) as process:
+        yield process
+
+
+def ask(gateway: Gateway, key: NewKey, path: str = CHAT, **body: Any) -> dict[str, Any]:
+    headers = {"authorization": f"Bearer {key.text}"}
+    answer = httpx.post(f"{gateway.http}{path}", json=PATHS[path] | body, headers=headers, timeout=10, verify=False)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_each_tenant_s_prompts_are_salted_by_the_gateway(
+    gateway: Gateway, engine: ScriptedEngine, keys: dict[str, NewKey], path: str
+) -> None:
+    def salts(**body: Any) -> dict[str, str]:
+        found = {}
+        for tenant, key in keys.items():
+            ask(gateway, key, path, model="scripted", **body)
+            assert engine.last.body.count(b'"cache_salt"') == 1
+            found[tenant] = json.loads(engine.last.body)["cache_salt"]
+        return found
+
+    own = salts()
+    assert len(own["other"]) == 43
+    assert own["acme"] == own["acme-test"]
+    assert len(set(own.values())) == 3
+    assert salts(cache_salt=own["acme"]) == own  # another tenant's is replaced
+    assert salts(user="acme") == own
+
+
+def test_other_engines_and_other_operations_get_none(gateway: Gateway, engine: ScriptedEngine, keys: dict[str, NewKey]) -> None:
+    ask(gateway, keys["acme"], model="plain", cache_salt="theirs")
+    assert json.loads(engine.last.body)["cache_salt"] == "theirs"
+    headers = {"authorization": f"Bearer {keys['acme'].text}"}
+    body = {"model": "scripted", "prompt": "Hi"}
+    assert httpx.post(f"{gateway.http}/tokenize", json=body, headers=headers, verify=False).status_code == 200
+    assert b"cache_salt" not in engine.last.body
+
+
+def test_a_tenant_does_not_find_what_another_one_has_asked(gateway: Gateway, sim: Simulator, keys: dict[str, NewKey]) -> None:
+    sim.clear()
+    prompt = [{"role": "user", "content": "A long secret that is worth to be guessed. " * 40}]
+
+    def cached(tenant: str, stream: bool = False) -> int:
+        before = hits(sim)
+        ask(gateway, keys[tenant], model=MODEL, messages=prompt, max_tokens=1)
+        return int(hits(sim) - before)
+
+    assert cached("acme") == 0
+    assert cached("acme") > 100
+    assert cached("other") == 0
+    assert cached("acme-test") > 100
+    assert cached("other") > 100
+
+
+def hits(sim: Simulator) -> float:
+    text = httpx.get(f"{sim.url}/metrics", verify=False).text
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("vllm:prefix_cache_hits_total"))
+
+
+def test_a_configured_secret_is_the_same_everywhere_and_a_random_one_is_not(
+    gateway: Gateway, engine: ScriptedEngine, keys: dict[str, NewKey], tmp_path: Path, folder: Path
+) -> None:
+    def salt(of: Gateway) -> str:
+        ask(of, keys["other"], model="scripted")
+        return str(json.loads(engine.last.body)["cache_salt"])
+
+    first, backend = salt(gateway), {"main": {"url": engine.url, "models": ["scripted"]}}
+    named = config(folder, {"cache_salt_secret_env": "SALT"}, **backend)
+    with Gateway(named, tmp_path, env={"SALT": SECRET}) as replica:
+        assert salt(replica) == first
+        assert SECRET not in replica.output
+    with Gateway(named, tmp_path) as unset:
+        assert salt(unset) != first
+        assert salt(unset) == salt(unset)
+
+
+def test_without_credentials_nothing_is_set_and_the_client_s_own_goes_through(engine: ScriptedEngine, tmp_path: Path) -> None:
+    with Gateway(base_config(main={"url": engine.url, "models": ["scripted"]}), tmp_path) as open_to_all:
+        body = json.dumps({"model": "scripted", "messages": [], "cache_salt": "theirs"}).encode()
+        headers = {"content-type": "application/json"}
+        httpx.post(f"{open_to_all.http}{CHAT}", content=body, headers=headers, verify=False).raise_for_status()
+        assert engine.last.body == body
