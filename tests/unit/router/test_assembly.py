@@ -172,8 +172,15 @@ def failing(at: int, until: str) -> Callable[[FrameType, str, Any], None]:
     return profile
 
 
-async def test_whatever_fails_while_a_configuration_is_built_has_changed_nothing(app: RouterApp) -> None:
+async def test_whatever_fails_while_a_configuration_is_built_has_changed_nothing(
+    app: RouterApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every call of the build fails once; then the reload takes place."""
+
+    async def at_once(function: Callable[..., Any], *given: Any) -> Any:
+        return function(*given)
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)  # what is read in a thread fails in this one, and nothing else runs
     before = config("http://127.0.0.1:7", "http://127.0.0.1:8", rate_limit={"enabled": False})
     sections: dict[str, Any] = {"queue": {"max_size": 7}, "health": {"window": 5.0}, "tenants": {"a": {"weight": 2}}}
     wanted = config("http://127.0.0.1:8", "http://127.0.0.1:9", limit=3, **sections)
