@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lexora_router.fleet.waiting import LOOK_SECONDS
 from tests.support import load
 from tests.support.load import Answer, chat
 from tests.support.queueing import CHAT, MODEL, by_grpc, chats, gateway_for, grpc_stub, name_of, queued, slots_held
@@ -18,8 +19,8 @@ TOKENS = 10
 BEAT_MS = 5
 PRIORITIES = {"high": 100, "normal": 50, "low": 0}
 AGING_SECONDS = 0.5
-# A slot that the end of a call does not hand on is found by the next look only, up to 50 ms later.
-HANDOVER_SECONDS = 0.01
+# A slot that the end of a call does not hand on is found by the next look only, which is half of this later on average.
+HANDOVER_SECONDS = LOOK_SECONDS / 3
 # By so much a busy machine may be late.
 SLACK_SECONDS = 0.25
 

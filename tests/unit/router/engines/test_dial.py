@@ -38,13 +38,14 @@ async def peer(made: Dialer) -> str:
             return str(sock.getpeername()[0])
 
 
-async def test_an_address_that_swallows_packets_is_passed_by_and_the_good_one_goes_first() -> None:
+async def test_an_address_that_swallows_packets_is_passed_by_and_the_good_one_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with listening("127.0.0.3") as (port, _), no_connection("127.0.0.2", port):
         made = dialer(port, "127.0.0.2", "127.0.0.3")
         assert await peer(made) == "127.0.0.3"
-        began = time.monotonic()
-        assert await peer(made) == "127.0.0.3"
-        assert time.monotonic() - began < dial.ATTEMPT_DELAY_SECONDS, "it does not wait for the first one again"
+        monkeypatch.setattr(dial, "ATTEMPT_DELAY_SECONDS", 3600.0)
+        assert await peer(made) == "127.0.0.3", "it does not wait for the first one again"
 
 
 async def test_a_good_address_that_fails_is_passed_by_and_forgotten() -> None:
@@ -59,12 +60,11 @@ async def test_a_good_address_that_fails_is_passed_by_and_forgotten() -> None:
         assert made.good is None, "the resolver's order holds while its first address answers"
 
 
-async def test_a_refused_address_costs_no_delay() -> None:
+async def test_a_refused_address_costs_no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial, "ATTEMPT_DELAY_SECONDS", 3600.0)
     with listening("127.0.0.3") as (port, _):
         made = dialer(port, "127.0.0.2", "127.0.0.3")
-        began = time.monotonic()
         assert await peer(made) == "127.0.0.3"
-        assert time.monotonic() - began < dial.ATTEMPT_DELAY_SECONDS
 
 
 async def test_names_that_rotate_go_on_to_rotate() -> None:
