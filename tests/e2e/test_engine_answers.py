@@ -466,6 +466,40 @@ def test_a_stream_without_an_end_to_its_framing_breaks(http: httpx.Client, engin
     assert "broke in mid-answer: the head, a trailer or a chunk line of the answer has more than 64 KiB." in ask(http).text
 
 
+# -- before the request is sent
+
+
+def leaves_in_order(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_WR)
+    until_closed(connection)
+
+
+def leaves_at_once(connection: socket.socket) -> None:
+    """What it has not read makes its kernel send a reset behind the answer."""
+    connection.close()
+
+
+@pytest.mark.parametrize("leaves", [leaves_in_order, leaves_at_once])
+@pytest.mark.parametrize("status", ["413 Content Too Large", "401 Unauthorized"])
+def test_an_engine_that_refuses_a_body_before_it_has_come_is_heard(
+    http: httpx.Client, engine: ScriptedEngine, leaves: Callable[[socket.socket], object], status: str
+) -> None:
+    refusal = b'{"error":{"message":"no","type":"invalid_request_error","param":null,"code":null}}'
+
+    def answer(connection: socket.socket, _: RawRequest) -> None:
+        connection.sendall(reply(refusal, status=status))
+        leaves(connection)
+
+    engine.answer, engine.reads_bodies = answer, False
+    body = {"model": VLLM, "messages": [{"role": "user", "content": "x" * 8_000_000}]}
+    try:
+        answers = [http.post(CHAT, json=body) for _ in range(2)]
+    finally:
+        engine.reads_bodies = True
+    assert [(each.status_code, each.content) for each in answers] == [(int(status[:3]), refusal)] * 2
+    assert {each.headers["x-lexora-attempts"] for each in answers} == {"1"}
+
+
 # -- time
 
 

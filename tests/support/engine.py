@@ -22,6 +22,7 @@ DEADLINE_SECONDS = 5.0
 class ScriptedEngine:
     """`answer` is the raw response to every POST, or a function that writes to the connection itself.
 
+    Without `reads_bodies` an answer begins as soon as the head of its request is there.
     `/health` and `/v1/models` answer as a well engine would, everything else by GET is in `pages` (bytes or a function) or 404.
     """
 
@@ -31,6 +32,7 @@ class ScriptedEngine:
         listing = {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "scripted"} for model in models]}
         self.pages: dict[str, bytes | Answer] = {"/health": reply(b"{}"), "/v1/models": reply(json.dumps(listing).encode())}
         self.answer: bytes | Answer = reply(b'{"object":"nothing"}')
+        self.reads_bodies = True
         self.requests: list[RawRequest] = []
         self.gets: list[RawRequest] = []
         self._open: set[socket.socket] = set()
@@ -99,7 +101,7 @@ class ScriptedEngine:
         try:
             with connection.makefile("rb") as reader, contextlib.suppress(OSError, EOFError):
                 while True:
-                    request = _read(reader.readline, reader.read)
+                    request = _read(reader.readline, reader.read if self.reads_bodies else lambda _: b"")
                     if not self._answer(connection, request):
                         return
         finally:

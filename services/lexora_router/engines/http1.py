@@ -303,13 +303,19 @@ class Connection(asyncio.Protocol):
             if self.complete or self._ending:
                 self._end()
 
+    @property
+    def _all_sent(self) -> bool:
+        """Whether the request is: an engine may refuse a body that it has not read (RFC 9112, section 9.6)."""
+        assert self._transport is not None
+        return not self._transport.get_write_buffer_size()
+
     def _release(self) -> None:
         """After an exchange: back to the pool, or closed at once, so that the engine notices."""
         decided, self._busy = not self._busy, False
         self._done = self._answer = self._response = self._body = self._flow = self._go_on = None
         self.ends_within(None)
         self._pieces.clear()
-        if decided and self.complete and self._keep_alive and self._surplus_from is None and self.usable:
+        if decided and self.complete and self._keep_alive and self._surplus_from is None and self.usable and self._all_sent:
             self.resume_reading()
             self._home.keep(self)
         else:

@@ -244,6 +244,30 @@ async def test_a_call_that_leaves_costs_its_connection() -> None:
         await server.wait_lost()
 
 
+async def test_a_connection_that_still_sends_as_its_answer_ends_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lexora_router.engines.origin.KEEPALIVE_SECONDS", 60.0)
+    left = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply(b"no", status="413 Content Too Large"))
+        await left.wait()
+        writer.close()
+
+    body = bytes(64 * 2**20)  # more than the buffers of the two ends of a connection
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server, origin(server.sockets[0].getsockname()[1]) as made:
+        kept = Kept()
+        connection = await made.send(
+            b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body), body, kept, Flow()
+        )
+        await connection.ended()
+        await until(lambda: not made.open)
+        left.set()
+    assert kept.response is not None
+    assert (kept.response.status, kept.body, kept.ends) == (413, b"no", 1)
+
+
 async def test_what_one_read_brings_is_handed_on_at_once_and_another_may_take_the_rest() -> None:
     rest = Kept()
     answer, gate = Kept(rest=rest), asyncio.Event()
@@ -346,6 +370,9 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.reading = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def is_closing(self) -> bool:
         return False
