@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import wire
-from tests.support.engine import ScriptedEngine
+from tests.support.engine import ScriptedEngine, until_closed
 from tests.support.raw_server import reply, stream
 from tests.support.servers import Gateway, calm_config
 
@@ -121,6 +121,21 @@ def test_nothing_after_the_last_request_is_one(gateway: Gateway, engine: Scripte
 
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK")
+def test_a_client_that_stops_sending_reads_what_was_asked_and_its_call_ends(gateway: Gateway, engine: ScriptedEngine) -> None:
+    left: list[float] = []
+    engine.answer = lambda connection, _: left.append(until_closed(connection))
+    with wire.connect(gateway.http) as connection:
+        connection.sendall(LIVE * 2)
+        connection.shutdown(socket.SHUT_WR)
+        assert statuses(until_close(connection)) == [200, 200]
+    with wire.connect(gateway.http) as connection:
+        connection.sendall(post("", BODY))
+        wire.wait_until(lambda: bool(engine.requests), "at the engine")
+        connection.shutdown(socket.SHUT_WR)
+        assert not until_close(connection)
+    wire.wait_until(lambda: bool(left), "left")
+
+
 def test_the_jdk_client(gateway: Gateway) -> None:
     source = Path(__file__).with_name("Client.java")
     done = subprocess.run(

@@ -97,6 +97,16 @@ class HttpProtocol(asyncio.Protocol):
         if failure is not None:
             self._turns.refuse(failure)
 
+    def eof_received(self) -> bool:
+        """The client sends no more; True keeps the connection for what it may still read.
+
+        Most clients close both ways at once, which looks the same. So no engine works on for it; what is only read is answered.
+        """
+        if not self._turns.only_reads or self.transport.get_extra_info("ssl_object") is not None:
+            return False
+        self.shutdown()
+        return True
+
     def pause_writing(self) -> None:
         """The client does not take what is written to it."""
         self.takes = False

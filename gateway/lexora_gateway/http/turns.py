@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("lexora_gateway")
 
+_READS = (b"GET", b"HEAD")
+
 
 class Answering(Protocol):
     """The connection that is answered on. `takes`: the client takes what is written to it."""
@@ -70,6 +72,12 @@ class Turns:
     def last(self) -> Exchange | None:
         """The last one that will be answered, of those that are here."""
         return self.waiting[-1] if self.waiting else self.answering
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether there are requests under way, all of them whole, and no engine works for any of them."""
+        under_way = (self.answering, *self.waiting) if self.answering is not None else self.waiting
+        return bool(under_way) and all(exchange.method in _READS and not exchange.more_body for exchange in under_way)
 
     def take(self, exchange: Exchange) -> None:
         """A request came."""

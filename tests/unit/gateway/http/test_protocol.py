@@ -179,6 +179,20 @@ async def test_a_client_that_leaves_behind_pipelined_requests_cancels_the_one_un
         assert len(router.asked) == 1
 
 
+async def test_a_client_that_sends_no_more_gets_what_it_reads_and_no_call_works_on_for_it() -> None:
+    get = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    router = ScriptedRouter()
+    router.relays = hanging
+    async with serving(make_app(router)) as port:
+        for sent, answers in ((get, 1), (get * 3, 3), (get[:-2], 0), (post(CHAT, BODY), 0)):
+            async with connected(port) as (reader, writer):
+                writer.write(sent)
+                writer.write_eof()
+                answer = await asyncio.wait_for(reader.read(), 20)
+            assert answer.count(b"HTTP/1.1 200 OK\r\n") == answers, sent
+        await asyncio.wait_for(router.cancelled.wait(), 20)
+
+
 async def test_pipelined_requests_are_bounded_and_all_answered() -> None:
     router = ScriptedRouter()
     go_on = asyncio.Event()
