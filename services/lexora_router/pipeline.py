@@ -19,7 +19,7 @@ from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
 from lexora_router.layers.retry import Retry, RetrySettings
 from lexora_router.layers.served_operations import Refusal, ServedOperations
-from lexora_router.layers.stored_responses import AskHome, NoteHome, Places
+from lexora_router.layers.stored_responses import AskHome, NoteHome, OwnResponses, Places
 from lexora_router.layers.timeouts import EngineTimeouts, Gaps, unrecorded
 from lexora_router.layers.trace import TraceAttempt, TraceQueue
 from lexora_router.policy.response_homes import ResponseHomes
@@ -59,6 +59,7 @@ def build(parts: Parts) -> Handler:
         None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a guess at a model too
         # Above all that a refused call must not cost or learn.
         None if authorization is None else partial(Authorize, authorization=authorization),
+        None if authorization is None else partial(OwnResponses, homes=parts.homes, clock=clock),  # as above
         partial(Resolve, routes=parts.routes, auto=parts.auto),  # model -> targets, before anything that depends on them
         None if on_rate_limit is None else partial(Fallback, on_rate_limit=on_rate_limit),  # above admission: own queues
         None if refusal is None else partial(ServedOperations, refusal=refusal),  # below fallback, above all that waits

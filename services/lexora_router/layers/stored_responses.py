@@ -1,4 +1,7 @@
-"""Responses that engines have stored: where each was made is noted as it is made, and asked when it is asked for."""
+"""Responses that engines have stored: where each was made is noted as it is made, and asked when it is asked for.
+
+With credentials a response is its tenant's: read, ended and gone on from by that one only.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -9,7 +12,8 @@ from lexora_contract.answer import Head, Reply
 from lexora_contract.operations import RESPONSES
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Endpoint, Handler, Target
-from lexora_router.errors import NotFound, UpstreamFailure, UpstreamRefused
+from lexora_router.errors import InvalidRequest, NotFound, UpstreamFailure, UpstreamRefused
+from lexora_router.payload.user_names import text_of
 from lexora_router.policy.response_homes import Home, ResponseHomes
 
 # Of a response whose home is not known so many endpoints are asked, one after the other.
@@ -29,7 +33,18 @@ class _Answer(msgspec.Struct, gc=False):
     response: _Named | None = None
 
 
+class _Ids(msgspec.Struct, gc=False):
+    """Ids in a request. Raw, for of a key that occurs twice the last one counts, whatever its type."""
+
+    previous_response_id: msgspec.Raw = msgspec.Raw()
+    request_id: msgspec.Raw = msgspec.Raw()
+
+
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_ids = msgspec.json.Decoder(_Ids).decode
+_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# How a key is written that names one: as it is, or with escapes of ASCII letters.
+_ID_MARKS = (b"previous_response_id", b"request_id", b"\\u00")
 
 
 class NoteHome:
@@ -48,7 +63,8 @@ class NoteHome:
         response_id, target = _id_in(answer), call.target
         if response_id and target is not None:
             receipt = call.receipt
-            home = Home(receipt.backend, receipt.endpoint, "" if target.substitute else call.model, target.model)
+            model = "" if target.substitute else call.model
+            home = Home(receipt.backend, receipt.endpoint, model, target.model, call.principal.account)
             self._homes.put(response_id, home, self._clock())
 
 
@@ -79,7 +95,8 @@ class _Noting:
 class AskHome:
     """Serves a call for a stored response: by the endpoint that made it, else by the first one that has it.
 
-    That is not known after a restart, or of responses made elsewhere; then one endpoint after the other is asked.
+    That is not known after a restart, or of responses made elsewhere; then one endpoint after the other is asked. Where callers
+    show credentials nothing is: whose such a response is, is not known either.
     """
 
     def __init__(self, attempt: Handler, *, homes: ResponseHomes, places: Places, clock: Callable[[], float]) -> None:
@@ -91,6 +108,8 @@ class AskHome:
     async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve the call; raises the engine's refusal, or NotFound where there is nothing to ask."""
         home = self._homes.get(call.response_id, self._clock())
+        if not _is_own(call, home):
+            raise _no_response(call.response_id)
         call.model = home.model if home is not None else ""
         failure: UpstreamFailure | None = None
         for target, endpoint in self._places(home)[:MAX_ASKED]:
@@ -114,6 +133,55 @@ class AskHome:
         receipt.dispatched_at = receipt.dispatched_at or now
 
 
+class OwnResponses:
+    """Lets a call go on from a stored response of its own tenant only, and store none under another's id. Raises NotFound."""
+
+    def __init__(self, inner: Handler, *, homes: ResponseHomes, clock: Callable[[], float]) -> None:
+        self._inner = inner
+        self._homes = homes
+        self._clock = clock
+
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
+        """Serve the call."""
+        if call.path == RESPONSES:
+            self._check(call)
+        return self._inner(call, sink)
+
+    def _check(self, call: Call) -> None:
+        now = self._clock()
+        # Engines may name a response after either of these.
+        for taken in (f"resp_{call.id}", call.id):
+            self._check_free(taken, call, now)
+        if not any(mark in call.body for mark in _ID_MARKS):
+            return
+        try:
+            named = _decode_ids(call.body)
+        except _ERRORS:
+            return  # it is an object; what an engine does not read either, it refuses
+        before = text_of(named.previous_response_id)
+        if before and not _is_own(call, self._homes.get(before, now)):
+            raise _no_response(before)
+        if own := text_of(named.request_id):
+            self._check_free(own, call, now)
+
+    def _check_free(self, response_id: str, call: Call, now: float) -> None:
+        home = self._homes.get(response_id, now)
+        if home is not None and not _is_own(call, home):
+            raise InvalidRequest("The request id is that of a stored response; choose another one.", "request_id")
+
+
+def _is_own(call: Call, home: Home | None) -> bool:
+    """Whether the response is its tenant's, by a model that the caller may use; without credentials each one is."""
+    principal = call.principal
+    if not principal.account:
+        return True
+    return home is not None and home.tenant == principal.account and (not home.model or principal.may_use(home.model))
+
+
+def _no_response(response_id: str) -> NotFound:
+    return NotFound(f"There is no response `{response_id[:MAX_ID_CHARS]}`.")
+
+
 def _may_be_elsewhere(failure: UpstreamFailure) -> bool:
     return not isinstance(failure, UpstreamRefused) or failure.http_status in (404, 405) or failure.http_status >= 500
 
@@ -121,7 +189,7 @@ def _may_be_elsewhere(failure: UpstreamFailure) -> bool:
 def _id_in(data: bytes) -> str | None:
     try:
         answer = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _ERRORS:
         return None
     found = answer.response.id if answer.response is not None else answer.id
     return found if found and len(found) <= MAX_ID_CHARS else None

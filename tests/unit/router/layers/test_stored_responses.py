@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import pytest
-from tests.unit.router.support import HEAD, Client, Frames, give, make_call
+from tests.unit.router.support import HEAD, Client, Frames, Scripted, give, make_call
 
 from lexora_contract.answer import Reply
 from lexora_contract.operations import RESPONSES
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Target, Timeouts
-from lexora_router.errors import NotFound, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
-from lexora_router.layers.stored_responses import MAX_ASKED, AskHome, NoteHome
+from lexora_router.errors import InvalidRequest, NotFound, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
+from lexora_router.layers.stored_responses import MAX_ASKED, AskHome, NoteHome, OwnResponses
 from lexora_router.policy.response_homes import Home, ResponseHomes
+from lexora_router.principal import ANYBODY, Principal
 
 TARGET = Target("main", Timeouts(1, 1, 1), "served")
 HOME = Home("main", "http://e:1", "asked", "served")
@@ -92,3 +95,74 @@ async def test_no_more_than_so_many_are_asked() -> None:
     with pytest.raises(UpstreamRefused):
         await ask(*places)
     assert sum(place.asked for place in places) == MAX_ASKED
+
+
+ACME, OTHER = Principal("acme", models=("asked",)), Principal("other")
+
+
+def noted(**responses: str) -> ResponseHomes:
+    """The homes of responses, by id with the tenants that they are of."""
+    homes = ResponseHomes()
+    for response_id, tenant in responses.items():
+        homes.put(response_id, replace(HOME, tenant=tenant), 5.0)
+    return homes
+
+
+@pytest.mark.parametrize(
+    ("principal", "response_id", "served"),
+    [
+        (ACME, "resp_a", True),
+        (OTHER, "resp_a", False),
+        (OTHER, "resp_o", True),
+        (ACME, "resp_unknown", False),
+        (Principal("acme", models=("else",)), "resp_a", False),
+        (ANYBODY, "resp_a", True),
+        (ANYBODY, "resp_unknown", True),
+    ],
+)
+async def test_a_stored_response_is_its_tenant_s(principal: Principal, response_id: str, served: bool) -> None:
+    place = Place("a", Reply(HEAD, b"{}"))
+    homes = noted(resp_a="acme", resp_o="other")
+    layer = AskHome(attempt, homes=homes, places=lambda _: [(TARGET, place)], clock=lambda: 5.0)
+    call = make_call(response_id=response_id, principal=principal)
+    if served:
+        await layer(call, Client())
+    else:
+        with pytest.raises(NotFound) as refused:
+            await layer(call, Client())
+        assert refused.value.message == f"There is no response `{response_id}`."
+    assert place.asked == served
+
+
+IDS = [
+    (b'{"previous_response_id":"resp_a"}', True, False),
+    (b'{"previous_response_id":"resp_unknown"}', False, False),
+    (b'{"previous_response_id":null}', True, True),
+    (b'{"previous_response_id":7}', True, True),  # for the engine to refuse
+    (b'{"previous_response_id":"resp_o","previous_response_id":"resp_a"}', True, False),
+    (b'{"previous_response_id":"resp_a","previous\\u005fresponse_id":"resp_o"}', False, True),
+    (b'{"request_id":"resp_a"}', True, False),
+    (b'{"request_id":"resp_new"}', True, True),
+]
+
+
+@pytest.mark.parametrize(("body", "acme", "other"), IDS)
+async def test_a_call_goes_on_from_responses_of_its_own_tenant(body: bytes, acme: bool, other: bool) -> None:
+    for principal, served in ((ACME, acme), (OTHER, other)):
+        inner = Scripted(HEAD)
+        layer = OwnResponses(inner, homes=noted(resp_a="acme", resp_o="other"), clock=lambda: 5.0)
+        call = make_call(path=RESPONSES, body=body, principal=principal)
+        if served:
+            await layer(call, Client())
+        else:
+            with pytest.raises((NotFound, InvalidRequest)):
+                await layer(call, Client())
+        assert len(inner.calls) == served
+
+
+@pytest.mark.parametrize("request_id", ["a", "resp_a"])
+async def test_a_request_id_that_would_name_another_tenant_s_response_is_refused(request_id: str) -> None:
+    layer = OwnResponses(Scripted(HEAD), homes=noted(resp_a="acme"), clock=lambda: 5.0)
+    await layer(make_call(id=request_id, path=RESPONSES, principal=ACME, body=b"{}"), Client())
+    with pytest.raises(InvalidRequest, match="choose another one"):
+        await layer(make_call(id=request_id, path=RESPONSES, principal=OTHER, body=b"{}"), Client())
