@@ -1,6 +1,7 @@
 """The HTTP facade in a process of its own, in front of a router at the end of a gRPC channel."""
 
 import structlog
+from grpc import ChannelCredentials
 from prometheus_client import REGISTRY
 
 from lexora_cli.http_server import HttpServer, buffered_bytes
@@ -22,8 +23,10 @@ _ENVELOPE_BYTES = 2**20
 _log = structlog.get_logger("lexora")
 
 
-async def serve(target: str, config: Config, _source: ConfigSource) -> None:
+async def serve(target: str, credentials: ChannelCredentials | None, config: Config, _source: ConfigSource) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile.
+
+    Without `credentials` the way to the router is in the clear.
 
     All that matters here of the configuration is read at the start only: nothing is loaded again but the certificate.
     """
@@ -34,6 +37,7 @@ async def serve(target: str, config: Config, _source: ConfigSource) -> None:
         target,
         max_send_bytes=server.max_body_bytes + _ENVELOPE_BYTES,
         max_receive_bytes=server.max_response_bytes + _ENVELOPE_BYTES,
+        credentials=credentials,
         log=log_router,
     )
     port = DrainingPort(router)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from lexora.v1 import keys_pb2
 from lexora_cli.client import RouterClient, RouterFailure
 from lexora_cli.key_place import KeysFailure, Made
+from lexora_cli.reach import Reach
 from lexora_contract.times import duration
 from lexora_router.access.key_format import NewKey
 from lexora_router.access.key_record import KeyRecord
@@ -18,11 +19,11 @@ _Answer = TypeVar("_Answer")
 
 
 class KeysAtRouter:
-    """A KeyPlace that is the router at `target`; $LEXORA_API_KEY must be a key with the scope admin."""
+    """A KeyPlace that is a router; $LEXORA_API_KEY must be a key with the scope admin."""
 
-    def __init__(self, target: str) -> None:
-        self.name = f"the router at {target}"
-        self._target = target
+    def __init__(self, router: Reach) -> None:
+        self.name = f"the router at {router.address}"
+        self._router = router
 
     def create(self, wanted: KeyRecord) -> Made:
         """Make a key for these terms."""
@@ -61,7 +62,7 @@ class KeysAtRouter:
 
     def _ask(self, question: Callable[[RouterClient], _Answer]) -> _Answer:
         try:
-            with RouterClient(self._target) as client:
+            with self._router.client() as client:
                 return question(client)
         except RouterFailure as failure:
             raise KeysFailure(str(failure)) from None

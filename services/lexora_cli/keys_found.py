@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from lexora_cli.key_place import KeyPlace, KeysFailure, KeysInFile
+from lexora_cli.reach import Reach
 
 
-def place(router: str | None, file: str | None, config: str | None) -> KeyPlace:
+def place(router: Reach | None, file: str | None, config: str | None) -> KeyPlace:
     """The router that is named, else the file that is named, else that of the configuration. Raises KeysFailure."""
     if router is not None:
         from lexora_cli.keys_at_router import KeysAtRouter  # noqa: PLC0415 - gRPC takes a while to import

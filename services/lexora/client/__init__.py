@@ -8,6 +8,9 @@
         for text in lexora.stream("qwen3-32b", "And another one."):
             print(text, end="", flush=True)
 
+A router with TLS and keys: `Client("llm.example.com:50051", credentials=tls_credentials(ca="ca.pem"), api_key="sk-lx-...")`, or
+`Client.from_env()`.
+
 It imports grpc and generated code only. `client.router` and `client.admin` are the stubs with every rpc of the contract, and
 `error_of` makes a LexoraError of what these raise.
 """
@@ -15,6 +18,7 @@ It imports grpc and generated code only. `client.router` and `client.admin` are 
 from lexora.client._aio import AsyncClient, AsyncStream
 from lexora.client._answers import Answer, ToolRequest, tool_result
 from lexora.client._blocking import Client, Stream
+from lexora.client._channel import tls_credentials
 from lexora.client._errors import LexoraError, error_of
 from lexora.client._settings import Settings
 
@@ -28,5 +32,6 @@ __all__ = [
     "Stream",
     "ToolRequest",
     "error_of",
+    "tls_credentials",
     "tool_result",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from lexora.client._answers import Answer, Collected
+from lexora.client._channel import carrying
 from lexora.client._errors import error_of, wait_before
 from lexora.client._requests import Messages, Options, call_options, chat_call
 from lexora.client._settings import Settings
@@ -35,7 +36,8 @@ class AsyncClient:
             self._channel = grpc.aio.insecure_channel(where, options)
         else:
             self._channel = grpc.aio.secure_channel(where, self.settings.credentials, options)
-        self.router, self.admin = RouterServiceStub(self._channel), AdminServiceStub(self._channel)
+        channel = carrying(self._channel, self.settings.metadata)
+        self.router, self.admin = RouterServiceStub(channel), AdminServiceStub(channel)
 
     @classmethod
     def from_env(cls) -> Self:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lexora_cli.options import DEFAULT_ROUTER, Router
+from lexora_cli.reach import DEFAULT, Reach, asks_router
 from lexora_cli.screen import err, fail, out
 
 if TYPE_CHECKING:
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 _MAX_PROMPT_BYTES = 16 * 2**20
 
 
+@asks_router
 def chat(
     prompt: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", help="Ask this and leave. Piped input does the same.", show_default=False),
     ] = None,
-    router: Router = DEFAULT_ROUTER,
+    router: Reach = DEFAULT,
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME", help="Model to ask; the router's default when absent.")
     ] = "",
@@ -41,14 +42,13 @@ def chat(
     """
     import sys
 
-    from lexora_cli.client import RouterClient
     from lexora_cli.conversation import Conversation
 
     if prompt is None and not sys.stdin.isatty():
         prompt = _piped()
     if prompt is not None and not prompt.strip():
         fail("there is nothing to ask: the prompt is empty", 2)
-    with RouterClient(router) as client:
+    with router.client() as client:
         conversation = Conversation(client, model, system, max_tokens)
         if prompt is None:
             _talk(client, conversation)

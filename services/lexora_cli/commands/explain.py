@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.options import AsJson
+from lexora_cli.reach import DEFAULT, Reach, asks_router
 from lexora_cli.screen import fail, print_json, show
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Model or alias; the default model if left out.")]
@@ -23,6 +24,7 @@ NoFallback = Annotated[bool, typer.Option("--no-fallback", help="As with x-lexor
 Timeout = Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Deadline that the call would have.")]
 
 
+@asks_router
 def explain(
     *,
     model: Model = "",
@@ -30,7 +32,7 @@ def explain(
     priority: Priority = None,
     no_fallback: NoFallback = False,
     timeout: Timeout = None,
-    router: Router = DEFAULT_ROUTER,
+    router: Reach = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Show where a call would go now, and why.
@@ -50,14 +52,14 @@ def explain(
     from lexora.v1.call_pb2 import Call
     from lexora.v1.explain_pb2 import VERDICT_REJECT, ExplainRequest
     from lexora.v1.options_pb2 import FALLBACK_POLICY_NEVER, FALLBACK_POLICY_UNSPECIFIED, CallOptions
-    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.client import RouterFailure
     from lexora_cli.explain_text import explained
     from lexora_contract.plain import plain
 
     fallback = FALLBACK_POLICY_NEVER if no_fallback else FALLBACK_POLICY_UNSPECIFIED
     options = CallOptions(user=user, priority=None if priority is None else _number(priority), fallback=fallback)
     try:
-        with RouterClient(router) as client:
+        with router.client() as client:
             answer = client.explain(ExplainRequest(call=Call(options=options), model=model), timeout)
     except RouterFailure as failure:
         fail(str(failure))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lexora_cli.options import AsJson, ConfigFile
+from lexora_cli.reach import Reach, asks_router
 from lexora_cli.screen import complain, fail, plain, print_json, show
 
 if TYPE_CHECKING:
@@ -14,15 +15,6 @@ if TYPE_CHECKING:
 File = Annotated[
     str | None,
     typer.Option("--file", "-f", metavar="FILE", help="The file of keys. Else auth.keys_file of the configuration."),
-]
-AtRouter = Annotated[
-    str | None,
-    typer.Option(
-        "--router",
-        "-r",
-        metavar="HOST:PORT",
-        help="Ask a running router instead, by gRPC; $LEXORA_API_KEY must be a key with the scope admin.",
-    ),
 ]
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's public id, or sk-lx-ID.", show_default=False)]
 Expires = Annotated[
@@ -58,6 +50,7 @@ keys = typer.Typer(
 
 
 @keys.command()
+@asks_router
 def create(
     *,
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the key, for people.", show_default=False)],
@@ -79,7 +72,7 @@ def create(
         bool, typer.Option("--facade", help="It is a façade's own: it passes on calls of others, and makes none.")
     ] = False,
     file: File = None,
-    router: AtRouter = None,
+    router: Reach | None = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -122,12 +115,13 @@ def create(
 
 
 @keys.command("list")
+@asks_router
 def list_keys(
     *,
     tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Those of this tenant only.")] = None,
     valid: Annotated[bool, typer.Option("--valid", help="Without those that have expired or were revoked.")] = False,
     file: File = None,
-    router: AtRouter = None,
+    router: Reach | None = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -155,7 +149,10 @@ def list_keys(
 
 
 @keys.command("show")
-def show_key(id: KeyId, file: File = None, router: AtRouter = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+@asks_router
+def show_key(
+    id: KeyId, file: File = None, router: Reach | None = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
     """Show what a key is for, without its secret.
 
     \b
@@ -176,7 +173,10 @@ def show_key(id: KeyId, file: File = None, router: AtRouter = None, config: Conf
 
 
 @keys.command()
-def revoke(id: KeyId, file: File = None, router: AtRouter = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+@asks_router
+def revoke(
+    id: KeyId, file: File = None, router: Reach | None = None, config: ConfigFile = None, as_json: AsJson = False
+) -> None:
     """End a key now. Calls under way go on; it stays in the list.
 
     \b
@@ -197,13 +197,14 @@ def revoke(id: KeyId, file: File = None, router: AtRouter = None, config: Config
 
 
 @keys.command()
+@asks_router
 def rotate(
     id: KeyId,
     *,
     overlap: Annotated[str, typer.Option(metavar="SPAN", help="How long the old one still holds: 7d, 12h, 0.")] = "24h",
     expires: Expires = None,
     file: File = None,
-    router: AtRouter = None,
+    router: Reach | None = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -228,11 +229,12 @@ def rotate(
 
 
 @keys.command("import")
+@asks_router
 def import_keys(
     source: Annotated[str, typer.Argument(metavar="FILE", help="JSON lines, - for stdin.", show_default=False)],
     *,
     file: File = None,
-    router: AtRouter = None,
+    router: Reach | None = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -278,7 +280,7 @@ def _show_made(made: "Made", place: "KeyPlace", as_json: bool) -> None:
     complain(f"in {place.name}")
 
 
-def _place(router: str | None, file: str | None, config: str | None) -> "KeyPlace":
+def _place(router: Reach | None, file: str | None, config: str | None) -> "KeyPlace":
     from lexora_cli.keys_found import place
 
     if router is not None and file is not None:

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.options import AsJson
+from lexora_cli.reach import DEFAULT, Reach, asks_router
 from lexora_cli.screen import fail, plain, print_json, show
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from lexora.v1.models_pb2 import ListModelsResponse
 
 
-def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
+@asks_router
+def models(router: Reach = DEFAULT, as_json: AsJson = False) -> None:
     """List the models that can be asked, each with its backend.
 
     \b
@@ -22,11 +24,11 @@ def models(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora models --router 10.0.0.5:50051 --json
     """
 
-    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.client import RouterFailure
     from lexora_contract.plain import plain as plain_data
 
     try:
-        with RouterClient(router) as client:
+        with router.client() as client:
             listed = client.models()
     except RouterFailure as failure:
         fail(str(failure))

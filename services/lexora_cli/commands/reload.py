@@ -2,11 +2,13 @@
 
 import typer
 
-from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.options import AsJson
+from lexora_cli.reach import DEFAULT, Reach, asks_router
 from lexora_cli.screen import fail, plain, print_json
 
 
-def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
+@asks_router
+def reload(router: Reach = DEFAULT, as_json: AsJson = False) -> None:
     """Let a running router load its configuration again.
 
     Prints the result. The router reads the same file, variables and options as at its start; a configuration with
@@ -18,12 +20,12 @@ def reload(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
       lexora reload --router 10.0.0.5:50051 --json
     """
     from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED
-    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.client import RouterFailure
     from lexora_cli.reload_text import lines
     from lexora_contract.plain import plain as plain_data
 
     try:
-        with RouterClient(router) as client:
+        with router.client() as client:
             before = client.stats().last_reload
             report = client.reload()
     except RouterFailure as failure:

@@ -2,11 +2,13 @@
 
 import typer
 
-from lexora_cli.options import DEFAULT_ROUTER, AsJson, Router
+from lexora_cli.options import AsJson
+from lexora_cli.reach import DEFAULT, Reach, asks_router
 from lexora_cli.screen import fail, out, plain, print_json, show
 
 
-def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
+@asks_router
+def status(router: Reach = DEFAULT, as_json: AsJson = False) -> None:
     """Show how a router and its backends are, and what it has done.
 
     Exit code 1 when the router does not answer or no backend does.
@@ -18,13 +20,13 @@ def status(router: Router = DEFAULT_ROUTER, as_json: AsJson = False) -> None:
     """
 
     from lexora.v1.health_pb2 import BACKEND_STATUS_UNHEALTHY
-    from lexora_cli.client import RouterClient, RouterFailure
+    from lexora_cli.client import RouterFailure
     from lexora_cli.status_text import counters, endpoints, headline, latencies
     from lexora_contract.plain import plain as plain_data
     from lexora_contract.plain import stats_plain
 
     try:
-        with RouterClient(router) as client:
+        with router.client() as client:
             health, stats = client.health(), client.stats()
     except RouterFailure as failure:
         fail(str(failure))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lexora_router.access.access import Access, OpenAccess
 from lexora_router.access.authenticator import Authenticator, Failures
+from lexora_router.access.certificates import CertificateNames
 from lexora_router.access.keys import Keys
 from lexora_router.access.watched_keys import WatchedKeys
 from lexora_router.config import Config
@@ -33,6 +34,7 @@ class Entrance:
             self.access = Authenticator(
                 keys=None if self.keys is None else Keys(self.keys),
                 tokens=self.tokens,
+                certificates=CertificateNames(auth.certificates) if auth.certificates else None,
                 failures=failures,
                 proxies=TrustedProxies(config.server.trusted_proxies),
             )

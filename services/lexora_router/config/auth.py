@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from lexora_router.config.check import Fault
+from lexora_router.config.client_certificates import CertificateConfig
 from lexora_router.config.jwt import MAX_PROVIDERS, JwtProvider, jwt_faults
 from lexora_router.config.section import Section, refuse
 from lexora_router.config.values import MAX_ITEMS, EnvName, Secret, Text
@@ -32,6 +33,7 @@ class AuthConfig(Section):
     share_prefix_cache: tuple[Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_ITEMS)], ...] = Field(
         default=(), max_length=MAX_ITEMS
     )  # groups of tenants (patterns) whose prompts share a cache
+    certificates: dict[Text, CertificateConfig] = Field(default={}, max_length=MAX_ITEMS)  # by name (SAN), or a glob of it
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:

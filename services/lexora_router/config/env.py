@@ -15,8 +15,11 @@ from lexora_router.config.shape import ROOT, Shape, at, leaves
 
 PREFIX = "LEXORA_"
 FILE_VARIABLE = "LEXORA_CONFIG"
-# Of commands that ask a router and of the client library, which may run in the same environment.
-_CLIENT = {f"{PREFIX}{name}" for name in ("API_KEY", "CA_FILE", "PRIORITY", "RETRIES", "TARGET", "TIMEOUT", "USER")}
+# Of clients, lexora.client and the commands that ask a router: they may be set for all processes alike.
+_CLIENT = frozenset(
+    f"LEXORA_{name}"
+    for name in "TARGET API_KEY TLS CA CA_FILE CERT KEY TIMEOUT RETRIES USER PRIORITY".split()  # noqa: SIM905 - one line of names
+)
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _RIVALS = (("url", "urls"), ("api_key", "api_key_env"), ("cache_salt_secret", "cache_salt_secret_env"))
 RIVALS = dict(_RIVALS) | {second: first for first, second in _RIVALS}

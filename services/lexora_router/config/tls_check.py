@@ -79,6 +79,17 @@ def tls_warnings(config: Config, tree: Tree) -> Iterator[str]:
         yield _line(tree, (*SERVER, "client_auth"), message)
 
 
+def certificate_warnings(config: Config, tree: Tree) -> Iterator[str]:
+    """Yield a line where certificates are mapped and none is ever asked for."""
+    if not config.auth.certificates:
+        return
+    path: Path = ("auth", "certificates")
+    if not config.auth.enabled:
+        yield _line(tree, path, "has no effect while auth.mode is off")
+    elif config.server.tls.client_auth == "none" and not config.server.tls.grpc_requires:
+        yield _line(tree, path, "has no effect: set server.tls.client_ca and server.tls.client_auth")
+
+
 def _fail(tree: Tree, path: Path, error: BadTlsFile) -> None:
     tree.fail(tree.where(path), str(error), path)
 

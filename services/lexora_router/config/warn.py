@@ -7,7 +7,7 @@ from lexora_router.config.models import Config
 from lexora_router.config.positions import Tree
 from lexora_router.config.problems import Path, Problem
 from lexora_router.config.telemetry import telemetry_warnings
-from lexora_router.config.tls_check import engine_tls_warnings, tls_warnings
+from lexora_router.config.tls_check import certificate_warnings, engine_tls_warnings, tls_warnings
 
 
 def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
@@ -21,6 +21,7 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from telemetry_warnings(config.telemetry, environ)
     yield from tls_warnings(config, tree)
     yield from engine_tls_warnings(config, tree)
+    yield from certificate_warnings(config, tree)
     yield from _classifier(config, tree)
 
 

@@ -63,19 +63,35 @@ def test_settings_from_the_environment() -> None:
         "LEXORA_RETRIES": "0",
         "LEXORA_USER": "u",
         "LEXORA_PRIORITY": "9",
+        "LEXORA_API_KEY": "sk-lx-a-b\n",
     }
-    assert Settings.from_env(environ) == Settings("router:1", timeout=2.5, retries=0, user="u", priority=9)
+    assert Settings.from_env(environ) == Settings("router:1", timeout=2.5, retries=0, user="u", priority=9, api_key="sk-lx-a-b")
+    assert Settings.from_env({"LEXORA_TLS": "true"}).credentials is not None
+    assert Settings.from_env({"LEXORA_TLS": "off"}).credentials is None
     assert Settings.from_env({"LEXORA_TIMEOUT": "none"}).timeout is None
     assert Settings.from_env({}) == Settings()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("LEXORA_TIMEOUT", "soon"), ("LEXORA_RETRIES", "-1"), ("LEXORA_PRIORITY", "x"), ("LEXORA_CA_FILE", "/nowhere")],
+    [
+        ("LEXORA_TIMEOUT", "soon"),
+        ("LEXORA_RETRIES", "-1"),
+        ("LEXORA_PRIORITY", "x"),
+        ("LEXORA_CA_FILE", "/nowhere"),
+        ("LEXORA_CERT", "/nowhere"),
+        ("LEXORA_TLS", "maybe"),
+    ],
 )
 def test_a_wrong_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):
         Settings.from_env({name: value})
+
+
+def test_a_key_is_in_no_text() -> None:
+    assert "secret" not in repr(Settings(api_key="secret"))
+    with pytest.raises(ValueError, match="api_key must be printable ASCII without spaces"):
+        Settings(api_key="secret key")
 
 
 def failure(*details: object) -> LexoraError:

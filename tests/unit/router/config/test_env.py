@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lexora.client._settings import Settings
+from lexora.client import Settings
 from lexora_router.config.env import apply
 from lexora_router.config.positions import Tree, read_map
 
@@ -205,4 +205,4 @@ def test_variables_of_clients_are_no_keys() -> None:
 
     Settings.from_env(Environ())
     assert len(read) > 4
-    assert not laid(FILE, **dict.fromkeys([*read, "LEXORA_API_KEY"], "x")).problems
+    assert not laid(FILE, **dict.fromkeys([*read, "LEXORA_CA", "LEXORA_CERT", "LEXORA_KEY"], "x")).problems

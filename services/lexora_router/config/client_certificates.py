@@ -1,0 +1,23 @@
+"""Callers that show a certificate."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lexora_router.config.section import Section
+from lexora_router.config.values import MAX_ITEMS, Positive, Priority, Rate, Text
+
+
+class CertificateConfig(Section):
+    """What clients may do whose verified certificate has a certain name. None: as the tenant has it."""
+
+    tenant: Annotated[Text, Field(max_length=256)]
+    models: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)  # globs; none: all
+    operations: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)
+    scopes: tuple[Literal["call", "observe", "admin"], ...] = Field(default=("call",), max_length=3)
+    rate: Rate | None = None
+    burst: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    max_concurrent: Positive | None = None
+    priority: Priority | None = None
+    max_priority: Priority | None = None
