@@ -16,6 +16,7 @@ from lexora.v1 import call_pb2
 from lexora.v1.admin_pb2_grpc import AdminServiceStub
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.classify_pb2 import ClassifyRequest
+from lexora.v1.errors_pb2 import ERROR_REASON_MODEL_NOT_FOUND
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.models_pb2 import GetModelRequest, ListModelsRequest
 from lexora.v1.options_pb2 import CallOptions
@@ -27,7 +28,8 @@ from tests.support.engine import ScriptedEngine
 from tests.support.keys import ALL, add_key
 from tests.support.queueing import CHAT, Stub
 from tests.support.raw_server import reply
-from tests.support.servers import Gateway, base_config
+from tests.support.servers import Gateway, base_config, metric
+from tests.support.wire import wait_until
 
 ANSWER = {
     "id": "c",
@@ -412,8 +414,39 @@ def test_a_client_that_changes_all_that_it_may_change_has_one_limit(gateway: Gat
 def test_explain_is_of_the_caller(gateway: Gateway, http: httpx.Client, some: NewKey) -> None:
     headers = bearer(some) | {"x-lexora-explain": "1", "x-lexora-tenant": "other"}
     explained = http.post(CHAT, json=chat("allowed", user="bob"), headers=headers).json()
-    assert (explained["tenant"]["user"], explained["verdict"]) == ("acme", "dispatch")
+    tenant = explained["tenant"]
+    assert (tenant["user"], tenant["key"], explained["verdict"]) == ("acme", some.id, "dispatch")
+    assert tenant["reason"].startswith(f"`acme` (key `{some.id}`) has priority 50")
     with grpc.insecure_channel(gateway.grpc) as channel:
-        question = ExplainRequest(model="forbidden")
-        answer = AdminServiceStub(channel).Explain(question, metadata=tuple(bearer(some).items()))
-    assert answer.route.rule == 7 or not answer.targets
+        ask = AdminServiceStub(channel).Explain
+        forbidden, missing = (
+            ask(ExplainRequest(model=name), metadata=tuple(bearer(some).items())) for name in ("forbidden", "gone")
+        )
+    assert (list(forbidden.targets), forbidden.error) == ([], ERROR_REASON_MODEL_NOT_FOUND)
+    assert forbidden.route.reason.replace("forbidden", "NAME") == missing.route.reason.replace("gone", "NAME")
+
+
+def test_log_recent_calls_and_metrics_go_by_tenant_and_key(
+    gateway: Gateway, http: httpx.Client, some: NewKey, whole: NewKey
+) -> None:
+    key = bearer(some)
+    before = gateway_metrics(http, whole, some)
+    for name, body, status in (("named", chat("allowed", user="bob"), 200), ("refused", chat("forbidden"), 404)):
+        assert http.post(CHAT, json=body, headers=key | {"x-request-id": f"by-{name}"}).status_code == status
+    recent = {call["request_id"]: call for call in http.get("/stats/recent", headers=bearer(whole)).json()["calls"]}
+    for name, user in (("by-named", "bob"), ("by-refused", None)):
+        line = wait_until(lambda name=name: [json.loads(each) for each in gateway.lines if f'"{name}"' in each], name)[0]
+        assert (line["tenant"], line["key"], line.get("user")) == ("acme", some.id, user)
+        assert (recent[name]["tenant"], recent[name]["key"]) == ("acme", some.id)
+    requests, tokens = (now - then for now, then in zip(gateway_metrics(http, whole, some), before, strict=True))
+    assert (requests, tokens) == (2, 1)
+    assert some.text not in gateway.output
+    assert some.text.rpartition("-")[2] not in gateway.output
+
+
+def gateway_metrics(http: httpx.Client, whole: NewKey, key: NewKey) -> tuple[float, float]:
+    """Requests and input tokens of a key."""
+    text = http.get("/metrics", headers=bearer(whole)).text
+    names = ("lexora_tenant_requests_total", "lexora_tenant_tokens_input_total")
+    requests, tokens = (metric(text, name, tenant="acme", key=key.id) for name in names)
+    return requests, tokens

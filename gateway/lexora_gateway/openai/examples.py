@@ -125,6 +125,8 @@ RECENT: dict[str, Any] = {
             "resumed": "",
             "labels": {"team": "search"},
             "session_key": "",
+            "tenant": "",
+            "key": "",
         }
     ]
 }

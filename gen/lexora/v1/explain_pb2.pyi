@@ -237,6 +237,7 @@ class TenantExplanation(_message.Message):
     ESTIMATED_TOKENS_FIELD_NUMBER: _builtins.int
     ALLOWED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """Name of the tenant; "anonymous@" and an address for clients that name no user."""
     tier: _builtins.str
@@ -253,6 +254,8 @@ class TenantExplanation(_message.Message):
     """Whether the limits would let the call through."""
     reason: _builtins.str
     """All this in words."""
+    key: _builtins.str
+    """Public id of the key that was shown; empty for none."""
     @_builtins.property
     def rate_limit(self) -> _receipt_pb2.RateLimitState:
         """Where it stands with its rate limits; absent when they are off."""
@@ -269,10 +272,11 @@ class TenantExplanation(_message.Message):
         estimated_tokens: _builtins.int = ...,
         allowed: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rate_limit", b"rate_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "estimated_tokens", b"estimated_tokens", "max_priority", b"max_priority", "priority", b"priority", "rate_limit", b"rate_limit", "reason", b"reason", "tier", b"tier", "user", b"user", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "estimated_tokens", b"estimated_tokens", "key", b"key", "max_priority", b"max_priority", "priority", b"priority", "rate_limit", b"rate_limit", "reason", b"reason", "tier", b"tier", "user", b"user", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -121,6 +121,8 @@ class RecentCall(_message.Message):
     RESUME_METHOD_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SESSION_KEY_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Identity of the call."""
     path: _builtins.str
@@ -147,6 +149,10 @@ class RecentCall(_message.Message):
     """As in the receipt; unspecified for most calls."""
     session_key: _builtins.str
     """As the client gave it; empty for most calls."""
+    tenant: _builtins.str
+    """Tenant of the credentials that were shown; empty where none are asked for."""
+    key: _builtins.str
+    """Public id of the key that was shown; empty for none."""
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -193,10 +199,12 @@ class RecentCall(_message.Message):
         resume_method: _receipt_pb2.ResumeMethod.ValueType = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         session_key: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input", "_tokens_output", b"_tokens_output", "finish_time", b"finish_time", "queue_time", b"queue_time", "time_to_first_token", b"time_to_first_token", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total_time", b"total_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input", "_tokens_output", b"_tokens_output", "attempts", b"attempts", "backend", b"backend", "endpoint", b"endpoint", "error", b"error", "finish_time", b"finish_time", "hops", b"hops", "labels", b"labels", "model", b"model", "path", b"path", "queue_time", b"queue_time", "request_id", b"request_id", "resume_method", b"resume_method", "session_key", b"session_key", "status", b"status", "stream", b"stream", "time_to_first_token", b"time_to_first_token", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total_time", b"total_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input", "_tokens_output", b"_tokens_output", "attempts", b"attempts", "backend", b"backend", "endpoint", b"endpoint", "error", b"error", "finish_time", b"finish_time", "hops", b"hops", "key", b"key", "labels", b"labels", "model", b"model", "path", b"path", "queue_time", b"queue_time", "request_id", b"request_id", "resume_method", b"resume_method", "session_key", b"session_key", "status", b"status", "stream", b"stream", "tenant", b"tenant", "time_to_first_token", b"time_to_first_token", "tokens_input", b"tokens_input", "tokens_output", b"tokens_output", "total_time", b"total_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tokens_input: _TypeAlias = _typing.Literal["tokens_input"]  # noqa: Y015
     _WhichOneofArgType__tokens_input: _TypeAlias = _typing.Literal["_tokens_input", b"_tokens_input"]  # noqa: Y015

@@ -71,6 +71,8 @@ def recent_call_message(call: RecentCall, now: float, wall: float) -> recent_cal
         resume_method=value(receipt_pb2.ResumeMethod, receipt.resumed),
         labels=dict(call.labels),
         session_key=call.session_key,
+        tenant=call.tenant,
+        key=call.key,
     )
 
 

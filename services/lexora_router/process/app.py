@@ -31,6 +31,7 @@ from lexora_router.telemetry.lag import LoopLag
 from lexora_router.telemetry.logs import AccessLog
 from lexora_router.telemetry.metrics import Metrics
 from lexora_router.telemetry.names import BoundedNames
+from lexora_router.telemetry.principals import PrincipalMetrics
 from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import Reload, ReloadCollector, ReloadLog
 from lexora_router.telemetry.stats import Stats
@@ -51,7 +52,8 @@ class RouterApp:
         self._stats, recent = Stats(clock()), RecentCalls()
         self._telemetry = telemetry_of(config.telemetry, BoundedNames(self._label, lambda: self._assembly.backends), clock)
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
-        recorders = (*traces, Account(self._label, self._stats, recent, Metrics(self.registry), AccessLog()))
+        books = (self._stats, recent, Metrics(self.registry), PrincipalMetrics(self.registry), AccessLog())
+        recorders = (*traces, Account(self._label, *books))
         self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)

@@ -135,6 +135,7 @@ class _Full(_Facts, gc=False):
 
     trace_id: str | UnsetType = UNSET
     user: str | UnsetType = UNSET
+    key: str | UnsetType = UNSET
     session_key: str | UnsetType = UNSET
     idempotency_key: str | UnsetType = UNSET
     labels: dict[str, str] | UnsetType = UNSET
@@ -221,6 +222,7 @@ def _add_rest(line: _Full, record: CallRecord) -> None:
     call, receipt, error = record.call, record.receipt, record.error
     line.trace_id = trace_id_of(call.trace) or UNSET
     line.user = call.user or UNSET if call.account else UNSET
+    line.key = call.principal.key or UNSET
     line.session_key = call.session_key or UNSET
     line.idempotency_key = call.idempotency_key or UNSET
     line.labels = dict(call.labels) or UNSET

@@ -1,4 +1,4 @@
-"""The calls that finished last, without questions, answers and users; labels are the client's own."""
+"""The calls that finished last, without questions, answers and users; labels are the client's own, tenants of credentials."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ class RecentCall:
     receipt: Receipt
     labels: Labels = ()
     session_key: str = ""
+    tenant: str = ""  # of its credentials, as `key` is
+    key: str = ""
 
 
 class RecentCalls:
@@ -52,6 +54,8 @@ class RecentCalls:
                 call.receipt,
                 call.labels,
                 call.session_key,
+                call.principal.account,
+                call.principal.key,
             )
         )
 

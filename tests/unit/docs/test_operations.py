@@ -12,6 +12,7 @@ from lexora_router.call import Call, Outcome
 from lexora_router.config import Config
 from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLimited, RequestQuarantined
 from lexora_router.layers.observe import CLIENT_GONE
+from lexora_router.principal import Principal
 from lexora_router.process.app import RouterApp
 from lexora_router.telemetry.account import CallRecord, rejection
 from lexora_router.telemetry.logs import AccessLog
@@ -40,6 +41,7 @@ async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     for status, error in ((CLIENT_GONE, CancelledError()), (429, RateLimited("words", 1.0, "user:a"))):
         call = finished_call()
         call.receipt.hops = (Hop("main", "spare", "QUEUE_FULL"),)
+        call.principal = Principal("acme", "id1")
         account.begin(call)
         account.end(call, status, error)
     backend = next(iter(app._assembly.backends.values()))
@@ -68,6 +70,7 @@ def test_every_field_of_a_call_s_line_is_named() -> None:
         call.trace = (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),)
         call.labels, call.account, call.user = (("team", "search"),), "acme", "alice"
         call.session_key, call.idempotency_key = "chat-7", "key-1"
+        call.principal = Principal("acme", "id1")
         call.receipt.auto = Choice("m", "code", 0.9, "rules")
         AccessLog().end(CallRecord(call, 429, QueueFull("words", 1.0), "m"))
     (line,) = lines

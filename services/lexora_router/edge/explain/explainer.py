@@ -119,6 +119,7 @@ def _tenant(call: Call, assembly: Assembly, decision: Decision | None, estimate:
         weight=standing.weight,
         estimated_tokens=estimate if decision is None or decision.tokens is None else min(estimate, decision.tokens.limit),
         allowed=decision is None or decision.allowed,
+        key=call.principal.key,
     )
     if decision is not None:
         fill_bucket(tenant.rate_limit.requests, decision.requests)

@@ -83,7 +83,8 @@ def _wait(target: explain_pb2.TargetExplanation) -> float | None:
 def tenant_in_words(tenant: explain_pb2.TenantExplanation, decision: Decision | None, wish: int | None) -> str:
     """The user that is charged; `wish` is the priority that was asked for, None for none."""
     asked = f" ({wish} was asked for, {tenant.max_priority} is the most)" if wish not in (None, tenant.priority) else ""
-    words = f"`{tenant.user}` has priority {tenant.priority}{asked} and weight {tenant.weight:g}; "
+    key = f" (key `{tenant.key}`)" if tenant.key else ""
+    words = f"`{tenant.user}`{key} has priority {tenant.priority}{asked} and weight {tenant.weight:g}; "
     if decision is None:
         return f"{words}there are no rate limits."
     tier = f" of tier `{tenant.tier}`" if tenant.tier else ""
