@@ -6,6 +6,7 @@ from lexora_gateway.http.client_timeouts import Patience
 from lexora_gateway.http.connections import Connections, bounded
 from lexora_gateway.http.cors import Cors
 from lexora_gateway.http.tls import Tls
+from lexora_gateway.parts import Surface
 from lexora_gateway.process_metrics import process_metrics
 from lexora_gateway.serve import GatewayServer, log_router, server_config
 
@@ -16,6 +17,7 @@ __all__ = [
     "DeferredApp",
     "GatewayServer",
     "Patience",
+    "Surface",
     "Tls",
     "bounded",
     "log_router",

@@ -46,6 +46,7 @@ async def _serve(target: str, host: str, port: int, max_body_bytes: int) -> None
         version=version("spirrow-lexora"),
         max_body_bytes=max_body_bytes,
         metrics=process_metrics,
+        metrics_alone=True,
     )
     await GatewayServer(server_config(app, host=host, port=port), _announce, router.close).serve()
 

@@ -16,8 +16,8 @@ from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Failure, Refused, bug, from_failed, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
 from lexora_gateway.openai.docs import path_items, stored_items
-from lexora_gateway.parts import Parts, Settings, parts_of
-from lexora_gateway.paths import unknown_path
+from lexora_gateway.parts import Parts, Settings, Surface, parts_of
+from lexora_gateway.paths import MOVED, OF_OPERATORS, unknown_path
 from lexora_gateway.read_routes import Control
 from lexora_gateway.relay import StoredRelay
 from lexora_gateway.request import request_id_of
@@ -53,6 +53,7 @@ class GatewayApp(FastAPI):
         self._routes = dict(routes)
         # What an unknown path may have been meant for.
         self.paths: Collection[str] = ()
+        self.moved = False  # the routes of operators are at another port
         self.router.routes[:0] = [Route(path, each, methods=["POST"]) for path, each in self._routes.items()]
 
     def direct_routes(self) -> dict[bytes, ApiRoute]:
@@ -75,7 +76,8 @@ class GatewayApp(FastAPI):
         """FastAPI's document with the plain ASGI routes added."""
         if self.openapi_schema is None:
             schema = super().openapi()
-            schema["paths"] = {**path_items(self._routes), **stored_items(), **schema["paths"]}
+            stored = stored_items() if self._routes else {}
+            schema["paths"] = {**path_items(self._routes), **stored, **schema["paths"]}
         assert self.openapi_schema is not None
         return self.openapi_schema
 
@@ -103,12 +105,16 @@ def create_app(router: RouterPort, **settings: Unpack[Settings]) -> FastAPI:
 
 def app_of(parts: Parts) -> FastAPI:
     """The parts of a facade as one application."""
-    app = GatewayApp(parts.routes, parts.version)
-    app.router.routes += _stored_routes(parts)
-    Control(parts.router, parts.version, parts.metrics).add_to(app)
+    calls = parts.surface is not Surface.OPERATORS
+    app = GatewayApp(parts.routes if calls else {}, parts.version)
+    if calls:
+        app.router.routes += _stored_routes(parts)
+    Control(parts).add_to(app)
     Documentation().add_to(app)
     app.paths = {route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path}
-    Page(parts.router).add_to(app)
+    app.moved = parts.surface is Surface.CALLS
+    if not app.moved:
+        Page(parts).add_to(app)
     app.add_exception_handler(CallFailed, _on_status)
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http)
@@ -148,7 +154,9 @@ def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
     if status == 404:
-        return _respond(request, plain(404, unknown_path(request.url.path, request.app.paths)))
+        path, app = request.url.path, request.app
+        moved = app.moved and path.startswith(OF_OPERATORS)
+        return _respond(request, plain(404, MOVED if moved else unknown_path(path, app.paths)))
     if status != 405:
         failure = plain(status, str(error.detail))
         failure.headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]

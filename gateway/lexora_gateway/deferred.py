@@ -6,7 +6,7 @@ import asyncio
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Unpack
 
-from lexora_gateway.parts import Settings, parts_of
+from lexora_gateway.parts import Settings, Surface, parts_of
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
@@ -24,7 +24,8 @@ class DeferredApp:
 
     def direct_routes(self) -> dict[bytes, ApiRoute]:
         """What a server may serve below ASGI, by path."""
-        return {path.encode(): each for path, each in self._parts.routes.items()}
+        calls = self._parts.surface is not Surface.OPERATORS
+        return {path.encode(): each for path, each in self._parts.routes.items()} if calls else {}
 
     def build(self) -> None:
         """Make the application, in any thread; takes some tenths of a second, and once only."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 from lexora_contract.operations import CLASSIFY_TASK
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 Metrics = Callable[[str], tuple[bytes, str]]
 
 
+class Surface(Enum):
+    """What one port serves: everything, all but what is for operators, or that alone."""
+
+    ALL = "all"
+    CALLS = "calls"
+    OPERATORS = "operators"
+
+
 class Settings(TypedDict, total=False):
     """How the facade serves.
 
@@ -29,7 +38,8 @@ class Settings(TypedDict, total=False):
     caps x-request-timeout; `metrics` serves /metrics; `default_model` serves /generate and /chat when they name none; of
     `patience` the silence inside a body counts here, the rest in `server_config`; `stream_keepalive` is the longest silence
     of a stream, in seconds, None for any; `trusts` says which addresses are proxies whose x-lexora-user counts, `client_of`
-    gives the client's address behind them, from an X-Forwarded-For that ends with the nearest one.
+    gives the client's address behind them, from an X-Forwarded-For that ends with the nearest one; `surface` is what it
+    serves (everything); with `metrics_alone` /metrics is served while the router cannot be reached to ask about credentials.
     """
 
     version: Required[str]
@@ -42,6 +52,8 @@ class Settings(TypedDict, total=False):
     stream_keepalive: float | None
     trusts: Callable[[str], bool]
     client_of: Callable[[str], str]
+    surface: Surface
+    metrics_alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,8 @@ class Parts:
     metrics: Metrics
     limits: Limits
     routes: dict[str, ApiRoute]
+    surface: Surface = Surface.ALL
+    metrics_alone: bool = False
 
 
 def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
@@ -72,4 +86,5 @@ def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
     routes[CLASSIFY_TASK] = ClassifyTask(router, limits)
     routes["/generate"] = Generate(router, limits, default_model)
     routes["/chat"] = Chat(router, limits, default_model)
-    return Parts(router, settings["version"], settings["metrics"], limits, routes)
+    surface, alone = settings.get("surface", Surface.ALL), settings.get("metrics_alone", False)
+    return Parts(router, settings["version"], settings["metrics"], limits, routes, surface, alone)

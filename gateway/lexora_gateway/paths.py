@@ -26,6 +26,10 @@ _ELSEWHERE = {
     "/readyz": "/health/ready",
 }
 
+# What operators ask for; each may have a port of its own.
+OF_OPERATORS = ("/stats", "/metrics", "/ui")
+MOVED = "This is served at the port for operators (server.admin_port)."
+
 
 def unknown_path(path: str, known: Collection[str]) -> str:
     """The message of a 404; `known` are the paths that are served."""

@@ -13,15 +13,17 @@ from lexora.v1.health_pb2 import BackendStatus, HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsResponse
 from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
+from lexora_contract.access import Scope
 from lexora_contract.enums import word
 from lexora_contract.plain import plain, stats_plain
-from lexora_contract.port import CallContext, CallFailed, RouterPort
+from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import GET_STATS, HEALTH, LIST_RECENT_CALLS
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Refused, invalid, model_not_found
+from lexora_gateway.granted import granted
 from lexora_gateway.openai import examples
 from lexora_gateway.openai.models import all_models, capabilities, find_model, models_list
-from lexora_gateway.parts import Metrics
+from lexora_gateway.parts import Parts, Surface
 from lexora_gateway.request import scope_context, timeout_of
 from lexora_gateway.scrape import scrape
 
@@ -46,18 +48,19 @@ _PLACES = {
     "stats": "/stats",
     "metrics": "/metrics",
 }
+_OF_OPERATORS = ("page", "stats", "metrics")
 
 
 class Control:
     """The handlers, over one router."""
 
-    def __init__(self, router: RouterPort, version: str, metrics: Metrics) -> None:
-        self._router = router
-        self._version = version
-        self._metrics = metrics
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._router = parts.router
+        self._version = parts.version
 
     def add_to(self, app: FastAPI) -> None:
-        """Register the routes; capabilities before {model_id}, which would swallow it."""
+        """Register the routes of this surface; capabilities before {model_id}, which would swallow it."""
 
         def get(path: str, endpoint: Callable[..., Any], summary: str, tag: str, example: Any) -> None:
             content = {"application/json": {"example": example}} if example is not None else {"text/plain": {}}
@@ -78,16 +81,19 @@ class Control:
         get("/health", self.health, "State of every backend; 503 when none answers", "service", examples.HEALTH)
         get("/health/live", self.live, "The process serves", "service", {"status": "alive"})
         get("/health/ready", self.ready, "Some backend answers", "service", {"status": "ready"})
-        get("/stats", self.stats, "Counters since the start", "service", examples.STATS)
-        get("/stats/recent", self.recent, "The calls that finished last; `limit` says how many", "service", examples.RECENT)
-        get("/metrics", self.metrics, "Metrics for Prometheus", "service", None)
+        if self._parts.surface is not Surface.CALLS:
+            get("/stats", self.stats, "Counters since the start", "service", examples.STATS)
+            get("/stats/recent", self.recent, "The calls that finished last; `limit` says how many", "service", examples.RECENT)
+            get("/metrics", self.metrics, "Metrics for Prometheus", "service", None)
 
     async def home(self, request: Request) -> Response:
-        """A browser is sent to the page for operators; anybody else gets the places as JSON."""
+        """A browser is sent to the page for operators, or to the documentation; all others get the places as JSON."""
         vary = {"vary": "accept"}
+        calls_only = self._parts.surface is Surface.CALLS
         if "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse("ui/", headers=vary)
-        return JSONResponse(_PLACES | {"version": self._version}, headers=vary)
+            return RedirectResponse("docs" if calls_only else "ui/", headers=vary)
+        places = {name: place for name, place in _PLACES.items() if not (calls_only and name in _OF_OPERATORS)}
+        return JSONResponse(places | {"version": self._version}, headers=vary)
 
     async def models(self, request: Request) -> Response:
         """Exactly the models that can be asked; the backend's own entry where it has one, and `backend`."""
@@ -135,7 +141,13 @@ class Control:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format, or OpenMetrics for scrapers that accept it; with gzip, where that is accepted."""
-        return await scrape(self._metrics, request)
+        try:
+            await granted(self._router, Scope.OBSERVE, self._context(request))
+        except CallFailed as failed:
+            # A facade without its router has metrics of its own process only, which say that the router is lost.
+            if failed.reason != "NO_HEALTHY_ENDPOINT" or not self._parts.metrics_alone:
+                raise
+        return await scrape(self._parts.metrics, request)
 
     async def _listed(self, request: Request) -> ListModelsResponse:
         return await all_models(self._router, self._context(request))

@@ -4,10 +4,10 @@ import structlog
 from grpc import ChannelCredentials
 from prometheus_client import REGISTRY
 
-from lexora_cli.http_server import HttpServer, buffered_bytes
+from lexora_cli.http_server import HttpServer, buffered_bytes, listen_for_operators
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.draining import DrainingPort
-from lexora_gateway import DeferredApp, log_router, process_metrics
+from lexora_gateway import DeferredApp, Surface, log_router, process_metrics
 from lexora_router.config import Config
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.process.launch import hangup_event, stop_event
@@ -43,26 +43,36 @@ async def serve(target: str, credentials: ChannelCredentials | None, config: Con
     port = DrainingPort(router)
     reading = buffered_bytes(server)
     proxies = TrustedProxies(server.trusted_proxies)
-    app = DeferredApp(
-        port,
-        version=__version__,
-        max_body_bytes=server.max_body_bytes,
-        reading=reading,
-        max_request_timeout=server.max_request_timeout,
-        stream_keepalive=server.stream_keepalive,
-        trusts=proxies.trusts,
-        client_of=proxies.network,
-        metrics=process_metrics,
-    )
-    http = HttpServer(app, listener, server, tls)
+
+    def app(surface: Surface) -> DeferredApp:
+        return DeferredApp(
+            port,
+            version=__version__,
+            max_body_bytes=server.max_body_bytes,
+            reading=reading,
+            max_request_timeout=server.max_request_timeout,
+            stream_keepalive=server.stream_keepalive,
+            trusts=proxies.trusts,
+            client_of=proxies.network,
+            metrics=process_metrics,
+            surface=surface,
+            metrics_alone=not config.auth.enabled,
+        )
+
+    admin_listener = listen_for_operators(server)
+    http = HttpServer(app(Surface.ALL if admin_listener is None else Surface.CALLS), listener, server, tls)
+    admin = None if admin_listener is None else HttpServer(app(Surface.OPERATORS), admin_listener, server, tls)
     REGISTRY.register(http.facts)
     if tls is not None:
         REGISTRY.register(tls)
         tls.start(lambda: config.reload, hangup)
     try:
         await http.start()
+        if admin is not None:
+            await admin.start()
         with kept_low(lambda: port.active, lambda: reading.held):
-            _log.info("serving", http=http.url, router=target, version=__version__)
+            apart = {} if admin is None else {"admin": admin.url}
+            _log.info("serving", http=http.url, router=target, **apart, version=__version__)
             await http.serve_until(stop)
             http.drain()
             if port.active:
@@ -71,8 +81,12 @@ async def serve(target: str, credentials: ChannelCredentials | None, config: Con
         port.abort()
     finally:
         await http.stop()
+        if admin is not None:
+            await admin.stop()
         if tls is not None:
             await tls.close()
         await router.close()
         listener.close()
+        if admin_listener is not None:
+            admin_listener.close()
     _log.info("stopped")

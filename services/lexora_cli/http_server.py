@@ -11,7 +11,7 @@ from lexora_cli.fast_imports import fast_imports
 from lexora_gateway import BufferedBytes, Connections, Cors, DeferredApp, GatewayServer, Patience, Tls, bounded, server_config
 from lexora_router.config.models import CorsConfig, ServerConfig
 from lexora_router.machine import usable_descriptors, usable_memory
-from lexora_router.process.listening import backlog, listening_address
+from lexora_router.process.listening import ADMIN, backlog, listen, listening_address
 from lexora_router.process.server_tls import ServerTls
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
@@ -24,6 +24,11 @@ def buffered_bytes(server: ServerConfig) -> BufferedBytes:
     """The bound of the bodies that are being read, as it is configured."""
     most = usable_memory() // READING_SHARE if server.max_buffered_bytes is None else server.max_buffered_bytes
     return BufferedBytes(most, server.max_body_bytes)
+
+
+def listen_for_operators(server: ServerConfig) -> socket.socket | None:
+    """The socket of the port for operators, where HTTP has one. Raises CannotListen."""
+    return None if server.admin_port is None else listen(server.admin_host or server.host, server.admin_port, ADMIN)
 
 
 def _cors(config: CorsConfig) -> Cors | None:

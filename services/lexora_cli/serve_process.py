@@ -4,16 +4,16 @@ import socket
 
 import structlog
 
-from lexora_cli.http_server import HttpServer, buffered_bytes
+from lexora_cli.http_server import HttpServer, buffered_bytes, listen_for_operators
 from lexora_contract.inprocess import InProcessRouter
-from lexora_gateway import BufferedBytes, DeferredApp
+from lexora_gateway import BufferedBytes, DeferredApp, Surface
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from lexora_router.process.launch import hangup_event, stop_event
 from lexora_router.process.listening import HTTP, listen
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
-from lexora_router.process.serve import end, start_grpc
+from lexora_router.process.serve import end, start_admin_grpc, start_grpc
 from lexora_router.process.server_tls import ServerTls, server_tls
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
@@ -31,14 +31,21 @@ async def serve(config: Config, source: ConfigSource) -> None:
     listener = listen(config.server.host, config.server.port, HTTP)
     router = RouterApp(config, tls)
     reading = buffered_bytes(config.server)
-    http = _http_server(router, listener, reading, tls)
+    admin_listener = listen_for_operators(config.server)
+    http = _http_server(router, listener, reading, tls, Surface.ALL if admin_listener is None else Surface.CALLS)
+    router.registry.register(http.facts)
+    admin = None if admin_listener is None else _http_server(router, admin_listener, reading, tls, Surface.OPERATORS)
     reloader = Reloader(router, source, hangup, tls)
     try:
-        grpc = await start_grpc(router)
+        grpc, admin_grpc = await start_grpc(router), await start_admin_grpc(router)
         await http.start()
+        if admin is not None:
+            await admin.start()
         reloader.start()
         with kept_low(lambda: router.active, lambda: router.held + reading.held):
-            _log.info("serving", http=http.url, grpc=grpc, version=__version__)
+            apart = {"admin": admin and admin.url, "admin_grpc": admin_grpc}
+            shown = {name: where for name, where in apart.items() if where}
+            _log.info("serving", http=http.url, grpc=grpc, **shown, version=__version__)
             await http.serve_until(stop)
             http.drain()
             # Until the drain is over HTTP stays up: load balancers and clients get 503, and answers run to their ends.
@@ -46,12 +53,18 @@ async def serve(config: Config, source: ConfigSource) -> None:
     finally:
         await reloader.close()
         await http.stop()
+        if admin is not None:
+            await admin.stop()
         await end(router)
         listener.close()
+        if admin_listener is not None:
+            admin_listener.close()
     _log.info("stopped")
 
 
-def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBytes, tls: ServerTls | None) -> HttpServer:
+def _http_server(
+    router: RouterApp, listener: socket.socket, reading: BufferedBytes, tls: ServerTls | None, surface: Surface
+) -> HttpServer:
     server = router.config.server
     app = DeferredApp(
         InProcessRouter(router.service),
@@ -63,7 +76,6 @@ def _http_server(router: RouterApp, listener: socket.socket, reading: BufferedBy
         trusts=router.trusts,
         client_of=router.client_of,
         metrics=router.metrics,
+        surface=surface,
     )
-    http = HttpServer(app, listener, server, tls)
-    router.registry.register(http.facts)
-    return http
+    return HttpServer(app, listener, server, tls)

@@ -39,6 +39,7 @@ def closed(sim: Simulator, folder: Path, keys_file: Path, key: NewKey) -> Iterat
     config = calm_config(main={"url": sim.url, "models": [MODEL]})
     config["auth"] = {"mode": "keys", "keys_file": str(keys_file)}
     with Gateway(config, folder) as process:
+        process.headers = bearer(key)
         yield process
 
 

@@ -52,11 +52,20 @@ class Gateway(Process):
         ready = self.wait_ready(r".*\bserving\b.*")
         line = plain(ready.group(0))
         self.http = re.search(r'http(?:=|":")(https?://[^\s"]+)', line).group(1)  # type: ignore[union-attr]
-        self.grpc = re.search(r'grpc(?:=|":")([^\s"]+)', line).group(1)  # type: ignore[union-attr]
+        self.grpc = re.search(r'\bgrpc(?:=|":")([^\s"]+)', line).group(1)  # type: ignore[union-attr]
+        self.admin, self.admin_grpc = (_named(line, name) for name in ("admin", "admin_grpc"))
+        self.headers: dict[str, str] = {}  # credentials of an operator
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of a metric whose labels match."""
-        return metric(httpx.get(f"{self.http}/metrics", **_PLAIN).raise_for_status().text, name, **labels)
+        answer = httpx.get(f"{self.admin or self.http}/metrics", headers=self.headers, **_PLAIN)
+        return metric(answer.raise_for_status().text, name, **labels)
+
+
+def _named(line: str, name: str) -> str:
+    """What a line of the log says under a name; empty for nothing."""
+    found = re.search(rf'\b{name}(?:=|":")([^\s"]+)', line)
+    return found.group(1) if found else ""
 
 
 class Facade(Process):

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Protocol
 
-from lexora_contract.limits import MAX_FORWARDED
 from lexora_contract.port import CallContext
 from lexora_router.access.credentials import credential_of, missing
 from lexora_router.access.jwt.token_reader import is_token
 from lexora_router.access.keys import Keys
+from lexora_router.access.operators import OPERATOR, Operators, client_address
 from lexora_router.errors import TooManyAttempts, Unauthenticated
 from lexora_router.policy.callers import TrustedProxies, network_of
 from lexora_router.policy.failed_attempts import FailedAttempts
@@ -73,7 +73,8 @@ class Authenticator:
     """An Access that asks for a credential: a key, a token, or a certificate that was verified at the wire.
 
     Without `keys` or `tokens` there are none of that kind. Where tokens are verified, what looks like one is never tried as a
-    key. A credential in a header goes before a certificate, which may be a proxy's.
+    key. A credential in a header goes before a certificate, which may be a proxy's. Without either `operators` may still be
+    let in.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class Authenticator:
         keys: Keys | None = None,
         tokens: Tokens | None = None,
         certificates: Certificates | None = None,
+        operators: Operators | None = None,
         failures: Failures,
         proxies: TrustedProxies,
     ) -> None:
         self._keys = keys
         self._tokens = tokens
         self._certificates = certificates
+        self._operators = operators
         self._failures = failures
         self._proxies = proxies
 
@@ -97,7 +100,7 @@ class Authenticator:
         try:
             credential = credential_of(context)
             if not credential:
-                return self._certified(context)
+                return self._without_credential(context)
             if self._tokens is not None and (self._keys is None or is_token(credential)):
                 return self._tokens.known(credential)
             if self._keys is not None:
@@ -117,20 +120,14 @@ class Authenticator:
         except Unauthenticated as error:
             raise self._refused(error, credential, context) from None
 
-    def _certified(self, context: CallContext) -> Principal:
+    def _without_credential(self, context: CallContext) -> Principal:
         if context.certificate and self._certificates is not None:
             principal = self._certificates.get(context.certificate)
             if principal is not None:
                 return principal
+        if self._operators is not None and self._operators.allow(context):
+            return OPERATOR
         raise missing()
 
     def _refused(self, error: Unauthenticated, credential: str, context: CallContext) -> Unauthenticated:
-        return self._failures.count(error, credential, _network(context, self._proxies))
-
-
-def _network(context: CallContext, proxies: TrustedProxies) -> str:
-    """The network of the client, as far as proxies are trusted."""
-    hops = ""
-    if proxies.trusts(context.peer):
-        hops = ",".join(value for name, value in context.metadata if name == "x-forwarded-for")[-MAX_FORWARDED:]
-    return network_of(proxies.client(context.peer, hops))
+        return self._failures.count(error, credential, network_of(client_address(context, self._proxies)))

@@ -8,6 +8,7 @@ from lexora_router.access.access import Access, OpenAccess
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.certificates import CertificateNames
 from lexora_router.access.keys import Keys
+from lexora_router.access.operators import Operators
 from lexora_router.access.watched_keys import WatchedKeys
 from lexora_router.config import Config
 from lexora_router.config.jwt import JwtProvider
@@ -31,12 +32,14 @@ class Entrance:
         self.tokens = _tokens(auth.jwt, previous) if auth.tokens else None
         self._task: asyncio.Task[None] | None = None
         if auth.enabled:
+            proxies = TrustedProxies(config.server.trusted_proxies)
             self.access = Authenticator(
                 keys=None if self.keys is None else Keys(self.keys),
                 tokens=self.tokens,
                 certificates=CertificateNames(auth.certificates) if auth.certificates else None,
                 failures=failures,
-                proxies=TrustedProxies(config.server.trusted_proxies),
+                operators=Operators(config.admin.allow, proxies) if config.admin.allow else None,
+                proxies=proxies,
             )
 
     def start(self) -> None:

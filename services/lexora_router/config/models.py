@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from lexora_router.config.admin import AdminConfig
 from lexora_router.config.admission import QueueConfig, RateLimitConfig, TenantConfig
 from lexora_router.config.auth import AuthConfig
 from lexora_router.config.check import config_faults, routing_faults
@@ -50,6 +51,11 @@ class ServerConfig(Section):
     grpc_host: Text | None = None  # default: host
     grpc_port: Port = 50051
     metrics_port: Port | None = 9464  # of a router without HTTP; null: no metrics there
+    admin_host: Text | None = None  # default: host
+    admin_port: Port | None = None  # of HTTP for operators; null: port has it as well
+    admin_grpc_port: Port | None = None  # of AdminService; null: grpc_port has it as well
+    reflection: Flag = True  # at the gRPC ports
+    channelz: Flag | None = None  # null: while auth.mode is off, or at admin_grpc_port
     max_connections: Positive | None = None  # of HTTP; None: half of the file descriptors
     max_connections_per_address: Positive | None = None  # None: half of max_connections
     max_body_bytes: Positive = 32 * 2**20
@@ -114,6 +120,7 @@ class Config(Section):
     vllm: VllmConfig = VllmConfig()
     server: ServerConfig = ServerConfig()
     auth: AuthConfig = AuthConfig()
+    admin: AdminConfig = AdminConfig()
     rate_limit: RateLimitConfig = RateLimitConfig()
     retry: RetryConfig = RetryConfig()
     fallback: FallbackConfig = FallbackConfig()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -52,6 +52,9 @@ RETURN_SECONDS = 0.05
 # The status for a client that takes nothing waits behind what was not taken; it arrives once that is read.
 STALLED_SECONDS = 0.1
 
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
+
 _Answer = TypeVar("_Answer")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,11 +67,11 @@ class Servicer:
         self._write_timeout = write_timeout
         self._wire = wire or _wire
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve all rpcs, as generated code would. Raises AttributeError for an rpc that the service has no method for."""
+    def add_to(self, server: grpc.aio.Server, services: Sequence[str] = SERVICES) -> None:
+        """Serve the rpcs of these services, as generated code would. Raises AttributeError for one that has no method."""
         made = {rpc: grpc.unary_unary_rpc_method_handler(self.serving(rpc), *_coders(rpc)) for rpc in UNARY}
         made[STREAM] = grpc.unary_stream_rpc_method_handler(self.serving(STREAM), *_coders(STREAM))
-        for name in SERVICES:
+        for name in services:
             handlers = {rpc.name: made[rpc] for rpc in made if rpc.service == name}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
             server.add_registered_method_handlers(name, handlers)
@@ -241,13 +244,22 @@ class GrpcTls:
 
 
 class GrpcServer:
-    """The gRPC server: the router, health (Check and Watch), reflection (v1 and v1alpha) and channelz."""
+    """The gRPC server of some services, with health (Check and Watch), reflection (v1 and v1alpha) and channelz."""
 
     def __init__(
-        self, service: RouterService, *, max_body_bytes: int, write_timeout: float, tls: GrpcTls | None = None
+        self,
+        service: RouterService,
+        *,
+        max_body_bytes: int,
+        write_timeout: float,
+        tls: GrpcTls | None = None,
+        services: Sequence[str] = SERVICES,
+        with_reflection: bool = True,
+        with_channelz: bool = True,
     ) -> None:
         self.health = health.aio.HealthServicer()
         self._tls = tls
+        self._services = services
         wire = _certified if tls is not None and tls.certificates else _wire
         self._server = grpc.aio.server(
             interceptors=[UndecodableRequests(partial(_refuse_undecodable, service, wire))],
@@ -263,10 +275,12 @@ class GrpcServer:
                 *([] if tls is None else [("grpc.server_handshake_timeout_ms", max(round(tls.handshake * 1000), 1))]),
             ],
         )
-        Servicer(service, write_timeout, wire).add_to(self._server)
+        Servicer(service, write_timeout, wire).add_to(self._server, services)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        channelz.add_channelz_servicer(self._server)
-        enable_reflection(self._server)
+        if with_channelz:
+            channelz.add_channelz_servicer(self._server)
+        if with_reflection:
+            enable_reflection(self._server, (*services, _HEALTH, *((_CHANNELZ,) if with_channelz else ())))
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port, which port 0 lets the system choose. Raises OSError when the address is taken."""
@@ -285,7 +299,7 @@ class GrpcServer:
     async def set_serving(self, *, serving: bool) -> None:
         """Set the state in grpc.health.v1, overall and for each service."""
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *SERVICES):
+        for name in ("", *self._services):
             await self.health.set(name, state)
 
     async def drain(self) -> None:
@@ -297,14 +311,9 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def enable_reflection(server: grpc.aio.Server) -> None:
+def enable_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
     """Serve descriptors under both names: newer tools ask v1, older ones v1alpha. The messages are the same on the wire."""
-    names = (
-        *SERVICES,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
-        reflection.SERVICE_NAME,
-    )
+    names = (*services, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     handler = grpc.stream_stream_rpc_method_handler(
         reflection.aio.ReflectionServicer(names).ServerReflectionInfo,

@@ -15,6 +15,8 @@ from lexora_contract.messages import options_of
 from lexora_contract.port import CallContext, Options
 from lexora_contract.request_ids import new_request_id
 from lexora_contract.rpcs import Rpc
+from lexora_router.access.credentials import missing
+from lexora_router.access.operators import OPERATOR
 from lexora_router.call import ANONYMOUS, Call
 from lexora_router.edge.call_context import check_identity, origin_of
 from lexora_router.edge.call_failed import bug_in, failed
@@ -31,7 +33,7 @@ from lexora_router.errors import (
 )
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.payload.user_names import bounded
-from lexora_router.principal import STRANGER
+from lexora_router.principal import STRANGER, Principal
 from lexora_router.telemetry.trace_context import trace_id_of
 
 DRAINING = "The router is shutting down; try another one."
@@ -78,7 +80,7 @@ class Guard:
                     principal = await within(call, access.find(context))
                 call.principal, call.account = principal, principal.account or call.account
                 if rpc.scope not in principal.scopes:
-                    raise PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
+                    raise _lacking(rpc, principal)
             if self.draining and not always:
                 raise Draining(DRAINING)
             check_options(plain, call.id)
@@ -183,6 +185,12 @@ class Guard:
             trace=trace,
             flow=context.flow,
         )
+
+
+def _lacking(rpc: Rpc[Any, Any], principal: Principal) -> RouterError:
+    if principal is OPERATOR:  # it has shown no credentials at all
+        return missing()
+    return PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
 
 
 async def within(call: Call, answer: Awaitable[_Answer]) -> _Answer:

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
+from lexora_contract.rpcs import ROUTER, SERVICES
 from lexora_router.access.authenticator import Failures
 from lexora_router.access.entrance import Entrance
 from lexora_router.assembly import Assembly, Shared
@@ -76,15 +77,7 @@ class RouterApp:
             clock=clock,
             explainer=Explainer(lambda: self._assembly, clock=clock),
         )
-        server = config.server
-        self.grpc = GrpcServer(
-            self.service,
-            max_body_bytes=server.max_body_bytes,
-            write_timeout=server.write_timeout,
-            tls=None
-            if tls is None
-            else GrpcTls(tls.grpc_credentials(), server.tls.handshake_timeout, server.tls.grpc_requires),
-        )
+        self.grpc, self.admin_grpc = _grpc_servers(self.service, config, tls)
         if tls is not None:
             self.registry.register(tls)
         self._serving = True
@@ -122,6 +115,11 @@ class RouterApp:
         """The metrics and their content type: Prometheus' text form, or OpenMetrics where an Accept header has it."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+    @property
+    def grpc_servers(self) -> list[GrpcServer]:
+        """The gRPC servers: for all, or one for calls and one for operators."""
+        return [self.grpc] if self.admin_grpc is None else [self.grpc, self.admin_grpc]
 
     async def start(self, host: str, port: int) -> int:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
@@ -161,7 +159,8 @@ class RouterApp:
         """Take no new calls, return when those under way are done, and end what is left after `server.drain_timeout`."""
         service, seconds = self.service, self.config.server.drain_timeout
         service.draining = True
-        await self.grpc.drain()
+        for server in self.grpc_servers:
+            await server.drain()
         if service.active:
             _log.info("draining", active=service.active, timeout=seconds)
         if await service.idle(seconds):
@@ -172,7 +171,7 @@ class RouterApp:
 
     async def stop(self) -> None:
         """Cancel what is left and close every connection."""
-        await self.grpc.stop(grace=0)
+        await asyncio.gather(*(server.stop(grace=0) for server in self.grpc_servers))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -191,9 +190,10 @@ class RouterApp:
         serving = self._assembly.health() is not Health.UNHEALTHY
         if serving != self._serving and not self.service.draining:
             self._serving = serving
-            task = asyncio.create_task(self.grpc.set_serving(serving=serving))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            for server in self.grpc_servers:
+                task = asyncio.create_task(server.set_serving(serving=serving))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
 
 def _serving(assembly: Assembly, entrance: Entrance, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
@@ -209,6 +209,32 @@ def _serving(assembly: Assembly, entrance: Entrance, reload: Callable[[], Awaita
         reload=reload,
         default_model=assembly.routes.default_model,
     )
+
+
+def _grpc_servers(service: RouterService, config: Config, tls: ServerTls | None) -> tuple[GrpcServer, GrpcServer | None]:
+    """The server of calls, which is that of operators as well where these have no port of their own."""
+    server = config.server
+    apart = server.admin_grpc_port is not None
+
+    def made(services: Sequence[str], *, channelz: bool) -> GrpcServer:
+        secured = (
+            None if tls is None else GrpcTls(tls.grpc_credentials(), server.tls.handshake_timeout, server.tls.grpc_requires)
+        )
+        return GrpcServer(
+            service,
+            max_body_bytes=server.max_body_bytes,
+            write_timeout=server.write_timeout,
+            tls=secured,
+            services=services,
+            with_reflection=server.reflection,
+            with_channelz=channelz,
+        )
+
+    # Channelz has the addresses of all clients, and asks for no credentials.
+    wanted = server.channelz
+    here = not apart and not config.auth.enabled if wanted is None else wanted and not apart
+    admin = made(SERVICES, channelz=wanted is not False) if apart else None
+    return made((ROUTER,) if apart else SERVICES, channelz=here), admin
 
 
 def _registry() -> CollectorRegistry:

@@ -22,6 +22,8 @@ class Settings:
 
 HTTP = Settings("server.host (--host)", "server.port (--port)")
 GRPC = Settings("server.grpc_host (--host)", "server.grpc_port (--grpc-port)")
+ADMIN = Settings("server.admin_host", "server.admin_port")
+ADMIN_GRPC = Settings("server.admin_host", "server.admin_grpc_port")
 METRICS = Settings("server.host", "server.metrics_port (--metrics-port)")
 
 

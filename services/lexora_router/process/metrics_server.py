@@ -4,26 +4,48 @@ import asyncio
 import contextlib
 import gzip
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 from prometheus_client.exposition import gzip_accepted
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from lexora.v1.principal_pb2 import SCOPE_OBSERVE, GetPrincipalRequest, GetPrincipalResponse
+from lexora_contract.access import CREDENTIALS
+from lexora_contract.port import CallContext, CallFailed
+from lexora_contract.reasons import REASONS
 from lexora_router.process.listening import listening_address
 
 # A scrape that takes longer than this at the end of the process is cut.
 GRACE_SECONDS = 1
+# To find out about a token may need its issuer's keys.
+CREDENTIALS_SECONDS = 10.0
+_LACKING = "This needs the scope `observe`, which these credentials do not have."
+_READ = frozenset((*CREDENTIALS, "x-forwarded-for"))
+
+# The caller of a context; raises CallFailed.
+Identify = Callable[[GetPrincipalRequest, CallContext], Awaitable[GetPrincipalResponse]]
 
 
 class MetricsServer:
-    """Serves what `metrics` gives (body and content type for an Accept header) on a socket that is already listening."""
+    """Serves what `metrics` gives (body and content type for an Accept header) on a socket that is already listening.
 
-    def __init__(self, metrics: Callable[[str], tuple[bytes, str]], listener: socket.socket) -> None:
+    `identify` says who asks: its caller needs the scope `observe`.
+    """
+
+    def __init__(self, metrics: Callable[[str], tuple[bytes, str]], identify: Identify, listener: socket.socket) -> None:
         async def scrape(request: Request) -> Response:
+            try:
+                caller = await identify(GetPrincipalRequest(), _context(request))
+                if SCOPE_OBSERVE not in caller.scopes:
+                    raise CallFailed(
+                        "PERMISSION_DENIED", "This needs the scope `observe`, which these credentials do not have."
+                    )
+            except CallFailed as failed:
+                return _refusal(failed)
             body, content_type = metrics(request.headers.get("accept", ""))
             headers = {"content-type": content_type, "vary": "accept, accept-encoding"}
             if gzip_accepted(request.headers.get("accept-encoding", "")):
@@ -40,6 +62,7 @@ class MetricsServer:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # the client's address is the connection's
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
@@ -55,6 +78,20 @@ class MetricsServer:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         self._listener.close()
+
+
+def _context(request: Request) -> CallContext:
+    shown = tuple((name, value) for name, value in request.headers.items() if name in _READ)
+    return CallContext(shown, CREDENTIALS_SECONDS, peer=request.client.host if request.client else "")
+
+
+def _refusal(failed: CallFailed) -> Response:
+    reason = REASONS[failed.reason]
+    headers = {"www-authenticate": "Bearer"} if reason.status == 401 else {}
+    if failed.retry_after is not None:
+        headers["retry-after"] = str(max(1, round(failed.retry_after)))
+    error = {"message": failed.message, "type": reason.type, "param": None, "code": reason.openai_code}
+    return JSONResponse({"error": error}, reason.status, headers)
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,8 @@
 """The router alone, over gRPC; and the gRPC side of a process that serves HTTP too."""
 
+import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -8,7 +10,7 @@ import structlog
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from lexora_router.process.launch import hangup_event, stop_event
-from lexora_router.process.listening import GRPC, METRICS, CannotListen, address, listen
+from lexora_router.process.listening import ADMIN_GRPC, GRPC, METRICS, CannotListen, Settings, address, listen
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
 from lexora_router.process.server_tls import server_tls
@@ -33,12 +35,13 @@ async def serve(config: Config, source: ConfigSource) -> None:
     metrics = None if metrics_listener is None else _metrics_server(router, metrics_listener)
     reloader = Reloader(router, source, hangup, tls)
     try:
-        grpc = await start_grpc(router)
+        grpc, admin = await start_grpc(router), await start_admin_grpc(router)
         if metrics is not None:
             metrics.start()
         reloader.start()
         with kept_low(lambda: router.active, lambda: router.held):
-            _log.info("serving", grpc=grpc, metrics=metrics and metrics.url, version=__version__)
+            apart = {} if admin is None else {"admin_grpc": admin}
+            _log.info("serving", grpc=grpc, metrics=metrics and metrics.url, **apart, version=__version__)
             await stop.wait()
             await router.drain()
     finally:
@@ -63,7 +66,7 @@ def router_options(host: str | None, grpc_port: int | None, metrics_port: int | 
 def _metrics_server(router: RouterApp, listener: socket.socket) -> "MetricsServer":
     from lexora_router.process.metrics_server import MetricsServer  # noqa: PLC0415 - a process that serves HTTP has no use for it
 
-    return MetricsServer(router.metrics, listener)
+    return MetricsServer(router.metrics, router.service.get_principal, listener)
 
 
 def _metrics_listener(config: Config) -> socket.socket | None:
@@ -75,18 +78,30 @@ async def start_grpc(router: RouterApp) -> str:
     """Start the router and its gRPC server; returns the address. Raises CannotListen."""
     server = router.config.server
     host = server.grpc_host or server.host
+    return await _bound(router.start, host, server.grpc_port, GRPC)
+
+
+async def start_admin_grpc(router: RouterApp) -> str | None:
+    """Start the gRPC server of operators, if it is apart; returns its address. Raises CannotListen."""
+    server = router.config.server
+    if router.admin_grpc is None or server.admin_grpc_port is None:
+        return None
+    return await _bound(router.admin_grpc.start, server.admin_host or server.host, server.admin_grpc_port, ADMIN_GRPC)
+
+
+async def _bound(start: Callable[[str, int], Awaitable[int]], host: str, port: int, settings: Settings) -> str:
     try:
-        return address(host, await router.start(host, server.grpc_port))
+        return address(host, await start(host, port))
     except OSError as error:
         if not isinstance(error.__cause__, RuntimeError):
             raise  # not gRPC's word for an address: a certificate file, for example
         if not host.startswith("unix:"):
             # gRPC does not say why: an ordinary socket gets the same error, with its reason.
-            listen(host, server.grpc_port, GRPC).close()
-        raise CannotListen(address(host, server.grpc_port), error, GRPC) from error
+            listen(host, port, settings).close()
+        raise CannotListen(address(host, port), error, settings) from error
 
 
 async def end(router: RouterApp) -> None:
     """Let answers that have just ended reach their clients, then close everything."""
-    await router.grpc.stop(GRACE_SECONDS)
+    await asyncio.gather(*(server.stop(GRACE_SECONDS) for server in router.grpc_servers))
     await router.stop()

@@ -14,11 +14,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 from uvicorn.server import ServerState
 
-from lexora.v1 import receipt_pb2
+from lexora.v1 import principal_pb2, receipt_pb2
 from lexora.v1.classify_pb2 import ClassifyResponse
 from lexora.v1.explain_pb2 import ExplainResponse
 from lexora.v1.health_pb2 import HealthResponse
 from lexora.v1.models_pb2 import ListModelsResponse
+from lexora.v1.principal_pb2 import GetPrincipalResponse
 from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse
 from lexora.v1.router_pb2 import (
     GenerateResponse,
@@ -65,6 +66,9 @@ class ScriptedRouter:
         self.state: HealthResponse | Exception = HealthResponse()
         self.counters: GetStatsResponse | Exception = GetStatsResponse()
         self.explanation: ExplainResponse | Exception = ExplainResponse()
+        self.principal: GetPrincipalResponse | Exception = GetPrincipalResponse(
+            scopes=[principal_pb2.SCOPE_CALL, principal_pb2.SCOPE_OBSERVE, principal_pb2.SCOPE_ADMIN]
+        )
         self.recent: ListRecentCallsResponse | Exception = ListRecentCallsResponse()
 
     async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
@@ -88,6 +92,7 @@ class ScriptedRouter:
             "get_stats": self.counters,
             "explain": self.explanation,
             "list_recent_calls": self.recent,
+            "get_principal": self.principal,
         }[rpc.method]
         if isinstance(answer, Exception):
             raise answer

@@ -84,7 +84,8 @@ async def test_the_state_is_one_document() -> None:
     assert state["stats"]["history"][0]["total"] == 2
     assert state["models"][0]["capabilities"] == ["code"]
     assert (state["calls"][0]["ttft_seconds"], state["calls"][0]["tokens_input"]) == (0.5, None)
-    assert {name for name, *_ in router.asked} == {"health", "get_stats", "list_models", "list_recent_calls"}
+    asked = {name for name, *_ in router.asked}
+    assert asked == {"get_principal", "health", "get_stats", "list_models", "list_recent_calls"}
 
 
 async def test_a_router_that_is_away_is_told() -> None:

@@ -5,6 +5,7 @@ import { age, count } from "./format.js";
 import { showCalls, showModels } from "./lists.js";
 import { redraw, showOverview } from "./overview.js";
 import { choose, offer } from "./playground.js";
+import { askToSignIn, asked, onSignedIn, showCaller, signedIn } from "./sign_in.js";
 
 const POLL = 2000; // milliseconds
 const VIEWS = ["overview", "calls", "models", "playground"];
@@ -15,9 +16,9 @@ let state = null;
 let view = "overview";
 
 function open() {
-  const asked = location.hash.slice(1);
-  view = VIEWS.includes(asked) ? asked : "overview";
-  for (const name of VIEWS) byId(name).hidden = name !== view;
+  const named = location.hash.slice(1);
+  view = VIEWS.includes(named) ? named : "overview";
+  for (const name of VIEWS) byId(name).hidden = name !== view || asked();
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -33,6 +34,7 @@ function show() {
   byId("state").className = `pill ${MOODS[health.status] ?? ""}`;
   byId("about").textContent = `version ${health.version} · up ${age(health.uptime_seconds)} · ${count(stats.total_requests)} calls`;
   offer(state.models);
+  showCaller(state.caller);
   if (view === "overview") showOverview(state);
   if (view === "calls") showCalls(state);
   if (view === "models") showModels(state, tryIt);
@@ -48,11 +50,19 @@ async function poll() {
   if (document.hidden) return;
   try {
     const response = await fetch("state", { signal: AbortSignal.timeout(8000) });
+    if (response.status === 401 || response.status === 403) {
+      if (!asked()) signIn();
+      return;
+    }
     if (!response.ok) throw new Error(`the gateway answered ${response.status}`);
     const fresh = await response.json();
     // What a user is about to press or read must not be replaced under the finger.
     state = fresh;
     byId("trouble").hidden = true;
+    if (asked()) {
+      signedIn();
+      open();
+    }
     if (!document.activeElement?.closest("table")) show();
   } catch (error) {
     byId("trouble").textContent = `No answer from the gateway (${error.message}); trying again. What you see is old.`;
@@ -60,6 +70,18 @@ async function poll() {
     byId("state").textContent = "no answer";
     byId("state").className = "pill bad";
   }
+}
+
+// Of one who is not signed in, or no more, the page shows nothing that it had.
+function signIn() {
+  state = null;
+  askToSignIn();
+  byId("trouble").hidden = true;
+  byId("state").textContent = "signed out";
+  byId("state").className = "pill";
+  byId("about").textContent = "";
+  for (const id of ["tiles", "backends", "calls-table", "models-table", "conversation", "cost"]) byId(id).replaceChildren();
+  open();
 }
 
 async function run() {
@@ -84,5 +106,6 @@ byId("theme").addEventListener("click", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
 addEventListener("hashchange", open);
 document.addEventListener("visibilitychange", poll);
+onSignedIn(poll);
 open();
 run();

@@ -3,6 +3,7 @@
 import { byId, element, tiles } from "./dom.js";
 import { events } from "./events.js";
 import { count, seconds } from "./format.js";
+import { OWN } from "./sign_in.js";
 
 let messages = [];
 let running = null;
@@ -47,8 +48,8 @@ async function send() {
   busy(abort);
   const meter = new Meter();
   try {
-    const response = await fetch("../v1/chat/completions", {
-      method: "POST", signal: abort.signal, headers: { "content-type": "application/json" },
+    const response = await fetch("chat", {
+      method: "POST", signal: abort.signal, headers: { ...OWN, "content-type": "application/json" },
       body: JSON.stringify({
         model: byId("model").value, messages: request, stream: true, stream_options: { include_usage: true },
         max_tokens: Number(byId("max-tokens").value) || undefined, temperature: Number(byId("temperature").value),

@@ -305,7 +305,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 29
+    assert len(RESTART_KEYS) == 34
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -315,6 +315,11 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "grpc_host": "g",
                     "grpc_port": 2,
                     "metrics_port": 5,
+                    "admin_host": "a",
+                    "admin_port": 9,
+                    "admin_grpc_port": 10,
+                    "reflection": False,
+                    "channelz": True,
                     "max_body_bytes": 3,
                     "max_buffered_bytes": 7,
                     "max_connections": 100,

@@ -1,0 +1,37 @@
+"""Callers that need no credentials to observe and administer, by where they are (`admin.allow`)."""
+
+from collections.abc import Iterable
+
+from lexora_contract.access import Scope
+from lexora_contract.limits import MAX_FORWARDED
+from lexora_contract.port import CallContext
+from lexora_router.policy.callers import TrustedProxies
+from lexora_router.principal import Principal
+
+FORWARDED = "x-forwarded-for"
+OPERATOR = Principal(name="admin.allow", scopes=frozenset({Scope.OPEN, Scope.KNOWN, Scope.OBSERVE, Scope.ADMIN}))
+
+
+class Operators:
+    """The networks of `admin.allow`. `proxies` are those whose X-Forwarded-For is believed."""
+
+    def __init__(self, networks: Iterable[str], proxies: TrustedProxies) -> None:
+        self._networks = TrustedProxies(networks)  # the same question: is this address in one of these networks?
+        self._proxies = proxies
+
+    def allow(self, context: CallContext) -> bool:
+        """Whether a caller without credentials is in one of the networks.
+
+        One that was forwarded by a proxy that is not believed is not: its address would be the proxy's.
+        """
+        address = client_address(context, self._proxies)
+        forwarded = any(name == FORWARDED for name, _ in context.metadata)
+        return bool(address) and (self._proxies.trusts(context.peer) or not forwarded) and self._networks.trusts(address)
+
+
+def client_address(context: CallContext, proxies: TrustedProxies) -> str:
+    """The address of the client, as far as proxies are trusted; empty where it has none."""
+    hops = ""
+    if proxies.trusts(context.peer):
+        hops = ",".join(value for name, value in context.metadata if name == FORWARDED)[-MAX_FORWARDED:]
+    return proxies.client(context.peer, hops)
