@@ -1,4 +1,4 @@
-"""Who is signed in to the page: the server keeps the credential, the browser has a random word for it."""
+"""Sessions of the page: the server keeps the credential, the browser has a random word for it."""
 
 from __future__ import annotations
 

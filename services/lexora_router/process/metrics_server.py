@@ -33,7 +33,7 @@ Identify = Callable[[GetPrincipalRequest, CallContext], Awaitable[GetPrincipalRe
 class MetricsServer:
     """Serves what `metrics` gives (body and content type for an Accept header) on a socket that is already listening.
 
-    `identify` says who asks: its caller needs the scope `observe`.
+    `identify` gives the caller of a request, which needs the scope `observe`.
     """
 
     def __init__(self, metrics: Callable[[str], tuple[bytes, str]], identify: Identify, listener: socket.socket) -> None:

@@ -72,7 +72,7 @@ async function poll() {
   }
 }
 
-// Of one who is not signed in, or no more, the page shows nothing that it had.
+// To a browser that is not signed in, or no more, the page shows nothing that it had.
 function signIn() {
   state = null;
   askToSignIn();
