@@ -42,9 +42,8 @@ async def test_a_tenant_with_a_name_for_each_call_gets_one_share(tmp_path: Path)
         config["auth"] = {"mode": "keys", "keys_file": str(file)}
         with Gateway(config, tmp_path) as gateway:
             async with load.client(gateway.http) as one, grpc.aio.insecure_channel(gateway.grpc) as channel:
-                await all_at_once(
-                    one, Stub(channel), sim, gateway, dice, {"greedy": greedy, "modest": modest, "watcher": watcher}
-                )
+                keys = {"greedy": greedy, "modest": modest, "watcher": watcher}
+                await all_at_once(Scene(one, Stub(channel), sim, gateway, keys), dice)
         order = ["greedy" if name_of(call).startswith("greedy") else "modest" for call in chats(sim)]
     assert order.count("greedy") == GREEDY
     assert order.count("modest") == MODEST
