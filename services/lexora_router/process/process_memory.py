@@ -17,8 +17,9 @@ import structlog
 
 YOUNG_OBJECTS = 60_000
 LOOK_SECONDS = 1.0
-# So many looks in a row must find it quiet: an eighth of the most calls that were seen, or of the most bytes in bodies.
-QUIET_LOOKS = 5
+# So many looks in a row must find it quiet: an eighth of the most calls that were seen, or of the most bytes in bodies. By then
+# the connections to engines that a crowd has left, which are kept for four to eight seconds, are gone too.
+QUIET_LOOKS = 10
 QUIET_SHARE = 8
 # Less than this is no peak.
 WORTH_BYTES = 16 * 2**20
