@@ -1,5 +1,7 @@
 """The HTTP facade in a process of its own, in front of a router at the end of a gRPC channel."""
 
+import os
+
 import structlog
 from grpc import ChannelCredentials
 from prometheus_client import REGISTRY
@@ -8,6 +10,7 @@ from lexora_cli.http_server import HttpServer, buffered_bytes, listen_for_operat
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.draining import DrainingPort
 from lexora_gateway import DeferredApp, Surface, log_router, process_metrics
+from lexora_router.access.key_format import is_key
 from lexora_router.config import Config
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.process.launch import hangup_event, stop_event
@@ -38,6 +41,7 @@ async def serve(target: str, credentials: ChannelCredentials | None, config: Con
         max_send_bytes=server.max_body_bytes + _ENVELOPE_BYTES,
         max_receive_bytes=server.max_response_bytes + _ENVELOPE_BYTES,
         credentials=credentials,
+        facade_key=_facade_key(config.auth.facade_key_env),
         log=log_router,
     )
     port = DrainingPort(router)
@@ -90,3 +94,13 @@ async def serve(target: str, credentials: ChannelCredentials | None, config: Con
         if admin_listener is not None:
             admin_listener.close()
     _log.info("stopped")
+
+
+def _facade_key(variable: str | None) -> str:
+    """The key that proves this facade to its router; empty for none."""
+    key = os.environ.get(variable, "").strip() if variable is not None else ""
+    if variable is not None and not is_key(key):
+        state = "holds no key" if key else "is not set"
+        _log.warning("facade_key", problem=f"auth.facade_key_env: {variable} {state}; the router believes no address and user")
+        return ""
+    return key

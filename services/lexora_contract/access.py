@@ -5,6 +5,12 @@ from enum import StrEnum
 
 # Headers of a request, and metadata of an rpc, that may hold a credential: RFC 6750, the Anthropic SDK, the Azure SDK.
 CREDENTIALS = ("authorization", "x-api-key", "api-key")
+# Metadata in which a facade of its own process shows its router the key that makes it one.
+FACADE = "x-lexora-facade"
+# What a proxy or a facade says of its clients.
+FORWARDED = frozenset({"x-forwarded-for", "x-lexora-user", "x-lexora-tenant"})
+# Takes their place where its sender is not believed: the call is not its own, and whose it is is not known.
+UNPROVEN = ("x-lexora-unproven", "1")
 
 
 class Scope(StrEnum):

@@ -10,6 +10,7 @@ from google.rpc.status_pb2 import Status
 
 from lexora.v1 import receipt_pb2
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
+from lexora_contract.access import FACADE
 from lexora_contract.answer import Receipt
 from lexora_contract.messages import call_message, head_of, receipt_of, reply_of
 from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, Options, RawCall, Send
@@ -36,7 +37,8 @@ class ChannelRouter:
     """RouterPort over one grpc.aio channel. To be made inside the event loop that uses it.
 
     `target` is host:port or unix:path; `max_send_bytes` bounds a request (its body and 1 MiB around it),
-    `max_receive_bytes` an answer. Without `credentials` the channel is not encrypted. `log` gets the reason for which the
+    `max_receive_bytes` an answer. Without `credentials` the channel is not encrypted. `facade_key` proves to the router
+    that this is its facade. `log` gets the reason for which the
     router cannot be reached, whenever that is so.
     """
 
@@ -47,6 +49,7 @@ class ChannelRouter:
         max_send_bytes: int,
         max_receive_bytes: int = 256 * _MIB,
         credentials: grpc.ChannelCredentials | None = None,
+        facade_key: str = "",
         log: Log = _unlogged,
     ) -> None:
         options = _options(max_send_bytes, max_receive_bytes)
@@ -54,6 +57,7 @@ class ChannelRouter:
             self._channel = grpc.aio.insecure_channel(target, options)
         else:
             self._channel = grpc.aio.secure_channel(target, credentials, options)
+        self._own = (_ERROR_BYTES, (FACADE, facade_key)) if facade_key else (_ERROR_BYTES,)
         self._log = log
         self._methods: dict[str, Any] = {}
         self._stream = self._channel.unary_stream(f"/{ROUTER}/Stream", _Outgoing.take, StreamResponse.FromString)
@@ -68,7 +72,7 @@ class ChannelRouter:
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""
         outgoing = _Outgoing(request, context.take_body())
-        call = self._method(rpc)(outgoing, timeout=context.timeout, metadata=_metadata(context))
+        call = self._method(rpc)(outgoing, timeout=context.timeout, metadata=(*context.metadata, *self._own))
         response: Response = await self._answered(call, call)
         return response
 
@@ -93,7 +97,7 @@ class ChannelRouter:
             context.flow.detach()
 
     async def _messages(self, request: "_Outgoing", context: CallContext, take: Send, gate: Gate) -> None:
-        call = self._stream(request, timeout=context.timeout, metadata=_metadata(context))
+        call = self._stream(request, timeout=context.timeout, metadata=(*context.metadata, *self._own))
         try:
             while isinstance(message := await self._answered(call, call.read()), StreamResponse):
                 await take(message)
@@ -186,10 +190,6 @@ def _failed(code: grpc.StatusCode, message: str | None, metadata: Any, log: Log)
         # The channel gave the call up before the router's own answer to that came; its text is "Deadline Exceeded".
         return CallFailed("DEADLINE_EXCEEDED", "The call was not done within its deadline.")
     return failed_of(Status(code=code.value[0], message=message or ""))
-
-
-def _metadata(context: CallContext) -> tuple[tuple[str, str], ...]:
-    return (*context.metadata, _ERROR_BYTES)
 
 
 def _options(max_send_bytes: int, max_receive_bytes: int) -> list[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """`auth.mode: keys` with real processes: the same credentials by HTTP and by gRPC, while the file of keys changes."""
 
 import base64
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from lexora.v1.models_pb2 import ListModelsRequest
 from lexora.v1.principal_pb2 import SCOPE_CALL, GetPrincipalRequest
+from lexora_cli.main import app
 from lexora_contract.status import failed_of
 from lexora_router.access.key_format import NewKey, new_key
 from tests.support.keys import ALL, PAST, add_key, change_key, mistyped
@@ -168,6 +171,25 @@ def test_a_gateway_does_not_start_without_its_keys(sim: Simulator, tmp_path: Pat
     config = calm_config(main={"url": sim.url, "models": [MODEL]}) | {"auth": {"mode": "keys", "keys_file": "absent.jsonl"}}
     with pytest.raises(AssertionError, match=r"lexora: absent\.jsonl: cannot be read: No such file"):
         Gateway(config, tmp_path)
+
+
+def test_an_open_gateway_says_so_once(sim: Simulator, tmp_path: Path) -> None:
+    config = calm_config(main={"url": sim.url, "models": [MODEL]})
+    config["server"]["host"] = "0.0.0.0"
+    with Gateway(config, tmp_path) as gateway:
+        port = gateway.http.rpartition(":")[2]
+        assert httpx.get(f"http://127.0.0.1:{port}/health", verify=False).json()["auth"] == "off"
+    said = [line for line in gateway.lines if "auth.mode" in line]
+    assert len(said) == 1
+    assert "server.host: any machine that reaches 0.0.0.0 may call and administer: auth.mode is off" in said[0]
+    checked = CliRunner().invoke(app, ["check", "--config", str(gateway.config_file), "--json"])
+    assert [opening.rpartition("(")[2] for opening in json.loads(checked.stdout)["open"]] == [
+        "auth.mode: off)",
+        "auth.mode: off)",
+        "server.tls)",
+    ]
+    shown = CliRunner().invoke(app, ["check", "--config", str(gateway.config_file)])
+    assert shown.stderr.count("open to the network: ") == 3
 
 
 def test_grpc_details_name_the_reason(closed: Gateway) -> None:

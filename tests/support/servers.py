@@ -71,8 +71,8 @@ def _named(line: str, name: str) -> str:
 class Facade(Process):
     """`lexora gateway` in front of the router of another process; `http` is a base URL."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        super().__init__([*LEXORA, "gateway", "--router", gateway.grpc, "--config", str(gateway.config_file)])
+    def __init__(self, gateway: Gateway, env: dict[str, str] | None = None) -> None:
+        super().__init__([*LEXORA, "gateway", "--router", gateway.grpc, "--config", str(gateway.config_file)], env=env)
         self.http = plain(self.wait_ready(r".*\bserving\b.*").group(0)).partition("http=")[2].split()[0]
 
 

@@ -86,6 +86,8 @@ def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
     plain(f"configuration: {loaded.path or 'no file'}{hint}")
     for warning in loaded.warnings:
         err().print(f"[yellow]warning:[/yellow] {escape(escaped(warning))}")
+    for opening in loaded.open:
+        err().print(f"[yellow]open to the network:[/yellow] {escape(opening)}")
 
 
 def _show_findings(findings: "list[Finding]") -> None:
@@ -115,6 +117,7 @@ def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) ->
         "ok": all(finding.healthy for finding in findings),
         "file": str(loaded.path) if loaded.path else None,
         "warnings": list(loaded.warnings),
+        "open": list(loaded.open),
         "endpoints": [asdict(finding) for finding in findings] if probed else None,
         "config": yaml.safe_load(dump(loaded.config)),
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Protocol
 
+from lexora_contract.access import Scope
 from lexora_contract.port import CallContext
 from lexora_router.access.credentials import credential_of, missing
 from lexora_router.access.jwt.token_reader import is_token
@@ -123,7 +124,7 @@ class Authenticator:
     def _without_credential(self, context: CallContext) -> Principal:
         if context.certificate and self._certificates is not None:
             principal = self._certificates.get(context.certificate)
-            if principal is not None:
+            if principal is not None and Scope.FACADE not in principal.scopes:  # its clients are not the facade
                 return principal
         if self._operators is not None and self._operators.allow(context):
             return OPERATOR

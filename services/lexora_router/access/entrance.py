@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lexora_router.access.access import Access, OpenAccess
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.certificates import CertificateNames
+from lexora_router.access.forwarders import Forwarders
 from lexora_router.access.keys import Keys
 from lexora_router.access.operators import Operators
 from lexora_router.access.watched_keys import WatchedKeys
@@ -31,12 +32,16 @@ class Entrance:
         self.access: Access = OpenAccess()
         self.tokens = _tokens(auth.jwt, previous) if auth.tokens else None
         self._task: asyncio.Task[None] | None = None
+        self.forwarders: Forwarders | None = None
         if auth.enabled:
             proxies = TrustedProxies(config.server.trusted_proxies)
+            keys = None if self.keys is None else Keys(self.keys)
+            certificates = CertificateNames(auth.certificates) if auth.certificates else None
+            self.forwarders = Forwarders(keys=keys, certificates=certificates, networks=auth.forwarded)
             self.access = Authenticator(
-                keys=None if self.keys is None else Keys(self.keys),
+                keys=keys,
                 tokens=self.tokens,
-                certificates=CertificateNames(auth.certificates) if auth.certificates else None,
+                certificates=certificates,
                 failures=failures,
                 operators=Operators(config.admin.allow, proxies) if config.admin.allow else None,
                 proxies=proxies,

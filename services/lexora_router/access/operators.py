@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from lexora_contract.access import Scope
+from lexora_contract.access import UNPROVEN, Scope
 from lexora_contract.limits import MAX_FORWARDED
 from lexora_contract.port import CallContext
 from lexora_router.policy.callers import TrustedProxies
@@ -26,6 +26,8 @@ class Operators:
         """
         address = client_address(context, self._proxies)
         forwarded = any(name == FORWARDED for name, _ in context.metadata)
+        if UNPROVEN in context.metadata:
+            return False
         return bool(address) and (self._proxies.trusts(context.peer) or not forwarded) and self._networks.trusts(address)
 
 

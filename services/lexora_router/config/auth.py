@@ -10,7 +10,7 @@ from lexora_router.config.check import Fault
 from lexora_router.config.client_certificates import CertificateConfig
 from lexora_router.config.jwt import MAX_PROVIDERS, JwtProvider, jwt_faults
 from lexora_router.config.section import Section, refuse
-from lexora_router.config.values import MAX_ITEMS, EnvName, Secret, Text
+from lexora_router.config.values import MAX_ITEMS, EnvName, Network, Secret, Text
 
 MIN_SALT_SECRET = 16
 _TOKEN_MODES = ("jwt", "keys+jwt")
@@ -27,6 +27,8 @@ class AuthConfig(Section):
 
     mode: Literal["off", "keys", "jwt", "keys+jwt"] = "off"
     keys_file: Text = "lexora_keys.jsonl"  # made and edited by `lexora keys`
+    forwarded: tuple[Network, ...] = Field(default=(), max_length=MAX_ITEMS)  # gRPC peers that are believed without a proof
+    facade_key_env: EnvName | None = None  # of `lexora gateway`: the variable with its own key
     jwt: tuple[JwtProvider, ...] = Field(default=(), max_length=MAX_PROVIDERS)  # issuers of tokens
     cache_salt_secret: Annotated[Secret, AfterValidator(_long)] | None = None  # None: a random one of this process
     cache_salt_secret_env: EnvName | None = None

@@ -14,7 +14,7 @@ class CertificateConfig(Section):
     tenant: Annotated[Text, Field(max_length=256)]
     models: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)  # globs; none: all
     operations: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)
-    scopes: tuple[Literal["call", "observe", "admin"], ...] = Field(default=("call",), max_length=3)
+    scopes: tuple[Literal["call", "observe", "admin", "facade"], ...] = Field(default=("call",), max_length=4)
     rate: Rate | None = None
     burst: Positive | None = None
     tokens_per_minute: Positive | None = None

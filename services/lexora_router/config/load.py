@@ -26,6 +26,7 @@ from lexora_router.config.check import (
 from lexora_router.config.env import FILE_VARIABLE, apply
 from lexora_router.config.explain import explain
 from lexora_router.config.models import Config
+from lexora_router.config.openings import openings
 from lexora_router.config.options import apply_options, check_command_options
 from lexora_router.config.positions import MAX_BYTES, Tree, read_map
 from lexora_router.config.problems import ConfigError, Path, Problem, Where
@@ -43,11 +44,12 @@ __all__ = ["MASK", "SEARCH", "ConfigError", "Loaded", "Problem", "dump", "find",
 
 @dataclass(frozen=True)
 class Loaded:
-    """A configuration that can be used, the file it came from, and what the operator should know."""
+    """A configuration that can be used, its file, what the operator should know, and what is open to the network."""
 
     config: Config
     path: FilePath | None
     warnings: tuple[str, ...]
+    open: tuple[str, ...] = ()
 
 
 def load(
@@ -73,7 +75,7 @@ def load(
         check_command_options(options, config, tree)
     if config is None or tree.problems:
         raise ConfigError(tree.problems)
-    return Loaded(config, file, tuple(warnings(config, tree, environ)))
+    return Loaded(config, file, tuple(warnings(config, tree, environ)), tuple(openings(config)))
 
 
 def dump(config: Config) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from lexora_router.config.env import PREFIX
 from lexora_router.config.models import Config
+from lexora_router.config.openings import open_hosts
 from lexora_router.config.positions import Tree
 from lexora_router.config.problems import Path, Problem
 from lexora_router.config.telemetry import telemetry_warnings
@@ -19,6 +20,7 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from _unused_vllm(config, tree)
     yield from _replaced_addresses(tree)
     yield from telemetry_warnings(config.telemetry, environ)
+    yield from _no_credentials(config, tree)
     yield from tls_warnings(config, tree)
     yield from engine_tls_warnings(config, tree)
     yield from certificate_warnings(config, tree)
@@ -77,6 +79,12 @@ def _replaced_addresses(tree: Tree) -> Iterator[str]:
     for path in (("server", "host"), ("server", "grpc_host")):
         if path in tree.replaced and tree.origins[path].source.startswith(PREFIX):
             yield _line(tree, path, f"wins over {tree.replaced[path]}")
+
+
+def _no_credentials(config: Config, tree: Tree) -> Iterator[str]:
+    if not config.auth.enabled:
+        for path, host in open_hosts(config)[:1]:
+            yield _line(tree, path, f"any machine that reaches {host} may call and administer: auth.mode is off")
 
 
 def _classifier(config: Config, tree: Tree) -> Iterator[str]:

@@ -182,6 +182,12 @@ def _certified(context: _Context, request: Parted[Any] | None = None) -> CallCon
     return wire
 
 
+def _believed(service: RouterService, wire: Wire, context: _Context, request: Parted[Any] | None = None) -> CallContext:
+    """The same without what its sender may not say of others."""
+    found, forwarders = wire(context, request), service.serving.forwarders
+    return found if forwarders is None else forwarders.believed(found)
+
+
 @lru_cache(1024)
 def _names(*names: tuple[bytes, ...]) -> tuple[str, ...]:
     return certificate_names(*([name.decode("utf-8", "replace") for name in kind] for kind in names))
@@ -260,7 +266,7 @@ class GrpcServer:
         self.health = health.aio.HealthServicer()
         self._tls = tls
         self._services = services
-        wire = _certified if tls is not None and tls.certificates else _wire
+        wire = partial(_believed, service, _certified if tls is not None and tls.certificates else _wire)
         self._server = grpc.aio.server(
             interceptors=[UndecodableRequests(partial(_refuse_undecodable, service, wire))],
             options=[

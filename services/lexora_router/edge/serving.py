@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from lexora_router.access.access import Access, OpenAccess
+from lexora_router.access.forwarders import Forwarders
 from lexora_router.access.watched_keys import WatchedKeys
 from lexora_router.call import Call, Handler
 from lexora_router.edge.classify import Classifier
@@ -27,6 +28,7 @@ class Serving:
     pipeline: Handler
     access: Access = field(default_factory=OpenAccess)
     keys: WatchedKeys | None = None
+    forwarders: Forwarders | None = None
     meter: Meter | None = None
     classify: Classifier | None = None
     foresee: Callable[[Call, int], None] | None = None

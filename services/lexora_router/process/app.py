@@ -202,6 +202,7 @@ def _serving(assembly: Assembly, entrance: Entrance, reload: Callable[[], Awaita
         assembly.pipeline,
         access=entrance.access,
         keys=entrance.keys,
+        forwarders=entrance.forwarders,
         meter=assembly.meter,
         classify=assembly.classify,
         foresee=assembly.foresee,

@@ -4,6 +4,7 @@ import pytest
 from tests.support.keys import record_of
 from tests.unit.router.access.test_keys import Source
 
+from lexora_contract.access import Scope
 from lexora_contract.port import CallContext
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.key_format import new_key
@@ -14,7 +15,9 @@ from lexora_router.principal import Principal
 
 KEY, OTHER = new_key(), new_key()
 TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl"
-BY_TOKEN, BY_CERTIFICATE = Principal(tenant="token"), Principal(tenant="certificate")
+BY_TOKEN = Principal(tenant="token")
+EDGE = Principal(tenant="edge", scopes=frozenset({Scope.FACADE}))
+BY_CERTIFICATE = Principal(tenant="certificate", scopes=frozenset({Scope.CALL}))
 
 
 class Tokens:
@@ -41,7 +44,7 @@ def authenticator(modes: str = "keys", *, seen: bool = True, clock: Clock | None
     return Authenticator(
         keys=Keys(Source(record_of(KEY))) if "keys" in modes else None,
         tokens=Tokens(seen=seen) if "jwt" in modes else None,
-        certificates={("client.example",): BY_CERTIFICATE},
+        certificates={("client.example",): BY_CERTIFICATE, ("edge.example",): EDGE},
         failures=Failures(clock or Clock()),
         proxies=TrustedProxies(["10.0.0.0/8"]),
     )
@@ -113,6 +116,8 @@ def test_a_certificate_counts_where_nothing_else_is_shown() -> None:
         asked.known(context(bearer(OTHER.text[:-1]), certificate=names))
     with pytest.raises(Unauthenticated):
         asked.known(context(certificate=("other.example",)))
+    with pytest.raises(Unauthenticated, match="No credentials"):  # the clients of a façade are not the façade
+        asked.known(context(certificate=("edge.example",)))
 
 
 async def failing(asked: Authenticator, text: str, *metadata: tuple[str, str], peer: str = "192.0.2.1") -> Unauthenticated:

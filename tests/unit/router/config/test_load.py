@@ -80,6 +80,7 @@ def test_the_existing_form_loads_unchanged() -> None:
     assert result.warnings == (
         "c.yaml:21: routing.backends.main.fallback_backends[0]: openai_backup serves none of the models of main: "
         "give openai_backup fallback_models or model_mapping",
+        "c.yaml:2: server.host: any machine that reaches 0.0.0.0 may call and administer: auth.mode is off",
         "c.yaml:11: routing.classifier.backend: there is no backend secondary under routing.backends",
     )
 

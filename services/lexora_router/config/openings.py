@@ -1,0 +1,42 @@
+"""What is open to the network under a configuration."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from lexora_router.config.models import Config
+from lexora_router.config.problems import Path
+
+
+def reachable(host: str) -> bool:
+    """Whether others than this machine may reach an address to listen on; what is not known for sure is."""
+    if host.startswith("unix:") or host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def open_hosts(config: Config) -> list[tuple[Path, str]]:
+    """The addresses that others may reach, by key path."""
+    server = config.server
+    hosts: list[tuple[Path, str]] = [(("server", "host"), server.host)]
+    if server.grpc_host is not None:
+        hosts.append((("server", "grpc_host"), server.grpc_host))
+    return [(path, host) for path, host in hosts if reachable(host)]
+
+
+def openings(config: Config) -> Iterator[str]:
+    """Yield what any machine may do or see that reaches the ports; nothing where only this one does."""
+    if not open_hosts(config):
+        return
+    if not config.auth.enabled:
+        yield "no credentials are asked for (auth.mode: off)"
+        yield "statistics, recent calls and reload are for everybody (auth.mode: off)"
+    elif config.server.admin_port is None or config.server.admin_grpc_port is None:
+        yield "operators' paths are on the ports of calls (server.admin_port, server.admin_grpc_port)"
+    for network in config.admin.allow:
+        if not ip_network(network).is_loopback:
+            yield f"operators at {network} need no credentials (admin.allow)"
+    if not config.server.tls.enabled:
+        yield "HTTP and gRPC are in the clear (server.tls)"
