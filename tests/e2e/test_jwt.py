@@ -17,7 +17,7 @@ from tests.e2e.conftest import MODEL
 from tests.support import load
 from tests.support.issuer import Issuer, SigningKey, unsigned
 from tests.support.queueing import CHAT, grpc_stub
-from tests.support.servers import Gateway, Simulator, calm_config
+from tests.support.servers import Gateway, Simulator, calm_config, metric
 from tests.support.wire import wait_until
 
 HI = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -160,11 +160,15 @@ def test_an_outage_of_the_issuer_keeps_what_is_known_and_refuses_nothing(
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (503, "access_unavailable"), unknown.text
     assert int(unknown.headers["retry-after"]) >= 1
     assert http.get("/health/ready").status_code == 200
+    observer = bearer(token(issuer, scope="lexora:observe"))
+    assert metric(http.get("/metrics", headers=observer).text, "lexora_issuer_keys_readable", issuer="corp") == 0
+    assert metric(http.get("/metrics", headers=observer).text, "lexora_issuer_keys", issuer="corp") >= 1
     issuer.keys.append(SigningKey("ES256", "next"))
     issuer.start()
     wait_until(
         lambda: http.post(CHAT, json=HI, headers=bearer(token(issuer, issuer.keys[-1]))).status_code == 200, "it is back"
     )
+    assert metric(http.get("/metrics", headers=observer).text, "lexora_issuer_keys_readable", issuer="corp") == 1
 
 
 def test_a_start_without_the_issuer_goes_on(sim: Simulator, tmp_path: Path) -> None:

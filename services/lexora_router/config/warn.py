@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from lexora_router.config.access_warnings import access_warnings
 from lexora_router.config.env import PREFIX
 from lexora_router.config.models import Config
 from lexora_router.config.openings import open_hosts
@@ -24,6 +25,7 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from tls_warnings(config, tree)
     yield from engine_tls_warnings(config, tree)
     yield from certificate_warnings(config, tree)
+    yield from (_line(tree, path, message) for path, message in access_warnings(config))
     yield from _classifier(config, tree)
 
 

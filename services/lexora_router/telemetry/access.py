@@ -16,13 +16,25 @@ class AccessCollector:
         self._entrance = entrance
 
     def collect(self) -> Iterable[Metric]:
-        """Three metrics."""
+        """Three metrics, and two of issuers of tokens."""
         failures = CounterMetricFamily("lexora_auth_failures", "Credentials that were refused.", labels=["cause"])
         for cause, count in self._failures.by_cause.items():
             failures.add_metric([cause], count)
-        keys = self._entrance().keys
+        entrance = self._entrance()
+        keys = entrance.keys
         held = GaugeMetricFamily("lexora_keys", "Keys in force, expired and revoked ones included.")
         held.add_metric([], 0 if keys is None else len(keys))
         readable = GaugeMetricFamily("lexora_keys_readable", "0 while the file of keys cannot be read, else 1.")
         readable.add_metric([], keys is None or keys.readable)
-        return failures, held, readable
+        return failures, held, readable, *_issuers(entrance)
+
+
+def _issuers(entrance: Entrance) -> Iterable[Metric]:
+    held = GaugeMetricFamily("lexora_issuer_keys", "Keys of an issuer of tokens to verify with.", labels=["issuer"])
+    readable = GaugeMetricFamily(
+        "lexora_issuer_keys_readable", "0 while the keys of an issuer of tokens cannot be read, else 1.", labels=["issuer"]
+    )
+    for cache in () if entrance.tokens is None else entrance.tokens.caches:
+        held.add_metric([cache.name], cache.count)
+        readable.add_metric([cache.name], cache.readable)
+    return held, readable

@@ -36,7 +36,8 @@ async def test_every_metric_is_named_with_its_type() -> None:
 
 
 async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
-    app = RouterApp(Config())
+    issuer = {"issuer": "https://a.example", "audience": "x", "discovery": True, "tenant": "t"}
+    app = RouterApp(Config.model_validate({"auth": {"mode": "jwt", "jwt": [issuer]}}))
     (account,) = app._shared.recorders
     for status, error in ((CLIENT_GONE, CancelledError()), (429, RateLimited("words", 1.0, "user:a"))):
         call = finished_call()

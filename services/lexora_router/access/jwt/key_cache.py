@@ -65,6 +65,17 @@ class KeyCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def count(self) -> int:
+        """How many keys there are to verify with."""
+        keys = self._usable()
+        return 0 if keys is None else len(keys.keys)
+
+    @property
+    def readable(self) -> bool:
+        """Whether they could be read the last time."""
+        return not self._fault and self._read_at > float("-inf")
+
     def fitting(self, key_id: str, algorithm: str) -> tuple[Key, ...]:
         """The keys that may have signed a token, of those that are here; empty for none."""
         keys = self._usable()

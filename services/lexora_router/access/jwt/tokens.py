@@ -90,6 +90,11 @@ class Tokens:
         live = () if successor is None else successor._keys.values()
         await asyncio.gather(*(cache.stop() for cache in self._keys.values() if not any(cache is each for each in live)))
 
+    @property
+    def caches(self) -> list[KeyCache]:
+        """The keys of each issuer."""
+        return list(self._keys.values())
+
     def _kept(self, providers: dict[str, JwtProvider]) -> dict[str, KeyCache]:
         return {issuer: self._keys[issuer] for issuer, each in self._providers.items() if providers.get(issuer) == each}
 

@@ -66,3 +66,16 @@ def test_what_is_wrong_is_said_at_its_key_and_never_repeated(tmp_path: Path, set
     found = problems(tmp_path, ISSUER | settings)
     assert any(each.startswith(said) for each in found), found
     assert "secret" not in str(found)
+
+
+def test_what_is_allowed_and_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    clear = ISSUER | {"issuer": "http://a.example", "allow_http": True}
+    absent = ISSUER | {"issuer": "https://b.example", "discovery": False, "jwks_file": str(tmp_path / "none.json")}
+    file.write_text(yaml.safe_dump({"auth": {"mode": "jwt", "jwt": [clear, absent, ISSUER | {"issuer": "https://c.example"}]}}))
+    found = load(str(file), {}).warnings
+    assert ["allow_http" in found[0], "in the clear" in found[0], "jwks_file: cannot be read now" in found[1]] == [True] * 3
+    assert len(found) == 2
+    file.write_text(yaml.safe_dump({"admin": {"allow": ["127.0.0.1"]}}))
+    (found_off,) = load(str(file), {}).warnings
+    assert "admin.allow: has no effect" in found_off
