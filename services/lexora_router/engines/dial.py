@@ -42,11 +42,12 @@ class Dialer:
         self._good_until = 0.0
         self.good: AddrInfoType | None = None
 
-    async def connect(self) -> socket.socket:
-        """A connected, non-blocking socket, the caller's to close. Raises OSError, UnicodeError for an invalid name."""
-        if self._literal:
-            return await start_connection(self._literal)
-        found = await self._addresses()
+    async def addresses(self) -> list[AddrInfoType]:
+        """The addresses of the host, as the resolver orders them. Raises OSError, UnicodeError for an invalid name."""
+        return self._literal or await self._found()
+
+    async def race(self, found: list[AddrInfoType]) -> socket.socket:
+        """A connected, non-blocking socket to one of these addresses, the caller's to close. Raises OSError."""
         ordered = self._good_first(found)
         try:
             made = await start_connection(ordered, happy_eyeballs_delay=ATTEMPT_DELAY_SECONDS, interleave=1)
@@ -56,7 +57,7 @@ class Dialer:
         self._remember(made, found)
         return made
 
-    async def _addresses(self) -> list[AddrInfoType]:
+    async def _found(self) -> list[AddrInfoType]:
         if self._question is None:
             self._question = asyncio.create_task(self._resolve(self._host, self._port), name="lexora-resolve")
             self._question.add_done_callback(self._answered)
@@ -82,6 +83,13 @@ class Dialer:
             return
         self.good = None if winner == found[0] else winner
         self._good_until = self._clock() + REMEMBER_SECONDS
+
+
+def only_one(found: list[AddrInfoType]) -> tuple[str, int] | None:
+    """Host and port where there is nothing to race, and nothing more to an address."""
+    if len(found) != 1 or found[0][4][2:] not in ((), (0, 0)):
+        return None
+    return found[0][4][0], found[0][4][1]
 
 
 def _literal(host: str, port: int) -> list[AddrInfoType] | None:

@@ -6,9 +6,10 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from lexora_contract.port import Flow
-from lexora_router.engines.dial import Dialer
+from lexora_router.engines.dial import Dialer, only_one
 from lexora_router.engines.http1 import Connection
 from lexora_router.engines.local_shortage import LOCAL, shortages
 from lexora_router.engines.response import Answer
@@ -112,7 +113,7 @@ class Origin:
     async def _open_up(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await self._attach(connection, await self._dialer.connect())
+                await self._attach(connection)
         except TimeoutError:
             raise ConnectTimeout(f"no connection within {self._connect_timeout:g} s (connect_timeout)") from None
         except ssl.SSLError as error:
@@ -124,13 +125,18 @@ class Origin:
                 raise LocalShortage(f"out of {shortages.note(error.errno)}") from error
             raise ConnectError(_why(error)) from error
 
-    async def _attach(self, connection: Connection, sock: socket.socket) -> None:
+    async def _attach(self, connection: Connection) -> None:
         tls, name = None, None
         if self._security is not None:
             tls, name = self._security(), self._security.server_name or self._host
+        create = partial(asyncio.get_running_loop().create_connection, lambda: connection, ssl=tls, server_hostname=name)
+        found = await self._dialer.addresses()
+        if address := only_one(found):
+            await create(*address)  # in uvloop's own code: a quarter of the CPU that a socket made here takes
+            return
+        sock = await self._dialer.race(found)
         try:
-            create = asyncio.get_running_loop().create_connection
-            await create(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
+            await create(sock=sock)
         except BaseException:
             sock.close()
             raise

@@ -3,6 +3,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from aiohappyeyeballs import AddrInfoType, addr_to_addr_infos
@@ -10,7 +11,7 @@ from tests.support.black_hole import no_connection
 from tests.support.clock import jumping, now
 
 from lexora_router.engines import dial
-from lexora_router.engines.dial import Dialer
+from lexora_router.engines.dial import Dialer, only_one
 
 
 @contextlib.contextmanager
@@ -32,9 +33,13 @@ def dialer(port: int, *hosts: str) -> Dialer:
     return Dialer("engines.test", port, clock=time.monotonic, resolver=resolve)
 
 
+async def connect(made: Dialer) -> socket.socket:
+    return await made.race(await made.addresses())
+
+
 async def peer(made: Dialer) -> str:
     async with asyncio.timeout(5):
-        with await made.connect() as sock:
+        with await connect(made) as sock:
             return str(sock.getpeername()[0])
 
 
@@ -94,7 +99,7 @@ async def test_a_resolver_that_hangs_has_one_question_however_many_ask() -> None
     async def impatient() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
-                await made.connect()
+                await made.addresses()
 
     await asyncio.gather(*(impatient() for _ in range(100)))
     assert asked == 1
@@ -109,9 +114,24 @@ async def test_an_address_needs_no_resolver() -> None:
         raise AssertionError("asked")
 
     with listening("127.0.0.1") as (port, _):
-        made = await Dialer("127.0.0.1", port, clock=now, resolver=resolve).connect()
+        made = await connect(Dialer("127.0.0.1", port, clock=now, resolver=resolve))
         assert made.getpeername() == ("127.0.0.1", port)
         made.close()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "only"),
+    [
+        (["127.0.0.2"], ("127.0.0.2", 80)),
+        (["::1"], ("::1", 80)),
+        (["127.0.0.2", "127.0.0.3"], None),
+    ],
+)
+async def test_a_single_address_needs_no_race(hosts: list[str], only: tuple[str, int] | None) -> None:
+    found = await dialer(80, *hosts).addresses()
+    assert only_one(found) == only
+    scoped = [(family, kind, proto, name, ("fe80::1", 80, 0, 2)) for family, kind, proto, name, _ in found]
+    assert only_one(cast("list[AddrInfoType]", scoped)) is None, "the interface belongs to it"
 
 
 async def test_a_remembered_address_is_tried_against_the_order_after_a_while() -> None:
