@@ -157,34 +157,46 @@ class Guard:
     def _call(self, options: Options, context: CallContext, body: bytes) -> Call:
         now = self._clock()
         user, tenant, address, trace = origin_of(context, self.serving.proxies)
-        user, tenant = user or options.user, tenant or options.tenant
-        cache_key, session = options.prompt_cache_key, options.session_key
-        given = options.request_id
+        user, tenant, given = user or options.user, tenant or options.tenant, options.request_id
         request_id = given if given and is_id(given) else new_request_id()
-        return Call(
-            id=request_id,
+        call = Call(
+            request_id,
+            "",  # path, content type, model and stream are read from the request
+            body,
+            JSON,
+            "",
+            False,
+            now,
             receipt=Receipt(request_id, now),
-            path="",
-            body=body,
-            content_type=JSON,
-            model="",
-            stream=False,
-            started=now,
             user=bounded(user) if user else "",
             account=bounded(tenant) if tenant else "",
             unnamed=f"{ANONYMOUS}@{address}" if address else ANONYMOUS,
-            prompt_cache_key=bounded(cache_key) if cache_key else "",
-            session_key=bounded(session) if session else "",
-            idempotency_key=key if (key := options.idempotency_key) and is_key(key) else "",
-            priority=options.priority,
-            max_queue_time=options.max_queue_time,
-            labels=options.labels if options.labels and not labels_fault(options.labels) else (),
-            fallback_allowed=options.fallback_allowed,
-            resume_allowed=options.resume_allowed,
             deadline=None if context.timeout is None else now + context.timeout,
             trace=trace,
             flow=context.flow,
         )
+        if (
+            options.priority is not None
+            or options.max_queue_time is not None
+            or options.prompt_cache_key
+            or options.session_key
+            or options.idempotency_key
+            or options.labels
+            or not options.fallback_allowed
+            or not options.resume_allowed
+        ):
+            _take(options, call)
+        return call
+
+
+def _take(options: Options, call: Call) -> None:
+    """What a client says of its call beside its body, as far as it is within bounds."""
+    call.prompt_cache_key = bounded(options.prompt_cache_key)
+    call.session_key = bounded(options.session_key)
+    call.idempotency_key = options.idempotency_key if is_key(options.idempotency_key) else ""
+    call.priority, call.max_queue_time = options.priority, options.max_queue_time
+    call.labels = options.labels if options.labels and not labels_fault(options.labels) else ()
+    call.fallback_allowed, call.resume_allowed = options.fallback_allowed, options.resume_allowed
 
 
 def _lacking(rpc: Rpc[Any, Any], principal: Principal) -> RouterError:

@@ -106,8 +106,8 @@ class SlotLease:
         heard, self._heard = self._heard, self.call.receipt.events
         return self._heard > heard
 
-    async def acquire(self) -> None:
-        """Take the first slot, or wait for it. Raises QueueFull, RequestQuarantined, or NoHealthyEndpoint."""
+    def acquire(self) -> bool:
+        """Take a first slot if there is a free one; else `wait` for it. Raises RequestQuarantined."""
         parts, came = self._parts, self._parts.clock()
         if len(self.call.body) in parts.bad_requests.sizes:
             blame = self._on_record()
@@ -115,13 +115,18 @@ class SlotLease:
             blame.permit = parts.bad_requests.begin(blame.source.request, came)
         if parts.slots.out_on_thin_evidence:
             parts.slots.give_way(self._on_record().source, came)
-        slot = parts.waiting.at_once(self.ticket, came)
-        if slot is None:
-            slot = await parts.waiting.in_turn(self.call, self.ticket)
-            parts.tally.waits.add(parts.clock() - came)
-        else:
-            parts.tally.waits.counts[0] += 1
-        self._slot = slot
+        self._slot = parts.waiting.at_once(self.ticket, came)
+        if self._slot is None:
+            return False
+        parts.tally.waits.counts[0] += 1
+        parts.running.add(self)
+        return True
+
+    async def wait(self) -> None:
+        """Wait for the first slot. Raises QueueFull, or NoHealthyEndpoint when every breaker is open."""
+        parts, came = self._parts, self._parts.clock()
+        self._slot = await parts.waiting.in_turn(self.call, self.ticket)
+        parts.tally.waits.add(parts.clock() - came)
         parts.running.add(self)
 
     async def next(self) -> HttpEndpoint:

@@ -88,7 +88,8 @@ class Pool:
         call.priority = ticket.priority
         lease = SlotLease(self._parts, call, ticket)
         try:
-            await lease.acquire()
+            if not lease.acquire():
+                await lease.wait()
         except BaseException:
             lease.close()
             raise

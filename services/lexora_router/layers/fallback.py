@@ -18,7 +18,8 @@ class Fallback:
         """Serve the call; raises the error of the last target that has what is asked for."""
         earlier: RouterError | None = None
         targets = call.targets if call.fallback_allowed else call.targets[:1]
-        for target, after in zip(targets, (*targets[1:], None), strict=True):
+        for place, target in enumerate(targets, 1):
+            after = targets[place] if place < len(targets) else None
             call.target, call.elsewhere = target, after is not None
             call.receipt.backend, call.receipt.model = target.backend, target.model
             try:

@@ -12,24 +12,26 @@ class SlidingPair:
     that goes back counts as no progress. Raises ValueError when the window is not positive.
     """
 
-    __slots__ = ("_first", "_first_total", "_index", "_second", "_second_total", "_width")
+    __slots__ = ("_first", "_first_total", "_index", "_second", "_second_total", "_slot", "_until", "_width")
 
     def __init__(self, window: float) -> None:
         if not (isfinite(window) and window > 0):
             raise ValueError(f"the window must be positive, not {window}")
         self._width = window / SLOTS
-        self._index = 0
+        self._index = self._slot = 0  # the slot that is filled now is `index` modulo SLOTS
+        self._until = self._width  # when it ends
         self.clear()
 
     def add(self, now: float, first: int, second: int) -> None:
         """Count so many of the first kind and of the second."""
-        if (index := int(now // self._width)) > self._index:
-            self._advance(index)
-        slot = self._index % SLOTS
-        self._first[slot] += first
-        self._second[slot] += second
-        self._first_total += first
-        self._second_total += second
+        if now >= self._until:
+            self._advance(int(now // self._width))
+        if first:
+            self._first[self._slot] += first
+            self._first_total += first
+        if second:
+            self._second[self._slot] += second
+            self._second_total += second
 
     def take_back(self, at: float, first: int, second: int) -> None:
         """Count so many less of what was added at that instant; nothing when it has expired."""
@@ -45,8 +47,8 @@ class SlidingPair:
 
     def totals(self, now: float) -> tuple[int, int]:
         """How many of each were counted within the window."""
-        if (index := int(now // self._width)) > self._index:
-            self._advance(index)
+        if now >= self._until:
+            self._advance(int(now // self._width))
         return self._first_total, self._second_total
 
     def clear(self) -> None:
@@ -56,6 +58,8 @@ class SlidingPair:
         self._first_total = self._second_total = 0
 
     def _advance(self, index: int) -> None:
+        if index <= self._index:
+            return
         if index - self._index >= SLOTS:
             self.clear()
         else:
@@ -64,4 +68,4 @@ class SlidingPair:
                 self._first_total -= self._first[slot]
                 self._second_total -= self._second[slot]
                 self._first[slot] = self._second[slot] = 0
-        self._index = index
+        self._index, self._slot, self._until = index, index % SLOTS, (index + 1) * self._width
