@@ -31,6 +31,10 @@ class Timer:
         """Do it."""
         raise NotImplementedError
 
+    def failed(self, bug: Exception, loop: asyncio.AbstractEventLoop) -> None:
+        """What was done has raised."""
+        loop.call_exception_handler({"message": "a timer's callback failed", "exception": bug})
+
 
 _NOWHERE: set[Timer] = set()  # for timers that may not be set
 
@@ -108,10 +112,11 @@ class Wheel:
             slot = self._slots.pop(heappop(self._order))
             self._until = -inf  # it may be the recent one
             while slot:
+                timer = slot.pop()
                 try:
-                    slot.pop().fire()
+                    timer.fire()
                 except Exception as bug:  # of one timer, which is no reason to lose the others
-                    self.loop.call_exception_handler({"message": "a timer's callback failed", "exception": bug})
+                    timer.failed(bug, self.loop)
         while self._order and not self._slots[self._order[0]]:
             del self._slots[heappop(self._order)]
             self._until = -inf
@@ -142,10 +147,11 @@ def call_later(seconds: float, callback: Callable[[], None]) -> Timer:
 class Expiry(Timer):
     """As `asyncio.timeout_at`, on the wheel: `with Expiry(when) as limit` raises TimeoutError when the instant has come first.
 
-    `expire` ends it now.
+    `expire` ends it now. What a class that overrides `fire` raises there, the block raises: without a timer it may never end.
     """
 
-    __slots__ = ("_cancelling", "_task", "expired")
+    __slots__ = ("_bug", "_cancelling", "_task", "expired")
+    _bug: Exception  # where there was one
 
     def __init__(self, when: float | None = None) -> None:
         task = asyncio.current_task()
@@ -163,7 +169,16 @@ class Expiry(Timer):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._slot.discard(self)
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+            bug = getattr(self, "_bug", None)
+            if bug is None:
+                raise TimeoutError from error
+            del self._bug  # which has this frame
+            raise bug
+
+    def failed(self, bug: Exception, loop: asyncio.AbstractEventLoop) -> None:
+        """End the block with it."""
+        self._bug = bug
+        self.expire()
 
     def fire(self) -> None:
         """The instant has come."""

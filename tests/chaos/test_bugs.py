@@ -24,12 +24,13 @@ from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.lease import SlotLease
 from lexora_router.fleet.shares import FairShares
 from lexora_router.fleet.waiting import WaitingCalls
+from lexora_router.layers import timeouts
 from lexora_router.layers.rate_limit import RateLimit
 from tests.contract.conftest import config_of
 from tests.support.house import House, house
 from tests.support.links import channel, settle
 from tests.support.loop_engine import LoopEngine
-from tests.support.raw_server import reply
+from tests.support.raw_server import Do, Step, reply
 
 CHAT = "/v1/chat/completions"
 KINDS = ("http unary", "http stream", "grpc unary", "grpc stream")
@@ -72,10 +73,10 @@ class Bug:
         patch.setattr(owner, name, raises_once)
 
 
-async def ask(at: House, engine: LoopEngine, kind: str) -> tuple[bool, str]:
-    """Whether a call went well, and what its client saw."""
+async def ask(at: House, engine: LoopEngine, kind: str, *script: Step) -> tuple[bool, str]:
+    """Whether a call went well, and what its client saw; the engine plays the script, or answers."""
     stream = kind.endswith("stream")
-    engine.answer(STREAM if stream else WHOLE)
+    engine.answer(*(script or (STREAM if stream else WHOLE,)))
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}).encode()
     if kind.startswith("http"):
         async with aiohttp.ClientSession(at.http) as session:
@@ -117,3 +118,16 @@ async def test_a_bug_costs_one_call_and_nothing_else(owner: type, monkeypatch: p
                 await settle(lambda: not at.left() and not engine.busy)
                 assert (await ask(at, engine, kind))[0], (name, kind)
             assert met, f"{name} is on no call's way"
+
+
+async def test_a_bug_in_the_timer_of_a_call_ends_that_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its timer it would wait for its engine for ever."""
+    async with LoopEngine("m") as engine, house(config_of(engine.url, backend={"first_token_timeout": 0.05})) as at:
+        for kind in KINDS:
+            with monkeypatch.context() as patch, structlog.testing.capture_logs() as logs:
+                Bug(patch, timeouts._Watch, "fire")
+                well, text = await ask(at, engine, kind, Do.HANG)
+            assert not well
+            assert "Internal error; the log has it under request id" in text
+            assert len([line for line in logs if line["event"] == "bug"]) == 1
+            await settle(lambda: not at.left() and not engine.busy)
