@@ -69,6 +69,7 @@ ANYBODY = Principal()  # where no credentials are asked for
 STRANGER = Principal(scopes=frozenset())  # until credentials are found to hold
 
 
+@lru_cache(_CACHED)
 def matches(patterns: tuple[str, ...], name: str) -> bool:
     """Whether one of these globs describes the whole name, upper and lower case apart."""
     return _compiled(patterns).fullmatch(name) is not None

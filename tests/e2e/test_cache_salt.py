@@ -108,6 +108,19 @@ def test_a_tenant_does_not_find_what_another_one_has_asked(gateway: Gateway, sim
     assert cached("other") > 100
 
 
+def test_one_idempotency_key_of_two_tenants_is_two_to_the_engine(
+    gateway: Gateway, engine: ScriptedEngine, keys: dict[str, NewKey]
+) -> None:
+    def sent(tenant: str) -> str | None:
+        headers = {"x-api-key": keys[tenant].text, "idempotency-key": "order-7"}
+        body = PATHS[CHAT] | {"model": "plain"}
+        httpx.post(f"{gateway.http}{CHAT}", json=body, headers=headers, verify=False).raise_for_status()
+        return engine.last.header("idempotency-key")
+
+    assert sent("acme") == sent("acme") != sent("other")
+    assert sent("other") != "order-7"
+
+
 def hits(sim: Simulator) -> float:
     text = httpx.get(f"{sim.url}/metrics", verify=False).text
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("vllm:prefix_cache_hits_total"))

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from lexora_router.config.auth import auth_faults
+from lexora_router.config.auth import MIN_SALT_SECRET, auth_faults
 from lexora_router.config.check import (
     Fault,
     backend_faults,
@@ -68,6 +68,7 @@ def load(
     config = None if tree.broken else _validate(tree)
     if config is not None:
         _check_keys(config, environ, tree)
+        _check_salt(config, environ, tree)
         _check_authorities(config, tree)
         check_tls(config, tree)
         check_engine_tls(config, tree)
@@ -193,6 +194,13 @@ def _check_keys(config: Config, environ: Mapping[str, str], tree: Tree) -> None:
             path: Path = ("vllm",) if config.single_backend else ("routing", "backends", name)
             path = (*path, "api_key_env")
             tree.fail(tree.where(path), "the variable's value must be printable ASCII without spaces", path)
+
+
+def _check_salt(config: Config, environ: Mapping[str, str], tree: Tree) -> None:
+    """The same of the secret of cache salts."""
+    secret, path = config.auth.salt_secret(environ), ("auth", "cache_salt_secret_env")
+    if secret and len(secret) < MIN_SALT_SECRET:
+        tree.fail(tree.where(path), f"the variable's value must have at least {MIN_SALT_SECRET} characters", path)
 
 
 def _check_authorities(config: Config, tree: Tree) -> None:

@@ -15,7 +15,7 @@ from lexora_router.config.tls_check import certificate_warnings, engine_tls_warn
 def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield one line for each thing that is allowed and probably not meant."""
     yield from _unset_keys(config, tree, environ)
-    yield from _unset_salt(config, tree, environ)
+    yield from _access(config, tree, environ)
     yield from _models_twice(config, tree)
     yield from _useless_fallbacks(config, tree)
     yield from _unused_vllm(config, tree)
@@ -37,7 +37,9 @@ def _unset_keys(config: Config, tree: Tree, environ: Mapping[str, str]) -> Itera
             yield _line(tree, (*path, "api_key_env"), f"{backend.api_key_env} is not set in the environment, {instead}")
 
 
-def _unset_salt(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
+def _access(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator[str]:
+    if config.auth.enabled and not config.rate_limit.enabled:
+        yield _line(tree, ("rate_limit", "enabled"), "false: the limits of keys and tokens do not hold either")
     named = config.auth.cache_salt_secret_env
     if named and not environ.get(named, "").strip():
         instead = "cache_salt_secret is used" if config.auth.cache_salt_secret else "each process has a secret of its own"

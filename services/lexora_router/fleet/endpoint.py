@@ -1,6 +1,7 @@
 """One address of a backend: one attempt there, from request to last byte."""
 
 from collections.abc import Callable
+from hashlib import blake2b
 
 from yarl import URL
 
@@ -120,7 +121,7 @@ class HttpEndpoint:
         text = f"content-type: {call.content_type}\r\nx-request-id: {call.id}\r\ncontent-length: {length}\r\n"
         lines = 3
         if call.idempotency_key:
-            text += f"idempotency-key: {call.idempotency_key}\r\n"
+            text += f"idempotency-key: {_idempotency_key(call)}\r\n"
             lines += 1
         for name, value in (*call.trace, *call.headers):
             text += f"{name}: {value}\r\n"
@@ -128,3 +129,9 @@ class HttpEndpoint:
         if text.count("\n") != lines or text.count("\r") != lines:
             raise InvalidRequest("A header of the call has a line break in it.")
         return fixed + text.encode("latin-1", "replace") + b"\r\n"
+
+
+def _idempotency_key(call: Call) -> str:
+    """What the engine gets for it: where tenants are known, each has keys of its own, or one got another's answer."""
+    key, salt = call.idempotency_key, call.cache_salt
+    return blake2b(key.encode(), digest_size=16, key=salt.encode()).hexdigest() if salt else key

@@ -1,7 +1,6 @@
 """What the configuration says of tenants: their place in queues, their rate limits, and what a call will about cost."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from math import ceil
 from typing import TypeVar
 
@@ -12,7 +11,7 @@ from lexora_router.config.admission import RateTier, TenantConfig
 from lexora_router.fleet.shares import Standing
 from lexora_router.policy.input_size import input_tokens
 from lexora_router.policy.rate_limiter import LimitRules, Part, RateLimits
-from lexora_router.principal import Grants
+from lexora_router.principal import Grants, Principal
 
 T = TypeVar("T")
 
@@ -20,6 +19,7 @@ T = TypeVar("T")
 FORM_TOKENS = 256
 # Output that is assumed of a call that names no limit.
 ASSUMED_OUTPUT_TOKENS = 256
+_CACHED = 10_000  # limits of keys
 _LEAST_RATE = 1e-6  # requests per second
 
 
@@ -46,6 +46,7 @@ class Tenancy:
         self._unlisted = _allowed(TenantConfig())
         self._tiers = {name: tenant.tier or "" for name, tenant in config.tenants.items()}
         self._rules = self.rules()
+        self._key_parts: dict[tuple[str, str], tuple[Grants, Part]] = {}
         self._within = any("/" in name for name in config.rate_limit.users)
         # Priority and weight of a call; what it asks for is capped by what its tenant may ask, and its key.
         self.standing: Callable[[Call], Standing] = self._granted if config.auth.enabled else self._listed
@@ -73,13 +74,22 @@ class Tenancy:
         principal, tenant = call.principal, call.tenant
         found = []
         if principal.grants.limited:
-            found.append(Part("key", tenant, principal.key, _of_key(principal.grants, self._limits_of(tenant))))
+            found.append(self._key_part(tenant, principal))
         if self._within:
             user = call.user or call.unnamed
             limits = self._limits_within(tenant, user)
             if limits is not None:
                 found.append(Part("user", tenant, user, limits))
         return found
+
+    def _key_part(self, tenant: str, principal: Principal) -> Part:
+        grants, part = self._key_parts.get((tenant, principal.key), (None, None))
+        if part is None or grants is not principal.grants:
+            part = Part("key", tenant, principal.key, _of_key(principal.grants, self._limits_of(tenant)))
+            if len(self._key_parts) >= _CACHED:
+                self._key_parts.clear()
+            self._key_parts[tenant, principal.key] = principal.grants, part
+        return part
 
     def _limits_of(self, tenant: str) -> RateLimits:
         return self._rules.limits(tenant, self.tier(tenant))
@@ -113,7 +123,6 @@ def _allowed(tenant: TenantConfig) -> tuple[Standing, int]:
     return Standing(min(usual, most), tenant.weight), most
 
 
-@lru_cache(4096)
 def _of_key(grants: Grants, tenant: RateLimits) -> RateLimits:
     """Limits of a key, in what it has none of its own those of its tenant. Without a burst it has that of one second."""
     if grants.burst is not None:

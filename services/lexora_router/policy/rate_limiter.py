@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from math import floor
 from typing import Generic, Literal, TypeVar
@@ -278,25 +278,34 @@ class RateLimiter:
 
 def _charge_all(charged: Sequence[tuple[Part | None, _Buckets]], tokens: int, now: float) -> Decision:
     """Charge them all or none; the refusal is that which holds for longest."""
-    decisions = [replace(_charge(buckets, tokens, now), part=part) for part, buckets in charged]
-    refusals = [decision for decision in decisions if not decision.allowed]
-    reservations = [decision.reservation for decision in decisions if decision.reservation is not None]
-    if refusals:
-        for taken in reservations:
-            taken.undo(now)
-        return max(refusals, key=lambda refusal: refusal.retry_after)
+    decisions, refusal = [], None
+    for part, buckets in charged:
+        decision = _charge(buckets, tokens, now)
+        decision.part = part
+        decisions.append(decision)
+        if not decision.allowed and (refusal is None or decision.retry_after > refusal.retry_after):
+            refusal = decision
+    if refusal is not None:
+        for decision in decisions:
+            if decision.reservation is not None:
+                decision.reservation.undo(now)
+        return refusal
     first = decisions[0]
-    reservations[0].others = tuple(reservations[1:])
-    return replace(
-        first,
-        requests=min((each.requests for each in decisions), key=_left),
-        tokens=min((each.tokens for each in decisions if each.tokens), key=_left, default=None),
-        concurrent=min((each.concurrent for each in decisions if each.concurrent), key=_left, default=None),
-    )
+    assert first.reservation is not None
+    for other in decisions[1:]:
+        assert other.reservation is not None
+        first.reservation.others = (*first.reservation.others, other.reservation)
+        if other.requests.remaining < first.requests.remaining:
+            first.requests = other.requests
+        first.tokens = _tighter(first.tokens, other.tokens)
+        first.concurrent = _tighter(first.concurrent, other.concurrent)
+    return first
 
 
-def _left(state: BucketState) -> int:
-    return state.remaining
+def _tighter(one: BucketState | None, other: BucketState | None) -> BucketState | None:
+    if one is None or other is None:
+        return one or other
+    return other if other.remaining < one.remaining else one
 
 
 def _charge(buckets: _Buckets, tokens: int, now: float) -> Decision:

@@ -120,6 +120,8 @@ class _Facts(msgspec.Struct, gc=False):
     attempts: int
     retries: int
     tokens_cached: int | UnsetType = UNSET
+    user: str | UnsetType = UNSET
+    key: str | UnsetType = UNSET
 
 
 class _Ordinary(_Facts, gc=False):
@@ -134,8 +136,6 @@ class _Full(_Facts, gc=False):
     """The same with what applies to some calls only."""
 
     trace_id: str | UnsetType = UNSET
-    user: str | UnsetType = UNSET
-    key: str | UnsetType = UNSET
     session_key: str | UnsetType = UNSET
     idempotency_key: str | UnsetType = UNSET
     labels: dict[str, str] | UnsetType = UNSET
@@ -191,7 +191,7 @@ class AccessLog:
 def _line_of(record: CallRecord) -> _Line:
     call, receipt = record.call, record.receipt
     usage, started = receipt.usage, call.started
-    rest = call.trace or call.account or call.session_key or call.idempotency_key or call.labels or receipt.auto
+    rest = call.trace or call.session_key or call.idempotency_key or call.labels or receipt.auto
     line = (_Ordinary if record.straight and not rest else _Full)(
         call.id,
         record.path,
@@ -212,6 +212,8 @@ def _line_of(record: CallRecord) -> _Line:
     )
     if usage is not None and usage.cached_tokens:
         line.tokens_cached = usage.cached_tokens
+    if call.account:
+        line.user, line.key = call.user or UNSET, call.principal.key or UNSET
     if isinstance(line, _Full):
         _add_rest(line, record)
     return line
@@ -221,8 +223,6 @@ def _add_rest(line: _Full, record: CallRecord) -> None:
     """What applies to some calls only, as far as it applies to this one."""
     call, receipt, error = record.call, record.receipt, record.error
     line.trace_id = trace_id_of(call.trace) or UNSET
-    line.user = call.user or UNSET if call.account else UNSET
-    line.key = call.principal.key or UNSET
     line.session_key = call.session_key or UNSET
     line.idempotency_key = call.idempotency_key or UNSET
     line.labels = dict(call.labels) or UNSET

@@ -313,6 +313,23 @@ def test_an_unset_key_is_a_warning() -> None:
     assert loaded(text, {"MY_KEY": SECRET}).warnings == ()
 
 
+def test_the_secret_of_cache_salts_is_long_and_is_never_shown() -> None:
+    text = "auth: {mode: keys, cache_salt_secret: %s}"
+    long = "a-secret-of-many-letters"
+    config = loaded(text % long).config
+    assert config.auth.salt_secret() == long.encode()
+    assert long not in dump(config) + repr(config)
+    assert "auth.cache_salt_secret: must have at least 16 characters" in problems(text % "short")[0]
+    assert "short" not in str(problems(text % "short"))
+    named = "auth: {mode: keys, cache_salt_secret_env: SALT}\nrate_limit: {enabled: false}\n"
+    assert loaded(named, {"SALT": long}).config.auth.salt_secret({"SALT": long}) == long.encode()
+    assert "must have at least 16 characters" in problems(named, {"SALT": "short"})[0]
+    assert sorted(line.partition(" ")[2] for line in loaded(named).warnings) == [
+        "auth.cache_salt_secret_env: SALT is not set in the environment, each process has a secret of its own",
+        "rate_limit.enabled: false: the limits of keys and tokens do not hold either",
+    ]
+
+
 def test_an_unset_key_of_the_single_backend_is_a_warning() -> None:
     (warning,) = load(None, {"LEXORA_VLLM__API_KEY_ENV": "MY_KEY", "LEXORA_VLLM__API_KEY": SECRET}).warnings
     assert warning == "LEXORA_VLLM__API_KEY_ENV: vllm.api_key_env: MY_KEY is not set in the environment, api_key is used"
