@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lexora.v1 import embed_pb2, stats_pb2
+from lexora.v1 import stats_pb2
 from lexora_contract.port import CallContext
-from tests.contract.messages import FORMS, OPTIONS, STREAM_FORMS, answer, delta, streamed, unary
-from tests.support.links import ALL_WAYS, Link
+from tests.contract.messages import FORMS, STREAM_FORMS, answer, delta, streamed, unary
+from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import Do, Step, chunk, reply, stream_head
 
@@ -51,14 +51,6 @@ async def check_stats(link: Link) -> None:
 async def test_a_unary_call(link: Link, engine: LoopEngine, form: str, phase: str) -> None:
     engine.answer(*UNARY[phase])
     await cancel(asyncio.create_task(link.generate(unary(**FORMS[form]))), engine)
-    await check_stats(link)
-
-
-@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
-async def test_embed(link: Link, engine: LoopEngine) -> None:
-    engine.answer(Do.HANG)
-    request = embed_pb2.EmbedRequest(options=OPTIONS, model="vec", texts={"values": ["a"]})
-    await cancel(asyncio.create_task(link.embed(request)), engine)
     await check_stats(link)
 
 
@@ -105,29 +97,3 @@ async def test_an_emit_that_fails_lets_the_engine_go(link: Link, engine: LoopEng
         await _stream(link, refuse)
     await engine.wait_left()
     await link.idle()
-
-
-@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
-@pytest.mark.parametrize("kind", ["unary", "stream"])
-async def test_many_at_once(link: Link, engine: LoopEngine, kind: str) -> None:
-    count = 50
-    engine.answer(*STREAMED["in mid-answer"] if kind == "stream" else UNARY["no answer"])
-    calls: list[Any] = [
-        link.stream(streamed(**STREAM_FORMS["raw"])) if kind == "stream" else link.generate(unary(**FORMS["chat"]))
-        for _ in range(count)
-    ]
-    tasks = [asyncio.create_task(call) for call in calls]
-    await engine.wait_requests(count)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await engine.wait_left(count)
-    await link.idle()
-
-
-@pytest.mark.parametrize("link", ALL_WAYS, indirect=True)
-async def test_the_next_call_is_served_as_ever(link: Link, engine: LoopEngine) -> None:
-    engine.answer(Do.HANG)
-    await cancel(asyncio.create_task(link.generate(unary(**FORMS["chat"]))), engine)
-    engine.answer(reply(answer()))
-    assert (await link.generate(unary(**FORMS["chat"]))).only.chat.choices[0].message.text == "Hello"

@@ -6,11 +6,11 @@ from typing import Any
 import grpc
 import pytest
 
-from lexora.v1 import call_pb2, chat_pb2, options_pb2, router_pb2, sampling_pb2, tokens_pb2
+from lexora.v1 import chat_pb2, router_pb2
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_router.process.app import RouterApp
 from tests.contract.conftest import BODY_LIMIT
-from tests.contract.messages import COUNTED, DONE, STREAM, answer, delta, raw_call, streamed, unary
+from tests.contract.messages import DONE, answer, delta, raw_call, streamed, unary
 from tests.support.links import MIB, Outcome, channel, settle, status_in
 from tests.support.loop_engine import LoopEngine
 from tests.support.raw_server import LAST_CHUNK, chunk, reply, stream_head
@@ -71,27 +71,3 @@ async def test_200_streams_on_one_channel(router: tuple[RouterApp, str], engine:
 
 
 USER = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Hi")
-
-
-async def test_a_streamed_chat_as_a_user_writes_it(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
-    _, address = router
-    engine.answer(STREAM)
-    async with grpc.aio.insecure_channel(address) as wire:
-        stub = RouterServiceStub(wire)
-        request = router_pb2.StreamRequest(
-            call=call_pb2.Call(
-                options=options_pb2.CallOptions(user="docs-team"),
-                chat=chat_pb2.ChatRequest(
-                    model="m",
-                    messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Say hello.")],
-                    sampling=sampling_pb2.SamplingParams(max_tokens=16, temperature=0.2),
-                ),
-            )
-        )
-        text, usage = "", tokens_pb2.Usage()
-        async for message in stub.Stream(request, timeout=30):
-            for choice in message.delta.chat.choices:
-                text += choice.text
-            if message.completed.receipt.HasField("usage"):
-                usage = message.completed.receipt.usage
-    assert (text, usage) == ("Hello", COUNTED)

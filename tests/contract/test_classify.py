@@ -18,12 +18,11 @@ from lexora.v1 import (
     receipt_pb2,
     router_pb2,
 )
-from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora_contract.messages import receipt_of
 from lexora_gateway.headers import receipt_headers
 from lexora_router.config import Config
 from tests.contract.conftest import config_of
-from tests.support.links import WAYS, Link, channel, linked, running, trailers
+from tests.support.links import WAYS, Link, linked
 from tests.support.loop_engine import LoopEngine
 
 RULES = [{"capability": "コード", "words": ["python"]}]
@@ -93,19 +92,6 @@ async def test_auto_is_told_in_the_receipt(link: Link, engine: LoopEngine, form:
         router_pb2.GenerateRequest(call=call_pb2.Call(chat=chat_pb2.ChatRequest(model="m", messages=[USER])))
     )
     assert not named.only.receipt.HasField("auto")
-
-
-async def test_auto_is_told_in_trailing_metadata(engine: LoopEngine) -> None:
-    async with running(config(engine.url)) as (_, address), channel(address) as wire:
-        call = RouterServiceStub(wire).Generate(router_pb2.GenerateRequest(call=call_pb2.Call(**FORMS["chat"])))
-        await call
-        assert trailers(await call.trailing_metadata())["x-lexora-model"] == HEADER
-
-
-def test_who_chose_is_told_even_of_an_unknown_task() -> None:
-    auto = receipt_pb2.AutoChoice(model="m;x=1", confidence=0.1, classifier="CLASSIFIER_DEFAULT")
-    headers = dict(receipt_headers(receipt_of(receipt_pb2.Receipt(auto=auto))))
-    assert headers[b"x-lexora-model"] == b"m%3Bx%3D1;confidence=0.10;by=default"
 
 
 async def explained(link: Link, **fields: Any) -> explain_pb2.ExplainResponse:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 
-from lexora.v1 import call_pb2, models_pb2, receipt_pb2, router_pb2, stats_pb2
+from lexora.v1 import models_pb2, receipt_pb2, stats_pb2
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.plain import stats_plain
 from lexora_contract.port import CallContext, CallFailed
@@ -19,7 +19,7 @@ from tests.contract.conftest import config_of
 from tests.contract.messages import FORMS, STREAM_FORMS, delta, receipt, streamed, unary
 from tests.support.links import MIB, WAYS, Link, Outcome, linked
 from tests.support.loop_engine import LoopEngine
-from tests.support.raw_server import Do, Step, chunk, reply, stream_head
+from tests.support.raw_server import Do, Step, chunk, stream_head
 
 SECONDS = 0.5
 LATE_SECONDS = 2.0  # of a busy machine; without the deadline the call would wait for minutes
@@ -65,24 +65,6 @@ async def test_the_clients_deadline(link: Link, engine: LoopEngine, rpc: str, fo
     assert stats.calls.cancelled == 0
 
 
-TIMEOUTS = {"first_token_timeout": 0.3, "idle_timeout": 0.4}
-WORDS = {
-    "in mid-answer": "fell silent for 0.4 s in mid-answer (idle_timeout)",
-    "after a comment": "sent 1 comment, but no token within 0.3 s (first_token_timeout)",
-}
-NOTHING = "sent nothing for 0.3 s (first_token_timeout)"
-
-
-@pytest.mark.parametrize("backend", [TIMEOUTS], ids=["timeouts"])
-@pytest.mark.parametrize(("rpc", "form", "phase"), UNARY + STREAMED)
-async def test_a_silent_engine(link: Link, engine: LoopEngine, rpc: str, form: str, phase: str) -> None:
-    outcome = await call(link, engine, rpc, form, phase)
-    await engine.wait_left()
-    assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "UPSTREAM_TIMEOUT")
-    assert outcome.failure.message == f"backend `main` {WORDS.get(phase, NOTHING)}."
-    assert outcome.detail(receipt_pb2.Receipt) == receipt(engine.url)
-
-
 @pytest.mark.parametrize("backend", [{"total_timeout": 0.5}], ids=["total"])
 async def test_an_engine_that_never_ends(link: Link, engine: LoopEngine) -> None:
     outcome = await call(link, engine, "stream", "chat", "in mid-answer")
@@ -126,9 +108,3 @@ async def test_a_router_that_says_nothing() -> None:
     outcome = Outcome(status=status_of(raised.value, max_body=MIB))
     assert (outcome.failure.code, outcome.reason) == (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
     assert outcome.failure.message == "The call was not done within its deadline."
-
-
-async def test_a_deadline_that_is_kept_changes_nothing(link: Link, engine: LoopEngine) -> None:
-    engine.answer(reply(b'{"choices":[]}'))
-    outcome = await link.generate(router_pb2.GenerateRequest(call=call_pb2.Call(chat=FORMS["chat"]["chat"])), timeout=30.0)
-    assert outcome.status is None

@@ -1,19 +1,15 @@
 """What the router says of itself, the same in every way."""
 
-import asyncio
 import json
 import time
 
-import pytest
-
-from lexora.v1 import classify_pb2, errors_pb2, health_pb2, models_pb2, recent_calls_pb2, stats_pb2
-from lexora_contract.plain import stats_plain
+from lexora.v1 import errors_pb2, health_pb2, models_pb2, recent_calls_pb2, stats_pb2
 from lexora_contract.times import seconds, unix
 from lexora_router.version import __version__
-from tests.contract.messages import CHAT, ID, OPTIONS, STREAM, STREAM_BODY, answer, failing, raw_call, streamed, unary
+from tests.contract.messages import CHAT, ID, answer, failing, raw_call, unary
 from tests.support.links import Link
 from tests.support.loop_engine import LoopEngine
-from tests.support.raw_server import Do, reply
+from tests.support.raw_server import reply
 
 
 async def wait_probed(link: Link) -> None:
@@ -113,15 +109,6 @@ async def test_stats(link: Link, engine: LoopEngine) -> None:
     )
 
 
-async def test_streams_are_counted_like_other_calls(link: Link, engine: LoopEngine) -> None:
-    engine.answer(STREAM)
-    await link.stream(streamed(raw=raw_call(STREAM_BODY)))
-    found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert (found.calls.total, found.calls.successful) == (1, 1)
-    assert (found.since_start.ttft.count, found.since_start.total.count) == (1, 1)
-    assert (found.calls.tokens_input, found.calls.tokens_output) == (5, 2)
-
-
 async def test_recent_calls(link: Link, engine: LoopEngine) -> None:
     engine.answer(reply(answer()))
     await link.generate(unary(raw=raw_call()))
@@ -142,21 +129,3 @@ async def test_recent_calls(link: Link, engine: LoopEngine) -> None:
     assert (
         await link.ask("list_recent_calls", recent_calls_pb2.ListRecentCallsRequest(page_size=-1))
     ).reason == "INVALID_REQUEST"
-
-
-async def test_stats_count_what_is_under_way(link: Link, engine: LoopEngine) -> None:
-    engine.answer(Do.HANG)
-    task = asyncio.create_task(link.generate(unary(raw=raw_call())))
-    await engine.wait_requests()
-    found = (await link.ask("get_stats", stats_pb2.GetStatsRequest())).only
-    assert (found.active_calls, stats_plain(found)["in_flight"]) == (1, {engine.url: 1})
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def test_classify_is_switched_off(link: Link) -> None:
-    outcome = await link.ask("classify", classify_pb2.ClassifyRequest(options=OPTIONS, task_description="Sort these."))
-    assert outcome.reason == "CLASSIFIER_DISABLED"
-    assert outcome.failure.code == 14
-    assert ID in str(outcome.failure)

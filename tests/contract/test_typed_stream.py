@@ -56,40 +56,6 @@ async def test_pieces_come_when_the_engine_sends_them(link: Link, engine: LoopEn
     assert texts == ["a", "b", "c"]
 
 
-async def test_an_event_cut_anywhere_comes_out_whole(link: Link, engine: LoopEngine) -> None:
-    text = "日本語 🦊"
-    wire = delta(text) + delta(finish="stop") + DONE
-    engine.answer(stream_head(), *(chunk(wire[at : at + 7]) for at in range(0, len(wire), 7)), LAST_CHUNK)
-    outcome = await link.stream(streamed(chat=chat()))
-    assert [m.delta.chat for m in outcome.messages if m.HasField("delta")] == [piece(text=text), piece(**END)]
-
-
-async def test_tool_calls_reasoning_refusals_and_log_probabilities(link: Link, engine: LoopEngine) -> None:
-    call = {"index": 1, "id": "t1", "function": {"name": "add", "arguments": '{"a'}}
-    logprobs = {"content": [{"token": "x", "logprob": -1.0, "bytes": [120], "top_logprobs": []}]}
-    choice = {"index": 2, "delta": {"content": "x"}, "logprobs": logprobs, "finish_reason": None}
-    engine.answer(
-        stream(
-            delta(tool_calls=[call]),
-            delta(reasoning="Hm."),
-            delta(reasoning_content="So."),
-            delta(refusal="No."),
-            event({"id": "c1", "created": 1, "model": "m", "choices": [choice]}),
-            delta(finish="tool_calls"),
-            DONE,
-        )
-    )
-    outcome = await link.stream(streamed(chat=chat()))
-    assert [m.delta.chat for m in outcome.messages[1:-1]] == [
-        piece(tool_calls=[chat_pb2.ToolCall(index=1, id="t1", name="add", arguments_json='{"a')]),
-        piece(reasoning="Hm."),
-        piece(reasoning="So."),
-        piece(refusal="No."),
-        piece(index=2, text="x", logprobs=[tokens_pb2.TokenLogprob(token="x", logprob=-1, bytes=b"x")]),
-        piece(finish_reason=tokens_pb2.FINISH_REASON_TOOL_CALLS, finish_reason_raw="tool_calls"),
-    ]
-
-
 async def test_a_stream_without_usage_ends_without_it(link: Link, engine: LoopEngine) -> None:
     engine.answer(stream(b": hello\n\n", delta("a"), delta(finish="stop"), DONE))
     outcome = await link.stream(streamed(chat=chat()))

@@ -193,37 +193,6 @@ def test_tools_there_and_back(client: OpenAI, engine: MessagesEngine) -> None:
     ]
 
 
-def test_streamed_tools_add_up_in_the_client(client: OpenAI, engine: MessagesEngine) -> None:
-    engine.blocks, engine.stop_reason = CALLS, "tool_use"
-    with client.chat.completions.stream(model=MODEL, messages=HELLO, tools=[WEATHER]) as stream:
-        final = stream.get_final_completion()
-    [choice] = final.choices
-    assert (choice.message.content, choice.finish_reason) == ("I will look.", "tool_calls")
-    calls = choice.message.tool_calls or []
-    assert [(call.id, json.loads(call.function.arguments)) for call in calls] == [
-        ("toolu_1", {"city": "Rōma"}),
-        ("toolu_2", {}),
-    ]
-    assert choice.message.to_dict()["reasoning_content"] == "Two cities, two calls."
-    assert choice.message.to_dict()["thinking_blocks"] == [CALLS[0]]
-
-
-def test_pictures_and_a_schema(client: OpenAI, engine: MessagesEngine) -> None:
-    parts: Any = [
-        {"type": "text", "text": "What is it?"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}},
-    ]
-    schema = {"type": "object", "properties": {}, "additionalProperties": False}
-    client.chat.completions.create(
-        model=MODEL,
-        messages=[{"role": "user", "content": parts}],
-        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
-    )
-    [message] = sent(engine)["messages"]
-    assert message["content"][1] == {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD"}}
-    assert sent(engine)["output_config"] == {"format": {"type": "json_schema", "schema": schema}}
-
-
 ERRORS: dict[int, tuple[str, type[openai.APIStatusError]]] = {
     400: ("invalid_request_error", openai.BadRequestError),
     401: ("authentication_error", openai.AuthenticationError),

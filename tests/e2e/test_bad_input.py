@@ -142,28 +142,6 @@ def test_a_missing_field_is_named_in_the_shape_of_its_api(gateway: Gateway) -> N
     assert body["error"] == {"type": "invalid_request_error", "message": "messages is missing"}
 
 
-@pytest.mark.parametrize("path", ["/generate", "/chat", "/v1/classify-task"])
-@pytest.mark.parametrize("case", ["malformed", "not UTF-8", "empty", "an array", "deep unclosed", "half a surrogate"])
-def test_the_short_forms_refuse_alike(gateway: Gateway, path: str, case: str) -> None:
-    answer = wire.post(gateway.http, path, BAD_BODIES[case][0])
-    assert answer.status == 400
-    error_of(answer)
-
-
-@pytest.mark.parametrize(
-    "given", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json"]
-)
-def test_a_wrong_content_type_is_400(gateway: Gateway, engine: ScriptedEngine, given: str) -> None:
-    answer = wire.post(gateway.http, CHAT, GOOD, {"content-type": given})
-    assert (answer.status, error_of(answer)["param"]) == (400, "content-type")
-    assert not engine.requests
-
-
-@pytest.mark.parametrize("given", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
-def test_content_types_that_mean_json(gateway: Gateway, given: str) -> None:
-    assert wire.post(gateway.http, CHAT, GOOD, {"content-type": given}).status == 200
-
-
 BAD_FORMS = {
     "no boundary": ("multipart/form-data", b"x"),
     "no parts": ("multipart/form-data; boundary=b", b"hello"),
@@ -191,23 +169,6 @@ def test_an_unknown_path_is_404(gateway: Gateway, engine: ScriptedEngine) -> Non
         answer = wire.post(gateway.http, path, GOOD)
         assert (answer.status, error_of(answer)["code"]) == (404, "not_found"), path
     assert not engine.requests
-
-
-WRONG_METHODS = [
-    ("GET", CHAT),
-    ("PUT", CHAT),
-    ("DELETE", CHAT),
-    ("PATCH", "/generate"),
-    ("POST", "/v1/models"),
-    ("POST", "/health"),
-]
-
-
-@pytest.mark.parametrize(("method", "path"), WRONG_METHODS)
-def test_a_wrong_method_is_405(gateway: Gateway, method: str, path: str) -> None:
-    answer = wire.exchange(gateway.http, wire.request(path, GOOD, method=method, headers={"connection": "close"}))
-    assert (answer.status, error_of(answer)["code"]) == (405, "method_not_allowed")
-    assert answer.header("allow")
 
 
 # -- size

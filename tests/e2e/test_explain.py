@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -230,19 +229,6 @@ async def test_the_place_in_the_queue_is_the_one_that_the_call_gets(fleet: Fleet
     assert refused.code == "queue_full"
 
 
-async def test_a_deadline_that_is_too_short_is_the_refusal_that_the_call_gets(fleet: Fleet, asker: Asker) -> None:
-    body = load.chat(ALONE, 1, user="rich")
-    async with taken(fleet) as (one, group):
-        group.create_task(one.post(CHAT, body, name="waiting"))
-        await waiting(fleet, 1)
-        # The longer nothing comes free, the longer the wait that is reckoned with.
-        found = await until(lambda: asker.explain(body, seconds=1.0), lambda found: found["verdict"] == "reject")
-        got = await asker.call(body, seconds=1.0)
-    assert found["error"] == "QUEUE_FULL"
-    assert "the call's deadline is in" in found["targets"][0]["reason"]
-    assert got.code == "queue_full"
-
-
 async def until(ask: Callable[[], Awaitable[Any]], good: Callable[[Any], bool]) -> Any:
     """Ask again until the explanation is good."""
     async with asyncio.timeout(10):
@@ -269,25 +255,6 @@ async def waiting(fleet: Fleet, number: int) -> None:
         return fleet.gateway.metric("lexora_queue_depth", backend="alone") == number
 
     await asyncio.to_thread(wire.wait_until, wait, f"{number} calls to wait")
-
-
-async def test_models_that_nobody_knows(fleet: Fleet, tmp_path: Path, asker: Asker) -> None:
-    body = load.chat("nobody", 1)
-    found = await asker.explain(body)
-    assert (found["route"]["rule"], found["targets"][0]["backend"]) == ("default_backend", "small")
-    assert (await asker.call(body)).backend == "small"
-
-
-async def test_without_a_default_backend_it_is_404(fleet: Fleet, tmp_path: Path) -> None:
-    sims = (fleet.a, fleet.b, fleet.small, fleet.alone)
-    config = fleet_config(*(sim.url for sim in sims), strict_models=True)
-    with Gateway(config, tmp_path) as gateway:
-        async with asking(Fleet(*sims, gateway, gateway.http), "one process") as asker:
-            body = load.chat("nobody", 1)
-            found = await asker.explain(body)
-            got = await asker.call(body)
-    assert (found["verdict"], found["error"], found["targets"]) == ("reject", "MODEL_NOT_FOUND", [])
-    assert got.code == "model_not_found"
 
 
 # -- the command

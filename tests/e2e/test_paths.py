@@ -87,10 +87,16 @@ def test_a_slightly_wrong_path_is_put_right(gateway: Gateway, method: str) -> No
 
 
 def test_a_wrong_method_names_the_right_one(gateway: Gateway) -> None:
-    for method, path, allowed in (("GET", "/v1/chat/completions", "POST"), ("DELETE", "/health", "GET, HEAD")):
+    for method, path, allowed in (
+        ("GET", "/v1/chat/completions", "POST"),
+        ("PATCH", "/generate", "POST"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/health", "GET, HEAD"),
+    ):
         answer = ask(gateway, path, method)
-        assert (answer.status, answer.header("allow")) == (405, allowed)
-        assert message_of(answer).startswith(f"Method {method} is not allowed here; use ")
+        error = json.loads(answer.body)["error"]
+        assert (answer.status, answer.header("allow"), error["code"]) == (405, allowed, "method_not_allowed")
+        assert error["message"].startswith(f"Method {method} is not allowed here; use ")
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/chat"])

@@ -128,13 +128,6 @@ def test_tokens_of_streams_that_broke_are_those_that_the_engine_made(
     assert (since.grown("failed_requests"), since.grown("errors_by_type", "UPSTREAM_BROKEN")) == (1, 1)
 
 
-def test_cached_tokens_are_those_that_the_engine_told(http: httpx.Client, since: Since) -> None:
-    prompt = "The same words, again and again. " * 40
-    usages = [http.post(COMPLETIONS, json=body(COMPLETIONS, prompt=prompt)).json()["usage"] for _ in range(2)]
-    told = sum((usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0) for usage in usages)
-    assert since.grown("total_tokens_cached") == since.grown("by_model", MODEL, "tokens_cached") == told
-
-
 def test_tenants_without_end_share_a_place(http: httpx.Client, since: Since) -> None:
     for number in range(250):
         http.post("/tokenize", json={"model": MODEL, "prompt": "a", "user": f"user-{number}"}).raise_for_status()

@@ -197,40 +197,6 @@ def error_info(failure: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     return info
 
 
-@pytest.mark.parametrize("how", SIMULATED)
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/completions"])
-def test_the_error_speaks_the_dialect_of_the_path(http: httpx.Client, engine: ScriptedEngine, path: str, how: str) -> None:
-    answer = ask(http, engine, how, path)
-    found = events(answer.text)
-    last = data(found[-1])
-    if path == "/v1/completions":
-        assert found[-1].startswith("data: {")
-        assert last["error"]["message"]
-    else:
-        assert found[-1].startswith("event: error\ndata: {")
-        assert last["type"] == "error"
-        assert (last["error"] if path == "/v1/messages" else last)["message"]
-    assert not any(end in answer.text for end in ("[DONE]", "message_stop", "response.completed"))
-
-
-@pytest.mark.parametrize("case", ["error", "abort", "eof", "rst", "freeze"])
-def test_a_failed_stream_counts_as_failed(http: httpx.Client, engine: ScriptedEngine, case: str) -> None:
-    before = http.get("/stats").json()
-    ask(http, engine, case)
-    after = http.get("/stats").json()
-    assert after["failed_requests"] - before["failed_requests"] == 1
-    assert after["successful_requests"] == before["successful_requests"]
-
-
-@pytest.mark.parametrize(("path", "field"), [("/chat", "response"), ("/generate", "text")])
-def test_short_forms_end_in_an_error_too(http: httpx.Client, path: str, field: str) -> None:
-    answer = http.post(path, json={"prompt": "Hello", "stream": True, "sim_fault": "die_after=12;how=abort"})
-    found = events(answer.text)
-    assert field in data(found[0])
-    assert data(found[-1])["error"]["code"] == "upstream_broken"
-    assert "[DONE]" not in answer.text
-
-
 # -- time
 
 
@@ -285,43 +251,6 @@ def test_a_token_is_not_held_back(gateway: Gateway, engine: ScriptedEngine) -> N
 
 
 # -- framing
-
-
-@pytest.mark.parametrize("newline", ["lf", "crlf", "cr"])
-@pytest.mark.parametrize("size", [1, 5, 64])
-@pytest.mark.parametrize("path", BODIES)
-def test_events_split_over_reads_come_out_whole(gateway: Gateway, sim: Simulator, path: str, size: int, newline: str) -> None:
-    sim.clear()
-    fields = BODIES[path] | {"max_tokens": 12, "sim_fault": f"split;bytes={size};newline={newline}"}
-    if path == "/v1/responses":
-        del fields["max_tokens"]
-    pieces = read_pieces(gateway, path, json.dumps(fields).encode())
-    whole = b"".join(pieces)
-    end = {"lf": b"\n\n", "crlf": b"\r\n\r\n", "cr": b"\r\r"}[newline]
-    # A chunk of the gateway's is one or several whole events: never a part of one, never half a character.
-    assert all(piece.endswith(end) for piece in pieces)
-    for piece in pieces:
-        piece.decode()
-    if path in (CHAT, "/v1/completions"):
-        assert whole.endswith(b"data: [DONE]" + end)
-    assert b"error" not in whole
-
-
-def read_pieces(gateway: Gateway, path: str, body: bytes) -> list[bytes]:
-    """The HTTP chunks of a stream, each by itself."""
-    with wire.connect(gateway.http) as connection:
-        connection.sendall(wire.request(path, body, headers={"connection": "close"}))
-        raw = b""
-        while more := connection.recv(65536):
-            raw += more
-    rest = raw.partition(b"\r\n\r\n")[2]
-    pieces = []
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        pieces.append(rest[: int(size, 16)])
-        rest = rest[int(size, 16) + 2 :]
-    assert pieces.pop() == b""
-    return pieces
 
 
 def test_a_malformed_event_passes_and_the_stream_goes_on(http: httpx.Client) -> None:

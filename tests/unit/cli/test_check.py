@@ -79,14 +79,6 @@ def test_a_backend_that_answers(findings: list[Finding]) -> None:
     assert "not listed by the engine: c" in result.stdout
 
 
-def test_a_backend_that_does_not_answer(findings: list[Finding]) -> None:
-    findings.append(Finding("vllm", "http://gpu1:8000", trouble=Trouble("connection refused", "start the engine")))
-    result = CliRunner().invoke(app, ["check"])
-    assert result.exit_code == 2
-    assert "FAILED  vllm http://gpu1:8000: connection refused" in result.stdout
-    assert "start the engine" in result.stdout
-
-
 def test_names_from_engines_do_not_move_the_cursor(findings: list[Finding]) -> None:
     findings.append(Finding("vllm", "http://gpu1:8000", healthy=True, latency_ms=1, models=["a\x1b[2J[red]b"]))
     result = CliRunner().invoke(app, ["check"])

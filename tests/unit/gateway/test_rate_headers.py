@@ -26,7 +26,6 @@ from lexora.v1.router_pb2 import GenerateResponse, StreamResponse
 from lexora_contract.answer import BucketState, Head, Hop, RateLimitState, Receipt
 from lexora_contract.messages import receipt_of
 from lexora_contract.port import Send
-from lexora_contract.words import duration
 from lexora_gateway.errors import from_failed
 from lexora_gateway.headers import passthrough_headers, receipt_headers
 from lexora_gateway.rate_headers import rate_limit_headers
@@ -60,29 +59,6 @@ async def ask(router: ScriptedRouter, body: bytes = BODY, path: str = CHAT) -> A
 
 def rates(response: Any) -> dict[str, str]:
     return {name: value for name, value in response.headers.items() if name.startswith("x-ratelimit-")}
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "text"),
-    [
-        (0, b"0s"),
-        (1, b"1ms"),
-        (12, b"12ms"),
-        (999, b"999ms"),
-        (1000, b"1s"),
-        (1050, b"1.05s"),
-        (7660, b"7.66s"),
-        (59_999, b"59.999s"),
-        (60_000, b"1m0s"),
-        (61_500, b"1m1.5s"),
-        (360_000, b"6m0s"),
-        (3_600_000, b"1h0m0s"),
-        (3_660_010, b"1h1m0.01s"),
-        (100 * 3_600_000, b"100h0m0s"),
-    ],
-)
-def test_a_duration_is_written_as_openai_does(milliseconds: int, text: bytes) -> None:
-    assert duration(milliseconds / 1000) == text.decode()
 
 
 @pytest.mark.parametrize(

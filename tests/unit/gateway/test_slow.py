@@ -213,15 +213,6 @@ async def test_a_wrong_time_limit_is_refused_before_the_body() -> None:
     assert b"connection: close" in answer
 
 
-async def stream_for_ever(router: ScriptedRouter, client: Client) -> None:
-    client.accepted()
-    client.head()
-    router.waiting.set()
-    while True:
-        await client.frames(b"data: " + b"x" * 65536 + b"\n\n")
-        await asyncio.sleep(0)
-
-
 @contextlib.asynccontextmanager
 async def deaf(port: int, request: bytes) -> AsyncIterator[socket.socket]:
     """A client that sends its request and reads nothing."""
@@ -232,24 +223,6 @@ async def deaf(port: int, request: bytes) -> AsyncIterator[socket.socket]:
         await loop.sock_connect(client, ("127.0.0.1", port))
         await loop.sock_sendall(client, request)
         yield client
-
-
-async def test_a_client_that_stops_reading_its_stream_is_cut_off_and_its_call_cancelled() -> None:
-    router = ScriptedRouter()
-    router.relays = stream_for_ever
-    async with serving(make_app(router), Patience(write=SHORT)) as port, deaf(port, post(CHAT, STREAMED)):
-        await asyncio.wait_for(router.cancelled.wait(), 10)
-        assert router.active == 0
-
-
-async def test_a_client_that_only_pauses_is_not() -> None:
-    router = ScriptedRouter()
-    router.relays = stream_for_ever
-    async with serving(make_app(router), Patience(write=60)) as port, deaf(port, post(CHAT, STREAMED)) as client:
-        await router.waiting.wait()
-        await asyncio.sleep(SHORT)
-        assert await asyncio.get_running_loop().sock_recv(client, 65536)
-        assert not router.cancelled.is_set()
 
 
 @pytest.mark.parametrize("more", [(), ("connection: close",)])

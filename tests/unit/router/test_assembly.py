@@ -243,38 +243,6 @@ def asked(app: RouterApp, **changes: Any) -> asyncio.Task[bytes]:
     return asyncio.create_task(run())
 
 
-async def test_who_waits_keeps_its_place_and_finds_the_new_slots(app: RouterApp, engine: LoopEngine) -> None:
-    gate = asyncio.Event()
-    engine.answer(gate, reply(b"{}"))
-    calls = [asked(app) for _ in range(5)]
-    await engine.wait_requests()
-    pool = app._assembly.backends["main"].pool
-    await settle(lambda: pool.waiting == 4)
-    for seconds in (1, 2):
-        await app.reload(config(engine.url, rate_limit={"enabled": False}, health={"interval": seconds}))
-        assert (app._assembly.backends["main"].pool.waiting, len(engine.requests)) == (4, 1)
-    calls.append(asked(app))
-    await settle(lambda: pool.waiting == 5)
-    await app.reload(config(engine.url, limit=3, rate_limit={"enabled": False}))
-    await engine.wait_requests(3)
-    assert pool.waiting == 3
-    assert app._assembly.backends["main"].endpoints[0].in_flight == 3
-    gate.set()
-    assert await asyncio.gather(*calls) == [b"{}"] * 6
-    assert app._assembly.backends["main"].endpoints[0].in_flight == 0
-    assert pool.waiting == 0
-
-
-async def test_who_waits_for_a_backend_that_is_gone_is_served_there(app: RouterApp, engine: LoopEngine) -> None:
-    gate = asyncio.Event()
-    engine.answer(gate, reply(b"{}"))
-    calls = [asked(app) for _ in range(3)]
-    await engine.wait_requests()
-    await app.reload(Config.model_validate({"vllm": {"url": "http://127.0.0.1:9"}}))
-    gate.set()
-    assert await asyncio.gather(*calls) == [b"{}"] * 3
-
-
 @pytest.mark.parametrize("away", ["replica", "backend"])
 async def test_calls_still_count_where_an_endpoint_was_away_and_is_back(app: RouterApp, engine: LoopEngine, away: str) -> None:
     gate = asyncio.Event()

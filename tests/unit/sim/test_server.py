@@ -7,11 +7,10 @@ import socket
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
-from lexora_sim import SimSettings, Simulator, serve
-from lexora_sim.cli import _parser, main, read_settings
+from lexora_sim import SimSettings, Simulator
+from lexora_sim.cli import main
 from tests.unit.sim.helpers import HELLO, call, chat, encode_request, names, parse, post, until
 
 
@@ -84,24 +83,6 @@ async def test_paths_are_bounded(sim: Simulator) -> None:
     assert sim.app.stats.by_path["other"] == 16
 
 
-async def test_serve_until_cancelled(quick: dict[str, object]) -> None:
-    address = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve(SimSettings(**quick), ready=lambda *found: address.set_result(found)))  # type: ignore[arg-type]  # test settings
-    host, port = await address
-    async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
-        assert (await client.get("/health")).status_code == 200
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection(host, port)
-
-
-async def test_address_in_use(sim: Simulator) -> None:
-    with pytest.raises(OSError, match="in use"):
-        await serve(SimSettings(port=sim.port))
-
-
 def test_the_command_says_which_address_cannot_be_had(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -147,14 +128,6 @@ async def test_command_serves_and_stops_on_sigterm() -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-def test_arguments() -> None:
-    parse_args = _parser().parse_args
-    settings = read_settings(parse_args(["--model", "a", "--model", "b", "--itl-ms", "0", "--no-prefix-cache"]))
-    assert (settings.models, settings.itl_ms, settings.prefix_cache) == (("a", "b"), 0.0, False)
-    only = read_settings(parse_args(["--embedding-model", "e", "--max-queued", "3", "--api-key", "k"]))
-    assert (only.models, only.embedding_models, only.max_queued, only.api_key) == ((), ("e",), 3, "k")
 
 
 async def test_sends_without_delay(sim: Simulator) -> None:

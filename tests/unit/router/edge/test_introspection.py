@@ -196,13 +196,6 @@ async def test_health_tells_who_takes_calls_and_how_many() -> None:
     (await waiting).close()
 
 
-@jumping
-async def test_a_router_that_drains_is_unhealthy() -> None:
-    backend = make_backend("http://e:1")
-    found(backend, True)
-    assert (await overview(backend).health(draining=True)).status == UNHEALTHY
-
-
 @pytest.mark.parametrize(("delay", "waited"), [(0.5, 0.5), (1e6, PROBE_TIMEOUT + PROBE_SLACK_SECONDS)])
 @jumping
 async def test_health_waits_for_the_first_probes_but_not_for_long(delay: float, waited: float) -> None:

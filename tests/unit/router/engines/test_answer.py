@@ -30,16 +30,6 @@ async def failed_unary(answer_bytes: bytes, path: str = CHAT, **fields: object) 
         return raised.value
 
 
-async def failed_stream(*steps: bytes | Do) -> tuple[UpstreamFailure, bytes]:
-    """The failure, and what the client had got by then."""
-    async with RawServer([*steps, Do.CLOSE]) as server, engine(server.url) as main:
-        client = Client()
-        with pytest.raises(UpstreamFailure) as raised:
-            await main.ask(make_call(), client)
-        assert bool(client.events) == bool(client.data), "a head without frames"
-        return raised.value, client.data
-
-
 # -- whole answers
 
 
@@ -148,12 +138,6 @@ async def test_an_engine_s_own_error_stays_as_it_is(status: int, content_type: s
     assert isinstance(error, UpstreamRefused)
     assert (error.http_status, error.content_type, error.body) == (status, content_type, body)
     assert error.headers == (("retry-after", "7"),)
-
-
-async def test_a_refused_stream_is_a_refusal_with_its_own_status() -> None:
-    error, data = await failed_stream(reply(b'{"error":{"code":404}}', status="404 Not Found"))
-    assert isinstance(error, UpstreamRefused)
-    assert data == b""
 
 
 # -- streams
@@ -313,62 +297,6 @@ async def test_a_connection_that_breaks_after_done_costs_nothing(end: Do) -> Non
         client = Client()
         await main.ask(make_call(), client)
     assert client.data == A + DONE
-
-
-@pytest.mark.parametrize("end", [Do.RESET, Do.CLOSE])
-async def test_a_stream_that_breaks_in_mid_answer(end: Do) -> None:
-    error, data = await failed_stream(stream_head() + chunk(A), end)
-    assert isinstance(error, UpstreamBroken)
-    assert data in (A, b"") if end is Do.RESET else data == A
-
-
-@pytest.mark.parametrize("end", [Do.RESET, Do.CLOSE])
-async def test_a_stream_that_breaks_before_its_first_event_may_be_tried_again(end: Do) -> None:
-    error, data = await failed_stream(stream_head(), end)
-    assert isinstance(error, UpstreamUnreachable)
-    assert data == b""
-
-
-async def test_a_plain_end_without_done() -> None:
-    error, data = await failed_stream(stream(A, content("b", '"stop"')))
-    assert isinstance(error, UpstreamBroken)
-    assert data == A + content("b", '"stop"')
-
-
-async def test_an_error_event_followed_by_done() -> None:
-    event = b'data: {"error": {"message": "EngineCore encountered an issue.", "code": 500}}\n\n'
-    error, data = await failed_stream(stream(A, event, DONE))
-    assert isinstance(error, UpstreamBroken)
-    assert (error.event, data) == (event[6:-2], A)
-
-
-async def test_an_abort_followed_by_done() -> None:
-    error, data = await failed_stream(stream(A, content("b", '"abort"'), DONE))
-    assert isinstance(error, UpstreamBroken)
-    assert data == A
-
-
-async def test_a_4xx_in_the_stream_is_a_refusal_only_while_nothing_was_seen() -> None:
-    event = b'data: {"error":{"message":"too long","code":400}}\n\n'
-    first, _ = await failed_stream(stream(event, DONE))
-    assert isinstance(first, UpstreamRefused)
-    assert first.http_status == 400
-    later, data = await failed_stream(stream(A, event, DONE))
-    assert isinstance(later, UpstreamBroken)
-    assert (later.event, data) == (event[6:-2], A)
-
-
-@pytest.mark.parametrize("events", [[], [b": ping\n\n"]])
-async def test_an_empty_stream(events: list[bytes]) -> None:
-    error, data = await failed_stream(stream(*events))
-    assert isinstance(error, UpstreamFailure)
-    assert data == b""
-
-
-async def test_half_an_event_at_the_end() -> None:
-    error, data = await failed_stream(stream(A, b'data: {"choi'))
-    assert isinstance(error, UpstreamBroken)
-    assert data == A
 
 
 async def test_nobody_there() -> None:

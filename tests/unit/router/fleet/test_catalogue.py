@@ -121,17 +121,6 @@ async def test_a_backend_that_fails_keeps_its_last_listing(answer: Any) -> None:
 
 
 @jumping
-async def test_a_hung_backend_keeps_its_last_listing() -> None:
-    fake = FakeTransport(listing("a"))
-    catalogue = catalogue_of(main=fake)
-    await catalogue.fresh()
-    fake.delay = 1e6
-    await asyncio.sleep(TTL + 1)
-    await catalogue.fresh()
-    assert names(catalogue) == ["a"]
-
-
-@jumping
 async def test_many_who_wait_make_one_request() -> None:
     fake = FakeTransport(listing("a"))
     catalogue = catalogue_of(main=fake)

@@ -141,41 +141,6 @@ def test_faults_in_a_row_open_the_breaker_whatever_says_nothing_between_them(bet
     assert condition.signals(0.0).breaker_open
 
 
-@pytest.mark.parametrize("outcome", [NEUTRAL, BUSY])
-def test_what_is_not_its_fault_never_opens_it(outcome: Outcome) -> None:
-    condition = Condition(RULES)
-    ended(condition, 0.0, *[outcome] * 1000)
-    assert condition.available(0.0)
-    assert condition.signals(0.0) == Signals()
-
-
-def test_a_good_end_starts_the_count_anew() -> None:
-    condition = Condition(RULES)
-    ended(condition, 0.0, FAULT, FAULT, GOOD, FAULT, FAULT)
-    assert condition.available(0.0)
-
-
-def test_streams_that_all_die_after_their_first_tokens_open_it() -> None:
-    condition = Condition(RULES)
-    for _ in range(3):
-        assert condition.available(0.0)
-        permit = condition.begin(0.0)
-        condition.answered(permit, 0.0)
-        condition.ended(permit, FAULT, 0.0)
-    assert condition.breaker_state(0.0) is State.OPEN
-
-
-def test_half_open_one_call_is_the_trial() -> None:
-    condition = opened()
-    assert not condition.available(4.9)
-    assert condition.available(5.0)
-    assert condition.breaker_state(5.0) is State.HALF_OPEN
-    assert condition.begin(5.0) > 0
-    assert not condition.available(5.0)
-    assert not condition.may_serve(5.0)
-    assert condition.begin(5.0) == 0
-
-
 def test_a_trial_that_answers_closes_it_and_it_starts_slowly() -> None:
     condition = opened()
     trial = condition.begin(5.0)
@@ -187,38 +152,6 @@ def test_a_trial_that_answers_closes_it_and_it_starts_slowly() -> None:
     condition.ended(trial, GOOD, 12.0)
     assert condition.weight(12.0) == 0.6  # counted from the recovery
     assert condition.weight(16.0) == 1.0
-
-
-def test_a_trial_that_fails_opens_it_for_longer() -> None:
-    condition = opened()
-    condition.ended(condition.begin(5.0), FAULT, 5.0)
-    assert not condition.available(14.9)
-    assert condition.available(15.0)
-    condition.ended(condition.begin(15.0), FAULT, 15.0)
-    assert not condition.available(34.9)
-    assert condition.available(35.0)
-    condition.ended(condition.begin(35.0), FAULT, 35.0)
-    assert condition.available(55.0)  # max_open_time
-
-
-@pytest.mark.parametrize("outcome", [NEUTRAL, BUSY])
-def test_a_trial_that_says_nothing_makes_way_for_the_next(outcome: Outcome) -> None:
-    condition = opened()
-    condition.ended(condition.begin(5.0), outcome, 5.0)
-    assert condition.available(5.0)
-    assert condition.breaker_state(5.0) is State.HALF_OPEN
-
-
-def test_calls_from_before_it_opened_decide_nothing() -> None:
-    condition = Condition(RULES)
-    old = condition.begin(0.0)
-    ended(condition, 0.0, FAULT, FAULT, FAULT)
-    condition.answered(old, 1.0)
-    assert not condition.available(1.0)
-    trial = condition.begin(5.0)
-    condition.ended(old, FAULT, 5.0)
-    condition.answered(trial, 5.0)
-    assert condition.available(5.0)
 
 
 # -- ejection

@@ -1,14 +1,12 @@
 import asyncio
 import random
-from collections import Counter
-from typing import Any
 
 import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.fleet.work import Work
 from tests.unit.router.support import FakeEndpoint, make_call, make_pool
 
-from lexora_contract.priority import HIGH, LOW, NORMAL
+from lexora_contract.priority import HIGH, LOW
 from lexora_router.errors import QueueFull
 from lexora_router.fleet.pool import Pool
 from lexora_router.fleet.shares import Charged, FairShares, Standing
@@ -73,28 +71,6 @@ async def test_closing_twice_gives_one_slot_back() -> None:
 # -- order
 
 
-def tenants(**weights: float) -> Any:
-    return lambda call: Standing(NORMAL, weights.get(call.tenant, 1.0))
-
-
-async def shares(pool: Pool, count: int, *calls: tuple[str, int]) -> Counter[str]:
-    """Who had the first `count` slots when each tenant has 60 calls waiting; calls generate so many tokens each."""
-    work = Work(pool)
-    await work.add("holder", user="nobody")
-    for tenant, tokens in calls:
-        for number in range(60):
-            await work.add(f"{tenant}.{number}", tokens=tokens, user=tenant)
-    await work.done()
-    return Counter(name.partition(".")[0] for name in work.served[1 : count + 1])
-
-
-@jumping
-async def test_generated_tokens_are_charged() -> None:
-    pool = make_pool(FakeEndpoint(limit=1), max_size=1000, timeout=1e6)
-    found = await shares(pool, 44, ("long", 90), ("short", 0))
-    assert 3 <= found["long"] <= 5  # 100 tokens a call against 10
-
-
 @jumping
 async def test_tokens_are_charged_while_they_come() -> None:
     """A stream that runs for long is charged before it ends."""
@@ -136,16 +112,6 @@ async def test_an_admitted_call_has_the_priority_that_its_tenant_may_have() -> N
     assert (pool.forecast(call).position, call.priority) == (0, HIGH)
     (await pool.admit(call)).close()
     assert call.priority == 30
-
-
-@jumping
-async def test_a_tenant_that_was_alone_is_not_put_behind_those_that_come_later() -> None:
-    pool = make_pool(FakeEndpoint(limit=1), max_size=1000, timeout=1e6)
-    alone = Work(pool)
-    for number in range(20):
-        await (await alone.add(str(number), tokens=1000, user="early"))
-    found = await shares(pool, 40, ("late", 0), ("early", 0))
-    assert 19 <= found["early"] <= 21
 
 
 # -- leaving
@@ -208,19 +174,6 @@ async def test_a_call_cancelled_while_it_runs_gives_its_slot_to_the_next() -> No
     runner.cancel()
     await work.done()
     assert work.at["next"] == pytest.approx(1005.0)
-    work.idle()
-
-
-@jumping
-async def test_a_deadline_that_passes_while_waiting() -> None:
-    work = Work(make_pool(FakeEndpoint(limit=1)))
-    await work.add("holder", 10.0)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(3):
-            await work.pool.admit(make_call())
-    assert now() == pytest.approx(1003.0)
-    assert work.pool.waiting == 0
-    await work.done()
     work.idle()
 
 
@@ -328,19 +281,6 @@ async def test_more_slots_mean_a_shorter_wait() -> None:
     work.idle()
 
 
-@jumping
-async def test_a_wait_longer_than_queue_timeout_ends() -> None:
-    work = Work(make_pool(FakeEndpoint(limit=1), timeout=7.0))
-    await work.add("holder", 100.0)
-    with pytest.raises(QueueFull, match=r"waited 7 s for backend `main` \(queue\.timeout\)") as raised:
-        await work.pool.admit(make_call())
-    assert now() == pytest.approx(1007.0)
-    assert (raised.value.cause, work.pool.waiting) == ("queue_timeout", 0)
-    assert raised.value.retry_after >= 1
-    await work.stop()
-    work.idle()
-
-
 OWN = "its own max_queue_time"
 
 
@@ -356,13 +296,3 @@ async def test_a_call_bounds_its_own_wait(asked: float, seconds: float, bound: s
     assert now() == pytest.approx(1000.0 + seconds)
     await work.stop()
     work.idle()
-
-
-@jumping
-async def test_a_queue_of_no_size_refuses_what_has_no_slot() -> None:
-    work = Work(make_pool(FakeEndpoint(limit=1), max_size=1))
-    await work.add("holder")
-    await work.add("waiter")
-    with pytest.raises(QueueFull):
-        await work.pool.admit(make_call())
-    await work.done()

@@ -10,7 +10,7 @@ from tests.unit.router.support import RULES, FakeEndpoint, make_call, make_pool
 from lexora_router.call import Outcome
 from lexora_router.errors import NoHealthyEndpoint
 from lexora_router.fleet.waiting import LOOK_SECONDS
-from lexora_router.policy.breaker import BreakerRules, State
+from lexora_router.policy.breaker import BreakerRules
 from lexora_router.policy.ejection import EjectionRules
 
 PATIENT = replace(RULES, breaker=BreakerRules(consecutive_failures=10_000, min_volume=10_000))
@@ -198,49 +198,6 @@ async def test_a_trial_that_leaves_makes_way_for_the_next(cancelled: str) -> Non
     trial.close()
     (await pool.admit(make_call())).close()
     Work(pool).idle()
-
-
-@jumping
-async def test_a_unary_trial_of_minutes_does_not_hold_the_only_endpoint() -> None:
-    endpoint = FakeEndpoint()
-    open_breaker(endpoint)
-    work = Work(make_pool(endpoint))
-    await asyncio.sleep(5)
-    await work.add("long", 300.0, stream=False)
-    refused = await work.add("too early")
-    assert isinstance(refused.exception(), NoHealthyEndpoint)
-    await asyncio.sleep(5)
-    await work.add("next", 300.0, stream=False)
-    refused = await work.add("too early again")
-    assert isinstance(refused.exception(), NoHealthyEndpoint)
-    await asyncio.sleep(5)
-    await work.add("short", 1.0, stream=False)
-    await asyncio.sleep(1.5)
-    assert endpoint.condition.breaker_state(now()) is State.CLOSED
-    for number in range(10):
-        await work.add(str(number))
-    await asyncio.sleep(2)
-    assert work.served == ["long", "next", "short", *map(str, range(10))]
-    await work.stop()
-    work.idle()
-
-
-@jumping
-async def test_an_outlier_sits_out_and_comes_back() -> None:
-    endpoints = [FakeEndpoint(address=f"http://e:{i}", rules=PATIENT) for i in range(4)]
-    pool = make_pool(*endpoints, ejection=EjectionRules(min_volume=10, base_time=15.0))
-    for endpoint in endpoints:
-        bad = endpoint is endpoints[0]
-        for _ in range(10):
-            permit = endpoint.condition.begin(now())
-            endpoint.condition.ended(permit, Outcome.FAULT if bad else Outcome.GOOD, now())
-    pool.judge()
-    assert [endpoint.condition.available(now()) for endpoint in endpoints] == [False, True, True, True]
-    assert endpoints[0].condition.reason == "ejected: failure_share"
-    await asyncio.sleep(16)
-    pool.judge()
-    assert all(endpoint.condition.available(now()) for endpoint in endpoints)
-    assert endpoints[0].condition.reason == ""
 
 
 @jumping

@@ -203,14 +203,6 @@ async def test_one_at_a_time_and_those_who_ask_meanwhile_share_the_next(rig: Rig
     assert rig.router.config.retry.max_retries == 4
 
 
-async def test_a_hangup_loads_again(rig: Rig) -> None:
-    rig.write(retry={"max_retries": 1})
-    rig.hangup.set()
-    await settle(lambda: rig.last is not None)
-    assert (rig.last.result, rig.last.trigger) == (Result.APPLIED, "signal")
-    assert not rig.hangup.is_set()
-
-
 async def test_warnings_are_told(rig: Rig) -> None:
     rig.write(vllm={"url": "http://e:1", "api_key_env": "NO_SUCH_KEY"})
     with structlog.testing.capture_logs() as lines:

@@ -96,11 +96,6 @@ def test_tokens_for_nothing_are_told_in_all() -> None:
     assert json.loads(well)["tokens_cached"] == 4
 
 
-def test_a_call_that_was_refused_at_once_has_the_path_of_the_statistics() -> None:
-    [line] = lines((make_call(path=""), 400, InvalidRequest("x")))
-    assert json.loads(line)["path"] == "other"
-
-
 def test_a_refused_call_says_why() -> None:
     [line] = lines((make_call(), 429, QueueFull("The queue is full.", 1.0, "queue_timeout")))
     seen = json.loads(line)

@@ -2,10 +2,10 @@ import asyncio
 
 from tests.unit.router.support import CHAT, make_call
 
-from lexora_contract.answer import Hop, Usage
+from lexora_contract.answer import Usage
 from lexora_router.call import Call
 from lexora_router.errors import Draining, InvalidRequest, ModelNotFound, QueueFull, RateLimited, UpstreamBroken
-from lexora_router.telemetry.account import MAX_MODELS, Account, CallRecord
+from lexora_router.telemetry.account import MAX_MODELS, CallRecord
 from lexora_router.telemetry.counts import CountsByName
 from lexora_router.telemetry.stats import MAX_NAMES, MAX_TENANTS, Stats
 
@@ -105,28 +105,3 @@ def test_refusals_are_counted_by_reason_too() -> None:
     assert stats.rejected == {"rate_limit": 1, "queue_full": 1, "queue_timeout": 1, "draining": 1}
     assert stats.errors == {"RATE_LIMITED": 1, "QUEUE_FULL": 2, "DRAINING": 1}
     assert stats.totals.all.failed == 4
-
-
-def test_fallbacks_and_resumed_streams_are_counted_however_the_call_ends() -> None:
-    stats, call, other = Stats(0.0), finished(attempts=3), finished(attempts=2)
-    call.receipt.hops = (Hop("main", "spare", "QUEUE_FULL"), Hop("spare", "last", "UPSTREAM_TIMEOUT"))
-    other.receipt.resumed = "text"
-    ended(stats, call)
-    ended(stats, other, 502, UpstreamBroken("x"))
-    assert (stats.fallbacks, stats.resumed, stats.retries, stats.rejected) == (2, 1, 3, {})
-
-
-def test_a_stream_whose_end_the_router_told_itself_is_resumed_without_another_attempt() -> None:
-    stats, call = Stats(0.0), finished(attempts=1)
-    call.receipt.resumed = "token_ids"
-    ended(stats, call)
-    assert (stats.resumed, stats.retries) == (1, 0)
-
-
-def test_names_that_nobody_serves_share_a_place() -> None:
-    stats = Stats(0.0)
-    account = Account(lambda model: model if model == "m" else "other", stats)
-    for model in ("m", *(f"invented-{i}" for i in range(100))):
-        account.begin(call := finished(model=model))
-        account.end(call, 200, None)
-    assert totals(stats.totals.by_model) == {"m": 1, "other": 100}

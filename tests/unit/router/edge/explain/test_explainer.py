@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.router.snapshot import snapshot
 
-from lexora.v1 import chat_pb2, completion_pb2, errors_pb2, explain_pb2, raw_pb2
+from lexora.v1 import errors_pb2, explain_pb2, raw_pb2
 from lexora.v1.call_pb2 import Call
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import BREAKER_STATE_CLOSED, BREAKER_STATE_OPEN
@@ -110,37 +110,6 @@ async def test_of_a_call_the_body_says_model_user_and_size() -> None:
     assert answer.tenant.rate_limit.tokens.remaining == 1000 - answer.tenant.estimated_tokens
     streamed = raw_pb2.RawCall(path="/v1/chat/completions", body=b'{"model":"m","messages":[],"stream":true}')
     assert (await explain(app, ExplainRequest(call=Call(raw=streamed)))).verdict == explain_pb2.VERDICT_DISPATCH
-
-
-async def test_typed_calls_are_explained_as_well() -> None:
-    app = RouterApp(config(routing={"default_backend": "main"}))
-    message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, text="Hi " * 1000)
-    chat = await explain(app, ExplainRequest(call=Call(chat=chat_pb2.ChatRequest(model="s", messages=[message]))))
-    assert (chat.route.asked, chat.route.rule, chat.targets[0].backend) == ("s", explain_pb2.ROUTE_RULE_CONFIGURED, "small")
-    assert chat.tenant.estimated_tokens > 750
-    completion = await explain(app, ExplainRequest(call=Call(completion=completion_pb2.CompletionRequest(text="Once"))))
-    assert (completion.route.asked, completion.route.rule, completion.route.model) == (
-        "",
-        explain_pb2.ROUTE_RULE_DEFAULT_MODEL,
-        "m",
-    )
-
-
-@pytest.mark.parametrize(
-    ("request_", "words"),
-    [
-        (ExplainRequest(model="m" * 1025), "model is too long"),
-        (ExplainRequest(call=Call(raw=raw_pb2.RawCall(path="/v1/chat/completions", body=b"{"))), "not valid JSON"),
-        (
-            ExplainRequest(call=Call(raw=raw_pb2.RawCall(path="/v1/chat/completions", body=b'{"model":"m"}'))),
-            "messages is missing",
-        ),
-        (ExplainRequest(call=Call(raw=raw_pb2.RawCall(path="/nowhere", body=b"{}"))), "not an endpoint that is relayed"),
-        (ExplainRequest(call=Call(options=CallOptions(priority=101)), model="m"), "priority must be"),
-    ],
-)
-async def test_a_malformed_call_gets_the_error_that_it_would_get(request_: ExplainRequest, words: str) -> None:
-    assert words in await refused(RouterApp(config()), request_)
 
 
 # -- the tenant
