@@ -17,7 +17,7 @@ from lexora.v1.reload_pb2 import ReloadRequest
 from tests.e2e.conftest import MODEL
 from tests.support import load
 from tests.support.issuer import Issuer, SigningKey, unsigned
-from tests.support.queueing import CHAT, grpc_stub
+from tests.support.queueing import CHAT, Stub, grpc_stub
 from tests.support.servers import Gateway, Simulator, calm_config, metric
 from tests.support.wire import wait_until
 
@@ -74,6 +74,17 @@ def test_a_token_is_its_tenant_with_its_models_and_scopes(http: httpx.Client, is
     without = http.get("/stats", headers=mine)
     assert (without.status_code, "`observe`" in without.json()["error"]["message"]) == (403, True)
     assert http.get("/stats", headers=bearer(token(issuer, scope="lexora:observe"))).status_code == 200
+
+
+def test_a_token_of_nearly_16_kib_passes_both_wires(gateway: Gateway, issuer: Issuer, http: httpx.Client) -> None:
+    long = token(issuer, groups=["g" * 50] * 220)
+    assert 14_000 < len(long) < 16_384
+    assert http.post(CHAT, json=HI, headers=bearer(long)).status_code == 200
+    # It is read, and may not observe.
+    assert http.post("/ui/sign-in", json={"key": long}, headers={"x-lexora-ui": "1"}).status_code == 403
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        shown = (("authorization", f"Bearer {long}"),)
+        assert Stub(channel).GetPrincipal(GetPrincipalRequest(), metadata=shown, timeout=10).key == "corp:alice"
 
 
 async def test_grpc_asks_for_the_same(gateway: Gateway, issuer: Issuer, other: Issuer) -> None:

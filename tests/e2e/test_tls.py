@@ -24,8 +24,9 @@ import lexora.client
 from lexora.v1.health_pb2 import HealthRequest
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from tests.support.engine import ScriptedEngine
+from tests.support.process import Process
 from tests.support.raw_server import reply
-from tests.support.servers import Gateway, base_config, metric
+from tests.support.servers import LEXORA, Gateway, base_config, metric, plain, write_config
 from tests.support.tls import HOST, Authority, Issued, write
 from tests.support.wire import wait_until
 
@@ -319,3 +320,33 @@ def test_sighup_loads_certificates_where_nothing_is_watched(mutual: Gateway, aut
     mutual.signal(signal.SIGHUP)
     mutual.wait_for("tls_files_loaded")
     assert serial(address, trusted) != before
+
+
+def test_the_metrics_of_a_router_are_https_with_the_certificate_of_the_moment(
+    engine: ScriptedEngine, authority: Authority, trusted: ssl.SSLContext, tmp_path: Path
+) -> None:
+    first, second = authority.issue("metrics-1"), authority.issue("metrics-2")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    for source, target in ((first.cert, cert), (first.key, key)):
+        shutil.copy(source, target)
+    config = tls_config(engine, Issued(cert, key, cert), handshake_timeout=10)
+    with Process([*LEXORA, "router", "--config", str(write_config(config, tmp_path))]) as router:
+        ready = plain(router.wait_ready(r".*\bserving\b.*").group(0))
+        url = ready.partition("metrics=")[2].split()[0]
+        port = int(url.partition("127.0.0.1:")[2].partition("/")[0])
+        assert url.startswith("https://")
+        with httpx.Client(verify=trusted, timeout=10) as client:
+            assert "lexora_build_info" in client.get(url).raise_for_status().text
+            shown = peer_certificate(port, trusted)
+            for source, target in ((second.key, key), (second.cert, cert)):
+                write(target, source.read_bytes())
+            wait_until(lambda: peer_certificate(port, trusted) != shown, "the renewed certificate")
+            assert client.get(url).status_code == 200
+
+
+def peer_certificate(port: int, trusted: ssl.SSLContext) -> bytes | None:
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as connection,
+        trusted.wrap_socket(connection, server_hostname=HOST) as secured,
+    ):
+        return secured.getpeercert(binary_form=True)

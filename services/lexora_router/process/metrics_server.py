@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
@@ -33,10 +34,16 @@ Identify = Callable[[GetPrincipalRequest, CallContext], Awaitable[GetPrincipalRe
 class MetricsServer:
     """Serves what `metrics` gives (body and content type for an Accept header) on a socket that is already listening.
 
-    `identify` gives the caller of a request, which needs the scope `observe`.
+    `identify` gives the caller of a request, which needs the scope `observe`. With `tls` it is HTTPS: scrapers show a key.
     """
 
-    def __init__(self, metrics: Callable[[str], tuple[bytes, str]], identify: Identify, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        metrics: Callable[[str], tuple[bytes, str]],
+        identify: Identify,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         async def scrape(request: Request) -> Response:
             try:
                 caller = await identify(GetPrincipalRequest(), _context(request))
@@ -53,19 +60,20 @@ class MetricsServer:
                 headers["content-encoding"] = "gzip"
             return Response(body, headers=headers)
 
-        self.url = f"http://{listening_address(listener)}/metrics"
+        self.url = f"{'http' if tls is None else 'https'}://{listening_address(listener)}/metrics"
         self._listener = listener
-        self._server = _Server(
-            uvicorn.Config(
-                Starlette(routes=[Route("/metrics", scrape)]),
-                http="h11",  # bounds the head of a request; the faster parser keeps whatever comes
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,  # the client's address is the connection's
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
+        config = uvicorn.Config(
+            Starlette(routes=[Route("/metrics", scrape)]),
+            http="h11",  # bounds the head of a request; the faster parser keeps whatever comes
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # the client's address is the connection's
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
+        config.load()
+        config.ssl = tls  # which uvicorn would make of files by itself, once
+        self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from lexora_router.process.launch import hangup_event, stop_event
 from lexora_router.process.listening import ADMIN_GRPC, GRPC, METRICS, CannotListen, Settings, address, listen
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
-from lexora_router.process.server_tls import server_tls
+from lexora_router.process.server_tls import ServerTls, server_tls
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
@@ -32,7 +32,7 @@ async def serve(config: Config, source: ConfigSource) -> None:
     tls = server_tls(config)
     metrics_listener = _metrics_listener(config)
     router = RouterApp(config, tls)
-    metrics = None if metrics_listener is None else _metrics_server(router, metrics_listener)
+    metrics = None if metrics_listener is None else _metrics_server(router, metrics_listener, tls)
     reloader = Reloader(router, source, hangup, tls)
     try:
         grpc, admin = await start_grpc(router), await start_admin_grpc(router)
@@ -63,10 +63,11 @@ def router_options(host: str | None, grpc_port: int | None, metrics_port: int | 
     }
 
 
-def _metrics_server(router: RouterApp, listener: socket.socket) -> "MetricsServer":
+def _metrics_server(router: RouterApp, listener: socket.socket, tls: ServerTls | None) -> "MetricsServer":
     from lexora_router.process.metrics_server import MetricsServer  # noqa: PLC0415 - a process that serves HTTP has no use for it
 
-    return MetricsServer(router.metrics, router.service.get_principal, listener)
+    context = None if tls is None else tls.switching_context()
+    return MetricsServer(router.metrics, router.service.get_principal, listener, context)
 
 
 def _metrics_listener(config: Config) -> socket.socket | None:

@@ -46,6 +46,16 @@ class ServerTls:
         """For the next connection over HTTPS."""
         return self._loaded.context
 
+    def switching_context(self) -> ssl.SSLContext:
+        """For a server that keeps one context: each handshake takes the certificate that is in force by then."""
+        context = _context(self.config)
+
+        def switch(handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            handshake.context = self.context()
+
+        context.sni_callback = switch  # called without a name as well
+        return context
+
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """For a gRPC port: each new connection asks again which certificate to show."""
         return grpc.dynamic_ssl_server_credentials(
@@ -132,20 +142,26 @@ def _load(config: TlsConfig) -> _Loaded:
     assert config.cert is not None
     pair = read_pair(config.cert, config.key)
     authorities = None if config.client_ca is None else _as_ca(config.client_ca)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    context = _context(config)
     try:
         context.load_cert_chain(config.cert, config.key)
         if authorities is not None:
             context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
     except OSError as error:  # they were well a moment ago: changed meanwhile
         raise BadTlsFile("cert", f"cannot be used: {error.strerror}") from None
-    context.verify_mode = _VERIFY[config.client_auth]
     made = grpc.ssl_server_certificate_configuration([(pair.key, pair.cert)], authorities)
     return _Loaded(pair, context, made)
+
+
+def _context(config: TlsConfig) -> ssl.SSLContext:
+    """The settings of every context, without a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    context.verify_mode = _VERIFY[config.client_auth]
+    return context
 
 
 def _as_ca(file: str) -> bytes:

@@ -62,7 +62,6 @@ class RemoteKeys:
 
     def __init__(self, provider: JwtProvider) -> None:
         self._provider = provider
-        self._tls: ssl.SSLContext | None = None
 
     async def read(self) -> KeySet:
         """The keys, in `timeout` seconds for everything."""
@@ -95,24 +94,24 @@ class RemoteKeys:
             raise CannotRead("the address of the keys is malformed") from None
         if parts.scheme != "https" and not (parts.scheme == "http" and self._provider.allow_http):
             raise CannotRead("the address of the keys does not begin with https://")
-        if self._tls is None and parts.scheme == "https":
-            self._tls = await asyncio.to_thread(self._context)
+        tls = await asyncio.to_thread(self._context) if parts.scheme == "https" else None
         fault = "no address"
         for address in (await self._addresses(host, port))[:_MAX_ADDRESSES]:
             netloc = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            pinned = urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
             try:
-                return await self._get_from(urlunsplit((parts.scheme, netloc, parts.path, parts.query, "")), parts.netloc, host)
+                return await self._get_from(pinned, parts.netloc, host, tls)
             except httpx.TransportError as error:
                 fault = str(error) or type(error).__name__
             except httpx.InvalidURL:
                 raise CannotRead("the address of the keys is malformed") from None
         raise CannotRead(f"cannot connect to {host}:{port}: {fault}")
 
-    async def _get_from(self, url: str, authority: str, host: str) -> bytes:
+    async def _get_from(self, url: str, authority: str, host: str, tls: ssl.SSLContext | None) -> bytes:
         headers = {"host": authority, "accept": "application/json", "accept-encoding": "identity"}
         # No proxy from the environment: it would resolve the name again. `sni_hostname` is also what the certificate must name.
         async with (
-            httpx.AsyncClient(verify=self._tls or False, trust_env=False, timeout=self._provider.timeout) as client,
+            httpx.AsyncClient(verify=tls or False, trust_env=False, timeout=self._provider.timeout) as client,
             client.stream("GET", url, headers=headers, extensions={"sni_hostname": host}) as response,
         ):
             if response.status_code != httpx.codes.OK:
