@@ -5,6 +5,7 @@ from lexora_gateway.deferred import DeferredApp
 from lexora_gateway.http.client_timeouts import Patience
 from lexora_gateway.http.connections import Connections, bounded
 from lexora_gateway.http.cors import Cors
+from lexora_gateway.http.hosts import Hosts
 from lexora_gateway.http.tls import Tls
 from lexora_gateway.parts import Surface
 from lexora_gateway.process_metrics import process_metrics
@@ -16,6 +17,7 @@ __all__ = [
     "Cors",
     "DeferredApp",
     "GatewayServer",
+    "Hosts",
     "Patience",
     "Surface",
     "Tls",

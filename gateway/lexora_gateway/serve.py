@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lexora_gateway.api_route import ApiRoute
     from lexora_gateway.http.cors import Cors
+    from lexora_gateway.http.hosts import Hosts
     from lexora_gateway.http.tls import Tls
 
 _log = structlog.get_logger("lexora_gateway")
@@ -41,15 +42,18 @@ def server_config(
     cors: Cors | None = None,
     connections: Connections | None = None,
     tls: Tls | None = None,
+    hosts: Hosts | None = None,
+    max_age: float | None = None,
 ) -> uvicorn.Config:
     """uvicorn's server on uvloop, with this package's own connections. Port 0 picks a free port.
 
     An application of `create_app` must be complete: with middleware of its own, all calls go through it. `patience` bounds
     heads, writes and idle connections here; its silence inside a body is for `create_app`. With `cors` pages of other
-    origins may call. Without `connections` there may be any number of them. With `tls` it is HTTPS.
+    origins may call. Without `connections` there may be any number of them.
+    With `tls` it is HTTPS. Requests for others than `hosts` are refused, and connections end after some `max_age` seconds.
     """
     routes: dict[bytes, ApiRoute] = getattr(app, "direct_routes", dict)()
-    site = Site(app, routes, patience, cors, connections or Connections())
+    site = Site(app, routes, patience, cors, connections or Connections(), hosts, max_age)
 
     def connection(server_state: ServerState, **_: Any) -> asyncio.Protocol:
         return HttpProtocol(site, server_state) if tls is None else Handshake(site, server_state, tls)

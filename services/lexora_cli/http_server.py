@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from lexora_cli.fast_imports import fast_imports
-from lexora_gateway import BufferedBytes, Connections, Cors, DeferredApp, GatewayServer, Patience, Tls, bounded, server_config
+from lexora_gateway import (
+    BufferedBytes,
+    Connections,
+    Cors,
+    DeferredApp,
+    GatewayServer,
+    Hosts,
+    Patience,
+    Tls,
+    bounded,
+    server_config,
+)
 from lexora_router.config.models import CorsConfig, ServerConfig
 from lexora_router.machine import usable_descriptors, usable_memory
 from lexora_router.process.listening import ADMIN, backlog, listen, listening_address
@@ -79,6 +90,8 @@ class HttpServer:
             cors=_cors(server.cors),
             connections=connections,
             tls=secured,
+            hosts=Hosts(server.hosts) if server.hosts else None,
+            max_age=server.max_connection_age,
         )
         config.backlog = backlog()
         config.timeout_graceful_shutdown = GRACE_SECONDS

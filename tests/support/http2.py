@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -40,11 +40,16 @@ class Http2Client:
 
     def call(self, stream: int, rpc: str, data: bytes) -> None:
         """Begin an rpc, such as /lexora.v1.RouterService/Generate, with one message."""
-        fields = {":method": "POST", ":scheme": "http", ":path": rpc, ":authority": "test", "content-type": "application/grpc"}
-        # HPACK: literal fields with new names, not indexed (RFC 7541, 6.2.2); no text here is longer than 126 bytes.
-        block = b"".join(b"\0" + _literal(name) + _literal(value) for name, value in (fields | {"te": "trailers"}).items())
-        self._writer.write(frame(HEADERS, END_HEADERS, stream, block))
+        self.begin(stream, rpc)
         self._writer.write(frame(DATA, END_STREAM, stream, message(data)))
+
+    def begin(self, stream: int, rpc: str) -> None:
+        """Begin an rpc, without a message."""
+        self._writer.write(frame(HEADERS, END_HEADERS, stream, rpc_head(rpc)))
+
+    def send(self, data: bytes) -> None:
+        """Bytes as they are."""
+        self._writer.write(data)
 
     def ping(self, number: int) -> None:
         self._writer.write(frame(PING, 0, 0, struct.pack(">Q", number)))
@@ -57,12 +62,23 @@ class Http2Client:
 
     async def until(self, kind: int, flags: int = 0) -> bytes:
         """Payload of the next frame of this kind with these flags; a GOAWAY ends the wait."""
+        return (await self.next_of(kind, flags))[3]
+
+    async def next_of(self, kind: int, flags: int = 0) -> tuple[int, int, int, bytes]:
+        """The next frame of this kind with these flags."""
         async with asyncio.timeout(20):
             while True:
-                found, has, _, payload = await self.read()
-                if found == kind and has & flags == flags:
-                    return payload
-                assert found != GOAWAY, payload
+                found = await self.read()
+                if found[0] == kind and found[1] & flags == flags:
+                    return found
+                assert found[0] != GOAWAY, found[3]
+
+
+def rpc_head(rpc: str) -> bytes:
+    """The header block of an rpc."""
+    fields = {":method": "POST", ":scheme": "http", ":path": rpc, ":authority": "test", "content-type": "application/grpc"}
+    # HPACK: literal fields with new names, not indexed (RFC 7541, 6.2.2); no text here is longer than 126 bytes.
+    return b"".join(b"\0" + _literal(name) + _literal(value) for name, value in (fields | {"te": "trailers"}).items())
 
 
 def _literal(text: str) -> bytes:

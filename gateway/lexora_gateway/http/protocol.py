@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,6 +26,8 @@ _log = structlog.get_logger("lexora_gateway")
 
 # Requests of a connection that wait for the answers before theirs; with more of them nothing is read any more.
 MAX_PIPELINED = 8
+# A connection that is too old, and busy, is looked at as often.
+_RETIRE_SECONDS = 1.0
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -39,6 +42,7 @@ class HttpProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_aged",
         "_closing",
         "_is_idle",
         "_over",
@@ -64,6 +68,7 @@ class HttpProtocol(asyncio.Protocol):
         self._state = state
         self._is_idle = True
         self._reads = True
+        self._aged: asyncio.TimerHandle | None = None
         self._over = ""  # the bound that this connection met
         self._reader = RequestReader(self, site)
         self._closing = Closing(self, site.patience.write)
@@ -79,6 +84,8 @@ class HttpProtocol(asyncio.Protocol):
         self.address = peer[0] if peer else ""
         self._over = self._site.connections.admit(self, self.address)
         self._site.watch_idle(self.loop)
+        if self._site.max_age is not None:
+            self._aged = self.loop.call_later(self._site.max_age * random.uniform(0.9, 1.1), self._retire)  # noqa: S311
         if self._over:
             self._turn_away(too_many_connections(self._over))
 
@@ -124,6 +131,8 @@ class HttpProtocol(asyncio.Protocol):
         self._state.connections.discard(self)
         self._site.connections.forget(self)
         self._site.connections.lingering -= bool(self._over)
+        if self._aged is not None:
+            self._aged.cancel()
         self._closing.stop()
         self._turns.lose()
         self._reader.stop()
@@ -148,6 +157,17 @@ class HttpProtocol(asyncio.Protocol):
             self._turns.refuse_upload()
         elif self._is_idle:
             self._closing.close()
+
+    def _retire(self) -> None:
+        """It is as old as may be: the next answer that begins is the last one."""
+        last = self._turns.last
+        if self._is_idle:
+            self._aged = None
+            self._closing.close()
+            return
+        if last is not None and not last.started:
+            last.keep_alive = False
+        self._aged = self.loop.call_later(_RETIRE_SECONDS, self._retire)
 
     def close_idle(self) -> None:
         """No next request came in time, or room is made for another connection; nothing is under way on this one."""

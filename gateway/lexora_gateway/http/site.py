@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lexora_gateway.api_route import ApiRoute
     from lexora_gateway.asgi_types import HeaderList
     from lexora_gateway.http.cors import Cors
+    from lexora_gateway.http.hosts import Hosts
 
 # Timers of the event loop are exact to a millisecond.
 _TICK = 0.001
@@ -30,6 +31,8 @@ class Site:
     patience: Patience = PATIENCE
     cors: Cors | None = None
     connections: Connections = field(default_factory=Connections)
+    hosts: Hosts | None = None
+    max_age: float | None = None  # of a connection, in seconds
     _common: HeaderList = field(default_factory=list)
     _first_lines: dict[int, bytes] = field(default_factory=dict)
     _idle_timer: asyncio.TimerHandle | None = None

@@ -135,6 +135,10 @@ class Turns:
         self.answering = exchange
         if not self._connection.takes:
             exchange.flow.pause()
+        hosts = self._site.hosts
+        if hosts is not None and not hosts.serves(exchange):
+            self._run(exchange, hosts.refuse, exchange)
+            return
         cors = self._site.cors
         if cors is not None:
             if cors.is_preflight(exchange.method, exchange.headers):

@@ -24,6 +24,7 @@ from lexora_router.config.values import (
     Delay,
     Flag,
     HeaderName,
+    HostName,
     Network,
     Origin,
     Port,
@@ -58,6 +59,8 @@ class ServerConfig(Section):
     channelz: Flag | None = None  # null: while auth.mode is off, or at admin_grpc_port
     max_connections: Positive | None = None  # of HTTP; None: half of the file descriptors
     max_connections_per_address: Positive | None = None  # None: half of max_connections
+    max_connection_age: Seconds | None = None  # of HTTP and gRPC; None: any
+    hosts: tuple[HostName, ...] = Field(default=(), max_length=MAX_ITEMS)  # that HTTP requests may be for; none: all
     max_body_bytes: Positive = 32 * 2**20
     max_buffered_bytes: Positive | None = None  # of all bodies that are being read; None: a share of the memory
     max_response_bytes: Positive = 256 * 2**20  # of a unary answer

@@ -16,6 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Browsers write scheme and host in small letters, and leave out a scheme's own port. A `*` has a dot or a colon beside it:
 # https://*example.com would match badexample.com, which another owner may have.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?")
+_HOST_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 
 
@@ -117,6 +118,12 @@ def _origin(origin: str) -> str:
     return origin
 
 
+def _host_name(name: str) -> str:
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError("must be a host name or an address without a port, such as llm.example.com, *.example.com or [::1]")
+    return name
+
+
 def _header_name(name: str) -> str:
     if not (name == "*" or _HEADER_NAME.fullmatch(name)):
         raise ValueError("must be the name of a header, or * for all")
@@ -134,6 +141,7 @@ Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1024), AfterValidator(_plain_text)]
 Prose = Annotated[str, Strict(), Field(max_length=16384)]
 Origin = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_origin)]
+HostName = Annotated[str, Strict(), Field(max_length=256), AfterValidator(_host_name)]
 HeaderName = Annotated[str, Strict(), AfterValidator(_header_name)]
 Url = Annotated[str, Strict(), AfterValidator(base_url)]
 UrlPath = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_absolute_path)]

@@ -225,6 +225,7 @@ def _grpc_servers(service: RouterService, config: Config, tls: ServerTls | None)
             service,
             max_body_bytes=server.max_body_bytes,
             write_timeout=server.write_timeout,
+            max_age=server.max_connection_age,
             tls=secured,
             services=services,
             with_reflection=server.reflection,

@@ -38,6 +38,8 @@ RESTART_KEYS = frozenset(
         "server.channelz",
         "server.max_connections",
         "server.max_connections_per_address",
+        "server.max_connection_age",
+        "server.hosts",
         "server.max_body_bytes",
         "server.max_buffered_bytes",
         "server.max_request_timeout",

@@ -37,7 +37,6 @@ class ServerTls:
         self.config = config
         self._files = WatchedFiles(config.files)
         self._loaded = _load(config)
-        self._for_grpc: _Loaded | None = None  # what gRPC has got
         self._refused = False
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -57,10 +56,20 @@ class ServerTls:
         return context
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """For a gRPC port: each new connection asks again which certificate to show."""
+        """For one gRPC port: each new connection asks again which certificate to show."""
+        shown = self._loaded
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            """Asked by gRPC in a thread of its own; None: what the port has."""
+            nonlocal shown
+            if shown is self._loaded:
+                return None
+            shown = self._loaded
+            return shown.grpc
+
         return grpc.dynamic_ssl_server_credentials(
-            self._loaded.grpc,
-            self._newer,  # type: ignore[arg-type]  # None: no other than before
+            shown.grpc,
+            newer,  # type: ignore[arg-type]  # None: no other than before
             require_client_authentication=self.config.grpc_requires,
         )
 
@@ -123,14 +132,6 @@ class ServerTls:
     def _warn(self) -> None:
         if said := self._loaded.pair.expiry:
             _log.warning("tls_certificate", problem=f"server.tls.cert {said}")
-
-    def _newer(self) -> grpc.ServerCertificateConfiguration | None:
-        """Asked by gRPC in a thread of its own for each connection; None: the one that it has."""
-        loaded = self._loaded
-        if loaded is self._for_grpc:
-            return None
-        self._for_grpc = loaded
-        return loaded.grpc
 
 
 def server_tls(config: Config) -> ServerTls | None:

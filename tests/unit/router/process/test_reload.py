@@ -297,7 +297,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 34
+    assert len(RESTART_KEYS) == 36
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -313,6 +313,8 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     "reflection": False,
                     "channelz": True,
                     "max_body_bytes": 3,
+                    "max_connection_age": 11.0,
+                    "hosts": ("h",),
                     "max_buffered_bytes": 7,
                     "max_connections": 100,
                     "max_connections_per_address": 50,
