@@ -28,7 +28,7 @@ from tests.support.engine import ScriptedEngine
 from tests.support.keys import ALL, add_key
 from tests.support.queueing import CHAT, Stub
 from tests.support.raw_server import reply
-from tests.support.servers import Gateway, base_config, metric
+from tests.support.servers import Facade, Gateway, base_config, metric
 from tests.support.wire import wait_until
 
 ANSWER = {
@@ -340,6 +340,25 @@ def test_a_stranger_is_counted_under_no_name_that_it_claims(gateway: Gateway, ht
     tenants = http.get("/stats", headers=bearer(whole)).json()["by_tenant"]
     assert "anonymous" in tenants
     assert not any("claimed" in name or "@" in name for name in tenants)
+
+
+def test_a_facade_of_its_own_process_vouches_for_nobody(
+    gateway: Gateway, engine: ScriptedEngine, some: NewKey, whole: NewKey
+) -> None:
+    with Facade(gateway) as facade, httpx.Client(base_url=facade.http, timeout=10, verify=False) as http:
+        forbidden, missing = (asked(gateway, http, some, model) for model in ("forbidden", "forbidde2"))
+        assert forbidden == missing
+        assert forbidden["chat"][0] == 404
+        claimed = {"x-lexora-tenant": "acme", "x-lexora-user": "acme"}
+        for body in (json.dumps(chat("allowed")), json.dumps(chat("allowed", pad="x" * 200_000)), "{"):
+            headers = claimed | {"content-type": "application/json"}
+            assert http.post(CHAT, content=body, headers=headers).status_code == 401
+        assert http.get("/v1/models").status_code == 401
+        answer = http.post(CHAT, json=chat("allowed"), headers=bearer(whole) | claimed | {"x-request-id": "by-facade"})
+        assert answer.status_code == 200
+        line = wait_until(lambda: [json.loads(each) for each in gateway.lines if '"by-facade"' in each], "the line")[0]
+        assert (line["tenant"], line["user"], line["key"]) == ("acme", "acme", whole.id)
+        assert whole.text not in facade.output
 
 
 # -- limits

@@ -73,7 +73,8 @@ class Facade(Process):
 
     def __init__(self, gateway: Gateway, env: dict[str, str] | None = None) -> None:
         super().__init__([*LEXORA, "gateway", "--router", gateway.grpc, "--config", str(gateway.config_file)], env=env)
-        self.http = plain(self.wait_ready(r".*\bserving\b.*").group(0)).partition("http=")[2].split()[0]
+        line = plain(self.wait_ready(r".*\bserving\b.*").group(0))
+        self.http = re.search(r'http(?:=|":")(https?://[^\s"]+)', line).group(1)  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager
