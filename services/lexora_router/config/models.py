@@ -47,7 +47,7 @@ class CorsConfig(Section):
 class ServerConfig(Section):
     """Where to listen, and the limits of one call. Port 0 picks a free one."""
 
-    host: Text = "127.0.0.1"  # Lexora asks no client for a key: to serve the network is a decision
+    host: Text = "127.0.0.1"  # by default no client is asked for a key: to serve the network is a decision
     port: Port = 8001
     grpc_host: Text | None = None  # default: host
     grpc_port: Port = 50051

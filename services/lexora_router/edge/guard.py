@@ -33,7 +33,7 @@ from lexora_router.errors import (
 )
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.payload.user_names import bounded
-from lexora_router.principal import STRANGER, Principal
+from lexora_router.principal import ANYBODY, STRANGER, Principal
 from lexora_router.telemetry.trace_context import trace_id_of
 
 DRAINING = "The router is shutting down; try another one."
@@ -78,7 +78,9 @@ class Guard:
                 principal = access.known(context)
                 if principal is None:
                     principal = await within(call, access.find(context))
-                call.principal, call.account = principal, principal.account or call.account
+                call.principal = principal
+                if principal is not ANYBODY:
+                    call.account = principal.account or call.account
                 if rpc.scope not in principal.scopes:
                     raise _lacking(rpc, principal)
             if self.draining and not always:

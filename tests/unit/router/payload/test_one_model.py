@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
+import httpx
 import pytest
-from hypothesis import given
+from fastapi import FastAPI
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
@@ -53,6 +56,36 @@ def test_the_model_that_is_read_is_the_one_that_python_s_json_reads(body: bytes)
     except InvalidRequest:
         return
     assert model == json.loads(body)["model"]
+
+
+class _Asked(BaseModel):
+    """As vLLM declares its requests."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str | None = None
+    messages: list[Any]
+
+
+ENGINE = FastAPI()
+
+
+@ENGINE.post(CHAT)
+async def answer(asked: _Asked) -> dict[str, str | None]:
+    return {"model": asked.model}
+
+
+@settings(deadline=None)
+@given(bodies())
+async def test_it_is_the_one_that_the_framework_of_vllm_reads(body: bytes) -> None:
+    try:
+        model = inspect_json(CHAT, body).model
+    except InvalidRequest:
+        return
+    transport = httpx.ASGITransport(ENGINE)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        for sent in (body, with_one_model("application/json", body, model or "", named=True)):
+            read = await client.post(CHAT, content=sent, headers={"content-type": "application/json"})
+            assert read.json() == {"model": model}
 
 
 @given(bodies())
