@@ -33,7 +33,7 @@ from lexora_router.errors import (
 )
 from lexora_router.layers.observe import NOT_DONE, Recorder
 from lexora_router.payload.user_names import bounded
-from lexora_router.principal import ANYBODY, STRANGER, Principal, Principal
+from lexora_router.principal import ANYBODY, STRANGER, Principal
 from lexora_router.telemetry.trace_context import trace_id_of
 
 DRAINING = "The router is shutting down; try another one."
@@ -75,7 +75,10 @@ class Guard:
         try:
             if rpc.scope is not Scope.OPEN:
                 access, call.principal = self.serving.access, STRANGER
-                _let_in(call, access.known(context) or await within(call, access.find(context)), rpc)
+                principal = access.known(context)
+                if principal is None:
+                    principal = await within(call, access.find(context))
+                _let_in(call, principal, rpc)
             if self.draining and not always:
                 raise Draining(DRAINING)
             check_options(plain, call.id)
@@ -194,18 +197,15 @@ def _take(options: Options, call: Call) -> None:
     call.fallback_allowed, call.resume_allowed = options.fallback_allowed, options.resume_allowed
 
 
-def _lacking(rpc: Rpc[Any, Any], principal: Principal) -> RouterError:
-    if principal is OPERATOR:  # it has shown no credentials at all
-        return missing()
-    return PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
-
-
 def _let_in(call: Call, principal: Principal, rpc: Rpc[Any, Any]) -> None:
     """The call is its principal's, which must have the scope of this rpc."""
+    allowed = rpc.scope in principal.scopes
+    if principal is OPERATOR and not allowed:
+        raise missing()  # no credentials were shown at all: it stays a stranger
     call.principal = principal
     if principal is not ANYBODY:
         call.account = principal.account or call.account
-    if rpc.scope not in principal.scopes:
+    if not allowed:
         raise PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
 
 

@@ -14,6 +14,7 @@ from lexora_contract.access import Scope
 from lexora_contract.answer import Reply
 from lexora_contract.port import CallContext, CallFailed, Options
 from lexora_contract.rpcs import EXPLAIN, STREAM
+from lexora_router.access.operators import OPERATOR
 from lexora_router.call import Call
 from lexora_router.errors import AccessUnavailable, QueueFull, Unauthenticated
 from lexora_router.layers.rate_limit import Meter
@@ -156,3 +157,18 @@ async def test_the_default_model_is_for_those_that_may_use_it() -> None:
     assert call.path == CHAT
     assert b'"m"' in cast("bytes", call.body)
     assert call.model == "m"
+
+
+@jumping
+async def test_an_operator_without_credentials_makes_no_calls_under_names_that_it_claims() -> None:
+    class Operators(ScriptedAccess):
+        def known(self, context: CallContext) -> Principal:
+            return OPERATOR
+
+    made, pipeline = service(Reply(JSON_HEAD, ANSWER), access=Operators())
+    SEEN.calls.clear()
+    with pytest.raises(CallFailed) as refused:
+        await made.generate(raw(BODY, user="bob", tenant="acme"), shown(None))
+    assert detail(refused.value, ErrorInfo).reason == "UNAUTHENTICATED"
+    assert [(call.tenant, call.account) for call in SEEN.calls] == [("anonymous", "")]
+    assert pipeline.calls == []
