@@ -15,7 +15,7 @@ from lexora_contract.port import CallFailed, RouterPort
 from lexora_gateway.asgi_types import headers_of
 from lexora_gateway.errors import Failure, Refused, bug, from_failed, in_dialect, invalid, plain
 from lexora_gateway.framework_send import FrameworkSend
-from lexora_gateway.openai.docs import path_items, stored_items
+from lexora_gateway.openai.docs import SECURITY_SCHEMES, path_items, stored_items
 from lexora_gateway.parts import Parts, Settings, Surface, parts_of
 from lexora_gateway.paths import MOVED, OF_OPERATORS, unknown_path
 from lexora_gateway.read_routes import Control
@@ -78,6 +78,8 @@ class GatewayApp(FastAPI):
             schema = super().openapi()
             stored = stored_items() if self._routes else {}
             schema["paths"] = {**path_items(self._routes), **stored, **schema["paths"]}
+            schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+            schema["security"] = [{}, *({name: []} for name in SECURITY_SCHEMES)]  # {}: where none is asked for
         assert self.openapi_schema is not None
         return self.openapi_schema
 

@@ -82,6 +82,11 @@ def test_a_key_opens_the_page_and_the_playground_calls_as_that_key(
     with page(browser, f"{gateway.http}/ui/#playground", but=REFUSED) as opened:
         said(opened, "#sign-in h1", "Sign in")
         assert opened.locator("#playground").is_hidden()
+        size = opened.viewport_size
+        assert size is not None
+        opened.set_viewport_size({"width": 320, "height": 740})
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 320
+        opened.set_viewport_size(size)
         sign_in(opened, caller)
         said(opened, "#sign-in-trouble", "needs the scope `observe`")
         sign_in(opened, new_key())
@@ -110,7 +115,10 @@ def test_a_key_opens_the_page_and_the_playground_calls_as_that_key(
         )
         opened.reload()
         said(opened, "#caller", "Olga of platform")
+        opened.set_viewport_size({"width": 320, "height": 740})
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 320
         opened.click("#sign-out")
+        opened.set_viewport_size(size)
         said(opened, "#sign-in h1", "Sign in")
         assert opened.context.cookies() == []
         assert "platform" not in (opened.text_content("main") or "")
@@ -153,12 +161,13 @@ def signed_in(http: httpx.Client, key: NewKey, **headers: str) -> httpx.Response
     return answer
 
 
-def test_the_cookie_stands_for_the_key_under_ui_only(http: httpx.Client, key: NewKey) -> None:
+def test_the_cookie_stands_for_the_key_under_ui_only(gateway: Gateway, http: httpx.Client, key: NewKey) -> None:
     cookie = signed_in(http, key).headers["set-cookie"]
     assert cookie.endswith("; Max-Age=43200; HttpOnly; SameSite=Strict")
     word = cookie.partition(";")[0]
     assert signed_in(http, key, **{"x-forwarded-proto": "https"}).headers["set-cookie"].endswith("; Secure")
-    state = http.get("/ui/state", headers={"cookie": word})
+    assert word.startswith(f"lexora_ui_{gateway.http.rpartition(':')[2]}=")  # another port of the host has another one
+    state = http.get("/ui/state", headers={"cookie": f'theme={{"dark": [1]}}; =; odd; {word}; more="1'})
     assert state.json()["caller"] == {"name": "Olga", "tenant": "platform", "session": True}
     for path in ("/stats", "/metrics", "/v1/models"):
         assert http.get(path, headers={"cookie": word}).status_code == 401

@@ -22,6 +22,18 @@ _FORM = {
     "required": ["file", "model"],
 }
 
+# Where a key or a token may be: see lexora_contract.access.
+SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a token of your identity provider."},
+    "x-api-key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "The same, as the Anthropic SDK sends it.",
+    },
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key", "description": "The same, as the Azure SDK sends it."},
+}
+
 
 def path_items(paths: Iterable[str]) -> dict[str, Any]:
     """`{path: {"post": operation}}` with summaries and examples."""

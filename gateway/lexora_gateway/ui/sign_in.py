@@ -7,7 +7,6 @@ origin only after a preflight that is not answered.
 
 from __future__ import annotations
 
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,8 +20,6 @@ from lexora_gateway.request import scope_context
 from lexora_gateway.ui.sessions import LONGEST_SECONDS, Sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lexora_contract.port import RouterPort
     from lexora_gateway.asgi_types import HeaderList
     from lexora_gateway.asgi_types import Scope as AsgiScope
@@ -54,7 +51,7 @@ class SignIn:
         headers: HeaderList = scope["headers"]
         if any(name in _CREDENTIALS for name, _ in headers):
             return scope
-        credential = self._sessions.credential(_word(headers))
+        credential = self._sessions.credential(_word(scope))
         if not credential:
             return scope
         kept = [pair for pair in headers if pair[0] not in (b"cookie", HEADER)]
@@ -72,19 +69,19 @@ class SignIn:
         shown = (b"authorization", b"Bearer " + credential.encode())
         scope = {**request.scope, "headers": [*headers, shown]}
         await granted(self._router, Scope.OBSERVE, scope_context(scope, _TIMEOUT))
-        self._sessions.close(_word(headers))
+        self._sessions.close(_word(request.scope))
         return _with_cookie(request.scope, self._sessions.open(credential), LONGEST_SECONDS)
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
         check_own(request.scope)
-        self._sessions.close(_word(request.scope["headers"]))
+        self._sessions.close(_word(request.scope))
         return _with_cookie(request.scope, "", 0)
 
     def forget(self, scope: AsgiScope, failed: CallFailed) -> None:
         """End the session of a request whose credential holds no more."""
         if failed.reason == "UNAUTHENTICATED":
-            self._sessions.close(_word(scope["headers"]))
+            self._sessions.close(_word(scope))
 
 
 def check_own(scope: AsgiScope) -> None:
@@ -112,7 +109,7 @@ async def _given(request: Request) -> str:
 def _with_cookie(scope: AsgiScope, word: str, seconds: float) -> Response:
     """No Path: the browser takes the folder of the page, also behind a proxy that serves it under another one."""
     secure = "; Secure" if _encrypted(scope) else ""
-    cookie = f"{COOKIE}={word}; Max-Age={seconds:.0f}; HttpOnly; SameSite=Strict{secure}"
+    cookie = f"{_name(scope)}={word}; Max-Age={seconds:.0f}; HttpOnly; SameSite=Strict{secure}"
     return Response(status_code=204, headers={"set-cookie": cookie, "cache-control": "no-store"})
 
 
@@ -122,16 +119,15 @@ def _encrypted(scope: AsgiScope) -> bool:
     return bool(scope["scheme"] == "https") or forwarded.rpartition(b",")[2].strip().lower() == b"https"
 
 
-def _word(headers: HeaderList) -> str:
-    return next(_words(headers), "")
+def _name(scope: AsgiScope) -> str:
+    """Browsers send a host's cookies to all of its ports: each port has a name of its own."""
+    server = scope.get("server")
+    return f"{COOKIE}_{server[1]}" if server else COOKIE
 
 
-def _words(headers: HeaderList) -> Iterator[str]:
-    for name, value in headers:
-        if name == b"cookie":
-            try:
-                found = SimpleCookie(value.decode("latin-1")).get(COOKIE)
-            except CookieError:
-                continue
-            if found is not None:
-                yield found.value
+def _word(scope: AsgiScope) -> str:
+    """The value of the cookie; whatever else is among the cookies of this host may be malformed."""
+    wanted = _name(scope).encode()
+    lines = (value for name, value in scope["headers"] if name == b"cookie")
+    pairs = (part.strip().partition(b"=") for line in lines for part in line.split(b";"))
+    return next((value.decode("latin-1") for name, _, value in pairs if name == wanted), "")
