@@ -161,11 +161,15 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         self._framing_bytes += len(data)
-        failure: InvalidAnswer | None = None
+        failure: Exception | None = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            failure = InvalidAnswer(self._refused or f"the answer is not HTTP ({error})")
+            bug = error.__context__  # what a callback of this class raised: no fault of the engine, unless it was refused so
+            if self._refused or not isinstance(error, httptools.HttpParserCallbackError) or not isinstance(bug, Exception):
+                failure = InvalidAnswer(self._refused or f"the answer is not HTTP ({error})")
+            else:
+                failure = bug
         pieces = self._pieces
         try:
             body = self._body or self._begin()
