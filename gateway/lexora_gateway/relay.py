@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lexora.v1.explain_pb2 import ExplainRequest
-from lexora_contract.messages import call_message
+from lexora_contract.messages import fill_call
 from lexora_contract.operations import OPERATIONS, dialect_of, operation_of
 from lexora_contract.port import RawCall
 from lexora_gateway.api_route import ApiRoute
@@ -40,8 +40,9 @@ class Relay(ApiRoute):
 
     def explained(self, received: ClientRequest) -> ExplainRequest:
         """The same call, to be explained."""
-        call = self._call(received)
-        return ExplainRequest(call=call_message(call))
+        request = ExplainRequest()
+        fill_call(request.call, self._call(received))
+        return request
 
     def _call(self, received: ClientRequest) -> RawCall:
         content_type = received.headers[b"content-type"].decode("latin-1")

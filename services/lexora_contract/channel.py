@@ -12,7 +12,7 @@ from lexora.v1 import receipt_pb2
 from lexora.v1.router_pb2 import StreamRequest, StreamResponse
 from lexora_contract.access import FACADE
 from lexora_contract.answer import Receipt
-from lexora_contract.messages import call_message, head_of, receipt_of, reply_of
+from lexora_contract.messages import fill_call, head_of, receipt_of, reply_of
 from lexora_contract.port import CallContext, CallFailed, ClientSink, Gate, Options, RawCall, Send
 from lexora_contract.rpcs import ROUTER, Request, Response, Rpc
 from lexora_contract.status import failed_of
@@ -78,12 +78,11 @@ class ChannelRouter:
 
     async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
         """Serve one call in the engine's own bytes."""
-        incoming, gate = _Incoming(sink), Gate()
+        incoming, gate, request = _Incoming(sink), Gate(), StreamRequest()
+        fill_call(request.call, call)
         context.flow.attach(gate)
         try:
-            await self._messages(
-                _Outgoing(StreamRequest(call=call_message(call)), call.take_body()), context, incoming.take, gate
-            )
+            await self._messages(_Outgoing(request, call.take_body()), context, incoming.take, gate)
         finally:
             context.flow.detach()
 

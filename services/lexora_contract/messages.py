@@ -1,4 +1,7 @@
-"""Between the plain objects of a call and the messages of the contract."""
+"""Between the plain objects of a call and the messages of the contract.
+
+Messages are filled where they stand: one that is put into another is copied by way of its bytes.
+"""
 
 from typing import Protocol
 
@@ -7,7 +10,7 @@ from lexora_contract.answer import BucketState, Choice, Head, Hop, RateLimitStat
 from lexora_contract.enums import value, word
 from lexora_contract.plain import hops_of, resumed_name
 from lexora_contract.port import Options, RawCall
-from lexora_contract.times import duration, seconds, set_duration
+from lexora_contract.times import seconds, set_duration
 
 
 class Bucket(Protocol):
@@ -78,15 +81,24 @@ def options_of(message: options_pb2.CallOptions) -> Options:
 
 def options_message(options: Options) -> options_pb2.CallOptions:
     """The options as the contract has them."""
-    message = options_pb2.CallOptions(
-        request_id=options.request_id, user=options.user, prompt_cache_key=options.prompt_cache_key, priority=options.priority
-    )
+    message = options_pb2.CallOptions()
+    fill_options(message, options)
+    return message
+
+
+def fill_options(message: options_pb2.CallOptions, options: Options) -> None:
+    """Write options into an empty message."""
+    message.request_id = options.request_id
+    message.user = options.user
+    message.prompt_cache_key = options.prompt_cache_key
+    if options.priority is not None:
+        message.priority = options.priority
     if not options.fallback_allowed:
         message.fallback = options_pb2.FALLBACK_POLICY_NEVER
     if not options.resume_allowed:
         message.resume = options_pb2.RESUME_POLICY_NEVER
     if options.max_queue_time is not None:
-        message.max_queue_time.CopyFrom(duration(options.max_queue_time))
+        set_duration(message.max_queue_time, options.max_queue_time)
     if options.session_key:
         message.session_key = options.session_key
     if options.idempotency_key:
@@ -95,7 +107,6 @@ def options_message(options: Options) -> options_pb2.CallOptions:
         message.tenant = options.tenant
     if options.labels:
         message.labels.update(options.labels)
-    return message
 
 
 def raw_of(message: raw_pb2.RawCall) -> RawCall:
@@ -105,11 +116,16 @@ def raw_of(message: raw_pb2.RawCall) -> RawCall:
     return RawCall(message.path, message.content_type, method=method, query=message.query, headers=headers)
 
 
-def call_message(call: RawCall) -> call_pb2.Call:
-    """A call without its body, which stays where it is."""
-    headers = [raw_pb2.Header(name=name, value=value) for name, value in call.headers]
-    raw = raw_pb2.RawCall(path=call.path, content_type=call.content_type, method=call.method, query=call.query, headers=headers)
-    return call_pb2.Call(options=options_message(call.options), raw=raw)
+def fill_call(message: call_pb2.Call, call: RawCall) -> None:
+    """Write a call without its body, which stays where it is, into an empty message."""
+    fill_options(message.options, call.options)
+    raw = message.raw
+    raw.path = call.path
+    raw.content_type = call.content_type
+    raw.method = call.method
+    raw.query = call.query
+    for name, text in call.headers:
+        raw.headers.add(name=name, value=text)
 
 
 def _bucket(message: receipt_pb2.RateLimitBucket) -> BucketState:
@@ -173,18 +189,18 @@ def fill_bucket(message: receipt_pb2.RateLimitBucket, state: Bucket | None) -> N
         set_duration(message.reset, max(state.reset, 0.0))
 
 
-def head_message(head: Head) -> raw_pb2.RawHead:
-    """Status, content type and headers of an engine's answer."""
-    return raw_pb2.RawHead(
-        status=head.status,
-        content_type=head.content_type,
-        headers=[raw_pb2.Header(name=name, value=value) for name, value in head.headers],
-    )
+def fill_head(message: raw_pb2.RawHead, head: Head) -> None:
+    """Write status, content type and headers of an engine's answer into an empty message."""
+    message.status = head.status
+    message.content_type = head.content_type
+    for name, text in head.headers:
+        message.headers.add(name=name, value=text)
 
 
-def reply_message(reply: Reply) -> raw_pb2.RawReply:
-    """A whole answer, its body untouched."""
-    return raw_pb2.RawReply(head=head_message(reply.head), body=reply.body)
+def fill_reply(message: raw_pb2.RawReply, reply: Reply) -> None:
+    """Write a whole answer, its body untouched, into an empty message."""
+    fill_head(message.head, reply.head)
+    message.body = reply.body
 
 
 def fill_usage(message: tokens_pb2.Usage, usage: Usage) -> None:

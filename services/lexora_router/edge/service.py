@@ -25,7 +25,7 @@ from lexora.v1 import (
 from lexora_contract.answer import Reply
 from lexora_contract.escape import escaped
 from lexora_contract.limits import MAX_REFUSAL
-from lexora_contract.messages import fill_receipt, raw_of, reply_message
+from lexora_contract.messages import fill_receipt, fill_reply, raw_of
 from lexora_contract.operations import CHAT, COMPLETIONS, EMBEDDINGS
 from lexora_contract.port import CallContext, ClientSink, Options, RawCall, Send
 from lexora_contract.rpcs import (
@@ -339,8 +339,14 @@ def put_receipt(call: Call, message: receipt_pb2.Receipt) -> None:
     message.trace_id = trace_id_of(call.trace)
 
 
+def _raw_response(reply: Reply) -> router_pb2.GenerateResponse:
+    response = router_pb2.GenerateResponse()
+    fill_reply(response.raw, reply)
+    return response
+
+
 _GENERATED: dict[str | None, Callable[[Reply], router_pb2.GenerateResponse]] = {
-    "raw": lambda reply: router_pb2.GenerateResponse(raw=reply_message(reply)),
+    "raw": _raw_response,
     "chat": lambda reply: router_pb2.GenerateResponse(chat=chat_response(reply.body)),
     "completion": lambda reply: router_pb2.GenerateResponse(completion=completion_response(reply.body)),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lexora.v1 import receipt_pb2, router_pb2
 from lexora_contract.answer import Head, Reply
-from lexora_contract.messages import head_message, reply_message
+from lexora_contract.messages import fill_head, fill_reply
 from lexora_contract.port import Flow, Send
 from lexora_router.edge.translate import chat_chunks, completion_chunks
 from lexora_router.errors import UpstreamInvalid
@@ -67,7 +67,7 @@ class StreamSink:
         response = router_pb2.StreamResponse()
         self._put_receipt(response.completed.receipt)
         if self._reply is not None:
-            response.completed.reply.CopyFrom(reply_message(self._reply))
+            fill_reply(response.completed.reply, self._reply)
         await self._send(response)
 
     async def flush(self) -> None:
@@ -121,7 +121,7 @@ class StreamSink:
         self._started = response = router_pb2.StreamResponse()
         self._put_receipt(response.started.receipt)
         if self._read is None:
-            response.started.head.CopyFrom(head_message(head))
+            fill_head(response.started.head, head)
 
     def _message(self) -> router_pb2.StreamResponse:
         """The next message: all frames that wait, or one chunk."""
