@@ -21,7 +21,7 @@ PEERS := .venv-bench
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long test-real soak lint gen bench bench-docs bench-classify clean
+.PHONY: help setup demo test test-fast test-long test-real soak lint gen bench bench-docs bench-classify lock audit clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -93,6 +93,24 @@ bench: $(DEV) $(PEERS)/.stamp ## Measure CPU, latency, memory and start beside n
 bench-docs: $(DEV) $(PEERS)/.stamp ## The same, longer; its tables and plot go into docs/ (FROM=results.json: those of a saved run).
 	@$(BIN)/python -m tests.bench --docs $(if $(FROM),--from $(FROM),--thorough)
 
+# What makes and checks the lock file of an image.
+LOCKER := .venv-lock
+LOCK := deploy/requirements.lock
+
+lock: $(DEV) $(LOCKER)/.stamp ## Write deploy/requirements.lock (all that an image installs, with hashes) and the licences of it.
+	@$(LOCKER)/bin/uv --quiet pip compile pyproject.toml --extra otel --generate-hashes --universal --python-version 3.11 \
+		--no-header --no-emit-index-url --upgrade --output-file $(LOCK)
+	@$(PIP) --no-compile --no-deps --require-hashes --requirement $(LOCK)
+	@$(BIN)/python tools/licences.py
+
+audit: $(LOCKER)/.stamp ## Look for known vulnerabilities in deploy/requirements.lock.
+	@$(LOCKER)/bin/pip-audit --no-deps --disable-pip --requirement $(LOCK)
+
+$(LOCKER)/.stamp:
+	@test -x $(LOCKER)/bin/python || $(PYTHON) -m venv $(LOCKER)
+	@$(LOCKER)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9' 'pip-audit>=2.9'
+	@touch $@
+
 $(PEERS)/.stamp:
 	@echo "installing what Lexora is measured beside ..."
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -103,4 +121,4 @@ bench-classify: $(DEV) ## Measure how well and how fast each classifier sorts la
 	@$(BIN)/python -m tests.bench.classify
 
 clean: ## Remove what setup made.
-	@rm -rf $(VENV) $(GEN) $(PEERS)
+	@rm -rf $(VENV) $(GEN) $(PEERS) $(LOCKER)
