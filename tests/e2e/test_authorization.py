@@ -2,8 +2,11 @@
 
 import json
 import random
+import socket
+import threading
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,13 +56,17 @@ def engine() -> Iterator[ScriptedEngine]:
 
 @dataclass(frozen=True)
 class Keys:
-    """`whole` may do all, `some` has a few models; `own` is limited beside its tenant, which `bare` is as well."""
+    """`whole` may do all, `some` has a few models; `own` is limited beside its tenant, which `bare` is as well.
+
+    `few` may use few tokens, one call at a time, in a tenant without such limits.
+    """
 
     file: Path
     whole: NewKey
     some: NewKey
     bare: NewKey
     own: NewKey
+    few: NewKey
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,7 @@ def keys(folder: Path) -> Keys:
         some=add_key(file, tenant="acme", scopes=ALL, models=("allow*", "fast")),
         bare=add_key(file, tenant="limited"),
         own=add_key(file, tenant="limited", rate=1e-3, burst=2),
+        few=add_key(file, tenant="acme", tokens_per_minute=60, max_concurrent=1),
     )
 
 
@@ -428,6 +436,36 @@ def test_a_client_that_changes_all_that_it_may_change_has_one_limit(gateway: Gat
     assert own.text not in named
     guess = http.post(CHAT, json=chat("guess"), headers=bearer(tenant_s))
     assert guess.status_code == 429  # names that are not there cost as much as others
+
+
+def test_a_key_may_have_fewer_tokens_and_calls_at_once_than_its_tenant(
+    gateway: Gateway, http: httpx.Client, engine: ScriptedEngine, keys: Keys
+) -> None:
+    few, answer, hold, asked = bearer(keys.few), engine.answer, threading.Event(), threading.Event()
+
+    def held(connection: socket.socket, _: Any) -> None:
+        asked.set()
+        hold.wait(10)
+        connection.sendall(answer if isinstance(answer, bytes) else b"")
+
+    engine.answer = held
+    try:
+        with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=gateway.http, timeout=10, verify=False) as other:
+            first = pool.submit(http.post, CHAT, json=chat("allowed", max_tokens=1, user="a"), headers=few)
+            assert asked.wait(10)
+            second = other.post(CHAT, json=chat("allowed", max_tokens=1, user="b"), headers=few)
+            hold.set()
+            assert first.result(10).status_code == 200
+    finally:
+        hold.set()
+        engine.answer = answer
+    assert (second.status_code, "calls under way: 1 at once" in second.text) == (429, True)
+    third = http.post(
+        CHAT, json=chat("allowed", max_tokens=1000), headers=few
+    )  # a minute's tokens are the most that is reserved
+    assert (third.status_code, "tokens: 60 per minute" in third.text) == (429, True)
+    assert (third.headers["x-ratelimit-limit-tokens"], keys.few.id in third.text) == ("60", True)
+    assert http.post(CHAT, json=chat("allowed", max_tokens=1000), headers=bearer(keys.whole)).status_code == 200
 
 
 def test_explain_is_of_the_caller(gateway: Gateway, http: httpx.Client, some: NewKey) -> None:

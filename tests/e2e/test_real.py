@@ -13,7 +13,9 @@ import openai
 import pytest
 from openai import OpenAI
 
+from lexora_router.payload.inspect import inspect_json
 from tests.support import wire
+from tests.support.keys import add_key
 from tests.support.servers import Gateway, calm_config, metric
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -243,3 +245,40 @@ def test_the_sdk(client: OpenAI, model: str) -> None:
 def test_request_timeout(http: httpx.Client, model: str, endless: dict[str, Any]) -> None:
     answer = http.post(CHAT, json=fields(model) | endless, headers={"x-request-timeout": "0.02"})
     assert answer.status_code == 504
+
+
+TWICE = [
+    '"max_tokens":2,"max_tokens":5',
+    '"max_tokens":5,"max_tokens":2',
+    '"max_tokens":5,"max\\u005ftokens":2',
+    '"max\\u005ftokens":5,"max_tokens":2',
+    '"MAX_TOKENS":2,"max_tokens":5',
+    '"max_tokens":5,"Max_Tokens":2',
+]
+
+
+@pytest.mark.parametrize("written", TWICE)
+def test_the_engine_reads_a_key_that_occurs_twice_as_the_gateway_does(
+    direct: httpx.Client, http: httpx.Client, model: str, written: str
+) -> None:
+    text = json.dumps(fields(model, ignore_eos=True)).replace('"max_tokens": 16', written).encode()
+    read = inspect_json(CHAT, text).max_tokens
+    assert read == json.loads(text)["max_tokens"]
+    for server in (direct, http):
+        answer = server.post(CHAT, content=text, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["usage"]["completion_tokens"]) == (200, read), answer.text
+
+
+def test_a_key_s_body_with_one_model_and_a_salt_is_answered(
+    engine: str, direct: httpx.Client, model: str, tmp_path: Path
+) -> None:
+    key = add_key(tmp_path / "keys.jsonl", models=(model,))
+    auth = {"mode": "keys", "keys_file": str(tmp_path / "keys.jsonl")}
+    text = json.dumps(fields(model)).replace("{", '{"model":"smuggled","Model":"smuggled",', 1).encode()
+    expected = direct.post(CHAT, json=fields(model)).json()["choices"][0]["message"]["content"]
+    with Gateway(calm_config(main={"url": engine, "type": "vllm"}) | {"auth": auth}, tmp_path) as closed:
+        headers = {"content-type": "application/json", "x-api-key": key.text}
+        answer = httpx.post(f"{closed.http}{CHAT}", content=text, headers=headers, timeout=120)
+        assert answer.json()["choices"][0]["message"]["content"] == expected
+        body = json.dumps(fields("smuggled")).encode()
+        assert httpx.post(f"{closed.http}{CHAT}", content=body, headers=headers, timeout=120).status_code == 404
