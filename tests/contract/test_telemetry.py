@@ -95,3 +95,11 @@ async def test_a_ratio_of_none_leaves_only_what_clients_want(engine: LoopEngine,
     unsampled = engine.requests[0].header("traceparent")
     assert unsampled is not None
     assert not int(unsampled[-2:], 16) & 1  # the engine decides alike
+
+
+async def test_a_failed_call_s_status_names_its_trace(engine: LoopEngine, collector: Receiver, tmp_path: Path) -> None:
+    async with linked("tcp", config(engine, collector), tmp_path) as link:
+        outcome = await link.generate(router_pb2.GenerateRequest())
+    (span,) = collector.spans
+    assert outcome.detail(ErrorInfo).metadata["trace_id"] == span.trace_id
+    assert span.attributes["error.type"] == outcome.reason == "INVALID_REQUEST"
