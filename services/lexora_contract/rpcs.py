@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from lexora.v1 import (
     admin_pb2,
+    audit_pb2,
     classify_pb2,
     embed_pb2,
     explain_pb2,
@@ -78,6 +79,9 @@ LIST_KEYS = Rpc(ADMIN, "ListKeys", keys_pb2.ListKeysRequest, keys_pb2.ListKeysRe
 REVOKE_KEY = Rpc(ADMIN, "RevokeKey", keys_pb2.RevokeKeyRequest, keys_pb2.RevokeKeyResponse, Scope.ADMIN)
 ROTATE_KEY = Rpc(ADMIN, "RotateKey", keys_pb2.RotateKeyRequest, keys_pb2.RotateKeyResponse, Scope.ADMIN)
 IMPORT_KEYS = Rpc(ADMIN, "ImportKeys", keys_pb2.ImportKeysRequest, keys_pb2.ImportKeysResponse, Scope.ADMIN)
+LIST_AUDIT_EVENTS = Rpc(
+    ADMIN, "ListAuditEvents", audit_pb2.ListAuditEventsRequest, audit_pb2.ListAuditEventsResponse, Scope.ADMIN
+)
 UNARY: tuple[Rpc[Any, Any], ...] = (
     GENERATE,
     EMBED,
@@ -97,6 +101,7 @@ UNARY: tuple[Rpc[Any, Any], ...] = (
     REVOKE_KEY,
     ROTATE_KEY,
     IMPORT_KEYS,
+    LIST_AUDIT_EVENTS,
 )
 
 # One request, many answers.

@@ -133,6 +133,7 @@ QUESTIONS: dict[str, tuple[Row, Message | None]] = {
     "RevokeKey": (Row(Scope.ADMIN, right="NOT_FOUND"), keys_pb2.RevokeKeyRequest(id="absent")),
     "RotateKey": (Row(Scope.ADMIN, right="NOT_FOUND"), keys_pb2.RotateKeyRequest(id="absent")),
     "ImportKeys": (Row(Scope.ADMIN), None),
+    "ListAuditEvents": (Row(Scope.ADMIN), None),
 }
 
 REFUSED = ("none", "malformed", "unknown", "expired", "revoked")

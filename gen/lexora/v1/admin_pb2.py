@@ -12,6 +12,7 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from lexora.v1 import audit_pb2 as lexora_dot_v1_dot_audit__pb2
 from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
 from lexora.v1 import keys_pb2 as lexora_dot_v1_dot_keys__pb2
 from lexora.v1 import recent_calls_pb2 as lexora_dot_v1_dot_recent__calls__pb2
@@ -19,7 +20,7 @@ from lexora.v1 import reload_pb2 as lexora_dot_v1_dot_reload__pb2
 from lexora.v1 import stats_pb2 as lexora_dot_v1_dot_stats__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/admin.proto\x12\tlexora.v1\x1a\x17lexora/v1/explain.proto\x1a\x14lexora/v1/keys.proto\x1a\x1clexora/v1/recent_calls.proto\x1a\x16lexora/v1/reload.proto\x1a\x15lexora/v1/stats.proto2\xd5\x05\n\x0c\x41\x64minService\x12@\n\x07\x45xplain\x12\x19.lexora.v1.ExplainRequest\x1a\x1a.lexora.v1.ExplainResponse\x12X\n\x0fListRecentCalls\x12!.lexora.v1.ListRecentCallsRequest\x1a\".lexora.v1.ListRecentCallsResponse\x12\x43\n\x08GetStats\x12\x1a.lexora.v1.GetStatsRequest\x1a\x1b.lexora.v1.GetStatsResponse\x12=\n\x06Reload\x12\x18.lexora.v1.ReloadRequest\x1a\x19.lexora.v1.ReloadResponse\x12\x46\n\tCreateKey\x12\x1b.lexora.v1.CreateKeyRequest\x1a\x1c.lexora.v1.CreateKeyResponse\x12=\n\x06GetKey\x12\x18.lexora.v1.GetKeyRequest\x1a\x19.lexora.v1.GetKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.lexora.v1.ListKeysRequest\x1a\x1b.lexora.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.lexora.v1.RevokeKeyRequest\x1a\x1c.lexora.v1.RevokeKeyResponse\x12\x46\n\tRotateKey\x12\x1b.lexora.v1.RotateKeyRequest\x1a\x1c.lexora.v1.RotateKeyResponse\x12I\n\nImportKeys\x12\x1c.lexora.v1.ImportKeysRequest\x1a\x1d.lexora.v1.ImportKeysResponseBh\n\x1bio.github.spirrow.lexora.v1B\nAdminProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15lexora/v1/admin.proto\x12\tlexora.v1\x1a\x15lexora/v1/audit.proto\x1a\x17lexora/v1/explain.proto\x1a\x14lexora/v1/keys.proto\x1a\x1clexora/v1/recent_calls.proto\x1a\x16lexora/v1/reload.proto\x1a\x15lexora/v1/stats.proto2\xaf\x06\n\x0c\x41\x64minService\x12@\n\x07\x45xplain\x12\x19.lexora.v1.ExplainRequest\x1a\x1a.lexora.v1.ExplainResponse\x12X\n\x0fListRecentCalls\x12!.lexora.v1.ListRecentCallsRequest\x1a\".lexora.v1.ListRecentCallsResponse\x12\x43\n\x08GetStats\x12\x1a.lexora.v1.GetStatsRequest\x1a\x1b.lexora.v1.GetStatsResponse\x12=\n\x06Reload\x12\x18.lexora.v1.ReloadRequest\x1a\x19.lexora.v1.ReloadResponse\x12\x46\n\tCreateKey\x12\x1b.lexora.v1.CreateKeyRequest\x1a\x1c.lexora.v1.CreateKeyResponse\x12=\n\x06GetKey\x12\x18.lexora.v1.GetKeyRequest\x1a\x19.lexora.v1.GetKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.lexora.v1.ListKeysRequest\x1a\x1b.lexora.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.lexora.v1.RevokeKeyRequest\x1a\x1c.lexora.v1.RevokeKeyResponse\x12\x46\n\tRotateKey\x12\x1b.lexora.v1.RotateKeyRequest\x1a\x1c.lexora.v1.RotateKeyResponse\x12I\n\nImportKeys\x12\x1c.lexora.v1.ImportKeysRequest\x1a\x1d.lexora.v1.ImportKeysResponse\x12X\n\x0fListAuditEvents\x12!.lexora.v1.ListAuditEventsRequest\x1a\".lexora.v1.ListAuditEventsResponseBh\n\x1bio.github.spirrow.lexora.v1B\nAdminProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,6 +28,6 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lexora.v1.admin_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1B\nAdminProtoP\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
-  _globals['_ADMINSERVICE']._serialized_start=161
-  _globals['_ADMINSERVICE']._serialized_end=886
+  _globals['_ADMINSERVICE']._serialized_start=184
+  _globals['_ADMINSERVICE']._serialized_end=999
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from lexora.v1 import audit_pb2 as lexora_dot_v1_dot_audit__pb2
 from lexora.v1 import explain_pb2 as lexora_dot_v1_dot_explain__pb2
 from lexora.v1 import keys_pb2 as lexora_dot_v1_dot_keys__pb2
 from lexora.v1 import recent_calls_pb2 as lexora_dot_v1_dot_recent__calls__pb2
@@ -94,6 +95,11 @@ class AdminServiceStub(object):
                 request_serializer=lexora_dot_v1_dot_keys__pb2.ImportKeysRequest.SerializeToString,
                 response_deserializer=lexora_dot_v1_dot_keys__pb2.ImportKeysResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/lexora.v1.AdminService/ListAuditEvents',
+                request_serializer=lexora_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=lexora_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -170,6 +176,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEvents(self, request, context):
+        """What was done to keys, by operators and by strangers, of late.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -222,6 +235,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ImportKeys,
                     request_deserializer=lexora_dot_v1_dot_keys__pb2.ImportKeysRequest.FromString,
                     response_serializer=lexora_dot_v1_dot_keys__pb2.ImportKeysResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=lexora_dot_v1_dot_audit__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=lexora_dot_v1_dot_audit__pb2.ListAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -495,6 +513,33 @@ class AdminService(object):
             '/lexora.v1.AdminService/ImportKeys',
             lexora_dot_v1_dot_keys__pb2.ImportKeysRequest.SerializeToString,
             lexora_dot_v1_dot_keys__pb2.ImportKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lexora.v1.AdminService/ListAuditEvents',
+            lexora_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+            lexora_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

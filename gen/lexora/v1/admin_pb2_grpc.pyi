@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from lexora.v1 import audit_pb2 as _audit_pb2
 from lexora.v1 import explain_pb2 as _explain_pb2
 from lexora.v1 import keys_pb2 as _keys_pb2
 from lexora.v1 import recent_calls_pb2 as _recent_calls_pb2
@@ -57,6 +58,8 @@ class AdminServiceStub:
     """Make a key that takes another's place, which holds for a while beside it."""
     ImportKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]
     """Take over keys that clients have already, by their hashes."""
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]
+    """What was done to keys, by operators and by strangers, of late."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -83,6 +86,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Make a key that takes another's place, which holds for a while beside it."""
     ImportKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]  # type: ignore[assignment]
     """Take over keys that clients have already, by their hashes."""
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditEventsRequest, _audit_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """What was done to keys, by operators and by strangers, of late."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators ask and do. Apart from RouterService, so that each of them can be authorised as a whole."""
@@ -166,5 +171,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.ImportKeysResponse, _abc.Awaitable[_keys_pb2.ImportKeysResponse]]:
         """Take over keys that clients have already, by their hashes."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _audit_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListAuditEventsResponse, _abc.Awaitable[_audit_pb2.ListAuditEventsResponse]]:
+        """What was done to keys, by operators and by strangers, of late."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

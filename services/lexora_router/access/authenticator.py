@@ -8,8 +8,10 @@ from typing import Protocol
 
 from lexora_contract.access import Scope
 from lexora_contract.port import CallContext
+from lexora_router.access.audit import AuditLog, FailureSums
 from lexora_router.access.credentials import credential_of, missing
 from lexora_router.access.jwt.token_reader import is_token
+from lexora_router.access.key_format import public_id
 from lexora_router.access.keys import Keys
 from lexora_router.access.operators import OPERATOR, Operators, client_address
 from lexora_router.errors import TooManyAttempts, Unauthenticated
@@ -46,7 +48,8 @@ class Failures:
     What counts against an address is a credential that was not tried lately: a client that repeats one old key guesses nothing.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, audit: AuditLog, clock: Callable[[], float] = time.monotonic) -> None:
+        self.sums = FailureSums(audit)
         self.by_cause = Counter(dict.fromkeys(_CAUSES, 0))  # that are there before the first of each
         self._attempts = FailedAttempts()
         self._tried: OrderedDict[bytes, None] = OrderedDict()
@@ -55,6 +58,7 @@ class Failures:
     def count(self, error: Unauthenticated, credential: str, address: str) -> Unauthenticated:
         """Count a failure; gives what to refuse it with. `credential` is empty where there was not one to look up."""
         self.by_cause[error.cause] += 1
+        self.sums.add(address, error.cause, public_id(credential) if error.cause in _NO_GUESS else "")
         if not credential or error.cause in _NO_GUESS or self._again(credential):
             return error
         seconds = self._attempts.failed(address, self._clock())

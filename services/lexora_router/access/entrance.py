@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lexora_router.access.access import Access, OpenAccess
+from lexora_router.access.audit import AuditLog
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.certificates import CertificateNames
 from lexora_router.access.forwarders import Forwarders
@@ -26,9 +27,9 @@ class Entrance:
     Raises KeyFileError for keys that cannot be read; then nothing has changed.
     """
 
-    def __init__(self, config: Config, failures: Failures, previous: "Entrance | None" = None) -> None:
+    def __init__(self, config: Config, failures: Failures, audit: AuditLog, previous: "Entrance | None" = None) -> None:
         auth = config.auth
-        self.keys = _watched(Path(auth.keys_file), previous) if auth.keys else None
+        self.keys = _watched(Path(auth.keys_file), audit, previous) if auth.keys else None
         self.access: Access = OpenAccess()
         self.tokens = _tokens(auth.jwt, previous) if auth.tokens else None
         self._task: asyncio.Task[None] | None = None
@@ -69,6 +70,6 @@ def _tokens(providers: tuple[JwtProvider, ...], previous: Entrance | None) -> "T
     return Tokens(providers, None if previous is None else previous.tokens)
 
 
-def _watched(path: Path, previous: Entrance | None) -> WatchedKeys:
+def _watched(path: Path, audit: AuditLog, previous: Entrance | None) -> WatchedKeys:
     kept = previous.keys if previous is not None else None
-    return kept if kept is not None and kept.path == path else WatchedKeys(path)
+    return kept if kept is not None and kept.path == path else WatchedKeys(path, audit)

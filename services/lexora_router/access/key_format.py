@@ -58,6 +58,11 @@ def is_key(text: str) -> bool:
     )
 
 
+def public_id(key: str) -> str:
+    """The public id in a key, empty for one from elsewhere."""
+    return key[len(PREFIX) : _DASH] if is_key(key) else ""
+
+
 def _check(body: str) -> str:
     return f"{crc32(body.encode()):08x}"
 

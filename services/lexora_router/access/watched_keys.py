@@ -7,6 +7,7 @@ from stat import S_ISREG
 
 import structlog
 
+from lexora_router.access.audit import AuditLog, changes_of, note_changes
 from lexora_router.access.key_file import KeyFileError, edit_keys, open_to_others, read_keys
 from lexora_router.access.key_record import KeyRecord
 from lexora_router.errors import AccessUnavailable
@@ -29,8 +30,9 @@ class WatchedKeys:
     (AccessUnavailable). `readable` says which.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, audit: AuditLog) -> None:
         self.path = path
+        self._audit = audit
         self.readable = True
         self.version = 0
         self._stamp = self._look()
@@ -69,12 +71,12 @@ class WatchedKeys:
         """All keys, in the order of the file."""
         return self._keys.values()
 
-    async def edit(self, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]]) -> None:
-        """Change the file as `edit_keys` does, and as that raises; the change is in force at the return."""
+    async def edit(self, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]], by: str) -> None:
+        """Change the file as `edit_keys` does, and as that raises; it is in force at the return. `by` is for the audit log."""
         await asyncio.to_thread(edit_keys, self.path, change)
-        await self.refresh()
+        await self.refresh(by)
 
-    async def refresh(self) -> None:
+    async def refresh(self, by: str = "file") -> None:
         """Read the file now."""
         async with self._reading:
             stamp = await asyncio.to_thread(self._look)
@@ -86,9 +88,11 @@ class WatchedKeys:
                 self._stamp, self.readable = stamp, False
                 self.version += 1  # what was not there before may be there now
                 return
+            changes = await asyncio.to_thread(changes_of, self._keys, keys)
             old, self._keys = self._keys, keys
             self._stamp, self.readable = stamp, True
             self.version += 1
+            note_changes(self._audit, changes, by)
             _log.info("keys_read", file=str(self.path), keys=len(keys))
             await _dropped(old)
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lexora_router.config.admin import AdminConfig
 from lexora_router.config.admission import QueueConfig, RateLimitConfig, TenantConfig
+from lexora_router.config.audit import AuditConfig
 from lexora_router.config.auth import AuthConfig
 from lexora_router.config.check import config_faults, routing_faults
 from lexora_router.config.classifier import ClassifierConfig
@@ -130,6 +131,7 @@ class Config(Section):
     failover: FailoverConfig = FailoverConfig()
     queue: QueueConfig = QueueConfig()
     tenants: dict[Text, TenantConfig] = Field(default={}, max_length=MAX_ITEMS)
+    audit: AuditConfig = AuditConfig()
     logging: LoggingConfig = LoggingConfig()
     routing: RoutingConfig = RoutingConfig()
     health: HealthConfig = HealthConfig()

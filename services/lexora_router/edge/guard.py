@@ -15,6 +15,7 @@ from lexora_contract.messages import options_of
 from lexora_contract.port import CallContext, Options
 from lexora_contract.request_ids import new_request_id
 from lexora_contract.rpcs import Rpc
+from lexora_router.access.audit import AuditLog
 from lexora_router.access.credentials import missing
 from lexora_router.access.operators import OPERATOR
 from lexora_router.call import ANONYMOUS, Call
@@ -38,6 +39,7 @@ from lexora_router.telemetry.trace_context import trace_id_of
 
 DRAINING = "The router is shutting down; try another one."
 JSON = "application/json"
+_NO_OPTIONS = Options()
 
 _log = structlog.get_logger("lexora.server")
 _Answer = TypeVar("_Answer")
@@ -46,12 +48,47 @@ _Answer = TypeVar("_Answer")
 class Guard:
     """The calls under way of one service. `draining` refuses new ones."""
 
-    def __init__(self, serving: Serving, *, recorders: tuple[Recorder, ...], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        recorders: tuple[Recorder, ...],
+        clock: Callable[[], float],
+        audit: AuditLog | None = None,
+    ) -> None:
         self.serving = serving  # a reload puts another one here
         self.draining = False
         self._calls: Underway[Call] = Underway()
         self._recorders = recorders
         self._clock = clock
+        self._audit = AuditLog() if audit is None else audit
+
+    async def administered(
+        self,
+        rpc: Rpc[Any, Any],
+        context: CallContext,
+        serve: Callable[[Call], Awaitable[_Answer]],
+        *,
+        always: bool = False,
+    ) -> _Answer:
+        """As `guarded`, for an act of an operator, which the audit log gets; those that are refused it gets there."""
+
+        async def noted(call: Call) -> _Answer:
+            answer = await serve(call)
+            self._note_act(rpc, call, "done")
+            return answer
+
+        return await self.guarded(rpc, _NO_OPTIONS, context, noted, always=always)
+
+    def _note_refusal(self, rpc: Rpc[Any, Any], call: Call, error: RouterError) -> None:
+        if rpc.scope is Scope.ADMIN and call.principal is not STRANGER:  # strangers are summed
+            self._note_act(rpc, call, error.reason)
+
+    def _note_act(self, rpc: Rpc[Any, Any], call: Call, result: str) -> None:
+        _, _, address = call.unnamed.partition("@")
+        self._audit.note(
+            "admin_action", rpc=rpc.name, by=actor(call), tenant=call.principal.account, address=address, result=result
+        )
 
     async def guarded(
         self,
@@ -87,6 +124,7 @@ class Guard:
             check_identity(context)
             return await serve(call)
         except RouterError as error:
+            self._note_refusal(rpc, call, error)
             if limited is not None and not call.receipt.finished_at:
                 error = self.end_unseen(call, error, limited)
             raise failed(error, call.receipt, trace_id_of(call.trace)) from error
@@ -207,6 +245,11 @@ def _let_in(call: Call, principal: Principal, rpc: Rpc[Any, Any]) -> None:
         call.account = principal.account or call.account
     if not allowed:
         raise PermissionDenied(f"{rpc.name} needs the scope `{rpc.scope}`, which these credentials do not have.")
+
+
+def actor(call: Call) -> str:
+    """The caller as the audit log names it: the public part of its credential."""
+    return call.principal.key or call.principal.name or call.unnamed
 
 
 async def within(call: Call, answer: Awaitable[_Answer]) -> _Answer:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from lexora.v1 import (
+    audit_pb2,
     call_pb2,
     classify_pb2,
     embed_pb2,
@@ -37,6 +38,7 @@ from lexora_contract.rpcs import (
     GET_PRINCIPAL,
     GET_STATS,
     HEALTH,
+    LIST_AUDIT_EVENTS,
     LIST_MODELS,
     LIST_RECENT_CALLS,
     RELOAD,
@@ -45,7 +47,9 @@ from lexora_contract.rpcs import (
     STREAM,
     Rpc,
 )
+from lexora_router.access.audit import AuditLog
 from lexora_router.call import Call, WholeAnswer
+from lexora_router.edge.audit_messages import audit_page
 from lexora_router.edge.call_context import (
     announces_streams,
 )
@@ -95,8 +99,9 @@ class RouterService(KeyRpcs):
         max_body_bytes: int,
         clock: Callable[[], float],
         explainer: Explainer | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
-        super().__init__(serving, recorders=recorders, clock=clock)
+        super().__init__(serving, recorders=recorders, clock=clock, audit=audit)
         self._overview = overview
         self._max_body_bytes = max_body_bytes
         self._explainer = explainer
@@ -295,13 +300,23 @@ class RouterService(KeyRpcs):
 
     async def reload(self, request: reload_pb2.ReloadRequest, context: CallContext) -> reload_pb2.ReloadResponse:
         """Load the configuration again."""
-        return await self.guarded(RELOAD, _NO_OPTIONS, context, lambda call: within(call, self._reload()))
+        return await self.administered(RELOAD, context, lambda call: within(call, self._reload()))
 
     async def _reload(self) -> reload_pb2.ReloadResponse:
         reload = self.serving.reload
         if reload is None:
             raise Unimplemented("This router has its configuration from nowhere that it could be loaded from again.")
         return reload_pb2.ReloadResponse(report=reload_message(await reload()))
+
+    async def list_audit_events(
+        self, request: audit_pb2.ListAuditEventsRequest, context: CallContext
+    ) -> audit_pb2.ListAuditEventsResponse:
+        """What was done of late."""
+
+        async def serve(_: Call) -> audit_pb2.ListAuditEventsResponse:
+            return audit_page(self._audit.events, request)
+
+        return await self.administered(LIST_AUDIT_EVENTS, context, serve, always=True)
 
     # -- the call
 

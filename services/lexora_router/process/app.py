@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from prometheus_client.exposition import choose_encoder
 
 from lexora_contract.rpcs import ROUTER, SERVICES
+from lexora_router.access.audit import AuditLog
 from lexora_router.access.authenticator import Failures
 from lexora_router.access.entrance import Entrance
 from lexora_router.assembly import Assembly, Shared
@@ -26,6 +27,7 @@ from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.process.server_tls import ServerTls
 from lexora_router.telemetry.access import AccessCollector
 from lexora_router.telemetry.account import Account
+from lexora_router.telemetry.audit_sink import audit_sink
 from lexora_router.telemetry.collector import BackendCollector, ProcessFacts
 from lexora_router.telemetry.export import SpanCollector, telemetry_of
 from lexora_router.telemetry.lag import LoopLag
@@ -39,6 +41,8 @@ from lexora_router.telemetry.stats import Stats
 
 # What calls that are ended after the drain may take to say so; then they are cancelled.
 ABORT_SECONDS = 5.0
+# The audit log has a line for each address that failed to get in during so many seconds.
+SUM_SECONDS = 60.0
 
 _log = structlog.get_logger("lexora.router")
 
@@ -58,8 +62,10 @@ class RouterApp:
         self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)
-        self._failures = Failures()
-        self._entrance = Entrance(config, self._failures)
+        write, self._end_audit = audit_sink(config.audit.file)
+        self.audit = AuditLog(write)
+        self._failures = Failures(self.audit)
+        self._entrance = Entrance(config, self._failures, self.audit)
         self._retired: list[Assembly] = []
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
         self.reloads = ReloadLog()
@@ -76,6 +82,7 @@ class RouterApp:
             max_body_bytes=config.server.max_body_bytes,
             clock=clock,
             explainer=Explainer(lambda: self._assembly, clock=clock),
+            audit=self.audit,
         )
         self.grpc, self.admin_grpc = _grpc_servers(self.service, config, tls)
         if tls is not None:
@@ -127,6 +134,7 @@ class RouterApp:
         self._assembly.start()
         self._entrance.start()
         self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
+        self._tasks.add(asyncio.create_task(self._sum_failures(), name="lexora-audit"))
         return bound
 
     async def reload(self, config: Config, tls: TlsContexts | None = None) -> None:
@@ -136,7 +144,7 @@ class RouterApp:
         has changed.
         """
         old, before = self._assembly, self._entrance
-        entrance = await asyncio.to_thread(Entrance, config, self._failures, before)
+        entrance = await asyncio.to_thread(Entrance, config, self._failures, self.audit, before)
         new = Assembly(config, self._shared, old, self._on_probe, tls)
         rules, serving = Tenancy(config).rules(), _serving(new, entrance, self.service.serving.reload)
         # All is built, and what follows cannot fail. Nothing awaits from here on: no call sees half of the change.
@@ -176,10 +184,17 @@ class RouterApp:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._entrance.retire()
+        self._failures.sums.flush()
+        await asyncio.to_thread(self._end_audit)
         for assembly in (self._assembly, *self._retired):
             await assembly.stop()
         if self._telemetry is not None:
             await asyncio.to_thread(self._telemetry.close)
+
+    async def _sum_failures(self) -> None:
+        while True:
+            await asyncio.sleep(SUM_SECONDS)
+            self._failures.sums.flush()
 
     def _label(self, model: str) -> str:
         return self._assembly.routes.label(model)

@@ -45,6 +45,7 @@ RESTART_KEYS = frozenset(
         "server.max_request_timeout",
         "server.write_timeout",
         "server.stream_keepalive",
+        "audit.file",
         "logging.level",
         "logging.format",
         *(f"server.cors.{key}" for key in CorsConfig.model_fields),
@@ -123,6 +124,13 @@ class Reloader:
             reload = await self._once(trigger)
             self._engine_certificates.note()
         _tell(reload)
+        self._router.audit.note(
+            "configuration_reloaded",
+            trigger=reload.trigger,
+            result=str(reload.result),
+            changed=reload.changed,
+            needs_restart=reload.restart,
+        )
         self._applied.set()
         return reload
 

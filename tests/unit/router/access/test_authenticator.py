@@ -6,6 +6,7 @@ from tests.unit.router.access.test_keys import Source
 
 from lexora_contract.access import Scope
 from lexora_contract.port import CallContext
+from lexora_router.access.audit import AuditLog
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.key_format import new_key
 from lexora_router.access.keys import Keys
@@ -45,7 +46,7 @@ def authenticator(modes: str = "keys", *, seen: bool = True, clock: Clock | None
         keys=Keys(Source(record_of(KEY))) if "keys" in modes else None,
         tokens=Tokens(seen=seen) if "jwt" in modes else None,
         certificates={("client.example",): BY_CERTIFICATE, ("edge.example",): EDGE},
-        failures=Failures(clock or Clock()),
+        failures=Failures(AuditLog(), clock or Clock()),
         proxies=TrustedProxies(["10.0.0.0/8"]),
     )
 

@@ -11,7 +11,9 @@ import structlog
 import yaml
 from tests.support.links import settle
 
+from lexora_router.access.audit import AuditLog
 from lexora_router.config import Config, TelemetryConfig
+from lexora_router.config.audit import AuditConfig
 from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.load import Loaded
 from lexora_router.config.models import CorsConfig
@@ -34,6 +36,7 @@ class FakeRouter:
         self.backends = ()
         self.error: Exception | None = None
         self.reloads = ReloadLog()
+        self.audit = AuditLog()
         self.service = SimpleNamespace(draining=False)
         self.on_request: Any = None
 
@@ -297,7 +300,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 36
+    assert len(RESTART_KEYS) == 37
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -332,6 +335,7 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     ),
                 }
             ),
+            "audit": AuditConfig(file="audit.jsonl"),
             "logging": running.logging.model_copy(update={"level": "DEBUG", "format": "json"}),
             "telemetry": TelemetryConfig(
                 otlp_endpoint="http://collector:4317",
