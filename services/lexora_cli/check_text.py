@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
 
+from lexora_cli.issuer_probe import IssuerFinding
 from lexora_cli.probe import Finding
 from lexora_contract.escape import escaped
 
 _SHOWN_MODELS = 10
+_UNTIL_THEN = "its tokens are answered 503 until its keys can be read: correct its entry in auth.jwt, or the network"
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[str]:
@@ -21,6 +23,17 @@ def lines(findings: Iterable[Finding]) -> Iterator[str]:
         yield f"[green]answers[/green] {where}: {finding.latency_ms:g} ms, {_plain(_models(finding))}"
         if finding.missing:
             yield f"        [yellow]configured, but not listed by the engine:[/yellow] {_plain(', '.join(finding.missing))}"
+
+
+def issuer_lines(findings: Iterable[IssuerFinding]) -> Iterator[str]:
+    """The same for each issuer of tokens."""
+    for finding in findings:
+        where = f"[bold]{_plain(finding.name)}[/bold] {_plain(finding.issuer)}"
+        if finding.problem:
+            yield f"[red]FAILED[/red]  {where}: {_plain(finding.problem)}"
+            yield f"        {_UNTIL_THEN}"
+        else:
+            yield f"[green]answers[/green] {where}: {_plain(finding.summary)}"
 
 
 def _models(finding: Finding) -> str:

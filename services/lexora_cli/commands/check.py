@@ -8,6 +8,7 @@ from lexora_cli.options import AsJson, ConfigFile, Model, Url, engine_options
 from lexora_cli.screen import plain, plain_lines, print_json
 
 if TYPE_CHECKING:
+    from lexora_cli.issuer_probe import IssuerFinding
     from lexora_cli.probe import Finding
     from lexora_router.config.load import ConfigError, Loaded
 
@@ -20,15 +21,16 @@ def check(
     config: ConfigFile = None,
     url: Url = None,
     model: Model = None,
-    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask the backends whether they answer.")] = True,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask backends and issuers whether they answer.")] = True,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Show every key that is in force.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the configuration and ask the backends.
 
-    Problems come first, then answers; with --all every key in force below them, secrets masked.
+    Issuers of tokens are asked for their keys. Problems come first, then answers; with --all every key in
+    force below them, secrets masked.
 
-    Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer.
+    Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer, or an issuer's keys cannot be read.
 
     \b
     Examples:
@@ -48,14 +50,14 @@ def check(
         raise typer.Exit(CONFIG_WRONG) from None
     if not as_json:
         _show_warnings(loaded, hint="" if everything else "; --all shows every key in force")
-    findings = _probe(loaded) if probe else []
+    findings, issuers = _probe(loaded) if probe else ([], [])
     if as_json:
-        _print_json(loaded, findings, probed=probe)
+        _print_json(loaded, findings, issuers, probed=probe)
     else:
-        _show_findings(findings)
+        _show_findings(findings, issuers)
     if everything and not as_json:
         _show_keys(loaded)
-    raise typer.Exit(0 if all(finding.healthy for finding in findings) else BACKEND_SILENT)
+    raise typer.Exit(0 if _all_well(findings, issuers) else BACKEND_SILENT)
 
 
 def _refuse(error: "ConfigError", as_json: bool) -> None:
@@ -69,12 +71,20 @@ def _refuse(error: "ConfigError", as_json: bool) -> None:
         sys.stderr.write(f"{complaint(error)}\n")
 
 
-def _probe(loaded: "Loaded") -> "list[Finding]":
+def _probe(loaded: "Loaded") -> "tuple[list[Finding], list[IssuerFinding]]":
     import asyncio
 
+    from lexora_cli.issuer_probe import probe_issuers
     from lexora_cli.probe import probe_all
 
-    return asyncio.run(probe_all(loaded.config))
+    async def both() -> "tuple[list[Finding], list[IssuerFinding]]":
+        return await asyncio.gather(probe_all(loaded.config), probe_issuers(loaded.config))
+
+    return asyncio.run(both())
+
+
+def _all_well(findings: "list[Finding]", issuers: "list[IssuerFinding]") -> bool:
+    return all(finding.healthy for finding in findings) and all(finding.healthy for finding in issuers)
 
 
 def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
@@ -90,11 +100,13 @@ def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
         err().print(f"[yellow]open to the network:[/yellow] {escape(opening)}")
 
 
-def _show_findings(findings: "list[Finding]") -> None:
-    from lexora_cli.check_text import lines
+def _show_findings(findings: "list[Finding]", issuers: "list[IssuerFinding]") -> None:
+    from lexora_cli.check_text import issuer_lines, lines
     from lexora_cli.screen import out
 
     for line in lines(sorted(findings, key=lambda finding: finding.healthy)):
+        out().print(line)
+    for line in issuer_lines(sorted(issuers, key=lambda finding: finding.healthy)):
         out().print(line)
 
 
@@ -106,7 +118,7 @@ def _show_keys(loaded: "Loaded") -> None:
     plain_lines(dump(loaded.config).rstrip())
 
 
-def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) -> None:
+def _print_json(loaded: "Loaded", findings: "list[Finding]", issuers: "list[IssuerFinding]", *, probed: bool) -> None:
     from dataclasses import asdict
 
     import yaml
@@ -114,11 +126,12 @@ def _print_json(loaded: "Loaded", findings: "list[Finding]", *, probed: bool) ->
     from lexora_router.config.load import dump
 
     report: dict[str, Any] = {
-        "ok": all(finding.healthy for finding in findings),
+        "ok": _all_well(findings, issuers),
         "file": str(loaded.path) if loaded.path else None,
         "warnings": list(loaded.warnings),
         "open": list(loaded.open),
         "endpoints": [asdict(finding) for finding in findings] if probed else None,
+        "issuers": [asdict(finding) for finding in issuers] if probed else None,
         "config": yaml.safe_load(dump(loaded.config)),
     }
     print_json(report)

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.support.issuer import Issuer
 from typer.testing import CliRunner
 
 from lexora_cli import probe
@@ -94,3 +95,18 @@ def test_the_report_as_json(findings: list[Finding]) -> None:
     assert (report["ok"], report["file"]) == (False, None)
     assert report["endpoints"][0]["trouble"] == {"problem": "refused", "advice": "start it"}
     assert report["config"]["vllm"]["api_key"] == "********"
+
+
+def test_issuers_of_tokens_are_asked_for_their_keys(findings: list[Finding], tmp_path: Path) -> None:
+    findings.append(Finding("vllm", "http://gpu1:8000", healthy=True, latency_ms=1.0, models=["m"]))
+    file = tmp_path / "c.yaml"
+    with Issuer() as issuer:
+        away = issuer.provider(name="away", issuer="https://away.example", jwks_url="http://127.0.0.1:1/jwks")
+        for providers, code in (([issuer.provider(name="corp")], 0), ([issuer.provider(name="corp"), away], 2)):
+            file.write_text(json.dumps({"auth": {"mode": "jwt", "jwt": providers}}))
+            result = CliRunner().invoke(app, ["check", "--config", str(file)])
+            assert result.exit_code == code, result.output
+            assert f"answers corp {issuer.url}: keys: first (ES256)" in result.stdout
+    assert "FAILED  away https://away.example: cannot connect to 127.0.0.1:1" in result.stdout
+    report = json.loads(CliRunner().invoke(app, ["check", "--config", str(file), "--json", "--no-probe"]).stdout)
+    assert report["issuers"] is None
