@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.bench import procs
+from tests.bench.access import SIZES, measured
 from tests.bench.build import build, compiler
 from tests.bench.cases import CASES, Case
 from tests.bench.engine import Engine
@@ -46,6 +48,11 @@ def targets(rig: Rig) -> Iterator[tuple[Target, Target]]:
     finally:
         for gateway in gateways:
             gateway.stop()
+
+
+def test_a_hundred_thousand_keys_cost_a_call_what_ten_do(tmp_path: Path) -> None:
+    few, many = (measured(size, tmp_path) for size in SIZES)
+    assert many.call < 2 * few.call  # what does not fit into the CPU's cache is slower
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in BARS], ids=lambda case: case.name)
