@@ -236,6 +236,12 @@ def test_a_router_and_a_facade_of_their_own(sim: Simulator, keys: Keys, tmp_path
                 assert status(ports["http"], path, keys.headers("observe")) == 404
                 assert status(ports["admin"], path, keys.headers("observe")) == 200, path
                 assert status(ports["admin"], path) == 401
+            # The page's sessions are the facade's, and its router says each time whether the key holds.
+            page = {"x-lexora-ui": "1"}
+            with httpx.Client(base_url=ports["admin"], verify=False, headers=page) as browser:
+                assert browser.post("/ui/sign-in", json={"key": keys.call.text}).status_code == 403
+                assert browser.post("/ui/sign-in", json={"key": keys.observe.text}).status_code == 204
+                assert browser.get("/ui/state").json()["caller"]["session"] is True
             router.kill()
             # Its own metrics say that the router is lost: by its configuration no credentials are asked for.
             wait_until(lambda: status(ports["admin"], "/metrics") == 200, "metrics of the facade alone")

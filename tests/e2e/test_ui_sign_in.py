@@ -1,5 +1,6 @@
 """Signing in to the operator's page: in a real browser, and by everything that a browser of a victim could be made to send."""
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,6 +201,16 @@ def test_what_the_page_did_not_send_is_refused(http: httpx.Client, key: NewKey, 
 def test_a_malformed_attempt_is_refused(http: httpx.Client, body: bytes) -> None:
     answer = http.post("/ui/sign-in", content=body, headers=OWN)
     assert answer.status_code == (413 if len(body) > 32 * 1024 else 400)
+
+
+def test_an_attempt_whose_body_does_not_arrive_ends(gateway: Gateway) -> None:
+    head = b"POST /ui/sign-in HTTP/1.1\r\nhost: x\r\nx-lexora-ui: 1\r\ncontent-length: 30\r\n\r\n{"
+    host, _, port = gateway.http.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(head)
+        assert b" 408 " in connection.recv(65536)
+        while connection.recv(65536):
+            pass
 
 
 def test_attempts_are_limited_and_a_good_key_is_not(gateway: Gateway, key: NewKey) -> None:

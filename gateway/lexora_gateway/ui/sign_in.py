@@ -7,6 +7,7 @@ origin only after a preflight that is not answered.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,7 @@ from fastapi import Request, Response
 
 from lexora_contract.access import CREDENTIALS, Scope
 from lexora_contract.port import CallFailed
-from lexora_gateway.errors import Refused, invalid, plain, too_large
+from lexora_gateway.errors import Refused, invalid, plain, request_timeout, too_large
 from lexora_gateway.granted import granted
 from lexora_gateway.request import scope_context
 from lexora_gateway.ui.sessions import LONGEST_SECONDS, Sessions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 COOKIE = "lexora_ui"
 HEADER = b"x-lexora-ui"
 MAX_BODY_BYTES = 32 * 1024  # a token of 16 KiB in JSON
+BODY_SECONDS = 5.0
 _TIMEOUT = 5.0
 _SAME_ORIGIN = (b"same-origin", b"none")  # Sec-Fetch-Site; older browsers send none at all
 _CREDENTIALS = frozenset(name.encode() for name in CREDENTIALS)
@@ -93,10 +95,14 @@ def check_own(scope: AsgiScope) -> None:
 
 async def _given(request: Request) -> str:
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise Refused(too_large(MAX_BODY_BYTES))
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    raise Refused(too_large(MAX_BODY_BYTES))
+    except TimeoutError:
+        raise Refused(request_timeout(f"The body did not arrive within {BODY_SECONDS:g} s.")) from None
     try:
         key = _decode(body).key.strip()
     except msgspec.DecodeError:
