@@ -4,19 +4,16 @@ Engines differ in which of several keys they take: the last one (Python, C++), t
 The model that was allowed must be the one that is asked.
 """
 
-import re
 from typing import Any
 
 import msgspec
 
 from lexora_router.errors import InvalidRequest
-from lexora_router.payload.json_object import object_of
+from lexora_router.payload.json_object import object_of, written_keys
 from lexora_router.payload.multipart import is_form, names_of, with_model_multipart
 
 _KEY = "model"
-# The key is written like this, or with escapes of ASCII letters. Values may look like it, too.
-_LOOKS_LIKE_IT = re.compile(rb'"model"', re.IGNORECASE)
-_ESCAPED_ASCII = b"\\u00"
+_WRITTEN = written_keys(_KEY)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -27,11 +24,17 @@ def with_one_model(content_type: str, body: bytes, model: str, *, named: bool) -
     """
     if is_form(content_type):
         return _form(content_type, body, model, named=named)
-    if named and _LOOKS_LIKE_IT.findall(body) == [b'"model"'] and _ESCAPED_ASCII not in body:
+    if named and _is_once(body):
         return body
     fields: dict[str, Any] = {name: value for name, value in object_of(body).items() if name == _KEY or name.lower() != _KEY}
     fields[_KEY] = model
     return _encode(fields)
+
+
+def _is_once(body: bytes) -> bool:
+    """Whether nothing in the body but one key can be the model's."""
+    first = _WRITTEN.search(body)
+    return first is not None and first[0] == b'"model"' and _WRITTEN.search(body, first.end()) is None
 
 
 def _form(content_type: str, body: bytes, model: str, *, named: bool) -> bytes:
