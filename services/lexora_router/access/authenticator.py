@@ -20,8 +20,8 @@ from lexora_router.policy.failed_attempts import FailedAttempts
 from lexora_router.principal import Principal
 
 _MAX_TRIED = 8192
-_CAUSES = ("missing", "malformed", "several", "unknown", "expired", "revoked")
-_NO_GUESS = frozenset({"expired", "revoked"})  # they were good once
+_CAUSES = ("missing", "malformed", "several", "unknown", "expired", "revoked", "claims")
+_NO_GUESS = frozenset({"expired", "revoked", "claims"})  # they were good once, or a token that an issuer has signed
 
 
 class Tokens(Protocol):
