@@ -139,7 +139,7 @@ def _owners(client: ClientSide, limits: Limits) -> tuple[str, ...]:
     if user := charged_of(client.headers):
         return (f"user:{user}",)
     hops = hops_of(client)
-    address = limits.client_of(hops[0][1]) if hops else ""
+    address = limits.client_of(hops[0][1]) if hops and hops[0][0] == "x-forwarded-for" else ""
     return (f"address:{address}",) if address else ()
 
 

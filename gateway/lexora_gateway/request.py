@@ -104,6 +104,23 @@ def hops_of(client: ClientSide) -> Metadata:
 
 
 def _hops(address: str, headers: Headers, pairs: HeaderList) -> Metadata:
+    hops = _forwarded(address, headers, pairs)
+    return hops if len(pairs) == len(headers) else (*hops, *_repeated_credentials(pairs))
+
+
+def _repeated_credentials(pairs: HeaderList) -> Metadata:
+    """Every value of a credential's header that is there more than once: which of them counts the facade does not choose."""
+    names = [name for name, _ in pairs]
+    return tuple(
+        (name, value.decode("latin-1"))
+        for header, name in _CREDENTIALS
+        if names.count(header) > 1
+        for given, value in pairs
+        if given == header
+    )
+
+
+def _forwarded(address: str, headers: Headers, pairs: HeaderList) -> Metadata:
     if _FORWARDED not in headers:
         return (("x-forwarded-for", address),) if address else ()
     lines = b",".join(value for name, value in pairs if name == _FORWARDED)[-MAX_FORWARDED:]

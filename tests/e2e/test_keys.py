@@ -89,6 +89,8 @@ def bad_credentials(key: NewKey) -> dict[str, tuple[tuple[str, str], ...]]:
         "digest": (("authorization", f"Bearer {key.digest}"),),
         "basic": (("authorization", "Basic " + base64.b64encode(f"x:{key.text}".encode()).decode()),),
         "two": (("authorization", f"Bearer {key.text}"), ("x-api-key", other)),
+        "two of a kind": (("x-api-key", other), ("x-api-key", key.text)),
+        "two bearers": (("authorization", f"Bearer {other}"), ("authorization", f"Bearer {key.text}")),
         "long": (("x-api-key", "k" * 17_000),),
     }
 
@@ -171,6 +173,9 @@ def test_a_gateway_does_not_start_without_its_keys(sim: Simulator, tmp_path: Pat
     config = calm_config(main={"url": sim.url, "models": [MODEL]}) | {"auth": {"mode": "keys", "keys_file": "absent.jsonl"}}
     with pytest.raises(AssertionError, match=r"lexora: absent\.jsonl: cannot be read: No such file"):
         Gateway(config, tmp_path)
+    checked = CliRunner().invoke(app, ["check", "--config", str(tmp_path / "lexora_config.yaml")])
+    assert checked.exit_code == 1
+    assert "auth.keys_file: absent.jsonl: cannot be read: No such file or directory; `lexora keys create" in checked.stderr
 
 
 def test_an_open_gateway_says_so_once(sim: Simulator, tmp_path: Path) -> None:

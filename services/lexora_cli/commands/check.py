@@ -48,6 +48,9 @@ def check(
     except ConfigError as error:
         _refuse(error, as_json)
         raise typer.Exit(CONFIG_WRONG) from None
+    if (problem := _keys_problem(loaded)) is not None:
+        _refuse(problem, as_json)
+        raise typer.Exit(CONFIG_WRONG)
     if not as_json:
         _show_warnings(loaded, hint="" if everything else "; --all shows every key in force")
     findings, issuers = _probe(loaded) if probe else ([], [])
@@ -58,6 +61,25 @@ def check(
     if everything and not as_json:
         _show_keys(loaded)
     raise typer.Exit(0 if _all_well(findings, issuers) else BACKEND_SILENT)
+
+
+def _keys_problem(loaded: "Loaded") -> "ConfigError | None":
+    """Why the file of keys would keep a gateway from starting, if it would."""
+    from pathlib import Path
+
+    from lexora_router.access.key_file import KeyFileError, read_keys
+    from lexora_router.config.load import ConfigError
+    from lexora_router.config.problems import Problem
+
+    if not loaded.config.auth.keys:
+        return None
+    try:
+        read_keys(Path(loaded.config.auth.keys_file))
+    except KeyFileError as error:
+        absent = str(error).endswith("No such file or directory")
+        advice = "; `lexora keys create --name NAME --admin` makes it" if absent else ""
+        return ConfigError([Problem(None, ("auth", "keys_file"), f"{error}{advice}")])
+    return None
 
 
 def _refuse(error: "ConfigError", as_json: bool) -> None:

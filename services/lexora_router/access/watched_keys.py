@@ -37,7 +37,7 @@ class WatchedKeys:
         self.version = 0
         self._stamp = self._look()
         self._keys = read_keys(path)
-        self._reading = asyncio.Lock()
+        self._reading, self._editing = asyncio.Lock(), asyncio.Lock()
         if open_to_others(path):
             _log.warning("key_file_open", file=str(path), advice=f"others than its owner can read it: chmod 600 {path}")
 
@@ -73,8 +73,9 @@ class WatchedKeys:
 
     async def edit(self, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]], by: str) -> None:
         """Change the file as `edit_keys` does, and as that raises; it is in force at the return. `by` is for the audit log."""
-        await asyncio.to_thread(edit_keys, self.path, change)
-        await self.refresh(by)
+        async with self._editing:  # no thread waits for another one's lock
+            await asyncio.to_thread(edit_keys, self.path, change)
+            await self.refresh(by)
 
     async def refresh(self, by: str = "file") -> None:
         """Read the file now."""
