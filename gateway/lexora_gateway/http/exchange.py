@@ -123,6 +123,11 @@ class Exchange:
         """Whether more of the body is here than is worth reading further."""
         return len(self._body) > HIGH_WATER_BYTES
 
+    @property
+    def unread(self) -> bytes:
+        """What is here of the body and was not read yet."""
+        return bytes(self._body)
+
     def feed(self, piece: bytes) -> None:
         """A piece of the body came; once the answer is complete it is dropped."""
         if self.is_open:

@@ -9,6 +9,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from lexora_gateway.errors import Refused
 from lexora_gateway.http.exchange import Connection, Exchange
 from lexora_gateway.http.framing import check_head, split_target, without_upgrade
+from lexora_gateway.http.known_head import KnownHead, known_head
 from lexora_gateway.http.refusal import MAX_HEAD_BYTES, failure_of, head_too_large
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class RequestReader:
         "_connection",
         "_first_read",
         "_head_end",
+        "_heads",
+        "_known",
         "_parser",
         "_read",
         "_site",
@@ -93,6 +96,8 @@ class RequestReader:
         # Bytes of the last request's body: those that came through the parser, and those that need none.
         self._body_came = 0
         self._body_left = 0
+        self._heads = 0  # that were parsed, each with its body
+        self._known: KnownHead | None = None
         # Runs only while the head under way did not come in one read.
         self._head_end: asyncio.TimerHandle | None = None
 
@@ -102,6 +107,9 @@ class RequestReader:
             data = self._feed_body(data)
             if not data:
                 return None
+        between = self.received is None and not self.in_head and not self._unparsed
+        if between and self._known is not None and self._repeats(self._known, data):
+            return None
         self._read = len(data)
         self._unparsed += self._read
         try:
@@ -115,6 +123,8 @@ class RequestReader:
             self.expect_more()
         elif exchange.more_body:
             self._leave_out_parser(exchange)
+        elif between:
+            self._learn(data, exchange)
         return None
 
     def forget(self, exchange: Exchange) -> None:
@@ -152,6 +162,37 @@ class RequestReader:
         if self._head_end is not None:
             self._head_end.cancel()
             self._head_end = None
+
+    # Heads that come again.
+
+    def _learn(self, data: bytes, exchange: Exchange) -> None:
+        """Keep the head of the second request on a connection. A client whose heads differ is not looked at any more."""
+        self._heads += 1
+        self._known = known_head(data, self.target, exchange) if self._heads == 2 else None
+
+    def _repeats(self, known: KnownHead, data: bytes) -> bool:
+        """Take a whole request with the head that came before."""
+        found = known.split(data)
+        if found is None:
+            return False
+        digits, body = found
+        self._stop_head_timer()
+        self.target = known.target
+        self.pairs, headers = known.with_length(digits)
+        self.received = exchange = Exchange(
+            self._connection,
+            method=b"POST",
+            path=known.path,
+            query=known.query,
+            version="1.1",
+            pairs=self.pairs,
+            headers=headers,
+            keep_alive=True,
+        )
+        exchange.feed(body)
+        exchange.feed_end()
+        self._connection.take(exchange)
+        return True
 
     # Bodies that are longer than a read, and of a certain length: the parser would only copy them.
 
