@@ -103,7 +103,8 @@ def gateway(engine: ScriptedEngine, folder: Path, keys: Keys) -> Iterator[Gatewa
         "strict_models": True,
         "classifier": {"enabled": True, "type": "rules", "rules": [{"capability": "general", "words": ["hi"]}]},
     }
-    config["rate_limit"] = {"users": {"limited": {"rate": 1e-3, "burst": BURST}}}
+    slow = {"rate": 1e-3, "burst": 1}
+    config["rate_limit"] = {"users": {"limited": {"rate": 1e-3, "burst": BURST}, "acme/slow": slow}}
     config["logging"] = {"format": "json"}
     with Gateway(config, folder) as process:
         yield process
@@ -436,6 +437,19 @@ def test_a_client_that_changes_all_that_it_may_change_has_one_limit(gateway: Gat
     assert own.text not in named
     guess = http.post(CHAT, json=chat("guess"), headers=bearer(tenant_s))
     assert guess.status_code == 429  # names that are not there cost as much as others
+
+
+def test_a_user_of_a_tenant_may_be_limited(gateway: Gateway, http: httpx.Client, whole: NewKey) -> None:
+    ways: list[tuple[dict[str, Any], dict[str, str]]] = [
+        ({"user": "slow"}, {}),
+        ({"safety_identifier": "slow"}, {}),
+        ({"user": "other"}, {"x-lexora-user": "slow"}),
+    ]
+    answers = [http.post(CHAT, json=chat("allowed", **fields), headers=bearer(whole) | more) for fields, more in ways]
+    assert [answer.status_code for answer in answers] == [200, 429, 429]
+    assert "`acme/slow`" in answers[1].json()["error"]["message"]
+    for user in ("other", "slower", ""):
+        assert http.post(CHAT, json=chat("allowed", user=user), headers=bearer(whole)).status_code == 200
 
 
 def test_a_key_may_have_fewer_tokens_and_calls_at_once_than_its_tenant(
