@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lexora_contract.access import CREDENTIALS
+from lexora_contract.access import CREDENTIALS, FOREIGN_PAGE
 from lexora_contract.limits import MAX_FORWARDED, MAX_REQUEST_ID, MAX_TRACE
 from lexora_contract.port import CallContext, Flow
 from lexora_contract.request_ids import new_request_id
@@ -95,6 +95,8 @@ def scope_context(scope: Scope, timeout: float) -> CallContext:
     """The context of a question that an ASGI server brings."""
     client, headers = scope.get("client"), headers_of(scope)
     hops = _hops(client[0] if client else "", headers, scope["headers"])
+    if b"origin" in headers:
+        hops = (*hops, FOREIGN_PAGE)
     return context_of(headers, timeout, hops, certificate=certificate_of(scope))
 
 

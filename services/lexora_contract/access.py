@@ -11,6 +11,8 @@ FACADE = "x-lexora-facade"
 FORWARDED = frozenset({"x-forwarded-for", "x-lexora-user", "x-lexora-tenant"})
 # Takes their place where its sender is not believed: the call is not its own, and whose it is is not known.
 UNPROVEN = ("x-lexora-unproven", "1")
+# Of a question that a page of another origin asks: where its browser is says nothing of the page.
+FOREIGN_PAGE = ("x-lexora-foreign-page", "1")
 
 
 class Scope(StrEnum):

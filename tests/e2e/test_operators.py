@@ -191,6 +191,8 @@ def test_an_allowed_network_needs_no_credentials_to_observe_and_administer(apart
     # What it shows goes before where it is.
     assert asked("/stats", "127.0.2.9", x_api_key=keys.call.text) == 403
     assert asked("/stats", "127.0.2.9", x_api_key="sk-lx-wrong") == 401
+    # Where a browser is says nothing of the page that it shows: one of another origin needs credentials.
+    assert asked("/stats", "127.0.2.9", origin="https://evil.example") == 401
     # And it may not call.
     assert asked("/v1/models", "127.0.2.9") == 401
 

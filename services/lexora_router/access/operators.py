@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from lexora_contract.access import UNPROVEN, Scope
+from lexora_contract.access import FOREIGN_PAGE, UNPROVEN, Scope
 from lexora_contract.limits import MAX_FORWARDED
 from lexora_contract.port import CallContext
 from lexora_router.policy.callers import TrustedProxies
@@ -22,12 +22,13 @@ class Operators:
     def allow(self, context: CallContext) -> bool:
         """Whether a caller without credentials is in one of the networks.
 
-        One that was forwarded by a proxy that is not believed is not: its address would be the proxy's.
+        One that was forwarded by a proxy that is not believed is not: its address would be the proxy's. Nor is a page of
+        another origin, which any site may show to an operator's browser.
         """
+        if UNPROVEN in context.metadata or FOREIGN_PAGE in context.metadata:
+            return False
         address = client_address(context, self._proxies)
         forwarded = any(name == FORWARDED for name, _ in context.metadata)
-        if UNPROVEN in context.metadata:
-            return False
         return bool(address) and (self._proxies.trusts(context.peer) or not forwarded) and self._networks.trusts(address)
 
 
