@@ -1,7 +1,9 @@
 """Each HTTP route and each rpc with each credential: exact status and error. A new one fails here until it has a row."""
 
+import json
 import socket
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -44,7 +46,8 @@ from tests.support.engine import ScriptedEngine
 from tests.support.issuer import Issuer, SigningKey
 from tests.support.keys import PAST, add_key, mistyped
 from tests.support.raw_server import RawRequest, reply
-from tests.support.servers import Gateway, calm_config
+from tests.support.servers import Facade, Gateway, calm_config
+from tests.support.tls import Authority, Issued
 from tests.support.wire import wait_until
 
 MODEL = "m"
@@ -259,6 +262,12 @@ def closed(
         yield process
 
 
+@pytest.fixture(scope="module")
+def facade(closed: Gateway) -> Iterator[Facade]:
+    with Facade(closed) as process:
+        yield process
+
+
 def served() -> set[tuple[str, str]]:
     app = create_app(cast("Any", None), version="1", max_body_bytes=1, metrics=lambda _: (b"", "text/plain"))
     found = set()
@@ -286,29 +295,40 @@ def ask(client: httpx.Client, method: str, path: str, row: Row, credential: str)
     return client.request(method, target, headers=headers, **sent)
 
 
-@pytest.mark.parametrize("kind", ["keys", "jwt"])
-def test_http(closed: Gateway, credentials: dict[str, dict[tuple[Scope, str], str]], kind: str) -> None:
+def wrong_over_http(callers: Callable[[Row, str], tuple[httpx.Client, str]], credentials: Sequence[str]) -> list[str]:
+    """What each route answers otherwise than it must. `callers` gives a client, and what it shows in a header."""
     wrong: list[str] = []
     said: dict[str, set[str]] = {}
-    with httpx.Client(base_url=closed.http, timeout=10, verify=False) as client:
-        for (method, path), row in ROUTES.items():
-            for credential in (*REFUSED, *GOOD):
-                shown = credentials[kind][row.scope, credential]
-                target = path
-                if row.own:  # what is asked for has to be there, and this tenant's
-                    own = {"authorization": f"Bearer {credentials[kind][Scope.CALL, 'right']}"}
-                    target = path.replace("{response_id}", client.post(RESPONSES, json=BODY, headers=own).json()["id"])
-                answer = ask(client, method, target, row, shown)
-                wanted = outcome(row, credential)
-                if row.in_body and credential == "none":
-                    wanted = 400
-                if wanted == "UNAUTHENTICATED":
-                    said.setdefault(credential, set()).add(answer.json()["error"]["message"])
-                found = f"{answer.status_code} {answer.text[:200]}"
-                if not _is(answer, wanted, path) or (shown and shown in answer.text):
-                    wrong.append(f"{method} {path} with {credential}: wanted {wanted}, found {found}")
+    for (method, path), row in ROUTES.items():
+        for credential in credentials:
+            client, shown = callers(row, credential)
+            if row.in_body and not shown and credential != "none":
+                continue  # a certificate is in no body
+            target = path
+            if row.own:  # what is asked for has to be there, and this tenant's
+                owner, key = callers(ROUTES["POST", CHAT], "right")
+                made = owner.post(RESPONSES, json=BODY, headers={"authorization": f"Bearer {key}"} if key else {})
+                target = path.replace("{response_id}", made.json()["id"])
+            answer = ask(client, method, target, row, shown)
+            wanted = 400 if row.in_body and not shown else outcome(row, credential)
+            if wanted == "UNAUTHENTICATED":
+                said.setdefault(credential, set()).add(answer.json()["error"]["message"])
+            if not _is(answer, wanted, path) or (shown and shown in answer.text):
+                wrong.append(
+                    f"{method} {path} with {credential}: wanted {wanted}, found {answer.status_code} {answer.text[:200]}"
+                )
+    return wrong + [f"{credential}: {messages}" for credential, messages in said.items() if len(messages) > 1]
+
+
+@pytest.mark.parametrize("kind", ["keys", "jwt"])
+@pytest.mark.parametrize("way", ["one process", "two processes"])
+def test_http(
+    closed: Gateway, facade: Facade, credentials: dict[str, dict[tuple[Scope, str], str]], kind: str, way: str
+) -> None:
+    base = closed.http if way == "one process" else facade.http
+    with httpx.Client(base_url=base, timeout=10, verify=False) as client:
+        wrong = wrong_over_http(lambda row, name: (client, credentials[kind][row.scope, name]), (*REFUSED, *GOOD))
     assert not wrong, "\n".join(wrong)
-    assert {credential: len(messages) for credential, messages in said.items()} == dict.fromkeys(REFUSED, 1)
 
 
 def _is(answer: httpx.Response, wanted: int | str, path: str) -> bool:
@@ -347,19 +367,108 @@ def refusal(rpc: Rpc[Any, Any], channel: grpc.Channel, message: Message, credent
     return ""
 
 
+def wrong_over_grpc(callers: Callable[[Row, str], tuple[grpc.Channel, str]], credentials: Sequence[str]) -> list[str]:
+    """The same of each rpc."""
+    wrong: list[str] = []
+    for rpc in RPCS.values():
+        row, message = QUESTIONS[rpc.name]
+        for credential in credentials:
+            channel, shown = callers(row, credential)
+            wanted = outcome(row, credential)
+            found = refusal(rpc, channel, message if message is not None else rpc.request(), shown)
+            if found != ("" if wanted == 200 else wanted):
+                wrong.append(f"{rpc.name} with {credential}: wanted {wanted}, found {found or 'an answer'}")
+    return wrong
+
+
 @pytest.mark.parametrize("kind", ["keys", "jwt"])
 def test_grpc(closed: Gateway, credentials: dict[str, dict[tuple[Scope, str], str]], kind: str) -> None:
-    wrong: list[str] = []
     with grpc.insecure_channel(closed.grpc) as channel:
-        for rpc in RPCS.values():
-            row, message = QUESTIONS[rpc.name]
-            for credential in (*REFUSED, *GOOD):
-                shown = credentials[kind][row.scope, credential]
-                wanted = outcome(row, credential)
-                found = refusal(rpc, channel, message if message is not None else rpc.request(), shown)
-                if found != ("" if wanted == 200 else wanted):
-                    wrong.append(f"{rpc.name} with {credential}: wanted {wanted}, found {found or 'an answer'}")
+        wrong = wrong_over_grpc(lambda row, name: (channel, credentials[kind][row.scope, name]), (*REFUSED, *GOOD))
     assert not wrong, "\n".join(wrong)
+
+
+@dataclass
+class Certified:
+    """A gateway with TLS whose callers are known by their certificates, and a certificate of every kind."""
+
+    gateway: Gateway
+    authority: Authority
+    issued: dict[str, Issued]
+
+    def https(self, row: Row, credential: str) -> tuple[httpx.Client, str]:
+        trusted = ssl.create_default_context(cafile=str(self.authority.ca))
+        if credential != "none":
+            trusted.load_cert_chain(*self.issued[name_of(row.scope, credential)].paths())
+        return httpx.Client(base_url=self.gateway.http, verify=trusted, timeout=10), ""
+
+    def channel(self, row: Row, credential: str) -> tuple[grpc.Channel, str]:
+        pair = self.issued[name_of(row.scope, credential)]
+        ca, key, chain = (path.read_bytes() for path in (self.authority.ca, pair.key, pair.cert))
+        return grpc.secure_channel(self.gateway.grpc, grpc.ssl_channel_credentials(ca, key, chain)), ""
+
+
+def name_of(scope: Scope, credential: str) -> str:
+    return f"{credential.replace(' ', '-')}.{scope}.example" if credential in GOOD else f"{credential}.example"
+
+
+@pytest.fixture(scope="module")
+def certified(engine: ScriptedEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Certified]:
+    folder = tmp_path_factory.mktemp("certified")
+    authority, strangers = Authority(folder), Authority(folder, "strangers")
+    server = authority.issue("server")
+    kinds = [(scope, credential) for scope in Scope for credential in GOOD]
+    issued = {name: authority.issue(name, name) for name in (name_of(*kind) for kind in kinds)}
+    issued |= {"unknown.example": authority.issue("unknown", "unknown.example")}
+    issued |= {"malformed.example": strangers.issue("malformed", name_of(Scope.CALL, "right"))}
+    issued |= {"expired.example": authority.issue("expired", name_of(Scope.CALL, "right"), days=-1)}
+    config = calm_config(main={"url": engine.url, "models": [MODEL]})
+    tls = {"cert": str(server.cert), "key": str(server.key), "client_ca": str(authority.ca), "client_auth": "optional"}
+    config["server"]["tls"] = tls | {"grpc_client_auth": "required"}
+    keys = folder / "keys.jsonl"
+    add_key(keys)
+    rules = {name_of(*kind): json.loads(json.dumps(granted(*kind))) for kind in kinds}
+    config["auth"] = {"mode": "keys", "keys_file": str(keys), "certificates": rules}
+    with Gateway(config, folder) as gateway:
+        yield Certified(gateway, authority, issued)
+
+
+def test_certificates(certified: Certified) -> None:
+    clients: dict[str, httpx.Client] = {}
+    channels: dict[str, grpc.Channel] = {}
+
+    def client(row: Row, credential: str) -> tuple[httpx.Client, str]:
+        name = name_of(row.scope, credential)
+        clients[name] = clients.get(name) or certified.https(row, credential)[0]
+        return clients[name], ""
+
+    def channel(row: Row, credential: str) -> tuple[grpc.Channel, str]:
+        name = name_of(row.scope, credential)
+        channels[name] = channels.get(name) or certified.channel(row, credential)[0]
+        return channels[name], ""
+
+    try:
+        wrong = wrong_over_http(client, ("none", "unknown", *GOOD))
+        wrong += wrong_over_grpc(channel, ("unknown", *GOOD))
+    finally:
+        for each in (*clients.values(), *channels.values()):
+            each.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("credential", ["malformed", "expired"])
+def test_a_certificate_that_does_not_hold_ends_the_handshake(certified: Certified, credential: str) -> None:
+    """Whatever the route: nothing is asked over a connection that is not made."""
+    row = ROUTES["GET", "/health"]
+    client, _ = certified.https(row, credential)
+    with client, pytest.raises(httpx.TransportError):
+        client.get("/health")
+    channel, _ = certified.channel(row, credential)
+    with channel:
+        assert (
+            refusal(RPCS["/lexora.v1.RouterService/Health"], channel, RPCS["/lexora.v1.RouterService/Health"].request(), "")
+            != ""
+        )
 
 
 def test_no_credential_is_in_the_log(closed: Gateway, credentials: dict[str, dict[tuple[Scope, str], str]]) -> None:
