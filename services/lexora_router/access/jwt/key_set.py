@@ -14,6 +14,8 @@ MAX_DOCUMENT_BYTES = 512 * 1024
 MAX_KEYS = 100
 MAX_TRIED = 8  # keys that a token without a `kid` is tried with: each costs a verification
 LEAST_RSA_BITS = 2048  # RFC 7518, 3.3
+MOST_RSA_BITS = 8192  # a signature by a larger one would hold up the event loop
+_MOST_TEXT = 2048  # characters of a member: 8192 bits are 1366
 
 # The public members of each type of key: private ones that an issuer publishes by mistake are not even read.
 _MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
@@ -77,13 +79,13 @@ def _key(jwk: Any) -> Key | None:
     if algorithm is None or jwk.get("alg", algorithm) not in (algorithm, *(("Ed25519",) if algorithm == "EdDSA" else ())):
         return None
     public = {"kty": kty} | {name: jwk.get(name) for name in _MEMBERS[kty]}
-    if not isinstance(key_id, str) or not all(isinstance(value, str) for value in public.values()):
+    if not isinstance(key_id, str) or not all(isinstance(value, str) and len(value) <= _MOST_TEXT for value in public.values()):
         return None
     try:
         verifier = PyJWK.from_dict(public, algorithm)
     except (PyJWTError, ValueError, TypeError):  # ValueError of `cryptography`, for numbers that are no key
         return None
-    if isinstance(verifier.key, RSAPublicKey) and verifier.key.key_size < LEAST_RSA_BITS:
+    if isinstance(verifier.key, RSAPublicKey) and not LEAST_RSA_BITS <= verifier.key.key_size <= MOST_RSA_BITS:
         return None
     digest = hashlib.sha256(msgspec.json.encode([key_id, algorithm, *public.values()])).digest()
     return Key(key_id, algorithm, digest, verifier)

@@ -92,6 +92,8 @@ class RemoteKeys:
             host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError:
             raise CannotRead("the address of the keys is malformed") from None
+        if not url.isascii() or not url.isprintable() or " " in url or "@" in parts.netloc:  # of a discovery document
+            raise CannotRead("the address of the keys is malformed")
         if parts.scheme != "https" and not (parts.scheme == "http" and self._provider.allow_http):
             raise CannotRead("the address of the keys does not begin with https://")
         tls = await asyncio.to_thread(self._context) if parts.scheme == "https" else None

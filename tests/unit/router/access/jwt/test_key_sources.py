@@ -133,7 +133,17 @@ async def test_a_discovery_document_of_another_issuer_is_refused(issuer: Issuer,
         await ids(issuer, jwks_url=None, discovery=True)
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:1/jwks", "file:///etc/passwd", "https://[/", "gopher://x"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:1/jwks",
+        "file:///etc/passwd",
+        "https://[/",
+        "gopher://x",
+        "https://ü.example/",
+        "https://u:p@127.0.0.1/",
+    ],
+)
 async def test_an_address_out_of_a_discovery_document_is_checked_as_any_other(tmp_path: Path, uri: str) -> None:
     ca, file = authority(tmp_path)
     with Issuer(ca=ca) as issuer:

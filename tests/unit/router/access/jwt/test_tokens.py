@@ -142,6 +142,15 @@ async def test_every_attack_is_refused_and_no_refusal_repeats_the_token(shared: 
             assert "acme" not in message
 
 
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 255, 256, 257, 8000])
+async def test_a_signature_of_any_length_is_only_wrong(shared: Issuer, length: int) -> None:
+    async with verifier(shared) as tokens:
+        for key in shared.keys:
+            for byte in (b"\0", b"\xff", b"0"):
+                forged = unsigned({"alg": key.algorithm, "kid": key.kid}, shared.claims(), byte * length)
+                assert "signature" in await refusal(tokens, forged)
+
+
 async def test_leeway_counts_for_both_ends(shared: Issuer) -> None:
     now = int(time.time())
     async with verifier(shared, leeway=100) as tokens:
