@@ -84,9 +84,8 @@ def edit_keys(path: Path, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRe
     path = Path(os.path.realpath(path))  # a link stays a link
     try:
         with _locked(path):
-            here = path.exists()
-            records = list(change(list(read_keys(path).values()) if here else []))
-            _replace(path, records, path.stat() if here else None)
+            records = list(change(list(read_keys(path).values()) if path.exists() else []))
+            _replace(path, records)
     except OSError as error:
         if isinstance(error, KeyFileError):
             raise
@@ -105,7 +104,7 @@ def _check_file(path: Path, status: os.stat_result) -> None:
 def _check_head(path: Path, line: bytes) -> None:
     try:
         version = _head(line).lexora_keys
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise KeyFileError(f'{path}:1: is no file of keys: its first line must be {{"lexora_keys":{_VERSION}}}') from None
     if version != _VERSION:
         raise KeyFileError(f"{path}:1: is of version {version}, and this is for version {_VERSION}")
@@ -115,7 +114,7 @@ def _parsed(path: Path, number: int, line: bytes) -> tuple[bytes, KeyRecord]:
     try:
         record = _record(line)
         return record.digest(), record
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise KeyFileError(f"{path}:{number}: {error}") from None
 
 
@@ -124,6 +123,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Be the only writer. The lock's file stays: to remove it would let two in."""
     lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
     try:
+        _give_to_owner(lock, path)
         until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -138,14 +138,20 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _replace(path: Path, records: Iterable[KeyRecord], before: os.stat_result | None) -> None:
+def _give_to_owner(descriptor: int, path: Path) -> None:
+    """Where root edits the file of a service, it stays the service's: of the file's owner, else of its folder's."""
+    if os.geteuid() == 0:
+        owner = path.stat() if path.exists() else path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def _replace(path: Path, records: Iterable[KeyRecord]) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600 from the start
     try:
         with open(descriptor, "wb") as file:
             file.write(_encode(_Head(_VERSION)) + b"\n")
             file.writelines(_encode(record) + b"\n" for record in records)
-            if before is not None and os.geteuid() == 0:
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)  # root edits the file of a service
+            _give_to_owner(file.fileno(), path)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

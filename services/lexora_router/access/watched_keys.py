@@ -60,12 +60,20 @@ class WatchedKeys:
         looks = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            stamp, looks = await asyncio.to_thread(self._look), looks + 1
-            if stamp == self._stamp and (self.readable or looks % RETRY_LOOKS):
-                continue
-            await asyncio.sleep(SETTLE_SECONDS)  # it may still be written
-            if await asyncio.to_thread(self._look) == stamp:
-                await self.refresh()
+            looks += 1
+            try:
+                await self._follow(again=looks % RETRY_LOOKS == 0)
+            except Exception:  # the boundary: a bug in one look must not keep revocations from coming into force
+                _log.exception("bug", work="keys")
+
+    async def _follow(self, *, again: bool) -> None:
+        """Read the file if it has changed; also one that could not be read, if `again`."""
+        stamp = await asyncio.to_thread(self._look)
+        if stamp == self._stamp and (self.readable or not again):
+            return
+        await asyncio.sleep(SETTLE_SECONDS)  # it may still be written
+        if await asyncio.to_thread(self._look) == stamp:
+            await self.refresh()
 
     def records(self) -> Iterable[KeyRecord]:
         """All keys, in the order of the file."""

@@ -60,6 +60,8 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         (HEAD + LINE.replace('"tenant":"t"', '"tenant":""'), r":2: .*\$\.tenant"),
         (HEAD + LINE.replace("000", "00g"), r":2: sha256 must be 64 hex"),
         (HEAD + LINE.replace('"tenant"', '"expires":"2026-01-01T00:00:00","tenant"'), r":2: .*\$\.expires"),
+        (HEAD + "[" * 5000 + "\n", ":2: "),
+        ("[" * 5000 + "\n", ":1: is no file of keys"),
         (HEAD + LINE + "\n" + LINE, ":4: this key is in the file twice"),
         (HEAD + LINE + LINE.replace("aaa", "bbb"), ":3: this key is in the file twice"),
     ],
@@ -100,6 +102,15 @@ def test_a_change_that_fails_leaves_the_file_and_the_folder_as_they_were(tmp_pat
         edit_keys(path, broken)
     assert path.read_bytes() == before
     assert len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_edits_the_file_of_a_service(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    path = tmp_path / "keys.jsonl"
+    for _ in range(2):
+        add_key(path)
+        assert {each.stat().st_uid for each in tmp_path.iterdir()} == {12345}
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:

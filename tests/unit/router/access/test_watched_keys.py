@@ -1,0 +1,115 @@
+"""The keys of a file in memory: what a change, a break and a bug do to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.keys import PAST, add_key, change_key
+from tests.support.wire import wait_until
+
+from lexora_router.access import watched_keys
+from lexora_router.access.audit import AuditLog
+from lexora_router.access.key_file import KeyFileError
+from lexora_router.access.key_format import new_key
+from lexora_router.access.watched_keys import WatchedKeys
+from lexora_router.errors import AccessUnavailable
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched_keys, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(watched_keys, "SETTLE_SECONDS", 0.005)
+
+
+@asynccontextmanager
+async def watching(keys: WatchedKeys) -> AsyncIterator[None]:
+    task = asyncio.create_task(keys.watch())
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(done: Callable[[], Any]) -> None:
+    await asyncio.to_thread(wait_until, done, "it")
+
+
+async def test_it_follows_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    first = add_key(path)
+    keys, digest = WatchedKeys(path, AuditLog()), bytes.fromhex(first.digest)
+    async with watching(keys):
+        second = add_key(path)
+        await until(lambda: keys.known(bytes.fromhex(second.digest)))
+        change_key(path, first, revoked=PAST)
+        await until(lambda: (found := keys.known(digest)) and found.revoked)
+        good = path.read_bytes()
+        path.unlink()
+        await until(lambda: not keys.readable)
+        assert len(keys) == 2
+        assert await keys.find(digest) is not None
+        with pytest.raises(AccessUnavailable):
+            await keys.find(bytes.fromhex(new_key().digest))
+        path.write_bytes(good)
+        path.chmod(0o600)
+        await until(lambda: keys.readable)
+        assert await keys.find(bytes.fromhex(new_key().digest)) is None
+
+
+async def test_a_file_that_others_may_write_is_not_read_until_it_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    add_key(path)
+    keys = WatchedKeys(path, AuditLog())
+    async with watching(keys):
+        path.chmod(0o666)
+        await until(lambda: not keys.readable)
+        path.chmod(0o600)
+        await until(lambda: keys.readable)
+
+
+async def test_a_bug_in_one_look_does_not_end_the_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys.jsonl"
+    add_key(path)
+    keys, bugs, real = WatchedKeys(path, AuditLog()), list[Path](), watched_keys.read_keys
+
+    def broken(path: Path) -> Any:
+        bugs.append(path)
+        if len(bugs) == 1:
+            raise ZeroDivisionError
+        return real(path)
+
+    monkeypatch.setattr(watched_keys, "read_keys", broken)
+    async with watching(keys):
+        added = add_key(path)
+        await until(lambda: keys.known(bytes.fromhex(added.digest)))
+    assert len(bugs) == 2
+
+
+async def test_an_edit_is_in_force_when_it_is_done_and_many_wait_in_one_line(tmp_path: Path) -> None:
+    path, audit = tmp_path / "keys.jsonl", AuditLog()
+    add_key(path)
+    keys = WatchedKeys(path, audit)
+    made = [new_key() for _ in range(20)]
+
+    async def add(number: int) -> None:
+        from tests.support.keys import record_of
+
+        await keys.edit(lambda records: [*records, record_of(made[number])], "ops")
+        assert keys.known(bytes.fromhex(made[number].digest)) is not None
+
+    await asyncio.gather(*(add(number) for number in range(20)))
+    assert [event.facts["by"] for event in audit.events] == ["ops"] * 20
+    path.write_text("broken")
+    with pytest.raises(KeyFileError):
+        await keys.edit(lambda records: records, "ops")
+    assert len(keys) == 21
+
+
+def test_without_its_file_it_does_not_begin(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        WatchedKeys(tmp_path / "absent", AuditLog())
