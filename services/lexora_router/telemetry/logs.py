@@ -89,7 +89,18 @@ def _json_line(level: str, line: "_Line") -> str:
 
 def _console_line(renderer: structlog.dev.ConsoleRenderer) -> "Callable[[str, _Line], str]":
     lines = {level: ConsoleLine(renderer, level, "call") for level in ("info", "error")}
-    return lambda level, line: lines[level](_timestamp(), _present(line))
+    writers: dict[tuple[object, ...], Callable[[str, object], str]] = {}  # by what an ordinary line lacks
+
+    def write(level: str, line: _Line) -> str:
+        if type(line) is not _Ordinary:
+            return lines[level](_timestamp(), _present(line))
+        lacks = (line.tokens_cached is UNSET, line.user is UNSET, line.key is UNSET)
+        writer = writers.get(lacks)
+        if writer is None:
+            writer = writers[lacks] = lines["info"].of(_present(line))
+        return writer(_timestamp(), line)
+
+    return write
 
 
 def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -155,12 +166,13 @@ class _Full(_Facts, gc=False):
 
 
 _Line = _Ordinary | _Full
+_ADDED = frozenset(("event", "level", "timestamp"))  # by structlog
 
 
 def _present(line: _Line) -> dict[str, object]:
     """The fields that are the call's own."""
     fields = msgspec.structs.asdict(line)
-    return {name: value for name, value in fields.items() if value is not UNSET and name not in ("event", "level", "timestamp")}
+    return {name: value for name, value in fields.items() if value is not UNSET and name not in _ADDED}
 
 
 class AccessLog:

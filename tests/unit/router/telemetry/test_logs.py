@@ -192,9 +192,13 @@ def test_the_line_of_a_call_is_as_structlog_writes_it(
         "\x1b[31m",
         "caf\u00e9\u3000\u202e",
         "back\\slash",
+        "100%s",
     ]
     models = [finished(model=text, user=text, priority=priority) for priority, text in enumerate(texts)]
-    ends: list[tuple[Call, int, BaseException | None]] = [(call, 200, None) for call in [*models, finished(stream=False)]]
+    cached, named = finished(), finished(account="acme", user="alice")
+    cached.receipt.usage = named.receipt.usage = Usage(5, 7, cached_tokens=4)
+    calls = [*models, finished(stream=False), cached, named, finished(account="acme")]
+    ends: list[tuple[Call, int, BaseException | None]] = [(call, 200, None) for call in calls]
     ends += [(finished(), 400, InvalidRequest(f"a {text} b")) for text in texts] + [(finished(), 500, ZeroDivisionError())]
     written = []
     for direct in (True, False):
