@@ -164,6 +164,9 @@ def test_ports_of_their_own(apart: Gateway, keys: Keys) -> None:
     assert httpx.get(apart.http, headers={"accept": "text/html"}, verify=False).headers["location"] == "docs"
     for rpc, request in QUESTIONS.items():
         assert code(apart.grpc, rpc, request, keys.headers("admin")) is grpc.StatusCode.UNIMPLEMENTED
+    with grpc.insecure_channel(apart.grpc) as channel, pytest.raises(grpc.RpcError) as moved_rpc:
+        Stub(channel).GetStats(GetStatsRequest(), timeout=10)
+    assert "server.admin_grpc_port" in str(moved_rpc.value)
     assert code(apart.admin_grpc, "GetStats", GetStatsRequest(), everything) is grpc.StatusCode.OK
     assert code(apart.admin_grpc, "Reload", ReloadRequest(), keys.headers("admin")) is grpc.StatusCode.OK
     assert code(apart.admin_grpc, "Reload", ReloadRequest()) is grpc.StatusCode.UNAUTHENTICATED

@@ -54,6 +54,7 @@ RETURN_SHARE = 0.1
 RETURN_SECONDS = 0.05
 # The status for a client that takes nothing waits behind what was not taken; it arrives once that is read.
 STALLED_SECONDS = 0.1
+ELSEWHERE = "This is served at the port for operators (server.admin_grpc_port)."
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
@@ -71,11 +72,14 @@ class Servicer:
         self._wire = wire or _wire
 
     def add_to(self, server: grpc.aio.Server, services: Sequence[str] = SERVICES) -> None:
-        """Serve the rpcs of these services, as generated code would. Raises AttributeError for one that has no method."""
+        """Serve the rpcs of these services, as generated code would, and say of others where they are.
+
+        Raises AttributeError for an rpc that has no method.
+        """
         made = {rpc: grpc.unary_unary_rpc_method_handler(self.serving(rpc), *_coders(rpc)) for rpc in UNARY}
         made[STREAM] = grpc.unary_stream_rpc_method_handler(self.serving(STREAM), *_coders(STREAM))
-        for name in services:
-            handlers = {rpc.name: made[rpc] for rpc in made if rpc.service == name}
+        for name in SERVICES:
+            handlers = {rpc.name: made[rpc] if name in services else _elsewhere(rpc) for rpc in made if rpc.service == name}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
             server.add_registered_method_handlers(name, handlers)
 
@@ -126,6 +130,13 @@ class Servicer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STALLED_SECONDS):
                 await _refused(context, failed(error, receipt_of(receipt)))
+
+
+def _elsewhere(rpc: Rpc[Any, Any]) -> Any:
+    async def refuse(_request: Any, context: _Context) -> None:
+        await _refused(context, CallFailed("UNIMPLEMENTED", ELSEWHERE))
+
+    return grpc.unary_unary_rpc_method_handler(refuse, *_coders(rpc))
 
 
 def _coders(rpc: Rpc[Any, Any]) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
