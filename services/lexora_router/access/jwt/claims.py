@@ -37,15 +37,19 @@ def principal_of(claims: Mapping[str, Any], provider: JwtProvider) -> Principal:
 
 
 def claim(claims: Mapping[str, Any], name: str) -> Any:
-    """The value of a claim by its name, or else by the path that its dots make; None where it is missing."""
+    """The value of a claim by its name, or else by the path that its dots make; None where it is missing.
+
+    Names may have dots themselves: `kubernetes.io.namespace` is `namespace` in `kubernetes.io`. The longest name goes first.
+    """
     if name in claims:
         return claims[name]
-    value: Any = claims
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
+    end = name.rfind(".")
+    while end > 0:
+        inner = claims.get(name[:end])
+        if isinstance(inner, Mapping) and (found := claim(inner, name[end + 1 :])) is not None:
+            return found
+        end = name.rfind(".", 0, end)
+    return None
 
 
 def _fits(claims: Mapping[str, Any], rule: TokenRule) -> bool:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexora_contract.access import Scope
-from lexora_router.access.jwt.claims import principal_of
+from lexora_router.access.jwt.claims import claim, principal_of
 from lexora_router.config.jwt import JwtProvider
 from lexora_router.errors import Unauthenticated
 from lexora_router.principal import Grants, Principal
@@ -70,6 +70,23 @@ def test_every_part_of_a_principal_may_be_a_claim() -> None:
         scopes=CALL | {Scope.OBSERVE},
         grants=Grants(rate=2.5, burst=5, tokens_per_minute=1000, max_concurrent=4, priority=100, max_priority=70),
     )
+
+
+def test_a_path_goes_through_names_that_have_dots_themselves() -> None:
+    token = {"kubernetes.io": {"namespace": "team-a", "a.b": {"c": 1}}, "x": {"y": {"z": "deep"}}, "x.y": "flat"}
+    for path, value in {
+        "kubernetes.io.namespace": "team-a",
+        "kubernetes.io.a.b.c": 1,
+        "x.y": "flat",
+        "x.y.z": "deep",
+        "kubernetes": None,
+        "kubernetes.io.": None,
+        ".kubernetes.io": None,
+        "x.y.z.w": None,
+        "": None,
+        ".": None,
+    }.items():
+        assert claim(token, path) == value, path
 
 
 @pytest.mark.parametrize(
