@@ -88,10 +88,11 @@ class Assembly:
         self.scraper = Scraper(self.backends.values(), timeout=health.timeout, clock=clock)
         self.tenancy = tenancy = Tenancy(config)
         # Where callers are known a key may limit tokens, whatever the configuration does.
-        estimate = self.total_estimate if tenancy.limits_tokens() or config.auth.enabled else None
+        every = tenancy.limits_tokens()
+        estimate = self.total_estimate if every or config.auth.enabled else None
         apart = tenancy.parts if config.auth.enabled else None
         enabled = config.rate_limit.enabled
-        self.meter = Meter(shared.limiter, tenancy.tier, input_estimate, estimate, clock, apart) if enabled else None
+        self.meter = Meter(shared.limiter, tenancy.tier, input_estimate, estimate, clock, apart, every) if enabled else None
         salts = CacheSalts(config.auth.salt_secret() or shared.salt_secret, config.auth.share_prefix_cache)
         self.authorization = Authorization(config.default_model() or "", salts.of) if config.auth.enabled else None
         parts = self._parts(shared)

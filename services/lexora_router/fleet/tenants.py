@@ -62,8 +62,10 @@ class Tenancy:
         return usual if call.priority is None else Standing(min(call.priority, most), usual.weight)
 
     def _granted(self, call: Call) -> Standing:
-        usual, most = self._standings.get(settings_name(call.tenant), self._unlisted)
         grants = call.principal.grants
+        if grants.priority is grants.max_priority is None:
+            return self._listed(call)
+        usual, most = self._standings.get(settings_name(call.tenant), self._unlisted)
         if grants.max_priority is not None:
             most = min(most, grants.max_priority)
         asked = usual.priority if grants.priority is None else grants.priority
@@ -72,8 +74,11 @@ class Tenancy:
     def parts(self, call: Call) -> Sequence[Part]:
         """What of a known caller's tenant is limited apart: its key, by its grants, and its user, where users have limits."""
         principal, tenant = call.principal, call.tenant
+        limited = principal.grants.limited
+        if not (limited or self._within):
+            return ()
         found = []
-        if principal.grants.limited:
+        if limited:
             found.append(self._key_part(tenant, principal))
         if self._within:
             user = call.user or call.unnamed

@@ -25,13 +25,14 @@ class Meter:
     total_estimate: Callable[[Call], int] | None
     clock: Callable[[], float]
     parts: Callable[[Call], Sequence[Part]] | None = None
+    every: bool = True  # any tenant may be limited in tokens; else only some parts of tenants are
 
     def admit(self, call: Call, tokens: int | None = None) -> Reservation:
         """Charge a request and the tokens that it may use; it is under way until this is settled. Raises RateLimited."""
         tenant = call.tenant
-        if tokens is None:
-            tokens = 0 if self.total_estimate is None else self.total_estimate(call)
         parts = () if self.parts is None else self.parts(call)
+        if tokens is None:
+            tokens = self._tokens(call, parts)
         decision = self.limiter.check(tenant, tokens, self.clock(), tier=self.tier(tenant), parts=parts)
         call.receipt.rate_limit = RateLimitState(decision.requests, decision.tokens, decision.concurrent)
         if decision.reservation is None:
@@ -57,6 +58,13 @@ class Meter:
         """Charge nothing."""
         tenant = call.tenant
         call.receipt.rate_limit = RateLimitState(*self.limiter.standing(tenant, self.clock(), tier=self.tier(tenant)))
+
+    def _tokens(self, call: Call, parts: Sequence[Part]) -> int:
+        """The tokens that a call may use, where one of its limits needs them."""
+        if self.total_estimate is None:
+            return 0
+        needed = self.every or any(part.limits.tokens_per_minute for part in parts)
+        return self.total_estimate(call) if needed else 0
 
     def _parts(self, call: Call) -> Sequence[Part]:
         return () if self.parts is None else self.parts(call)

@@ -13,7 +13,7 @@ from lexora_contract.operations import RESPONSES
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Endpoint, Handler, Target
 from lexora_router.errors import InvalidRequest, NotFound, UpstreamFailure, UpstreamRefused
-from lexora_router.payload.json_object import written_keys
+from lexora_router.payload.json_object import WrittenKeys
 from lexora_router.payload.user_names import text_of
 from lexora_router.policy.response_homes import Home, ResponseHomes
 
@@ -44,7 +44,7 @@ class _Ids(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Answer).decode
 _decode_ids = msgspec.json.Decoder(_Ids).decode
 _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_WRITTEN_IDS = written_keys("previous_response_id", "request_id")
+_WRITTEN_IDS = WrittenKeys("previous_response_id", "request_id")
 
 
 class NoteHome:
@@ -152,7 +152,7 @@ class OwnResponses:
         # Engines may name a response after either of these.
         for taken in (f"resp_{call.id}", call.id):
             self._check_free(taken, call, now)
-        if _WRITTEN_IDS.search(call.body) is None:
+        if not _WRITTEN_IDS.may_be_in(call.body):
             return
         try:
             named = _decode_ids(call.body)

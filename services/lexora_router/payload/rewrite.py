@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from lexora_router.payload.json_object import is_null, object_of, written_keys
+from lexora_router.payload.json_object import WrittenKeys, is_null, object_of
 
-_SALT = written_keys("cache_salt")
+_SALT = WrittenKeys("cache_salt")
 _EMPTY = re.compile(rb"\s*+\{\s*+\}")
 _encoder = msgspec.json.Encoder()
 
@@ -35,7 +35,7 @@ def without_priority(body: bytes) -> bytes:
 
 def with_cache_salt(body: bytes, salt: str) -> bytes:
     """The same JSON object with this `cache_salt` and no other; every other value keeps its bytes."""
-    if _SALT.search(body) is None and not _EMPTY.match(body):
+    if not _SALT.may_be_in(body) and not _EMPTY.match(body):
         return body.replace(b"{", b'{"cache_salt":"%b",' % salt.encode(), 1)
     fields: dict[str, Any] = object_of(body)
     fields["cache_salt"] = salt

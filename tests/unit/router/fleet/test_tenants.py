@@ -157,4 +157,4 @@ def test_what_of_a_tenant_is_limited_apart() -> None:
     assert parts(user="bob", grants=Grants(rate=2.5))[0] == ("key", "id", RateLimits(2.5, 3, None, 5))
     assert parts(user="bob", grants=Grants(rate=99, tokens_per_minute=7))[0][2] == RateLimits(99, 9, 7, 5)
     assert parts(user="bob", grants=Grants(burst=4, max_concurrent=1))[0][2] == RateLimits(7, 4, None, 1)
-    assert known().parts(make_call(account="acme", user="bob", principal=Principal("acme", "id"))) == []
+    assert not known().parts(make_call(account="acme", user="bob", principal=Principal("acme", "id")))

@@ -98,6 +98,13 @@ SALTED = [
 
 @pytest.mark.parametrize("body", SALTED)
 def test_a_body_has_one_cache_salt_which_is_ours(body: bytes):
+    large = body.rstrip()[:-1].rstrip()
+    large += (b"" if large.endswith(b"{") else b",") + b'"pad":"%b"}' % (b"x" * 20_000)
+    for sent in (body, large):
+        check_salted(sent)
+
+
+def check_salted(body: bytes) -> None:
     pairs: list[Any] = []
     json.loads(with_cache_salt(body, "ours"), object_pairs_hook=lambda found: pairs.append(found) or dict(found))
     outermost = pairs[-1]
