@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from lexora_router.access.key_record import KeyRecord
+from lexora_router.access.turns import with_turns
 
 MODE = 0o600
 MAX_BYTES = 2**30
@@ -23,8 +24,6 @@ MAX_LINE = 2**20
 LOCK_SECONDS = 10.0
 _LOCK_STEP = 0.02
 _VERSION = 1
-# Lines after which a reader in a thread lets the event loop have its turn: a quarter of a millisecond.
-_TURN = 128
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -50,7 +49,7 @@ def read_keys(path: Path) -> dict[bytes, KeyRecord]:
         with path.open("rb") as lines:
             _check_file(path, os.fstat(lines.fileno()))
             _check_head(path, lines.readline(MAX_LINE))
-            for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE), b""), 2):
+            for number, line in enumerate(with_turns(iter(lambda: lines.readline(MAX_LINE), b"")), 2):
                 if line == b"\n":
                     continue
                 before = len(found)
@@ -59,8 +58,6 @@ def read_keys(path: Path) -> dict[bytes, KeyRecord]:
                 found[digest] = record
                 if not len(ids) == len(found) == before + 1:
                     raise KeyFileError(f"{path}:{number}: this key is in the file twice")
-                if not number % _TURN:
-                    time.sleep(0)
     except OSError as error:
         if isinstance(error, KeyFileError):
             raise

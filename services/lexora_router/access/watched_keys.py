@@ -17,7 +17,7 @@ LOOK_SECONDS = 0.5
 SETTLE_SECONDS = 0.1
 # What keeps a file from being read may pass without a trace at the file: it is tried again.
 RETRY_LOOKS = 10
-_DROPPED = 4096  # keys of an old snapshot that are given back at a time
+_DROPPED = 256  # keys of an old snapshot that are given back at a time
 
 _log = structlog.get_logger("lexora.keys")
 _Stamp = tuple[int, int, int, int]
@@ -73,7 +73,7 @@ class WatchedKeys:
             return
         await asyncio.sleep(SETTLE_SECONDS)  # it may still be written
         if await asyncio.to_thread(self._look) == stamp:
-            await self.refresh()
+            await asyncio.shield(asyncio.ensure_future(self.refresh()))  # what is in force is written down, too
 
     def records(self) -> Iterable[KeyRecord]:
         """All keys, in the order of the file."""
@@ -97,11 +97,10 @@ class WatchedKeys:
                 self._stamp, self.readable = stamp, False
                 self.version += 1  # what was not there before may be there now
                 return
-            changes = await asyncio.to_thread(changes_of, self._keys, keys)
             old, self._keys = self._keys, keys
             self._stamp, self.readable = stamp, True
             self.version += 1
-            note_changes(self._audit, changes, by)
+            note_changes(self._audit, await asyncio.to_thread(changes_of, old, keys), by)
             _log.info("keys_read", file=str(self.path), keys=len(keys))
             await _dropped(old)
 
