@@ -79,3 +79,9 @@ def test_every_configuration_key_exists(each: Page) -> None:
     for span in set(each.spans) - SPAN_ATTRIBUTES:
         if re.fullmatch(rf"(?:{SECTIONS})(?:\.[\w\[\]]+)+", span):
             assert any(key == span or key.startswith((f"{span}.", f"{span}[")) for key in KEYS), span
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = {found for each in PAGES for span in each.spans for found in re.findall(r"tests/[\w/]+\.py", span)}
+    assert len(named) > 10
+    assert not [name for name in named if "NAME" not in name and not (ROOT / name).exists()]
