@@ -351,7 +351,7 @@ def test_a_stranger_is_counted_under_no_name_that_it_claims(gateway: Gateway, ht
     assert not any("claimed" in name or "@" in name for name in tenants)
 
 
-def test_a_facade_of_its_own_process_vouches_for_nobody(
+def test_a_facade_of_its_own_process_vouches_for_no_tenant(
     gateway: Gateway, engine: ScriptedEngine, some: NewKey, whole: NewKey
 ) -> None:
     with Facade(gateway) as facade, httpx.Client(base_url=facade.http, timeout=10, verify=False) as http:

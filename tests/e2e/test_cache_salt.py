@@ -1,6 +1,7 @@
 """What engines get to keep the prefix caches of tenants apart, on raw bytes and as the simulator's cache has it."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from tests.support.engine import ScriptedEngine
 from tests.support.keys import add_key
 from tests.support.queueing import CHAT
 from tests.support.raw_server import reply
-from tests.support.servers import Gateway, Simulator, base_config
+from tests.support.servers import Gateway, Simulator, base_config, write_config
+from tests.support.wire import wait_until
 
 MODEL = "qwen3-32b"
 TENANTS = ("acme", "acme-test", "other", "off")
@@ -143,9 +145,33 @@ def test_a_configured_secret_is_the_same_everywhere_and_a_random_one_is_not(
         assert salt(unset) == salt(unset)
 
 
-def test_without_credentials_nothing_is_set_and_the_client_s_own_goes_through(engine: ScriptedEngine, tmp_path: Path) -> None:
-    with Gateway(base_config(main={"url": engine.url, "models": ["scripted"]}), tmp_path) as open_to_all:
-        body = json.dumps({"model": "scripted", "messages": [], "cache_salt": "theirs"}).encode()
-        headers = {"content-type": "application/json"}
-        httpx.post(f"{open_to_all.http}{CHAT}", content=body, headers=headers, verify=False).raise_for_status()
-        assert engine.last.body == body
+def test_without_credentials_nothing_is_set_and_a_reload_that_asks_for_them_sets_it(
+    engine: ScriptedEngine, keys: dict[str, NewKey], tmp_path: Path, folder: Path
+) -> None:
+    backend = {"main": {"url": engine.url, "models": ["scripted"]}}
+    headers = {"content-type": "application/json"}
+    body = json.dumps({"model": "scripted", "messages": [], "cache_salt": "theirs"}).encode()
+
+    def post(key: NewKey | None = None) -> int:
+        shown = {} if key is None else {"x-api-key": key.text}
+        return httpx.post(f"{process.http}{CHAT}", content=body, headers=headers | shown, verify=False).status_code
+
+    def reload(auth: dict[str, Any], applied: int) -> None:
+        write_config(config(folder, auth, **backend), tmp_path)
+        process.signal(signal.SIGHUP)
+        wait_until(lambda: process.output.count("configuration_applied") >= applied, "the reload")
+
+    def salts() -> list[str]:
+        assert [post(keys[tenant]) for tenant in ("acme", "other")] == [200, 200]
+        return [json.loads(request.body)["cache_salt"] for request in engine.requests[-2:]]
+
+    with Gateway(base_config(**backend) | {"reload": {"watch": False}}, tmp_path) as process:
+        assert (post(), engine.last.body) == (200, body)
+        reload({}, 1)
+        assert post() == 401
+        acme, other = salts()
+        assert len({acme, other, "theirs"}) == 3
+        reload({"share_prefix_cache": [["acme", "partner"]]}, 2)
+        shared, same = salts()
+        assert same == other  # a random secret is that of the process, not of its configuration
+        assert shared != acme
