@@ -11,6 +11,7 @@ import pytest
 from lexora_contract.rpcs import ROUTER
 from tests.support.calls import Caller
 from tests.support.http2 import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -21,12 +22,13 @@ from tests.support.http2 import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    Http2Client,
     frame,
     rpc_head,
 )
 from tests.support.servers import Gateway, Simulator, base_config
 from tests.support.strangers import resident
-from tests.support.wire import wait_idle
+from tests.support.wire import wait_idle, wait_until
 
 MODEL = "qwen3-32b"
 MIB = 2**20
@@ -138,3 +140,82 @@ async def test_a_flood_costs_no_call_of_others_and_bounded_memory(gateway: Gatew
     assert resident(gateway.pid) - before < MOST
     assert "Traceback" not in gateway.output
     wait_idle(gateway.http)
+
+
+HALF = 7 * MIB  # of a message of 8 MiB
+STREAMS = 60
+
+
+async def test_halves_of_messages_take_what_bodies_may_take(tmp_path: Path) -> None:
+    config = base_config(main={"url": "http://127.0.0.1:1", "models": [MODEL]})
+    config["server"] |= {"max_body_bytes": 8 * MIB, "max_buffered_bytes": 8 * MIB}  # so many as may be slow: 16
+    with await asyncio.to_thread(Gateway, config, tmp_path) as gateway:
+        before = resident(gateway.pid)
+        async with Http2Client.connected(gateway.grpc) as client, asyncio.TaskGroup() as group:
+            halves = Halves(client)
+            reading = group.create_task(halves.read())
+            await asyncio.wait_for(halves.ready.wait(), 20)
+            sending = [group.create_task(halves.send(2 * number + 1)) for number in range(STREAMS)]
+            async with asyncio.timeout(60):
+                await asyncio.to_thread(gateway.wait_for, "requests_ended")
+                await asyncio.gather(*sending)
+            # Those that may be slow are held; what the others had is gone.
+            most = 16 * HALF + 60 * MIB
+            assert most < 0.5 * STREAMS * HALF
+            await asyncio.to_thread(wait_until, lambda: resident(gateway.pid) - before < most, "the memory to be back", 30.0)
+            async with Caller(gateway.http) as caller:
+                assert (await caller.call("no-such-model")).status == 502
+            reading.cancel()
+        wait_idle(gateway.http)
+    assert "Traceback" not in gateway.output
+
+
+class Halves:
+    """Sends halves of messages within the windows that the server gives (RFC 9113, section 5.2)."""
+
+    def __init__(self, client: Http2Client) -> None:
+        self._client = client
+        self._initial = 65_535
+        self._windows: dict[int, int] = {0: 65_535}
+        self._news = asyncio.Event()
+        self._ended: set[int] = set()
+        self.ready = asyncio.Event()
+
+    async def read(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                kind, flags, stream, payload = await self._client.read()
+                if kind == WINDOW_UPDATE:
+                    self._windows[stream] = self._windows.get(stream, self._initial) + int.from_bytes(payload, "big")
+                elif kind == SETTINGS and not flags & ACK:
+                    self._settings(payload)
+                elif kind == PING and not flags & ACK:
+                    self._client.send(frame(PING, ACK, 0, payload))
+                elif kind == RST_STREAM:
+                    self._ended.add(stream)
+                self._news.set()
+
+    def _settings(self, payload: bytes) -> None:
+        for identifier, value in struct.iter_unpack(">HI", payload):
+            if identifier == 4:  # SETTINGS_INITIAL_WINDOW_SIZE
+                for stream in self._windows.keys() - {0}:
+                    self._windows[stream] += value - self._initial
+                self._initial = value
+        self._client.send(frame(SETTINGS, ACK, 0, b""))
+        self.ready.set()
+
+    async def send(self, stream: int) -> None:
+        self._client.send(frame(HEADERS, END_HEADERS, stream, rpc_head(f"/{ROUTER}/Generate")))
+        self._windows.setdefault(stream, self._initial)
+        left, first = HALF, b"\0" + struct.pack(">I", 8 * MIB)
+        while left > 0 and stream not in self._ended:
+            count = min(16_384, left, self._windows[stream], self._windows[0])
+            if count < len(first):
+                self._news.clear()
+                await self._news.wait()
+                continue
+            for key in (0, stream):
+                self._windows[key] -= count
+            self._client.send(frame(DATA, 0, stream, first.ljust(count, b"x")))
+            first, left = b"", left - count
+            await asyncio.sleep(0)

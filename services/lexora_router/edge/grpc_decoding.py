@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from lexora_contract.rpcs import RPCS
-from lexora_router.edge.grpc_reading import reading
+from lexora_router.edge.arriving_requests import ArrivingRequests
+from lexora_router.edge.grpc_reading import Messages, reading
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
@@ -20,21 +21,15 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 Refuse = Callable[[str, _Context], Awaitable[None]]
 
 
-class _Undecodable:
-    """Stands for a request that does not decode."""
-
-
-_UNDECODABLE = _Undecodable()
-
-
 class UndecodableRequests(grpc.aio.ServerInterceptor):
     """Lets `refuse` answer the requests that do not decode, of every service on the server.
 
     A message like that in a stream of requests counts as an empty one, which its service answers for itself.
     """
 
-    def __init__(self, refuse: Refuse) -> None:
+    def __init__(self, refuse: Refuse, arriving: ArrivingRequests) -> None:
         self._refuse = refuse
+        self._arriving = arriving
         self._handlers: dict[str, _Handler] = {}
 
     async def intercept_service(
@@ -50,29 +45,23 @@ class UndecodableRequests(grpc.aio.ServerInterceptor):
         return found
 
     def _tolerant(self, method: str, handler: _Handler) -> _Handler:
-        if method in RPCS and RPCS[method].raw:
-            return reading(handler, partial(self._refuse, method))
         decode, encode = handler.request_deserializer, handler.response_serializer
         if decode is None:
             return handler
         if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(handler.stream_stream, _or(decode, decode(b"")), encode)
-        if handler.unary_stream is not None:
-            streamed = self._checked(method, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(streamed, _or(decode, _UNDECODABLE), encode)
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._checked(method, handler.unary_unary), _or(decode, _UNDECODABLE), encode
-            )
-        return handler
+            # The stubs are typed for grpc's blocking handlers.
+            serve: Callable[..., AsyncIterator[Any]] = handler.stream_stream  # type: ignore[assignment]
+            tolerant, arriving = _or(decode, decode(b"")), self._arriving
 
-    def _checked(self, method: str, serve: Callable[..., Any]) -> Callable[..., Any]:
-        async def checked(request: Any, context: _Context) -> Any:
-            if request is _UNDECODABLE:
-                await self._refuse(method, context)
-            return await serve(request, context)
+            async def converse(_: Any, context: _Context) -> None:
+                async for response in serve(Messages(context, tolerant, arriving), context):
+                    await context.write(response)
 
-        return checked
+            made: Any = grpc.stream_stream_rpc_method_handler
+            found: _Handler = made(converse, None, encode)
+            return found
+        raw = method in RPCS and RPCS[method].raw
+        return reading(handler, partial(self._refuse, method), self._arriving, parts=raw)
 
 
 def _or(decode: Callable[[bytes], Any], otherwise: Any) -> Callable[[bytes], Any]:

@@ -15,10 +15,12 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from lexora.v1 import explain_pb2, raw_pb2, router_pb2
+from lexora_router.edge.arriving_requests import ArrivingRequests
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
+TOO_SLOW = "The message did not come in its time, or came slowly with too many others (server.max_buffered_bytes)."
 # The body of a smaller request stays in its message: to part them costs more than it saves.
 LARGE_BYTES = 64 * 1024
 
@@ -51,21 +53,41 @@ def parted(message: _Request) -> Parted[_Request]:
     return Parted(rest, asked.raw.body)
 
 
-def reading(handler: _Handler, refuse: Callable[[_Context], Awaitable[None]]) -> _Handler:
-    """The handler of a unary request as one that reads it and gets it `Parted`; `refuse` answers what does not decode."""
+async def received(context: _Context, arriving: ArrivingRequests) -> Any:
+    """The bytes of the next message, or grpc's EOF. One that comes too slowly, when too many do, ends its rpc."""
+    task = arriving.begin()
+    try:
+        return await context.read()
+    except asyncio.CancelledError:
+        if not arriving.has_ended(task) or task.uncancel():
+            raise
+    finally:
+        arriving.arrived(task)
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_SLOW)
+    raise AssertionError("abort raises")
+
+
+def reading(
+    handler: _Handler, refuse: Callable[[_Context], Awaitable[None]], arriving: ArrivingRequests, *, parts: bool
+) -> _Handler:
+    """The handler of a unary request as one that reads it, `Parted` with `parts`; `refuse` answers what does not decode."""
     decode: Callable[[bytes], Any] | None = handler.request_deserializer
     assert decode is not None
 
-    async def received(context: _Context) -> Parted[Any]:
-        data = await context.read()
+    async def message(context: _Context) -> Any:
+        data = await received(context, arriving)
         if data is grpc.aio.EOF:
             if context.cancelled():
                 raise asyncio.CancelledError
             data = b""  # no message is an empty one
         try:
-            return parted(decode(data)) if len(data) >= LARGE_BYTES else Parted(decode(data))
+            decoded = decode(data)
         except DecodeError:
             pass
+        else:
+            if not parts:
+                return decoded
+            return parted(decoded) if len(data) >= LARGE_BYTES else Parted(decoded)
         await refuse(context)
         raise AssertionError("refusing raises")
 
@@ -73,8 +95,26 @@ def reading(handler: _Handler, refuse: Callable[[_Context], Awaitable[None]]) ->
     serve: Callable[..., Awaitable[Any]] = handler.unary_stream or handler.unary_unary  # type: ignore[assignment]
 
     async def read_and_serve(_: Any, context: _Context) -> Any:
-        return await serve(await received(context), context)
+        return await serve(await message(context), context)
 
     made: Any = grpc.stream_stream_rpc_method_handler if handler.unary_stream else grpc.stream_unary_rpc_method_handler
     found: _Handler = made(read_and_serve, None, handler.response_serializer)
     return found
+
+
+class Messages:
+    """The messages of a stream of requests, one after the other."""
+
+    def __init__(self, context: _Context, decode: Callable[[bytes], Any], arriving: ArrivingRequests) -> None:
+        self._context = context
+        self._decode = decode
+        self._arriving = arriving
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    async def __anext__(self) -> Any:
+        data = await received(self._context, self._arriving)
+        if data is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return self._decode(data)

@@ -26,6 +26,7 @@ from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import SERVICES, STREAM, UNARY, Rpc
 from lexora_contract.status import status_of
 from lexora_contract.words import auto_text, duration
+from lexora_router.edge.arriving_requests import LEAST, ArrivingRequests
 from lexora_router.edge.call_failed import failed
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
@@ -277,13 +278,15 @@ class GrpcServer:
         with_reflection: bool = True,
         with_channelz: bool = True,
         max_age: float | None = None,
+        arriving: ArrivingRequests | None = None,
     ) -> None:
+        self.arriving = ArrivingRequests(LEAST) if arriving is None else arriving
         self.health = health.aio.HealthServicer()
         self._tls = tls
         self._services = services
         wire = partial(_believed, service, _certified if tls is not None and tls.certificates else _wire)
         self._server = grpc.aio.server(
-            interceptors=[UndecodableRequests(partial(_refuse_undecodable, service, wire))],
+            interceptors=[UndecodableRequests(partial(_refuse_undecodable, service, wire), self.arriving)],
             options=[
                 ("grpc.max_receive_message_length", max_body_bytes + 1024 * 1024),
                 ("grpc.max_send_message_length", -1),
@@ -292,6 +295,8 @@ class GrpcServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
+                # Of what has not been asked for gRPC takes 64 KiB of each stream, and not as much as the line is fast.
+                ("grpc.http2.bdp_probe", 0),
                 # One connection carries any number of calls; further ones are closed as they come.
                 ("grpc.max_allowed_incoming_connections", max(usable_descriptors() // CONNECTIONS_SHARE, 1)),
                 # Calls under way have all the time that they need.

@@ -15,6 +15,8 @@ from lexora_router.access.authenticator import Failures
 from lexora_router.access.entrance import Entrance
 from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
+from lexora_router.config.models import ServerConfig
+from lexora_router.edge.arriving_requests import LEAST, ArrivingRequests
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.grpc_server import GrpcServer, GrpcTls
 from lexora_router.edge.introspection import Overview
@@ -22,6 +24,7 @@ from lexora_router.edge.service import RouterService
 from lexora_router.edge.serving import Serving
 from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
+from lexora_router.machine import usable_memory
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.process.server_tls import ServerTls
@@ -41,6 +44,8 @@ from lexora_router.telemetry.stats import Stats
 
 # What calls that are ended after the drain may take to say so; then they are cancelled.
 ABORT_SECONDS = 5.0
+# By default messages that come slowly take at most this share of the memory.
+ARRIVING_SHARE = 8
 # The audit log has a line for each address that failed to get in during so many seconds.
 SUM_SECONDS = 60.0
 
@@ -227,6 +232,11 @@ def _serving(assembly: Assembly, entrance: Entrance, reload: Callable[[], Awaita
     )
 
 
+def _arriving_bytes(server: ServerConfig) -> int:
+    """Bytes of messages that come slowly, as of HTTP's bodies that are being read."""
+    return usable_memory() // ARRIVING_SHARE if server.max_buffered_bytes is None else server.max_buffered_bytes
+
+
 def _grpc_servers(service: RouterService, config: Config, tls: ServerTls | None) -> tuple[GrpcServer, GrpcServer | None]:
     """The server of calls, which is that of operators as well where these have no port of their own."""
     server = config.server
@@ -241,6 +251,7 @@ def _grpc_servers(service: RouterService, config: Config, tls: ServerTls | None)
             max_body_bytes=server.max_body_bytes,
             write_timeout=server.write_timeout,
             max_age=server.max_connection_age,
+            arriving=ArrivingRequests(max(_arriving_bytes(server) // server.max_body_bytes, LEAST)),
             tls=secured,
             services=services,
             with_reflection=server.reflection,
