@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import grpc
 import httpx
+import openai
 import pytest
 from typer.testing import CliRunner
 
@@ -204,3 +206,19 @@ def test_grpc_details_name_the_reason(closed: Gateway) -> None:
         Stub(channel).ListModels(ListModelsRequest())
     trailing = dict(caught.value.trailing_metadata())  # type: ignore[attr-defined]
     assert failed_of(Status.FromString(trailing["grpc-status-details-bin"])).reason == "UNAUTHENTICATED"
+
+
+def test_the_usual_client_libraries_show_their_key_and_understand_a_refusal(closed: Gateway, key: NewKey) -> None:
+    good = openai.OpenAI(base_url=f"{closed.http}/v1", api_key=key.text)
+    assert MODEL in [model.id for model in good.models.list()]
+    with pytest.raises(openai.AuthenticationError) as refused:
+        good.with_options(api_key=new_key().text).chat.completions.create(**HI)
+    assert refused.value.code == "unauthenticated"
+    azure = openai.AzureOpenAI(base_url=f"{closed.http}/v1", api_key=key.text, api_version="v1")
+    assert MODEL in [model.id for model in azure.models.list()]
+    claude = anthropic.Anthropic(base_url=closed.http, api_key=key.text)
+    assert claude.messages.create(**HI).content
+    with pytest.raises(anthropic.AuthenticationError, match="authentication_error"):
+        claude.with_options(api_key=new_key().text).messages.create(**HI)
+    token = anthropic.Anthropic(base_url=closed.http, auth_token=key.text)
+    assert token.messages.create(**HI).content
