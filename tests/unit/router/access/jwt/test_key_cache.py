@@ -159,7 +159,7 @@ async def test_without_any_keys_every_token_is_unavailable_and_none_is_refused()
 
 async def test_keys_that_are_older_than_max_stale_are_used_no_more() -> None:
     source = Source()
-    async with started(source, refresh=0.01, max_stale=0.05) as cache:
+    async with started(source, refresh=0.01, max_stale=0.5) as cache:
         await cache.find("old", ALGORITHM)
         source.keys = None
         await until(lambda: not cache.fitting("old", ALGORITHM))
