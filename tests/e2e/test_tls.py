@@ -359,3 +359,9 @@ def peer_certificate(port: int, trusted: ssl.SSLContext) -> bytes | None:
         trusted.wrap_socket(connection, server_hostname=HOST) as secured,
     ):
         return secured.getpeercert(binary_form=True)
+
+
+def test_the_cookie_of_the_page_is_for_https_only(gateway: Gateway, trusted: ssl.SSLContext) -> None:
+    with httpx.Client(base_url=gateway.http, verify=trusted, timeout=10) as client:
+        answer = client.post("/ui/sign-in", json={"key": "any-where-none-is-asked-for"}, headers={"x-lexora-ui": "1"})
+        assert (answer.status_code, answer.headers["set-cookie"].rpartition("; ")[2]) == (204, "Secure")
