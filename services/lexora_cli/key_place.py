@@ -27,9 +27,10 @@ class Made:
 
 
 class KeyPlace(Protocol):
-    """Keys, wherever they are. `name` is for people."""
+    """Keys, wherever they are. `name` is for people, and so is `note`: what else is needed before a new key holds."""
 
     name: str
+    note: str
 
     def create(self, wanted: KeyRecord) -> Made:
         """Make a key for these terms."""
@@ -64,8 +65,8 @@ def now() -> datetime:
 class KeysInFile:
     """A KeyPlace that is a file; a gateway that uses it follows."""
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
+    def __init__(self, path: Path, note: str = "") -> None:
+        self.name, self.note = str(path), note
         self._path = path
 
     def create(self, wanted: KeyRecord) -> Made:

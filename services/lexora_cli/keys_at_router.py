@@ -22,7 +22,7 @@ class KeysAtRouter:
     """A KeyPlace that is a router; $LEXORA_API_KEY must be a key with the scope admin."""
 
     def __init__(self, router: Reach) -> None:
-        self.name = f"the router at {router.address}"
+        self.name, self.note = f"the router at {router.address}", ""
         self._router = router
 
     def create(self, wanted: KeyRecord) -> Made:

@@ -18,6 +18,9 @@ def place(router: Reach | None, file: str | None, config: str | None) -> KeyPlac
     from lexora_router.config.load import ConfigError, load  # noqa: PLC0415 - the same with pydantic
 
     try:
-        return KeysInFile(Path(load(config, os.environ).config.auth.keys_file))
+        loaded = load(config, os.environ)
     except ConfigError as error:
         raise KeysFailure(f"the configuration cannot be used: {error.problems[0]}; name the file with --file") from None
+    auth = loaded.config.auth
+    where = loaded.path or "the configuration, of which there is no file yet"
+    return KeysInFile(Path(auth.keys_file), "" if auth.keys else f"no key is asked for: auth.mode is {auth.mode} in {where}")

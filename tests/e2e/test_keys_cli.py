@@ -179,6 +179,23 @@ def test_only_an_admin_edits_keys_at_a_router(closed: Gateway, keys_file: Path, 
     assert keys_file.read_bytes() == before
 
 
+def test_operations_are_named_by_word_or_path(lexora: Lexora, closed: Gateway) -> None:
+    made = lexora.data("create", "--name", "embedder", "--operations", "embeddings,/v1/sc*")
+    assert made["operations"] == ["/v1/embeddings", "/v2/embed", "/v1/sc*"]
+    wait_until(lambda: status(closed, made["key"]) == 403, "the key to be known", 5)
+    wrong = lexora.run("keys", "create", "--name", "n", "--operations", "dance")
+    assert (wrong.exit_code, "none of chat, classify" in " ".join(wrong.stderr.replace("│", "").split())) == (2, True)
+
+
+def test_a_key_for_a_gateway_that_asks_for_none_comes_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = Lexora([]).run("keys", "create", "--name", "first")
+    assert made.exit_code == 0
+    assert is_key(made.stdout.strip())
+    assert "no key is asked for: auth.mode is off in the configuration, of which there is no file yet" in made.stderr
+    assert len(read_keys(tmp_path / "lexora_keys.jsonl")) == 1
+
+
 def test_whoami(closed: Gateway, admin: NewKey) -> None:
     place = ["--router", closed.grpc]
     known = Lexora(place, admin.text).run("whoami")

@@ -26,7 +26,7 @@ Globs = Annotated[
 ]
 Operations = Annotated[
     list[str] | None,
-    typer.Option(metavar="GLOB", help="Paths that it may call, such as '/v1/chat/*'; again for more. Else all."),
+    typer.Option(metavar="GLOB", help="What it may call: chat, embeddings, or '/v1/chat/*'; again for more. Else all."),
 ]
 
 keys = typer.Typer(
@@ -99,7 +99,7 @@ def create(
         tenant or "",
         scopes=tuple(scope for scope, wanted in granted.items() if wanted),
         models=_parts(models),
-        operations=_parts(operations),
+        operations=_operations(operations),
         rate=rate,
         burst=burst,
         tokens_per_minute=tokens_per_minute,
@@ -278,6 +278,8 @@ def _show_made(made: "Made", place: "KeyPlace", as_json: bool) -> None:
     if made.replaced is not None:
         complain(f"{made.replaced.id} holds until {day(made.replaced.expires)}")
     complain(f"in {place.name}")
+    if place.note:
+        complain(place.note)
 
 
 def _place(router: Reach | None, file: str | None, config: str | None) -> "KeyPlace":
@@ -316,6 +318,20 @@ def _id(given: str) -> str:
 def _parts(given: list[str] | None) -> tuple[str, ...]:
     """Patterns, of which one option may have several with commas between."""
     return tuple(part.strip() for each in given or () for part in each.split(",") if part.strip())
+
+
+def _operations(given: list[str] | None) -> tuple[str, ...]:
+    """Patterns of paths; a plain word is the name of operations, and stands for their paths."""
+    from lexora_contract.operations import OPERATIONS
+
+    found: list[str] = []
+    for part in _parts(given):
+        paths = [part] if {"/", "*", "?"} & set(part) else [path for path, row in OPERATIONS.items() if row.name == part]
+        if not paths:
+            names = ", ".join(sorted({row.name for row in OPERATIONS.values()}))
+            raise typer.BadParameter(f"{part} is no path, such as '/v1/chat/*', and none of {names}")
+        found += paths
+    return tuple(dict.fromkeys(found))
 
 
 def _priority(given: str | None) -> int | None:
