@@ -148,7 +148,7 @@ STREAMS = 60
 
 async def test_halves_of_messages_take_what_bodies_may_take(tmp_path: Path) -> None:
     config = base_config(main={"url": "http://127.0.0.1:1", "models": [MODEL]})
-    config["server"] |= {"max_body_bytes": 8 * MIB, "max_buffered_bytes": 8 * MIB}  # so many as may be slow: 16
+    config["server"] |= {"max_body_bytes": 8 * MIB, "max_buffered_bytes": 8 * MIB}  # what they may grow by, beside 16 of them
     with await asyncio.to_thread(Gateway, config, tmp_path) as gateway:
         before = resident(gateway.pid)
         async with Http2Client.connected(gateway.grpc) as client, asyncio.TaskGroup() as group:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -28,9 +29,19 @@ RPCS = (
 )
 
 
+@dataclass
+class Memory:
+    """Of the process, as it would be found."""
+
+    grown: int = 0
+
+    def __call__(self) -> int:
+        return 10**6 + self.grown
+
+
 @asynccontextmanager
-async def served(most: int, seconds: float) -> AsyncIterator[tuple[str, ArrivingRequests]]:
-    app, arriving = RouterApp(Config()), ArrivingRequests(most, seconds=seconds, slow=SLOW)
+async def served(least: int, seconds: float, memory: Memory | None = None) -> AsyncIterator[tuple[str, ArrivingRequests]]:
+    app, arriving = RouterApp(Config()), ArrivingRequests(1000, memory or Memory(), least=least, seconds=seconds, slow=SLOW)
     server = GrpcServer(app.service, max_body_bytes=1000, write_timeout=60, arriving=arriving)
     port = await server.start("127.0.0.1", 0)
     try:
@@ -58,12 +69,17 @@ async def test_a_message_that_does_not_come_ends_its_rpc(rpc: str) -> None:
 
 
 async def test_of_too_many_slow_ones_the_newest_end_and_others_are_served() -> None:
+    memory = Memory()
     with capture_logs() as lines:
-        async with served(3, 60) as (target, arriving), Http2Client.connected(target) as client:
+        async with served(3, 60, memory) as (target, arriving), Http2Client.connected(target) as client:
             for stream in (1, 3, 5):
                 client.begin(stream, f"/{ROUTER}/Health")
             await comes_to(arriving, 3)
             client.begin(7, f"/{ROUTER}/Generate")
+            await comes_to(arriving, 4)
+            await asyncio.sleep(5 * SLOW)  # none ends while there is room for all
+            assert arriving.count == 4
+            memory.grown = 1001
             assert (await client.next_of(HEADERS, END_STREAM))[2] == 7
             assert arriving.count == 3
             async with grpc.aio.insecure_channel(target) as channel:

@@ -1,20 +1,24 @@
-"""Messages that are on their way: how many of them may be slow, and for how long each is waited for.
+"""Messages that are on their way: how much of them may be here, and for how long each is waited for.
 
 gRPC itself waits for a message as long as its client likes, and holds what has come of it, up to the largest message, where no
-limit, no queue and no slot sees it. Its length is not known before it is whole, so what is slow counts as one that is that
-large.
+limit, no queue and no slot sees it. How much that is shows in the memory of the process alone.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import structlog
+
+from lexora_router.machine import resident_bytes
 
 # A usual message is there a moment after its head; what is slower counts.
 SLOW_SECONDS = 0.1
 # A message of 32 MiB comes in this time at 2 Mbit/s.
 ARRIVAL_SECONDS = 120.0
-# So many may be slow whatever the memory: with fewer, a few slow lines would refuse all others.
+# By default they take at most this share of the memory.
+ARRIVING_SHARE = 8
+# So many may be slow however much they take.
 LEAST = 16
 LOG_SECONDS = 10.0
 
@@ -24,8 +28,19 @@ _log = structlog.get_logger("lexora.server")
 class ArrivingRequests:
     """The tasks of rpcs whose message is on its way. They are cancelled where that takes too long."""
 
-    def __init__(self, most: int, *, seconds: float = ARRIVAL_SECONDS, slow: float = SLOW_SECONDS) -> None:
-        self._most = most
+    def __init__(
+        self,
+        most_bytes: int,
+        resident: Callable[[], int] = resident_bytes,
+        *,
+        least: int = LEAST,
+        seconds: float = ARRIVAL_SECONDS,
+        slow: float = SLOW_SECONDS,
+    ) -> None:
+        self._most_bytes = most_bytes
+        self._resident = resident
+        self._before = 0  # bytes of the process when the first of those that are slow was found; 0: none is
+        self._least = least
         self._seconds = seconds
         self._slow = slow
         self._since: dict[asyncio.Task[Any], float] = {}  # the one that waits longest first
@@ -57,18 +72,28 @@ class ArrivingRequests:
         return task not in self._since
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, slow = loop.time(), 0
-        for task, since in list(self._since.items()):
-            if now - since >= self._slow:
-                slow += 1
-                if slow > self._most or now - since >= self._seconds:
+        now = loop.time()
+        slow = [task for task, since in self._since.items() if now - since >= self._slow]
+        for task in slow:
+            if now - self._since[task] < self._seconds:
+                break
+            self._end(task)
+        if self._take_too_much(len(slow)):
+            for task in slow[self._least :]:
+                if task in self._since:
                     self._end(task)
-            else:
-                break  # those behind it have come later
         if self._ended and now - self._logged_at >= LOG_SECONDS:
-            _log.warning("requests_ended", reason="their messages came too slowly", times=self._ended, slow=slow)
+            _log.warning("requests_ended", reason="their messages came too slowly", times=self._ended, slow=len(slow))
             self._ended, self._logged_at = 0, now
         self._timer = loop.call_later(self._slow, self._look, loop) if self._since or self._ended else None
+
+    def _take_too_much(self, slow: int) -> bool:
+        if not slow:
+            self._before = 0
+            return False
+        resident = self._resident()
+        self._before = self._before or resident
+        return slow > self._least and resident - self._before > self._most_bytes
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         del self._since[task]

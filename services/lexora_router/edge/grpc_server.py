@@ -26,14 +26,14 @@ from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import SERVICES, STREAM, UNARY, Rpc
 from lexora_contract.status import status_of
 from lexora_contract.words import auto_text, duration
-from lexora_router.edge.arriving_requests import LEAST, ArrivingRequests
+from lexora_router.edge.arriving_requests import ARRIVING_SHARE, ArrivingRequests
 from lexora_router.edge.call_failed import failed
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.service import RouterService
 from lexora_router.edge.write_limit import WriteLimit
 from lexora_router.errors import ClientStalled
-from lexora_router.machine import usable_descriptors
+from lexora_router.machine import usable_descriptors, usable_memory
 
 MAX_METADATA_BYTES = 2 * 1024 * 1024
 # Of an engine's own error, what fits into the metadata that a gRPC client accepts by default (8 KiB), beside the rest; a
@@ -280,7 +280,7 @@ class GrpcServer:
         max_age: float | None = None,
         arriving: ArrivingRequests | None = None,
     ) -> None:
-        self.arriving = ArrivingRequests(LEAST) if arriving is None else arriving
+        self.arriving = arriving or ArrivingRequests(usable_memory() // ARRIVING_SHARE)
         self.health = health.aio.HealthServicer()
         self._tls = tls
         self._services = services

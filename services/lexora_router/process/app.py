@@ -16,7 +16,7 @@ from lexora_router.access.entrance import Entrance
 from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
 from lexora_router.config.models import ServerConfig
-from lexora_router.edge.arriving_requests import LEAST, ArrivingRequests
+from lexora_router.edge.arriving_requests import ARRIVING_SHARE, ArrivingRequests
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.grpc_server import GrpcServer, GrpcTls
 from lexora_router.edge.introspection import Overview
@@ -44,8 +44,6 @@ from lexora_router.telemetry.stats import Stats
 
 # What calls that are ended after the drain may take to say so; then they are cancelled.
 ABORT_SECONDS = 5.0
-# By default messages that come slowly take at most this share of the memory.
-ARRIVING_SHARE = 8
 # The audit log has a line for each address that failed to get in during so many seconds.
 SUM_SECONDS = 60.0
 
@@ -251,7 +249,7 @@ def _grpc_servers(service: RouterService, config: Config, tls: ServerTls | None)
             max_body_bytes=server.max_body_bytes,
             write_timeout=server.write_timeout,
             max_age=server.max_connection_age,
-            arriving=ArrivingRequests(max(_arriving_bytes(server) // server.max_body_bytes, LEAST)),
+            arriving=ArrivingRequests(_arriving_bytes(server)),
             tls=secured,
             services=services,
             with_reflection=server.reflection,
