@@ -106,8 +106,9 @@ class ApiRoute(ABC):
             return
         rpc = EXPLAIN_RPC if EXPLAIN in headers else STREAM
         options = Options(received.request_id, user=user_of(headers), tenant=named_tenant_of(headers))
+        context = context_of(headers, remaining, received.hops, certificate=received.certificate)
         try:
-            await self._router.foresee(rpc, options, context_of(headers, remaining, received.hops), size or 0)
+            await self._router.foresee(rpc, options, context, size or 0)
         except CallFailed as error:
             raise _Foreseen(error) from None
 

@@ -111,6 +111,14 @@ def test_a_name_in_a_certificate_makes_a_principal_on_both_wires(
         assert (SCOPE_ADMIN in found.scopes) == (tenant == "ops")
 
 
+def test_a_certificate_counts_before_a_large_body_is_there(rig: Rig) -> None:
+    chat = {**CHAT, "messages": [{"role": "user", "content": "x" * 1_000_000}]}
+    with rig.https(rig.issue("web.internal")) as http, rig.https(None) as strangers:
+        assert http.post("/v1/chat/completions", json=chat).status_code == 200
+        assert http.post("/v1/chat/completions", json=CHAT, headers={"expect": "100-continue"}).status_code == 200
+        assert strangers.post("/v1/chat/completions", json=chat).status_code == 401
+
+
 def test_without_a_certificate_https_asks_for_a_key(rig: Rig) -> None:
     with rig.https(None) as http:
         assert http.get("/v1/models").status_code == 401

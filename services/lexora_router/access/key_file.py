@@ -17,6 +17,7 @@ import msgspec
 
 from lexora_router.access.key_record import KeyRecord
 from lexora_router.access.turns import with_turns
+from lexora_router.config.regular_file import open_regular
 
 MODE = 0o600
 MAX_BYTES = 2**30
@@ -46,7 +47,7 @@ def read_keys(path: Path) -> dict[bytes, KeyRecord]:
     ids: set[str] = set()
     found: dict[bytes, KeyRecord] = {}
     try:
-        with path.open("rb") as lines:
+        with open_regular(path) as lines:
             _check_file(path, os.fstat(lines.fileno()))
             _check_head(path, lines.readline(MAX_LINE))
             for number, line in enumerate(with_turns(iter(lambda: lines.readline(MAX_LINE), b"")), 2):
@@ -90,8 +91,6 @@ def edit_keys(path: Path, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRe
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise KeyFileError(f"{path}: is no file")
     if status.st_size > MAX_BYTES:
         raise KeyFileError(f"{path}: is larger than {MAX_BYTES} bytes")
     if status.st_mode & _OTHERS_WRITE:

@@ -1,10 +1,10 @@
 """What an operator should know of issuers of tokens, and of networks that need no credentials."""
 
 from collections.abc import Iterator
-from pathlib import Path as FilePath
 
 from lexora_router.config.models import Config
 from lexora_router.config.problems import Path
+from lexora_router.config.regular_file import open_regular
 
 IN_THE_CLEAR = "the keys of this issuer are read in the clear: whatever is on their way can sign tokens"
 NO_EFFECT = "has no effect: no credentials are asked for (auth.mode: off)"
@@ -24,7 +24,7 @@ def access_warnings(config: Config) -> Iterator[tuple[Path, str]]:
 
 def _fault(file: str) -> str:
     try:
-        with FilePath(file).open("rb"):
+        with open_regular(file):
             return ""
     except OSError as error:
         return error.strerror or type(error).__name__

@@ -7,6 +7,8 @@ from pathlib import Path
 from stat import S_IRWXO
 from typing import TYPE_CHECKING
 
+from lexora_router.config.regular_file import open_regular
+
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
@@ -115,7 +117,7 @@ def _no_password() -> str:
 
 def _read(file: str, key: str) -> bytes:
     try:
-        with open(file, "rb") as stream:
+        with open_regular(file) as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadTlsFile(key, f"cannot be read: {error.strerror}") from None

@@ -1,6 +1,7 @@
 """Multipart forms: the few fields that the router reads, and the one that it changes. Files are skipped over, never copied."""
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -18,6 +19,9 @@ MAX_FORM_PARTS = 256
 MAX_CONTENT_TYPE_CHARS = 1024
 MAX_DISPOSITION_BYTES = 1024
 MAX_PADDING = 64
+
+# The name of a field as RFC 2231 writes it, which forms must not have (RFC 7578, 4.2): parsers differ in whether they read it.
+_EXTENDED_NAME = re.compile(rb";\s*name\s*\*", re.IGNORECASE)
 
 _TRUE = frozenset(("true", "1", "yes", "on", "t", "y"))
 _FALSE = frozenset(("false", "0", "no", "off", "f", "n", ""))
@@ -137,6 +141,8 @@ class _Form:
         if self._header == b"content-disposition":
             if end - start > MAX_DISPOSITION_BYTES:
                 raise InvalidRequest("The multipart body is malformed: a Content-Disposition is too long.")
+            if b"*" in data[start:end] and _EXTENDED_NAME.search(data, start, end):
+                raise InvalidRequest("The multipart body is malformed: a field is named by name*; name it by name.")
             _, options = parse_options_header(data[start:end].decode("latin-1"))
             # Of several of this header the last one counts, as in Starlette.
             self._name, self._is_file = options.get(b"name", b"").decode("latin-1"), b"filename" in options

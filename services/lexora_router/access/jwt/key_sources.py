@@ -16,6 +16,7 @@ import msgspec
 from lexora_router.access.jwt.key_cache import CannotRead
 from lexora_router.access.jwt.key_set import MAX_DOCUMENT_BYTES, KeySet, parse_keys
 from lexora_router.config.jwt import JwtProvider
+from lexora_router.config.regular_file import open_regular
 
 DISCOVERY = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, section 4
 FILE_SECONDS = 2.0  # between two looks at a file
@@ -45,7 +46,7 @@ class FileKeys:
 
     def _read(self) -> KeySet | None:
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 status = os.fstat(file.fileno())
                 stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
                 if stamp == self._seen:

@@ -35,6 +35,9 @@ def test_a_key_is_made_for_its_terms() -> None:
         ({"priority": 60, "max_priority": 50}, "above max_priority"),
         ({"models": ("m",) * 300}, "models"),
         ({"expires": NOW}, "expired already"),
+        ({"operations": ("/v1/chat/*", "chat")}, "operations are paths, .*'chat'"),
+        ({"scopes": (Scope.FACADE, Scope.ADMIN)}, "a key of a facade"),
+        ({"scopes": (Scope.FACADE,), "models": ("m",)}, "a key of a facade"),
     ],
 )
 def test_terms_that_cannot_be(fields: dict[str, object], problem: str) -> None:

@@ -78,6 +78,13 @@ def test_a_file_that_is_wrong_is_refused_with_the_line(tmp_path: Path, text: str
     assert path.read_bytes() == before
 
 
+def test_a_pipe_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    os.mkfifo(path, 0o600)  # to open it would wait for a writer, for ever
+    with pytest.raises(KeyFileError, match="not a regular file"):
+        read_keys(path)
+
+
 def test_others_may_not_write_it(tmp_path: Path) -> None:
     path = tmp_path / "keys.jsonl"
     add_key(path)

@@ -68,12 +68,20 @@ def test_with_model_multipart_changes_nothing_else(old: list[bytes], file_first:
         (TYPE, form(('name="a"', b"\r\n--b0und_" * 3_000_000)), None),
         (TYPE, form(('name="' + "x" * 1024 + '"', b"1")), None),
         (TYPE, form(FILE)[:-4] + b" " * 30_000_000, None),
+        (TYPE, form(('name="model"', b"a"), ("name*=utf-8''model", b"b")), None),
+        (TYPE, form(('name="model"', b"a"), ('name="x"; NAME *0="mo"; name*1="del"', b"b")), None),
     ],
 )
 def test_bad_forms(content_type: str, body: bytes, param: str | None):
     with pytest.raises(InvalidRequest) as caught:
         inspect_multipart(content_type, body)
     assert caught.value.param == param
+
+
+def test_files_may_have_names_in_the_extended_form():
+    old_clients = ("name=\"file\"; filename*=utf-8''%E2%82%AC.wav", AUDIO)
+    starred = ('name="prompt"; filename="name*.wav"', b"x")
+    assert inspect_multipart(TYPE, form(old_clients, starred, ('name="model"', b"whisper"))).model == "whisper"
 
 
 def test_malformed_forms_leave_no_log(caplog: pytest.LogCaptureFixture):
