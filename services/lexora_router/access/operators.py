@@ -27,14 +27,14 @@ class Operators:
         """
         if UNPROVEN in context.metadata or FOREIGN_PAGE in context.metadata:
             return False
-        address = client_address(context, self._proxies)
-        forwarded = any(name == FORWARDED for name, _ in context.metadata)
-        return bool(address) and (self._proxies.trusts(context.peer) or not forwarded) and self._networks.trusts(address)
+        address = self._proxies.origin(context.peer, _hops(context))
+        return bool(address) and self._networks.trusts(address)
 
 
 def client_address(context: CallContext, proxies: TrustedProxies) -> str:
     """The address of the client, as far as proxies are trusted; empty where it has none."""
-    hops = ""
-    if proxies.trusts(context.peer):
-        hops = ",".join(value for name, value in context.metadata if name == FORWARDED)[-MAX_FORWARDED:]
-    return proxies.client(context.peer, hops)
+    return proxies.client(context.peer, _hops(context) if proxies.trusts(context.peer) else "")
+
+
+def _hops(context: CallContext) -> str:
+    return ",".join(value for name, value in context.metadata if name == FORWARDED)[-MAX_FORWARDED:]

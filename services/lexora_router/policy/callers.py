@@ -31,17 +31,24 @@ class TrustedProxies:
 
     def _client(self, peer: str, forwarded_for: str) -> str:
         """The client's address behind `peer`; empty where it is not given."""
+        return self._walk(peer, forwarded_for)[0]
+
+    def origin(self, peer: str, forwarded_for: str) -> str:
+        """As `client`; empty as well for one that came with hops of its own, for it may be a proxy that is not known here."""
+        client, claims = self._walk(peer, forwarded_for)
+        return "" if claims else client
+
+    def _walk(self, peer: str, forwarded_for: str) -> tuple[str, int]:
+        """The client, and how many hops it came with itself."""
         client = peer
-        if not forwarded_for:
-            return client
-        for hop in reversed(forwarded_for.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
-            if not self.trusts(client):
-                break
-            address = _parsed(_host(hop.strip()))
+        hops = forwarded_for.rsplit(",", MAX_HOPS)[-MAX_HOPS:] if forwarded_for else []
+        while hops and self.trusts(client):
+            address = _parsed(_host(hops[-1].strip()))
             if address is None:
                 break
             client = str(address)
-        return client
+            hops.pop()
+        return client, len(hops)
 
     def network(self, hops: str) -> str:
         """The network of the client that is known by its hops alone, of which the nearest, at the right end, is one as well."""

@@ -22,7 +22,10 @@ def allowed(peer: str, *forwarded: str, networks: tuple[str, ...] = ("10.1.0.0/1
         ("", ("10.1.2.3",), True),  # the facade in this process adds the address of its connection
         ("", ("10.1.2.3,203.0.113.7",), False),  # and a client what it likes, at the left end
         ("192.0.2.1", ("10.1.2.3",), True),
-        ("192.0.2.1", ("203.0.113.7", "10.1.2.3"), True),
+        ("192.0.2.1", ("203.0.113.7", "10.1.2.3"), False),  # the address may be that of a proxy that is not known here
+        ("", ("203.0.113.7,10.1.2.3",), False),
+        ("", (",10.1.2.3",), False),
+        ("192.0.2.1", ("10.1.2.3", "192.0.2.2"), True),
         ("192.0.2.1", ("10.1.2.3", "203.0.113.7"), False),
         ("192.0.2.1", ("nonsense",), False),
         ("10.1.2.3", ("10.1.2.3",), False),  # a proxy that is not trusted: the address is its own
