@@ -52,7 +52,7 @@ def targets(rig: Rig) -> Iterator[tuple[Target, Target]]:
 
 def test_a_hundred_thousand_keys_cost_a_call_what_ten_do(tmp_path: Path) -> None:
     few, many = (measured(size, tmp_path) for size in SIZES)
-    assert many.call < 2 * few.call  # what does not fit into the CPU's cache is slower
+    assert many.call < 4 * few.call  # what does not fit into the cache of a busy CPU is slower
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in BARS], ids=lambda case: case.name)
