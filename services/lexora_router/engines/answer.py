@@ -9,7 +9,7 @@ from lexora_contract.port import Sink
 from lexora_router.call import Call
 from lexora_router.engines.answer_headers import end_to_end, without_coding
 from lexora_router.engines.answer_rules import AnswerRules
-from lexora_router.engines.content_decoding import Decoded
+from lexora_router.engines.content_decoding import Decoded, has_coding
 from lexora_router.engines.media_type import EVENT_STREAM, BodyKind, body_of, is_blank, media_type
 from lexora_router.engines.response import Body, Response
 from lexora_router.engines.sse import Inspector
@@ -43,15 +43,18 @@ class Relay:
 
     def begin(self, response: Response) -> Body:
         """What takes the body, by its head."""
-        call, content_type = self.call, response.content_type
         if response.status >= 300:
             return RefusedAnswer(self.engine, response)
-        media, headers = media_type(content_type), end_to_end(response)
+        call, media, head, decoder = self.call, media_type(response.content_type), response.plain_head, None
         reads_json = media in (JSON, EVENT_STREAM) or not operation_of(call.path).form
-        decoder = self.engine.decoder(response) if call.stream or reads_json else None
-        if decoder is not None:
-            headers = without_coding(headers)
-        head = Head(response.status, content_type, headers)
+        if head is None:
+            decoder = self.engine.decoder(response) if call.stream or reads_json else None
+            headers = end_to_end(response)
+            if decoder is not None:
+                headers = without_coding(headers)
+            head = Head(response.status, response.content_type, headers)
+            if not has_coding(response):
+                response.plain_head = head
         body: Body
         if call.stream or media == EVENT_STREAM:
             body = _Begin(self, response, head, labelled=media == EVENT_STREAM, reads_json=reads_json)

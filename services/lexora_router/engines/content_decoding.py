@@ -7,9 +7,14 @@ from lexora_contract.content_coding import STEP_BYTES, ContentDecoder, Undecodab
 from lexora_router.engines.response import Body, Response, Rest
 
 
+def has_coding(response: Response) -> bool:
+    """Whether an answer says that its body has content codings."""
+    return b"content-encoding" in dict(response.headers)
+
+
 def coding_of(response: Response) -> ContentDecoder | None:
     """What undoes the codings of an answer; None when it has none. Raises UnknownCoding."""
-    if b"content-encoding" not in dict(response.headers):
+    if not has_coding(response):
         return None
     return decoder_of(value for name, value in response.headers if name == b"content-encoding")
 

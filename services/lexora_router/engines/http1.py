@@ -12,6 +12,7 @@ from typing import NoReturn, Protocol, cast
 import httptools
 
 from lexora_contract.port import Flow
+from lexora_router.engines.known_answer import KnownAnswer, pattern_of
 from lexora_router.engines.response import Answer, Body, Response
 from lexora_router.engines.transport_errors import InvalidAnswer, StaleConnection, TransportError
 from lexora_router.timers import Timer, call_later
@@ -27,6 +28,7 @@ OVERHEAD_BYTES = 32
 CROSSING_SECONDS = 1.0
 # What some proxies say as they close an idle connection. A request that crosses it may be repeated (RFC 9110, section 15.5.9).
 REQUEST_TIMEOUT = 408
+OK = 200
 
 
 class Home(Protocol):
@@ -56,6 +58,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._busy = False  # an exchange is under way, and its outcome is open
+        self._pattern = b""  # of the last head that the parser read; what comes twice may come again
+        self._known: KnownAnswer | None = None
+        self._paused = False  # nothing is read
         # Of the exchange:
         self._done: asyncio.Future[None] | None = None
         self._answer: Answer | None = None
@@ -71,6 +76,7 @@ class Connection(asyncio.Protocol):
         self.complete = False  # the answer has come to its end
         self._ending = False  # the body is over, although something is held
         self._surplus_from: int | None = None  # the first piece that belongs to a second answer
+        self._missing = 0  # bytes of a body whose head was known
         self._grace: Timer | None = None
         self._go_on: Callable[[], None] | None = None
         self._reused = False
@@ -117,6 +123,7 @@ class Connection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Read nothing until `resume_reading`."""
+        self._paused = True
         if self.usable:
             assert self._transport is not None
             self._transport.pause_reading()
@@ -125,7 +132,9 @@ class Connection(asyncio.Protocol):
         """Read again."""
         if self._go_on is not None:
             self._loop.call_soon(self._continue)
-        elif self.usable:
+            return
+        self._paused = False
+        if self.usable:
             assert self._transport is not None
             self._transport.resume_reading()
 
@@ -159,17 +168,8 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             self.close()  # it answers no request
             return
+        failure = None if self._is_known(data) else self._parse(data)
         self._heard = True
-        self._framing_bytes += len(data)
-        failure: Exception | None = None
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            bug = error.__context__  # what a callback of this class raised: no fault of the engine, unless it was refused so
-            if self._refused or not isinstance(error, httptools.HttpParserCallbackError) or not isinstance(bug, Exception):
-                failure = InvalidAnswer(self._refused or f"the answer is not HTTP ({error})")
-            else:
-                failure = bug
         pieces = self._pieces
         try:
             body = self._body or self._begin()
@@ -191,10 +191,54 @@ class Connection(asyncio.Protocol):
             self._fail(failure or InvalidAnswer(_TOO_MUCH_FRAMING))
             self.close()
 
+    def _is_known(self, data: bytes) -> bool:
+        """Take an answer whose head is known, or more of its body; whether this was one."""
+        if self._missing:
+            if len(data) > self._missing:
+                self._keep_alive = False  # what follows on this connection is no answer to this request
+                data = data[: self._missing]
+        else:
+            known = self._known
+            split = None if known is None or self._heard else known.split(data)
+            if known is None or split is None:
+                return False
+            self._missing, data = split
+            self._response, self._keep_alive = known.response, True
+        self._missing -= len(data)
+        self.complete = not self._missing
+        if data:
+            self._pieces.append(data)
+        return True
+
+    def _parse(self, data: bytes) -> Exception | None:
+        """Let the parser have it; gives what is wrong with it."""
+        self._framing_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            bug = error.__context__  # what a callback of this class raised: no fault of the engine, unless it was refused so
+            if self._refused or not isinstance(error, httptools.HttpParserCallbackError) or not isinstance(bug, Exception):
+                return InvalidAnswer(self._refused or f"the answer is not HTTP ({error})")
+            return bug
+        if self._keep_alive and not self._heard and self._surplus_from is None:
+            self._learn(data)
+        return None
+
+    def _learn(self, data: bytes) -> None:
+        """Look whether the head of an answer that goes well comes a second time."""
+        response = self._response
+        if response is None or response.status != OK:
+            return
+        pattern = pattern_of(data, sum(map(len, self._pieces)), response.headers)
+        if pattern and pattern == self._pattern:
+            self._known = KnownAnswer(self, pattern, response)
+        self._pattern = pattern
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side is gone."""
         self._home.forget(self)
         del self._parser  # it has this connection, and this connection has it
+        self._known = None  # so has this
         if not self._busy:
             return
         if self._until_close and exc is None:
@@ -317,10 +361,13 @@ class Connection(asyncio.Protocol):
         """After an exchange: back to the pool, or closed at once, so that the engine notices."""
         decided, self._busy = not self._busy, False
         self._done = self._answer = self._response = self._body = self._flow = self._go_on = None
-        self.ends_within(None)
+        if self._grace is not None:
+            self.ends_within(None)
+        self._missing = 0
         self._pieces.clear()
         if decided and self.complete and self._keep_alive and self._surplus_from is None and self.usable and self._all_sent:
-            self.resume_reading()
+            if self._paused:
+                self.resume_reading()
             self._home.keep(self)
         else:
             self.close()

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from lexora_contract.answer import Head
+
 
 class Body(Protocol):
     """What takes the body of an answer, inside the connection's own call. What it raises ends the exchange, as its error."""
@@ -44,22 +46,20 @@ class Exchange(Protocol):
 
 
 class Response:
-    """The head of an answer, and how its body may end. `headers` have lower-case names."""
+    """The head of an answer, and how its body may end. `headers` have lower-case names.
 
-    __slots__ = ("_connection", "headers", "status")
+    `content_type` is empty when there is none. One response may serve many answers (see KnownAnswer): `plain_head` is what goes
+    on to the client, made once, where the body has no content coding.
+    """
+
+    __slots__ = ("_connection", "content_type", "headers", "plain_head", "status")
 
     def __init__(self, connection: Exchange, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._connection = connection
         self.status = status
         self.headers = headers
-
-    @property
-    def content_type(self) -> str:
-        """The content-type header, empty when there is none."""
-        for name, value in self.headers:
-            if name == b"content-type":
-                return value.decode("latin-1")
-        return ""
+        self.content_type = next((value for name, value in headers if name == b"content-type"), b"").decode("latin-1")
+        self.plain_head: Head | None = None
 
     @property
     def whole(self) -> bool:
