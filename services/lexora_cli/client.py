@@ -10,6 +10,7 @@ import grpc
 
 from lexora.client import Client, LexoraError, Settings, error_of
 from lexora.v1 import keys_pb2
+from lexora.v1.audit_pb2 import AuditEvent, ListAuditEventsRequest
 from lexora.v1.explain_pb2 import ExplainRequest, ExplainResponse
 from lexora.v1.health_pb2 import HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsRequest, ListModelsResponse
@@ -101,6 +102,12 @@ class RouterClient:
         """The caller that these credentials make."""
         with self._failures():
             return self._stub.GetPrincipal(GetPrincipalRequest(), timeout=TIMEOUT_SECONDS)
+
+    def audit_events(self, limit: int) -> list[AuditEvent]:
+        """The last events of the audit log, the last one first."""
+        with self._failures():
+            request = ListAuditEventsRequest(page_size=limit)
+            return list(self._admin.ListAuditEvents(request, timeout=TIMEOUT_SECONDS).audit_events)
 
     def create_key(self, request: keys_pb2.CreateKeyRequest) -> keys_pb2.CreateKeyResponse:
         """Make a key."""

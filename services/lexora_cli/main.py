@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lexora_cli.commands.audit import audit
 from lexora_cli.commands.chat import chat
 from lexora_cli.commands.check import check
 from lexora_cli.commands.demo import demo
@@ -28,7 +29,7 @@ from lexora_router.version import __version__
 
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Serve": (serve, init, check, keys, router, gateway),
-    "Ask a router": (chat, models, status, top, explain, reload, whoami),
+    "Ask a router": (chat, models, status, top, explain, reload, audit, whoami),
     "Try without a GPU": (demo, sim),
 }
 

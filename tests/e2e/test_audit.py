@@ -9,10 +9,13 @@ import grpc
 import httpx
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from lexora.v1.audit_pb2 import ListAuditEventsRequest
 from lexora.v1.keys_pb2 import CreateKeyRequest, RevokeKeyRequest, RotateKeyRequest
 from lexora.v1.reload_pb2 import ReloadRequest
+from lexora_cli.main import app
+from lexora_contract.access import Scope
 from lexora_router.access.key_format import NewKey, new_key
 from tests.e2e.test_keys import HI
 from tests.support.keys import ALL, PAST, add_key, change_key
@@ -114,6 +117,26 @@ def test_what_is_done_is_written_down(sim: Simulator, tmp_path: Path) -> None:
     for key in (ops, plain, ended, by_hand, NewKey("", made.secret), NewKey("", turned.secret)):
         assert key.text[19:] not in everything
         assert key.digest not in everything
+
+
+def test_commands_show_it_and_reload_with_the_scope_that_it_takes(sim: Simulator, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.jsonl"
+    ops = add_key(keys, scopes=(Scope.ADMIN,))
+    config = calm_config(main={"url": sim.url, "models": [MODEL]}) | {"auth": {"mode": "keys", "keys_file": str(keys)}}
+    with Gateway(config, tmp_path) as gateway:
+
+        def run(*arguments: str) -> str:
+            result = CliRunner().invoke(app, [*arguments, "--router", gateway.grpc], env={"LEXORA_API_KEY": ops.text})
+            assert result.exit_code == 0, result.stderr
+            return result.stdout
+
+        assert "Nothing since the start" in run("audit")
+        assert run("reload").startswith("unchanged")
+        table = run("audit", "--limit", "5").splitlines()
+        assert table[0].split() == ["time", "event", "facts"]
+        assert [line.split()[1] for line in table[1:]] == ["admin_action", "configuration_reloaded", "admin_action"]
+        assert f"by={ops.id}" in table[3]
+        assert [event["event"] for event in json.loads(run("audit", "--limit", "1", "--json"))] == ["admin_action"]
 
 
 def test_without_a_file_it_is_in_the_log(sim: Simulator, tmp_path: Path) -> None:

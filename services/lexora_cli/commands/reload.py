@@ -1,10 +1,29 @@
 """`lexora reload`."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from lexora_cli.options import AsJson
 from lexora_cli.reach import DEFAULT, Reach, asks_router
 from lexora_cli.screen import fail, plain, print_json
+
+if TYPE_CHECKING:
+    from lexora.v1.reload_pb2 import ReloadReport
+    from lexora_cli.client import RouterClient
+
+
+def _last(client: "RouterClient") -> "ReloadReport":
+    """The reload before, as far as these credentials may see it."""
+    from lexora.v1.reload_pb2 import ReloadReport
+    from lexora_cli.client import RouterFailure
+
+    try:
+        return client.stats().last_reload
+    except RouterFailure as failure:
+        if failure.reason != "PERMISSION_DENIED":
+            raise
+        return ReloadReport()
 
 
 @asks_router
@@ -26,7 +45,7 @@ def reload(router: Reach = DEFAULT, as_json: AsJson = False) -> None:
 
     try:
         with router.client() as client:
-            before = client.stats().last_reload
+            before = _last(client)
             report = client.reload()
     except RouterFailure as failure:
         fail(str(failure))

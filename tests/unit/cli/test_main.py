@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from lexora_cli.main import app
 from lexora_router.version import __version__
 
-ASK = ["chat", "models", "status", "top", "explain", "reload", "whoami"]
+ASK = ["chat", "models", "status", "top", "explain", "reload", "audit", "whoami"]
 COMMANDS = ["serve", "init", "check", "keys", "router", "gateway", *ASK, "demo", "sim"]
 KEYS = [f"keys {command}" for command in ("create", "list", "show", "revoke", "rotate", "import")]
 HEAVY = {"aiohttp", "fastapi", "grpc", "httpx", "pydantic", "uvicorn", "yaml"}
