@@ -17,7 +17,7 @@ def serve(
 ) -> None:
     """Serve HTTP and gRPC in one process.
 
-    On this machine only, unless --host or server.host says otherwise: clients need no key.
+    On this machine only, unless --host or server.host says otherwise. Clients need no key, unless auth.mode asks for one.
     With --url no configuration file is looked for.
     SIGTERM and Ctrl-C let running calls finish, a second one ends at once.
 

@@ -1,8 +1,13 @@
-"""Lines to a stream without ever waiting for it: a thread writes what the event loop leaves in a bounded queue."""
+"""Lines to a stream without ever waiting for it: a thread writes what the event loop leaves in a bounded queue.
+
+It takes the secrets out of keys as well, wherever a client has put one: into a request id, a user, the name of a model.
+"""
 
 import threading
 from collections import deque
 from typing import TextIO
+
+from lexora_router.access.key_format import without_secrets
 
 MAX_LINES = 20_000
 # Lines of this many seconds are written at once: waking a thread for each would cost more than the line.
@@ -60,7 +65,7 @@ class LineWriter:
         if not batch:
             return
         try:
-            self._stream.write("".join(batch))
+            self._stream.write(without_secrets("".join(batch)))
             self._stream.flush()
         except (OSError, ValueError):
             self._drop(len(batch))

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from lexora_router.access.key_format import new_key
 from lexora_router.telemetry import writer as module
 from lexora_router.telemetry.writer import LineWriter
 
@@ -30,6 +31,15 @@ def test_lines_come_out_in_order() -> None:
     writer.close()
     assert stream.getvalue().split() == [str(number) for number in range(1000)]
     assert writer.dropped == 0
+
+
+def test_a_key_comes_out_without_its_secret() -> None:
+    stream, key = io.StringIO(), new_key()
+    writer = LineWriter(stream)
+    writer.write(f'user={key.text} detail="no model `{key.text}-32b`" other=sk-lx-short key={key.id}\n')
+    writer.close()
+    shown = f"sk-lx-{key.id}-***"
+    assert stream.getvalue() == f'user={shown} detail="no model `{shown}-32b`" other=sk-lx-short key={key.id}\n'
 
 
 def test_a_line_comes_out_without_a_close() -> None:
