@@ -29,6 +29,7 @@ _HANDSHAKE = 0x16  # the content type of the first record (RFC 8446, 5.1)
 _CLEAR_SECONDS = 2.0  # to read why nothing is served in the clear
 # A client that does not answer the end of its connection (close_notify) holds it for so long.
 _END_SECONDS = 5.0
+_BUFFER = memoryview(bytearray(64 * 1024))
 _CLEAR = "This port speaks HTTPS: the address must begin with https://."
 
 
@@ -127,7 +128,7 @@ class Handshake(asyncio.Protocol):
             return
         protocol = HttpProtocol(self._site, self._state)
         protocol.certificate = _names(secured)
-        secured.set_protocol(protocol)
+        secured.set_protocol(_Plain(protocol))
         protocol.connection_made(secured)
 
     def _give_first(self) -> None:
@@ -169,6 +170,26 @@ class Handshake(asyncio.Protocol):
             self._timer = None
         self._site.connections.forget(self)
         self._state.connections.discard(self)
+
+
+class _Plain(asyncio.BufferedProtocol):
+    """Reads what is decrypted into one buffer for all connections; the event loop would make one of 256 KiB for each read."""
+
+    __slots__ = ("_protocol", "connection_lost", "pause_writing", "resume_writing")
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self._protocol = protocol
+        self.connection_lost = protocol.connection_lost  # type: ignore[assignment, method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, _: int) -> memoryview:
+        """Where the next bytes go, until `buffer_updated`, which comes before any other read."""
+        return _BUFFER
+
+    def buffer_updated(self, count: int) -> None:
+        """So many bytes are there."""
+        self._protocol.data_received(bytes(_BUFFER[:count]))
 
 
 def _names(transport: asyncio.Transport) -> tuple[str, ...]:
