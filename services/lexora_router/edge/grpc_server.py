@@ -30,7 +30,7 @@ from lexora_router.edge.arriving_requests import ARRIVING_SHARE, ArrivingRequest
 from lexora_router.edge.call_failed import failed
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
-from lexora_router.edge.service import RouterService
+from lexora_router.edge.router_service import RouterService
 from lexora_router.edge.write_limit import WriteLimit
 from lexora_router.errors import ClientStalled
 from lexora_router.machine import usable_descriptors, usable_memory

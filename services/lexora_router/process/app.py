@@ -20,7 +20,7 @@ from lexora_router.edge.arriving_requests import ARRIVING_SHARE, ArrivingRequest
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.grpc_server import GrpcServer, GrpcTls
 from lexora_router.edge.introspection import Overview
-from lexora_router.edge.service import RouterService
+from lexora_router.edge.router_service import RouterService
 from lexora_router.edge.serving import Serving
 from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.support.clock import jumping, now
-from tests.unit.router.edge.test_service import ANSWER, JSON_HEAD, detail, raw, service, surrounded
+from tests.unit.router.edge.test_router_service import ANSWER, JSON_HEAD, detail, raw, service, surrounded
 
 from lexora.v1 import call_pb2
 from lexora.v1.chat_pb2 import ChatRequest
@@ -20,7 +20,7 @@ from lexora.v1.router_pb2 import GenerateRequest, StreamRequest, StreamResponse
 from lexora_contract.answer import BucketState, RateLimitState, Reply
 from lexora_contract.port import CallFailed
 from lexora_router.call import Call
-from lexora_router.edge.service import RouterService
+from lexora_router.edge.router_service import RouterService
 from lexora_router.layers.rate_limit import Meter
 from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.support.clock import jumping, now
-from tests.unit.router.edge.test_service import ANSWER, BODY, CHAT, JSON_HEAD, SEEN, detail, raw, service, surrounded
+from tests.unit.router.edge.test_router_service import ANSWER, BODY, CHAT, JSON_HEAD, SEEN, detail, raw, service, surrounded
 
 from lexora.v1 import call_pb2
 from lexora.v1.chat_pb2 import ChatRequest

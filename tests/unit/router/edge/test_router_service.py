@@ -32,7 +32,7 @@ from lexora_contract.status import status_of
 from lexora_router.call import Call
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.introspection import Overview
-from lexora_router.edge.service import RouterService
+from lexora_router.edge.router_service import RouterService
 from lexora_router.edge.serving import Serving
 from lexora_router.payload.user_names import bounded
 
