@@ -67,7 +67,7 @@ def _http_server(
 ) -> HttpServer:
     server = router.config.server
     app = DeferredApp(
-        InProcessRouter(router.service),
+        InProcessRouter(router.services),
         version=__version__,
         max_body_bytes=server.max_body_bytes,
         reading=reading,

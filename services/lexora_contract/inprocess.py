@@ -8,7 +8,10 @@ from lexora_contract.rpcs import Request, Response, Rpc
 
 
 class Service(Protocol):
-    """What serves the calls; for each rpc it has an `async def name_of_rpc(request, context)` besides."""
+    """What serves the calls."""
+
+    def serving(self, rpc: Rpc[Any, Any]) -> Any:
+        """What serves an rpc: `await ...(request, context)`."""
 
     async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
         """As RouterPort.foresee."""
@@ -21,7 +24,7 @@ class Service(Protocol):
 
 
 class InProcessRouter:
-    """A RouterPort that is the service itself; an rpc is served by the method of its name."""
+    """A RouterPort that is the service itself."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -29,6 +32,5 @@ class InProcessRouter:
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""
-        serve: Any = getattr(self._service, rpc.method)
-        response: Response = await serve(request, context)
+        response: Response = await self._service.serving(rpc)(request, context)
         return response

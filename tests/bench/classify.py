@@ -114,9 +114,9 @@ async def measure(config: Config, given: Iterable[Task]) -> list[Outcome]:
 async def _ask(app: RouterApp, task: Task) -> Outcome:
     request = ClassifyRequest(task_description=task.task)
     began = time.perf_counter()
-    answer = await app.service.classify(request, CallContext())
+    answer = await app.services.router.classify(request, CallContext())
     between = time.perf_counter()
-    await app.service.classify(request, CallContext())
+    await app.services.router.classify(request, CallContext())
     said = "" if answer.classifier == CLASSIFIER_DEFAULT else answer.task_type
     return Outcome(task, said, between - began, time.perf_counter() - between)
 

@@ -42,7 +42,7 @@ class Memory:
 @asynccontextmanager
 async def served(least: int, seconds: float, memory: Memory | None = None) -> AsyncIterator[tuple[str, ArrivingRequests]]:
     app, arriving = RouterApp(Config()), ArrivingRequests(1000, memory or Memory(), least=least, seconds=seconds, slow=SLOW)
-    server = GrpcServer(app.service, max_body_bytes=1000, write_timeout=60, arriving=arriving)
+    server = GrpcServer(app.services, max_body_bytes=1000, write_timeout=60, arriving=arriving)
     port = await server.start("127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{port}", arriving

@@ -68,7 +68,7 @@ async def gateway(config: Config) -> AsyncIterator[int]:
     """The port of a gateway in this loop: router and facade as `lexora serve` joins them."""
     async with running(config) as (router, _):
         app = DeferredApp(
-            InProcessRouter(router.service),
+            InProcessRouter(router.services),
             version="0",
             max_body_bytes=config.server.max_body_bytes,
             trusts=router.trusts,

@@ -43,7 +43,7 @@ async def test_calls_under_way_run_to_their_end(link: Link, engine: LoopEngine) 
     under_way = asyncio.create_task(link.generate(unary(**FORMS["chat"])))
     await engine.wait_requests()
     draining = asyncio.create_task(link.app.drain())
-    await settle(lambda: link.app.service.draining)
+    await settle(lambda: link.app.guard.draining)
     assert (await call(link, "generate")).reason == "DRAINING"
     assert not draining.done()
     gate.set()

@@ -80,13 +80,13 @@ async def test_of_failures(router: tuple[RouterApp, str], engine: LoopEngine) ->
 async def test_a_retry_hint_is_told_in_both_ways(router: tuple[RouterApp, str]) -> None:
     """RetryInfo for those who read details, grpc-retry-pushback-ms for the retries of stock clients."""
     app, address = router
-    app.service.draining = True
+    app.guard.draining = True
     async with channel(address) as wire:
         for call in (RouterServiceStub(wire).Generate(unary(raw=raw_call())), RouterServiceStub(wire).Stream(streamed())):
             outcome, found, _ = await failed(call)
             assert found["grpc-retry-pushback-ms"] == "1000"
             assert outcome.detail(error_details_pb2.RetryInfo).retry_delay.seconds == 1
-    app.service.draining = False
+    app.guard.draining = False
 
 
 async def test_a_stock_client_learns_what_its_deadline_was_lost_on(router: tuple[RouterApp, str], engine: LoopEngine) -> None:
@@ -132,7 +132,7 @@ async def test_a_resumed_stream_is_told(router: tuple[RouterApp, str], monkeypat
         call.receipt.backend, call.receipt.attempts, call.receipt.resumed = "main", 2, "token_ids"
 
     app, address = router
-    monkeypatch.setattr(app.service, "serving", replace(app.service.serving, pipeline=resumed))
+    monkeypatch.setattr(app.guard, "serving", replace(app.guard.serving, pipeline=resumed))
     async with channel(address) as wire:
         call: Any = RouterServiceStub(wire).Stream(streamed(**STREAM_FORMS["raw"]))
         assert [message async for message in call]
@@ -150,7 +150,7 @@ async def test_a_bug_tells_an_identity_and_nothing_else(
         raise KeyError("a secret")
 
     app, address = router
-    monkeypatch.setattr(app.service, "serving", replace(app.service.serving, pipeline=broken))
+    monkeypatch.setattr(app.guard, "serving", replace(app.guard.serving, pipeline=broken))
     async with channel(address) as wire:
         stub = RouterServiceStub(wire)
         for call in (stub.Generate(unary(raw=raw_call())), stub.Stream(streamed(raw=raw_call()))):

@@ -52,7 +52,7 @@ async def test_an_undecodable_request(router: tuple[RouterApp, str], rpc: str, d
     outcome = Outcome(status=status_in(error))
     assert outcome.reason == "INVALID_REQUEST"
     assert len(outcome.detail(ErrorInfo).metadata["request_id"]) == 32
-    stats = await app.service.get_stats(stats_pb2.GetStatsRequest(), CallContext())
+    stats = await app.services.admin.get_stats(stats_pb2.GetStatsRequest(), CallContext())
     assert stats.calls.total == stats.calls.failed == (1 if rpc in COUNTED else 0)
 
 
@@ -95,7 +95,7 @@ class RefusedAndGone(VanishedContext):
 async def test_a_client_that_leaves_while_it_is_refused(router: tuple[RouterApp, str], request_type: type) -> None:
     """It ends as a cancellation; grpc would log a traceback for any other exception."""
     rpc = request_type.__name__.removesuffix("Request")
-    serve = Servicer(router[0].service, 60.0).serving(RPCS[PATHS[rpc]])
+    serve = Servicer(router[0].services, 60.0).serving(RPCS[PATHS[rpc]])
     with pytest.raises(asyncio.CancelledError):
         await serve(Parted(request_type()), RefusedAndGone())
 

@@ -32,10 +32,10 @@ async def check(app: RouterApp, calls: int) -> None:
     """So many calls were cancelled, none failed, and the endpoint is still well."""
     await settle(lambda: not app.active)
     assert gauges(app) == {}
-    stats = await app.service.get_stats(stats_pb2.GetStatsRequest(), CallContext())
+    stats = await app.services.admin.get_stats(stats_pb2.GetStatsRequest(), CallContext())
     assert (stats.calls.total, stats.calls.cancelled, stats.calls.failed) == (calls, calls, 0)
     assert stats_plain(stats)["errors_by_type"] == {}
-    health = await app.service.health(health_pb2.HealthRequest(), CallContext())
+    health = await app.services.router.health(health_pb2.HealthRequest(), CallContext())
     assert health.status == health_pb2.BACKEND_STATUS_HEALTHY
 
 
@@ -156,7 +156,7 @@ async def test_a_failed_write_is_a_cancellation(router: tuple[RouterApp, str], e
     engine.answer(*DRIP)
     context: Any = VanishedContext()
     with pytest.raises(asyncio.CancelledError):
-        await Servicer(app.service, 60.0).serving(STREAM)(Parted(streamed(**STREAM_FORMS[form])), context)
+        await Servicer(app.services, 60.0).serving(STREAM)(Parted(streamed(**STREAM_FORMS[form])), context)
     assert not context.aborted
     await engine.wait_left()
     await check(app, 1)

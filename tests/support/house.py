@@ -46,7 +46,7 @@ async def house(config: Config) -> AsyncIterator[House]:
     router, listener = RouterApp(config), listen("127.0.0.1", 0, HTTP)
     server = config.server
     app = DeferredApp(
-        InProcessRouter(router.service),
+        InProcessRouter(router.services),
         version="1",
         max_body_bytes=server.max_body_bytes,
         reading=buffered_bytes(server),

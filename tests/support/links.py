@@ -152,7 +152,7 @@ async def linked(way: str, config: Config, folder: Path) -> AsyncIterator[Link]:
     host = f"unix:{folder}/router.sock" if way == "unix" else "127.0.0.1"
     async with running(config, host) as (app, address):
         if way == "in process":
-            yield Link(way, app, InProcessRouter(app.service), address)
+            yield Link(way, app, InProcessRouter(app.services), address)
             return
         router = ChannelRouter(address, max_send_bytes=config.server.max_body_bytes + MIB)
         try:

@@ -59,7 +59,7 @@ async def _run(users: int, counts: list[int]) -> None:
     limit = RateLimitConfig(max_users=users, default_rate=1e6)  # a name that is new is the only trouble
     app = RouterApp(Config(routing=RoutingConfig(backends=backends), rate_limit=limit))
     await app.start("127.0.0.1", 0)
-    router, done = InProcessRouter(app.service), 0
+    router, done = InProcessRouter(app.services), 0
     for count in counts:
         for number in range(done, count):
             await _ask(router, number)

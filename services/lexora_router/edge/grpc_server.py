@@ -30,7 +30,7 @@ from lexora_router.edge.arriving_requests import ARRIVING_SHARE, ArrivingRequest
 from lexora_router.edge.call_failed import failed
 from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_reading import Parted
-from lexora_router.edge.router_service import RouterService
+from lexora_router.edge.services import Services
 from lexora_router.edge.write_limit import WriteLimit
 from lexora_router.errors import ClientStalled
 from lexora_router.machine import usable_descriptors, usable_memory
@@ -67,7 +67,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class Servicer:
     """Adapts a service to grpc.aio: each rpc is served by the method of its name."""
 
-    def __init__(self, service: RouterService, write_timeout: float, wire: "Wire | None" = None) -> None:
+    def __init__(self, service: Services, write_timeout: float, wire: "Wire | None" = None) -> None:
         self._service = service
         self._write_timeout = write_timeout
         self._wire = wire or _wire
@@ -88,7 +88,7 @@ class Servicer:
         """What serves an rpc: `await ...(request, context)`, with a request that is `Parted` where it may be raw."""
         if rpc is STREAM:
             return self._stream
-        serve: Callable[[Any, CallContext], Awaitable[Any]] = getattr(self._service, rpc.method)
+        serve: Callable[[Any, CallContext], Awaitable[Any]] = self._service.serving(rpc)
 
         async def answer(request: Any, context: _Context) -> Any:
             message, wire = (request.message, self._wire(context, request)) if rpc.raw else (request, self._wire(context))
@@ -166,7 +166,7 @@ async def _refused(context: _Context, end: CallFailed) -> NoReturn:
     raise asyncio.CancelledError
 
 
-async def _refuse_undecodable(service: RouterService, wire: "Wire", method: str, context: _Context) -> None:
+async def _refuse_undecodable(service: Services, wire: "Wire", method: str, context: _Context) -> None:
     await _served(context, service.refuse_undecodable(method, wire(context)))
 
 
@@ -197,9 +197,9 @@ def _certified(context: _Context, request: Parted[Any] | None = None) -> CallCon
     return wire
 
 
-def _believed(service: RouterService, wire: Wire, context: _Context, request: Parted[Any] | None = None) -> CallContext:
+def _believed(service: Services, wire: Wire, context: _Context, request: Parted[Any] | None = None) -> CallContext:
     """The same without what its sender may not say of others."""
-    found, forwarders = wire(context, request), service.serving.forwarders
+    found, forwarders = wire(context, request), service.guard.serving.forwarders
     return found if forwarders is None else forwarders.believed(found)
 
 
@@ -269,7 +269,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        service: RouterService,
+        service: Services,
         *,
         max_body_bytes: int,
         write_timeout: float,

@@ -46,7 +46,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Guard:
-    """The calls under way of one service. `draining` refuses new ones."""
+    """The calls under way of a router. `draining` refuses new ones."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Guard:
         self._calls: Underway[Call] = Underway()
         self._recorders = recorders
         self._clock = clock
-        self._audit = AuditLog() if audit is None else audit
+        self.audit = AuditLog() if audit is None else audit
 
     async def administered(
         self,
@@ -86,7 +86,7 @@ class Guard:
 
     def _note_act(self, rpc: Rpc[Any, Any], call: Call, result: str) -> None:
         _, _, address = call.unnamed.partition("@")
-        self._audit.note(
+        self.audit.note(
             "admin_action", rpc=rpc.name, by=actor(call), tenant=call.principal.account, address=address, result=result
         )
 

@@ -39,8 +39,11 @@ _log = structlog.get_logger("lexora.keys")
 _Answer = TypeVar("_Answer")
 
 
-class KeyRpcs(Guard):
+class KeyRpcs:
     """Keys of the file that the router takes them from. Every method raises CallFailed, and nothing else."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
 
     async def create_key(self, request: keys_pb2.CreateKeyRequest, context: CallContext) -> keys_pb2.CreateKeyResponse:
         """Make a key."""
@@ -123,7 +126,7 @@ class KeyRpcs(Guard):
         self, rpc: Rpc[Any, Any], context: CallContext, answer: Callable[[WatchedKeys, str], Awaitable[_Answer]]
     ) -> _Answer:
         async def serve(call: Call) -> _Answer:
-            keys = self.serving.keys
+            keys = self.guard.serving.keys
             if keys is None:
                 raise Unimplemented("This router takes no keys: auth.mode has none.")
             try:
@@ -137,7 +140,7 @@ class KeyRpcs(Guard):
                 _log.error("keys_not_changed", rpc=rpc.name, problem=str(error))
                 raise AccessUnavailable("The file of keys could not be changed; the router's log has the reason.") from None
 
-        return await self.administered(rpc, context, serve, always=True)
+        return await self.guard.administered(rpc, context, serve, always=True)
 
 
 def _overlap(request: keys_pb2.RotateKeyRequest) -> timedelta:

@@ -16,11 +16,15 @@ from lexora_router.access.entrance import Entrance
 from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
 from lexora_router.config.models import ServerConfig
+from lexora_router.edge.admin_service import AdminService
 from lexora_router.edge.arriving_requests import ARRIVING_SHARE, ArrivingRequests
+from lexora_router.edge.call_inputs import CallInputs
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.grpc_server import GrpcServer, GrpcTls
+from lexora_router.edge.guard import Guard
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.router_service import RouterService
+from lexora_router.edge.services import Services
 from lexora_router.edge.serving import Serving
 from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
@@ -78,16 +82,14 @@ class RouterApp:
         self._lag = LoopLag(self.registry, clock)
         self.registry.register(SpanCollector(self._telemetry))
         self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
-        self.service = RouterService(
-            _serving(self._assembly, self._entrance, None),
-            self._overview,
-            recorders=recorders,
-            max_body_bytes=config.server.max_body_bytes,
-            clock=clock,
-            explainer=Explainer(lambda: self._assembly, clock=clock),
-            audit=self.audit,
+        self.guard = Guard(_serving(self._assembly, self._entrance, None), recorders=recorders, clock=clock, audit=self.audit)
+        inputs = CallInputs(self.guard, config.server.max_body_bytes)
+        explainer = Explainer(lambda: self._assembly, clock=clock)
+        self.services = Services(
+            RouterService(self.guard, self._overview, inputs),
+            AdminService(self.guard, self._overview, inputs, explainer=explainer),
         )
-        self.grpc, self.admin_grpc = _grpc_servers(self.service, config, tls)
+        self.grpc, self.admin_grpc = _grpc_servers(self.services, config, tls)
         if tls is not None:
             self.registry.register(tls)
         self._serving = True
@@ -105,11 +107,11 @@ class RouterApp:
 
     def trusts(self, peer: str) -> bool:
         """Whether the one at this address is a proxy that is believed, by the configuration in force."""
-        return self.service.serving.proxies.trusts(peer)
+        return self.guard.serving.proxies.trusts(peer)
 
     def client_of(self, hops: str) -> str:
         """The network of the client behind such proxies; `hops` as X-Forwarded-For, with the nearest one at the end."""
-        return self.service.serving.proxies.network(hops)
+        return self.guard.serving.proxies.network(hops)
 
     @property
     def active(self) -> int:
@@ -119,7 +121,7 @@ class RouterApp:
     @property
     def held(self) -> int:
         """Bytes of the bodies of calls under way."""
-        return self.service.held
+        return self.guard.held
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type: Prometheus' text form, or OpenMetrics where an Accept header has it."""
@@ -149,10 +151,10 @@ class RouterApp:
         old, before = self._assembly, self._entrance
         entrance = await asyncio.to_thread(Entrance, config, self._failures, self.audit, before)
         new = Assembly(config, self._shared, old, self._on_probe, tls)
-        rules, serving = Tenancy(config).rules(), _serving(new, entrance, self.service.serving.reload)
+        rules, serving = Tenancy(config).rules(), _serving(new, entrance, self.guard.serving.reload)
         # All is built, and what follows cannot fail. Nothing awaits from here on: no call sees half of the change.
         new.take_over(old)
-        self._assembly, self._entrance, self.service.serving = new, entrance, serving
+        self._assembly, self._entrance, self.guard.serving = new, entrance, serving
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
         new.start()
         entrance.start()
@@ -164,21 +166,21 @@ class RouterApp:
 
     def reload_with(self, reload: Callable[[], Awaitable[Reload]] | None) -> None:
         """Let the rpc Reload call this; with None it is refused."""
-        self.service.serving = replace(self.service.serving, reload=reload)
+        self.guard.serving = replace(self.guard.serving, reload=reload)
 
     async def drain(self) -> None:
         """Take no new calls, return when those under way are done, and end what is left after `server.drain_timeout`."""
-        service, seconds = self.service, self.config.server.drain_timeout
-        service.draining = True
+        guard, seconds = self.guard, self.config.server.drain_timeout
+        guard.draining = True
         for server in self.grpc_servers:
             await server.drain()
-        if service.active:
-            _log.info("draining", active=service.active, timeout=seconds)
-        if await service.idle(seconds):
+        if guard.active:
+            _log.info("draining", active=guard.active, timeout=seconds)
+        if await guard.idle(seconds):
             return
-        _log.warning("drain_timeout", active=service.active)
-        service.abort()
-        await service.idle(ABORT_SECONDS)
+        _log.warning("drain_timeout", active=guard.active)
+        guard.abort()
+        await guard.idle(ABORT_SECONDS)
 
     async def stop(self) -> None:
         """Cancel what is left and close every connection."""
@@ -206,7 +208,7 @@ class RouterApp:
         """Let calls that wait for an endpoint go on, and update the health service that load balancers watch."""
         self._assembly.dispatch()
         serving = self._assembly.health() is not Health.UNHEALTHY
-        if serving != self._serving and not self.service.draining:
+        if serving != self._serving and not self.guard.draining:
             self._serving = serving
             for server in self.grpc_servers:
                 task = asyncio.create_task(server.set_serving(serving=serving))
@@ -235,7 +237,7 @@ def _arriving_bytes(server: ServerConfig) -> int:
     return usable_memory() // ARRIVING_SHARE if server.max_buffered_bytes is None else server.max_buffered_bytes
 
 
-def _grpc_servers(service: RouterService, config: Config, tls: ServerTls | None) -> tuple[GrpcServer, GrpcServer | None]:
+def _grpc_servers(service: Services, config: Config, tls: ServerTls | None) -> tuple[GrpcServer, GrpcServer | None]:
     """The server of calls, which is that of operators as well where these have no port of their own."""
     server = config.server
     apart = server.admin_grpc_port is not None

@@ -142,7 +142,7 @@ class Reloader:
             restart = tuple(key for key in changed if key in RESTART_KEYS)
             if len(restart) == len(changed):
                 return log.add(Result.UNCHANGED, trigger, warnings=warnings, changed=changed, restart=restart)
-            if self._router.service.draining:
+            if self._router.guard.draining:
                 return log.add(Result.REFUSED, trigger, problems=["the router is shutting down"])
             await self._router.reload(prepared.config, prepared.tls)
             return log.add(Result.APPLIED, trigger, warnings=warnings, changed=changed, restart=restart)

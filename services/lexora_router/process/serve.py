@@ -67,7 +67,7 @@ def _metrics_server(router: RouterApp, listener: socket.socket, tls: ServerTls |
     from lexora_router.process.metrics_server import MetricsServer  # noqa: PLC0415 - a process that serves HTTP has no use for it
 
     context = None if tls is None else tls.switching_context()
-    return MetricsServer(router.metrics, router.service.get_principal, listener, context)
+    return MetricsServer(router.metrics, router.services.router.get_principal, listener, context)
 
 
 def _metrics_listener(config: Config) -> socket.socket | None:

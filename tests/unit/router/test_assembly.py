@@ -195,7 +195,7 @@ async def test_whatever_fails_while_a_configuration_is_built_has_changed_nothing
         return [snapshot([backends, app._limiter, app.reloads, taken.catalogue._listings]), dict(taken.conditions)]
 
     await settle(lambda: all(e.condition.healthy is not None for b in taken.backends.values() for e in b.endpoints))
-    untouched, served_with, running = state(), app.service.serving, work()
+    untouched, served_with, running = state(), app.guard.serving, work()
     failed: list[str] = []
     for number in itertools.count():
         sys.setprofile(failing(number, until="Assembly.take_over"))
@@ -206,7 +206,7 @@ async def test_whatever_fails_while_a_configuration_is_built_has_changed_nothing
             failed.append(str(bug))
         finally:
             sys.setprofile(None)
-        assert (app._assembly, app.service.serving) == (taken, served_with), failed[-1]
+        assert (app._assembly, app.guard.serving) == (taken, served_with), failed[-1]
         assert state() == untouched, failed[-1]
     assert {"Assembly.__init__", "HttpEndpoint.__init__", "ModelRoutes.__init__", "build", "Tenancy.rules"} <= set(failed)
     assert app._assembly is not taken
@@ -231,7 +231,7 @@ async def app(engine: LoopEngine) -> AsyncIterator[RouterApp]:
 
 def asked(app: RouterApp, **changes: Any) -> asyncio.Task[bytes]:
     """A call by the pipeline of now."""
-    pipeline = app.service.serving.pipeline
+    pipeline = app.guard.serving.pipeline
 
     async def run() -> bytes:
         client = Client()

@@ -30,9 +30,13 @@ from lexora_contract.messages import receipt_message
 from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.status import status_of
 from lexora_router.call import Call
+from lexora_router.edge.admin_service import AdminService
+from lexora_router.edge.call_inputs import CallInputs
 from lexora_router.edge.explain import Explainer
+from lexora_router.edge.guard import Guard
 from lexora_router.edge.introspection import Overview
 from lexora_router.edge.router_service import RouterService
+from lexora_router.edge.services import Services
 from lexora_router.edge.serving import Serving
 from lexora_router.payload.user_names import bounded
 
@@ -76,8 +80,14 @@ def service(*steps: Step, max_body_bytes: int = 10_000, **more: Any) -> tuple[Ro
     pipeline = Scripted(*steps)
     overview = cast("Overview", None)
     serving = Serving(pipeline, default_model=default_model, **more)
-    made = RouterService(serving, overview, recorders=(SEEN,), max_body_bytes=max_body_bytes, clock=now)
+    guard = Guard(serving, recorders=(SEEN,), clock=now)
+    made = RouterService(guard, overview, CallInputs(guard, max_body_bytes))
     return made, pipeline
+
+
+def around(made: RouterService, explainer: "Explainer | None" = None) -> Services:
+    inputs = CallInputs(made.guard, 10_000)
+    return Services(made, AdminService(made.guard, cast("Overview", None), inputs, explainer=explainer))
 
 
 def raw(body: bytes = BODY, path: str = CHAT, **options: Any) -> GenerateRequest:
@@ -182,7 +192,7 @@ async def test_a_task_goes_to_the_classifier() -> None:
         asked.append((task, list(candidates), call))
         return Choice("coder", "code", 0.9, "rules", "why", (("m", 0.3),))
 
-    made.serving = replace(made.serving, classify=classifier)
+    made.guard.serving = replace(made.guard.serving, classify=classifier)
     request = ClassifyRequest(options=CallOptions(user="team"), task_description="Sort", candidate_models=["coder", "m"])
     answer = await made.classify(request, surrounded())
     [(task, candidates, call)] = asked
@@ -260,7 +270,7 @@ async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
         await made.generate(raw(b"{"), surrounded())
     with pytest.raises(CallFailed):
         await made.generate(raw(path="/metrics"), surrounded())
-    made.draining = True
+    made.guard.draining = True
     with pytest.raises(CallFailed):
         await made.generate(raw(), surrounded())
     assert SEEN.statuses == [400, 404, 503]
@@ -270,11 +280,11 @@ async def test_a_call_refused_before_the_pipeline_is_written_down() -> None:
 async def test_a_question_that_fails_is_no_failed_call() -> None:
     SEEN.statuses.clear()
     made, _ = service()
-    made._explainer = cast("Explainer", object())
+    admin = around(made, cast("Explainer", object())).admin
     for question in (
-        made.explain(ExplainRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=b"{"))), surrounded()),
-        made.list_recent_calls(ListRecentCallsRequest(page_size=-1), surrounded()),
-        made.reload(ReloadRequest(), surrounded()),
+        admin.explain(ExplainRequest(call=call_pb2.Call(raw=RawCall(path=CHAT, body=b"{"))), surrounded()),
+        admin.list_recent_calls(ListRecentCallsRequest(page_size=-1), surrounded()),
+        admin.reload(ReloadRequest(), surrounded()),
     ):
         with pytest.raises(CallFailed):
             await question
@@ -287,14 +297,14 @@ async def test_a_question_that_fails_is_no_failed_call() -> None:
 @jumping
 async def test_a_drain_waits_for_calls_and_has_an_end() -> None:
     made, pipeline = service(5.0, Reply(JSON_HEAD, ANSWER))
-    assert await made.idle(0.0), "nothing is under way"
+    assert await made.guard.idle(0.0), "nothing is under way"
     call = asyncio.create_task(made.generate(raw(), surrounded()))
     await settle(lambda: bool(pipeline.calls))
-    assert made.active == 1
-    assert not await made.idle(1.0)
-    assert await made.idle(10.0)
+    assert made.guard.active == 1
+    assert not await made.guard.idle(1.0)
+    assert await made.guard.idle(10.0)
     assert (await call).raw.body == ANSWER
-    assert made.active == 0
+    assert made.guard.active == 0
 
 
 @jumping
@@ -303,8 +313,8 @@ async def test_what_is_left_at_the_end_is_told_why() -> None:
     calls = [asyncio.create_task(made.generate(raw(), surrounded())) for _ in range(3)]
     await settle(lambda: len(pipeline.calls) == 3)
     left = calls.pop()
-    made.abort()
-    made.abort()
+    made.guard.abort()
+    made.guard.abort()
     left.cancel()
     for call in calls:
         with pytest.raises(CallFailed) as ended:
@@ -313,7 +323,7 @@ async def test_what_is_left_at_the_end_is_told_why() -> None:
         assert detail(ended.value, RetryInfo).retry_delay.seconds == 1
     with pytest.raises(asyncio.CancelledError):
         await left  # its client left at the same moment
-    assert await made.idle(0.0)
+    assert await made.guard.idle(0.0)
 
 
 @jumping
@@ -331,7 +341,7 @@ async def test_a_write_under_way_comes_to_its_end_before_an_error(end: str) -> N
     call = asyncio.create_task(made.stream(request, surrounded(), send))
     await asyncio.sleep(7.0)
     if end == "a drain":
-        made.abort()
+        made.guard.abort()
     with pytest.raises(CallFailed) as ended, structlog.testing.capture_logs():
         await call
     assert detail(ended.value, ErrorInfo).reason == {"a drain": "DRAINING", "a bug": "INTERNAL"}[end]

@@ -5,7 +5,18 @@ from typing import Any, cast
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from tests.support.clock import jumping, now
-from tests.unit.router.edge.test_router_service import ANSWER, BODY, CHAT, JSON_HEAD, SEEN, detail, raw, service, surrounded
+from tests.unit.router.edge.test_router_service import (
+    ANSWER,
+    BODY,
+    CHAT,
+    JSON_HEAD,
+    SEEN,
+    around,
+    detail,
+    raw,
+    service,
+    surrounded,
+)
 
 from lexora.v1 import call_pb2
 from lexora.v1.chat_pb2 import ChatRequest
@@ -81,8 +92,8 @@ async def test_a_stranger_is_counted_under_no_name_and_charges_no_bucket(credent
         made.generate(raw(b'{"user":"bob"}', tenant="acme"), shown(credential, *named)),
         made.generate(raw(b"{", user="bob"), shown(credential, *named)),
         made.report_refusal(ReportRefusalRequest(http_status=415), shown(credential, *named)),
-        made.refuse_undecodable("/lexora.v1.RouterService/Generate", shown(credential, *named)),
-        made.foresee(STREAM, Options(user="bob", tenant="acme"), shown(credential, *named), 10**6),
+        around(made).refuse_undecodable("/lexora.v1.RouterService/Generate", shown(credential, *named)),
+        around(made).foresee(STREAM, Options(user="bob", tenant="acme"), shown(credential, *named), 10**6),
     ]
     SEEN.calls.clear()
     for request in requests:
@@ -91,7 +102,7 @@ async def test_a_stranger_is_counted_under_no_name_and_charges_no_bucket(credent
         assert detail(refused.value, ErrorInfo).reason == reason
     assert [(call.tenant, call.user, call.account) for call in SEEN.calls] == [("anonymous", "", "")] * len(requests)
     assert (len(limiter), pipeline.calls) == (0, [])
-    made.draining = True
+    made.guard.draining = True
     with pytest.raises(CallFailed) as refused:
         await made.generate(raw(b"{}", tenant="acme"), shown(credential))
     assert detail(refused.value, ErrorInfo).reason == reason
@@ -106,7 +117,7 @@ async def test_what_is_malformed_is_charged_to_the_tenant_that_sent_it() -> None
     for request in (
         made.generate(raw(b"{", user="bob", tenant="other"), shown("known")),
         made.report_refusal(ReportRefusalRequest(http_status=415), shown("found")),
-        made.refuse_undecodable("/lexora.v1.RouterService/Generate", shown("known")),
+        around(made).refuse_undecodable("/lexora.v1.RouterService/Generate", shown("known")),
     ):
         try:
             await request
@@ -127,14 +138,14 @@ async def test_before_a_body_is_read_it_is_asked_only_what_its_head_can_say() ->
 
     made, _ = guarded(foresee=foresee)
     SEEN.calls.clear()
-    await made.foresee(STREAM, Options(tenant="other"), shown("found"), 100)
+    await around(made).foresee(STREAM, Options(tenant="other"), shown("found"), 100)
     with pytest.raises(CallFailed) as refused:
-        await made.foresee(STREAM, Options(tenant="other"), shown("known"), 101)
+        await around(made).foresee(STREAM, Options(tenant="other"), shown("known"), 101)
     assert detail(refused.value, ErrorInfo).reason == "QUEUE_FULL"
     assert sizes == [("acme", 100), ("acme", 101)]
     assert SEEN.statuses[-1] == 429
     with pytest.raises(CallFailed) as refused:  # to explain takes more than to call, and is not counted
-        await made.foresee(EXPLAIN, Options(), shown("known"), 1)
+        await around(made).foresee(EXPLAIN, Options(), shown("known"), 1)
     assert detail(refused.value, ErrorInfo).reason == "PERMISSION_DENIED"
     assert [call.tenant for call in SEEN.calls] == ["acme"]
 

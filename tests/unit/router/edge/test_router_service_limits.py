@@ -29,7 +29,7 @@ def metered(*, draining: bool = False) -> RouterService:
     """Two requests and 600 tokens for everybody."""
     limits = RateLimiter(LimitRules(RateLimits(1e-6, 2, 600)), now())
     made, _ = service(Reply(JSON_HEAD, ANSWER), meter=Meter(limits, lambda _: "", lambda _: 1, lambda _: 1, now))
-    made.draining = draining
+    made.guard.draining = draining
     return made
 
 
@@ -104,7 +104,7 @@ async def test_every_rpc_is_limited_where_it_is_refused() -> None:
 async def test_a_router_that_drains_shows_where_a_user_stands_and_charges_nothing() -> None:
     made = metered()
     await stands(made.generate(raw(b"{", user="alice"), surrounded()))
-    made.draining = True
+    made.guard.draining = True
     alice = raw(b'{"user":"alice","model":"m","messages":[]}')
     for _ in range(3):
         assert await stands(made.generate(alice, surrounded())) == ("DRAINING", 1, 600)
@@ -119,5 +119,5 @@ async def test_a_bug_tells_where_the_user_stands() -> None:
         call.receipt.rate_limit = RateLimitState(BucketState(20, 19, 0.05), None)
         raise ZeroDivisionError
 
-    made.serving = replace(made.serving, pipeline=broken)
+    made.guard.serving = replace(made.guard.serving, pipeline=broken)
     assert await stands(made.generate(raw(), surrounded())) == ("INTERNAL", 19, 0)

@@ -37,7 +37,7 @@ class FakeRouter:
         self.error: Exception | None = None
         self.reloads = ReloadLog()
         self.audit = AuditLog()
-        self.service = SimpleNamespace(draining=False)
+        self.guard = SimpleNamespace(draining=False)
         self.on_request: Any = None
 
     def reload_with(self, reload: Any) -> None:
@@ -182,7 +182,7 @@ async def test_a_bug_ends_neither_the_old_configuration_nor_the_reloads(rig: Rig
 
 
 async def test_no_swap_while_the_router_shuts_down(rig: Rig) -> None:
-    rig.router.service.draining = True
+    rig.router.guard.draining = True
     rig.write(retry={"max_retries": 1})
     reload = await rig.reloader.reload("signal")
     assert (reload.result, reload.problems) == (Result.REFUSED, ("the router is shutting down",))

@@ -41,10 +41,10 @@ async def explain(app: RouterApp, request: ExplainRequest | None = None, **optio
     """The explanation, which must change nothing at all."""
     request = request or ExplainRequest(call=Call(options=CallOptions(**options)), model="m")
     app._assembly.catalogue._refreshed_at = time.monotonic()  # nobody is there to be asked
-    before = snapshot([app._assembly.backends, app._assembly.budgets, app._limiter, app._stats, app.service._calls])
+    before = snapshot([app._assembly.backends, app._assembly.budgets, app._limiter, app._stats, app.guard._calls])
     metrics = _calls(app)
-    answer = await app.service.explain(request, CallContext())
-    assert snapshot([app._assembly.backends, app._assembly.budgets, app._limiter, app._stats, app.service._calls]) == before
+    answer = await app.services.admin.explain(request, CallContext())
+    assert snapshot([app._assembly.backends, app._assembly.budgets, app._limiter, app._stats, app.guard._calls]) == before
     assert _calls(app) == metrics
     return answer
 
@@ -55,7 +55,7 @@ def _calls(app: RouterApp) -> list[str]:
 
 async def refused(app: RouterApp, request: ExplainRequest) -> str:
     with pytest.raises(CallFailed) as raised:
-        await app.service.explain(request, CallContext())
+        await app.services.admin.explain(request, CallContext())
     return raised.value.message
 
 
@@ -246,7 +246,7 @@ async def test_many_broken_endpoints_are_named_in_part() -> None:
 
 async def test_a_router_that_drains_takes_nothing_and_still_explains() -> None:
     app = RouterApp(config())
-    app.service.draining = True
+    app.guard.draining = True
     answer = await explain(app)
     assert (answer.verdict, answer.error) == (explain_pb2.VERDICT_REJECT, errors_pb2.ERROR_REASON_DRAINING)
     assert answer.targets[0].verdict == explain_pb2.VERDICT_DISPATCH
