@@ -10,7 +10,7 @@ from lexora_contract.rpcs import Request, Response, Rpc
 class Service(Protocol):
     """What serves the calls."""
 
-    def serving(self, rpc: Rpc[Any, Any]) -> Any:
+    def method_of(self, rpc: Rpc[Any, Any]) -> Any:
         """What serves an rpc: `await ...(request, context)`."""
 
     async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
@@ -32,5 +32,5 @@ class InProcessRouter:
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""
-        response: Response = await self._service.serving(rpc)(request, context)
+        response: Response = await self._service.method_of(rpc)(request, context)
         return response

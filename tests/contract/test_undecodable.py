@@ -13,7 +13,7 @@ from lexora.v1 import router_pb2, stats_pb2
 from lexora_contract.port import CallContext
 from lexora_contract.rpcs import ROUTER, RPCS
 from lexora_router.edge.grpc_reading import Parted
-from lexora_router.edge.grpc_server import Servicer
+from lexora_router.edge.grpc_servicer import Servicer
 from lexora_router.process.app import RouterApp
 from tests.contract.conftest import config_of
 from tests.contract.test_vanished_client import VanishedContext

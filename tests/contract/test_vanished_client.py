@@ -15,7 +15,7 @@ from lexora_contract.plain import stats_plain
 from lexora_contract.port import CallContext
 from lexora_contract.rpcs import STREAM
 from lexora_router.edge.grpc_reading import Parted
-from lexora_router.edge.grpc_server import Servicer
+from lexora_router.edge.grpc_servicer import Servicer
 from lexora_router.process.app import RouterApp
 from tests.contract.messages import STREAM_FORMS, delta, raw_call, streamed, unary
 from tests.support.links import channel, gauges, settle

@@ -20,7 +20,7 @@ class Services:
         self.guard, self.router, self.admin = router.guard, router, admin
         self.relay, self.stream = router.relay, router.stream
 
-    def serving(self, rpc: Rpc[Any, Any]) -> Any:
+    def method_of(self, rpc: Rpc[Any, Any]) -> Any:
         """What serves an rpc: `await ...(request, context)`. Raises AttributeError for one that has no method."""
         return getattr(self.router if rpc.service == ROUTER else self.admin, rpc.method)
 
