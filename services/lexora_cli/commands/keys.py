@@ -5,29 +5,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from lexora_cli.key_options import Expires, File, Globs, KeyId, Operations, paths, patterns, priority_of, public_id
 from lexora_cli.options import AsJson, ConfigFile
 from lexora_cli.reach import Reach, asks_router
 from lexora_cli.screen import complain, fail, plain, print_json, show
 
 if TYPE_CHECKING:
     from lexora_cli.key_place import KeyPlace, Made
-
-File = Annotated[
-    str | None,
-    typer.Option("--file", "-f", metavar="FILE", help="The file of keys. Else auth.keys_file of the configuration."),
-]
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's public id, or sk-lx-ID.", show_default=False)]
-Expires = Annotated[
-    str | None, typer.Option(metavar="SPAN|DATE", help="When it ends by itself: 90d, 12h, or 2027-01-31. Else never.")
-]
-Globs = Annotated[
-    list[str] | None,
-    typer.Option("--models", metavar="GLOB", help="Models that it may ask, such as 'qwen*'; again for more. Else all."),
-]
-Operations = Annotated[
-    list[str] | None,
-    typer.Option(metavar="GLOB", help="What it may call: chat, embeddings, or '/v1/chat/*'; again for more. Else all."),
-]
 
 keys = typer.Typer(
     name="keys",
@@ -98,14 +82,14 @@ def create(
         name,
         tenant or "",
         scopes=tuple(scope for scope, wanted in granted.items() if wanted),
-        models=_parts(models),
-        operations=_operations(operations),
+        models=patterns(models),
+        operations=paths(operations),
         rate=rate,
         burst=burst,
         tokens_per_minute=tokens_per_minute,
         max_concurrent=max_concurrency,
-        priority=_priority(priority),
-        max_priority=_priority(max_priority),
+        priority=priority_of(priority),
+        max_priority=priority_of(max_priority),
         expires=instant(expires, now()) if expires else None,
     )
     place = _place(router, file, config)
@@ -164,7 +148,7 @@ def show_key(
     from lexora_cli.key_text import data, lines
 
     with _failing():
-        found = _place(router, file, config).show(_id(id))
+        found = _place(router, file, config).show(public_id(id))
     if as_json:
         print_json(data(found, now()))
     else:
@@ -189,7 +173,7 @@ def revoke(
 
     place = _place(router, file, config)
     with _failing():
-        found = place.revoke(_id(id))
+        found = place.revoke(public_id(id))
     if as_json:
         print_json(data(found, now()))
     else:
@@ -224,7 +208,7 @@ def rotate(
     length: timedelta = span(overlap)
     place = _place(router, file, config)
     with _failing():
-        made = place.rotate(_id(id), length, instant(expires, now()) if expires else None)
+        made = place.rotate(public_id(id), length, instant(expires, now()) if expires else None)
     _show_made(made, place, as_json)
 
 
@@ -306,40 +290,3 @@ class _failing:
 
 def _end(error: Exception) -> NoReturn:
     fail(str(error))
-
-
-def _id(given: str) -> str:
-    """The public id in what may be more of a key."""
-    from lexora_router.access.key_format import ID_LENGTH, PREFIX
-
-    return given.removeprefix(PREFIX)[:ID_LENGTH] if given.startswith(PREFIX) else given
-
-
-def _parts(given: list[str] | None) -> tuple[str, ...]:
-    """Patterns, of which one option may have several with commas between."""
-    return tuple(part.strip() for each in given or () for part in each.split(",") if part.strip())
-
-
-def _operations(given: list[str] | None) -> tuple[str, ...]:
-    """Patterns of paths; a plain word is the name of operations, and stands for their paths."""
-    from lexora_contract.operations import OPERATIONS
-
-    found: list[str] = []
-    for part in _parts(given):
-        paths = [part] if {"/", "*", "?"} & set(part) else [path for path, row in OPERATIONS.items() if row.name == part]
-        if not paths:
-            names = ", ".join(sorted({row.name for row in OPERATIONS.values()}))
-            raise typer.BadParameter(f"{part} is no path, such as '/v1/chat/*', and none of {names}")
-        found += paths
-    return tuple(dict.fromkeys(found))
-
-
-def _priority(given: str | None) -> int | None:
-    from lexora_contract.priority import parse_priority
-
-    if given is None:
-        return None
-    try:
-        return parse_priority(given)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
