@@ -1,6 +1,7 @@
 """What is stored of a key, and the principal that it makes."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -12,6 +13,7 @@ from lexora_router.access.key_format import ID_LENGTH
 from lexora_router.principal import Grants, Principal
 
 MAX_PATTERNS = 256
+_NO_GRANTS = Grants()  # most keys have none, and there may be 100,000
 
 # Bounds that are looked at in C, for a file may have 100,000 of each; `digest` has the rest.
 Id = Annotated[str, Meta(min_length=ID_LENGTH, max_length=ID_LENGTH)]
@@ -63,15 +65,20 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
     def principal(self) -> Principal:
         """The caller that shows this key."""
-        grants = Grants(self.rate, self.burst, self.tokens_per_minute, self.max_concurrent, self.priority, self.max_priority)
-        scopes = frozenset(self.scopes) | {Scope.KNOWN}
-        return Principal(self.tenant, self.id, self.name, self.models, self.operations, scopes, grants)
+        limits = (self.rate, self.burst, self.tokens_per_minute, self.max_concurrent, self.priority, self.max_priority)
+        grants = Grants(*limits) if any(limit is not None for limit in limits) else _NO_GRANTS
+        return Principal(self.tenant, self.id, self.name, self.models, self.operations, _granted(self.scopes), grants)
 
     def state(self, now: datetime) -> str:
         """`valid`, `expired` or `revoked`."""
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and self.expires <= now else "valid"
+
+
+@lru_cache(64)
+def _granted(scopes: tuple[Scope, ...]) -> frozenset[Scope]:
+    return frozenset(scopes) | {Scope.KNOWN}
 
 
 def instant(seconds: float) -> datetime:

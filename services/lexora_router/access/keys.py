@@ -7,6 +7,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from math import inf
 
+import msgspec
+
 from lexora_router.access.key_format import PREFIX, is_key
 from lexora_router.access.key_record import KeyRecord
 from lexora_router.access.key_source import KeySource
@@ -20,16 +22,18 @@ MAX_READY = 2**17  # keys in use
 LEAST_IMPORTED, MOST_IMPORTED = 20, 512
 
 
-class _Ready:
-    """A key in use: what each call needs of it."""
+class _Ready(msgspec.Struct, frozen=True, gc=False):
+    """A key in use: what each call needs of it. No garbage collection looks at it, for there may be 100,000."""
 
-    __slots__ = ("digest", "expires", "principal", "record")
+    record: KeyRecord
+    digest: bytes
+    expires: float
+    principal: Principal
 
-    def __init__(self, record: KeyRecord) -> None:
-        self.record = record
-        self.digest = record.digest()
-        self.expires = inf if record.expires is None else record.expires.timestamp()
-        self.principal = record.principal()
+
+def _ready(record: KeyRecord) -> _Ready:
+    expires = inf if record.expires is None else record.expires.timestamp()
+    return _Ready(record, record.digest(), expires, record.principal())
 
 
 class Keys:
@@ -75,7 +79,7 @@ class Keys:
     def _principal(self, digest: bytes, record: KeyRecord) -> Principal:
         ready = self._ready.get(digest)
         if ready is None or ready.record is not record:
-            ready = self._ready[digest] = _Ready(record)
+            ready = self._ready[digest] = _ready(record)
             if len(self._ready) > MAX_READY:
                 del self._ready[next(iter(self._ready))]
         if not compare_digest(ready.digest, digest):

@@ -34,7 +34,7 @@ class KnownAnswer:
         self.response = Response(connection, response.status, headers)
 
     def split(self, data: bytes) -> tuple[int, bytes] | None:
-        """Length of the body, and as much as has come of it, in a read that begins with this head; None when it is anything else."""
+        """Length of the body, and what has come of the body, in a read that begins with this head; None for anything else."""
         found = self._match(data)
         if found is None:
             return None
