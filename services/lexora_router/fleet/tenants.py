@@ -10,7 +10,7 @@ from lexora_router.config import Config, RateLimitConfig
 from lexora_router.config.admission import RateTier, TenantConfig
 from lexora_router.fleet.shares import Standing
 from lexora_router.policy.input_size import input_tokens
-from lexora_router.policy.rate_limiter import LimitRules, Part, RateLimits
+from lexora_router.policy.rate_limits import LimitRules, Part, RateLimits
 from lexora_router.principal import Grants, Principal
 
 T = TypeVar("T")

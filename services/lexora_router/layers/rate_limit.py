@@ -7,7 +7,9 @@ from lexora_contract.answer import RateLimitState
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Handler
 from lexora_router.errors import RateLimited, RouterError
-from lexora_router.policy.rate_limiter import Decision, Part, RateLimiter, Reservation
+from lexora_router.policy.rate_charge import Decision, Reservation
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import Part
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from lexora_router.assembly import Assembly, Shared
 from lexora_router.call import Call, Outcome
 from lexora_router.config import Config
 from lexora_router.policy.breaker import State
-from lexora_router.policy.rate_limiter import LimitRules, RateLimiter
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules
 from lexora_router.process.app import RouterApp
 
 SHARED = Shared(RateLimiter(LimitRules(), 0.0), (), time.monotonic)

@@ -23,7 +23,8 @@ from lexora_router.layers.rate_limit import Meter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.pipeline import Parts, build
 from lexora_router.policy.backoff import Backoff
-from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules, RateLimits
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.eligibility import ResumeSource
 

@@ -19,7 +19,7 @@ from lexora_router.errors import (
     RouterError,
 )
 from lexora_router.fleet.routes import RouteRule, Ruling
-from lexora_router.policy.rate_limiter import Decision
+from lexora_router.policy.rate_charge import Decision
 
 # What stands in the way of them is no model that is not there.
 _OWN_WORDS = (ClassifierDisabled, PermissionDenied)

@@ -7,7 +7,7 @@ from lexora_contract.answer import Choice
 from lexora_contract.enums import word
 from lexora_router.errors import RouterError
 from lexora_router.fleet.routes import RouteRule, Ruling
-from lexora_router.policy.rate_limiter import Decision
+from lexora_router.policy.rate_charge import Decision
 
 # Of the endpoints that get nothing, so many are named one by one.
 MOST_NAMED = 5

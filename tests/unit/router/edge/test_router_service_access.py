@@ -29,7 +29,8 @@ from lexora_router.access.operators import OPERATOR
 from lexora_router.call import Call
 from lexora_router.errors import AccessUnavailable, QueueFull, Unauthenticated
 from lexora_router.layers.rate_limit import Meter
-from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules, RateLimits
 from lexora_router.principal import Principal
 
 ACME = Principal("acme", "id1", models=("m",), scopes=frozenset((Scope.KNOWN, Scope.CALL)))

@@ -22,7 +22,8 @@ from lexora_contract.port import CallFailed
 from lexora_router.call import Call
 from lexora_router.edge.router_service import RouterService
 from lexora_router.layers.rate_limit import Meter
-from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules, RateLimits
 
 
 def metered(*, draining: bool = False) -> RouterService:

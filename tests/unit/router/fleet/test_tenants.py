@@ -6,7 +6,7 @@ from tests.unit.router.support import make_call
 from lexora_router.config import Config
 from lexora_router.fleet.shares import Standing
 from lexora_router.fleet.tenants import ASSUMED_OUTPUT_TOKENS, FORM_TOKENS, Tenancy, input_estimate, total_estimate
-from lexora_router.policy.rate_limiter import RateLimits
+from lexora_router.policy.rate_limits import RateLimits
 from lexora_router.principal import Grants, Principal
 
 

@@ -12,7 +12,8 @@ from lexora_contract.port import Sink
 from lexora_router.call import Call
 from lexora_router.errors import RateLimited, UpstreamBroken, UpstreamTimeout
 from lexora_router.layers.rate_limit import Meter, RateLimit
-from lexora_router.policy.rate_limiter import LimitRules, Part, RateLimiter, RateLimits
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules, Part, RateLimits
 
 STREAMING: list[Step] = [HEAD, Frames(b"a")]
 ESTIMATE, INPUT = 100, 10

@@ -5,13 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexora_contract.answer import BucketState
-from lexora_router.policy.rate_limiter import (
-    MAX_LOOKED_AT,
-    Decision,
-    LimitRules,
-    RateLimiter,
-    RateLimits,
-)
+from lexora_router.policy.limit_buckets import MAX_LOOKED_AT
+from lexora_router.policy.rate_charge import Decision
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules, RateLimits
 
 
 def limiter(limits: RateLimits = RateLimits(), *, max_users: int = 100_000, **named: dict[str, RateLimits]) -> RateLimiter:  # noqa: B008

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexora_router.policy.rate_limiter import LimitRules, Part, RateLimiter, RateLimits
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules, Part, RateLimits
 
 WIDE = RateLimits(1000, 1000, 60_000, 1000)
 

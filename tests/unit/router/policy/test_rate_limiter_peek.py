@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.router.snapshot import snapshot
 
-from lexora_router.policy.rate_limiter import LimitRules, RateLimiter, RateLimits
+from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limits import LimitRules, RateLimits
 
 USERS = st.sampled_from("abcde")
 TIERS = st.sampled_from(["", "gold"])
