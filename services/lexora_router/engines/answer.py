@@ -59,7 +59,7 @@ class Relay:
         if call.stream or media == EVENT_STREAM:
             body = _Begin(self, response, head, labelled=media == EVENT_STREAM, reads_json=reads_json)
         else:
-            body = self.whole(head, reads_json=reads_json)
+            body = WholeAnswerBody(self.engine, call, self.sink, head, reads_json=reads_json)
         return body if decoder is None else Decoded(body, decoder, self.engine.undecodable, response)
 
     def whole(self, head: Head, *, reads_json: bool) -> WholeAnswerBody:

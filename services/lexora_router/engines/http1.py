@@ -76,10 +76,10 @@ class Connection(asyncio.Protocol):
         self.complete = False  # the answer has come to its end
         self._ending = False  # the body is over, although something is held
         self._surplus_from: int | None = None  # the first piece that belongs to a second answer
+        self._by_length = False  # the next read may need no parser
         self._missing = 0  # bytes of a body whose head was known
         self._grace: Timer | None = None
         self._go_on: Callable[[], None] | None = None
-        self._reused = False
         self._heard = False  # something came since the request was sent
         self._sent_at = 0.0
         self.idle_since = 0.0
@@ -93,12 +93,12 @@ class Connection(asyncio.Protocol):
         """Send a request; what comes goes to `answer`, as fast as `flow` lets it. Wait for the end with `ended`."""
         transport = self._transport
         assert transport is not None
-        self._reused = self.idle_since > 0.0
         self._sent_at = self._home.now()
         self._done = self._loop.create_future()
         self._answer, self._flow = answer, flow
         self._headers, self._header_bytes, self._framing_bytes = [], 0, 0
-        self._keep_alive = self._until_close = self._heard = self.complete = self._ending = False
+        self._heard = self.complete = False
+        self._by_length = self._known is not None
         self._busy = True
         if len(body) < JOINED_BYTES:
             transport.write(head + body)
@@ -168,19 +168,29 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             self.close()  # it answers no request
             return
-        failure = None if self._is_known(data) else self._parse(data)
-        self._heard = True
-        pieces = self._pieces
+        failure: Exception | None = None
+        piece = self._known_piece(data) if self._by_length else None
+        if piece is None:
+            pieces = self._pieces
+            self._framing_bytes += len(data)
+            try:
+                self._parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                failure = self._failure_of(error)
+            if not self._heard:
+                self._heard = True
+                self._learn(data)
+            if self._surplus_from is not None:
+                del pieces[self._surplus_from :]
+            if pieces:
+                self._framing_bytes = 0
+                piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                pieces.clear()
         try:
             body = self._body or self._begin()
             if body is not None:
-                if self._surplus_from is not None:
-                    del pieces[self._surplus_from :]
-                if pieces:
-                    self._framing_bytes = 0
-                    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                    pieces.clear()
-                    following = body.data(data)
+                if piece:
+                    following = body.data(piece)
                     if following is not None:
                         self._body = following
                 if self.complete:
@@ -191,43 +201,36 @@ class Connection(asyncio.Protocol):
             self._fail(failure or InvalidAnswer(_TOO_MUCH_FRAMING))
             self.close()
 
-    def _is_known(self, data: bytes) -> bool:
-        """Take an answer whose head is known, or more of its body; whether this was one."""
+    def _known_piece(self, data: bytes) -> bytes | None:
+        """What a read brings of the body of an answer whose head is known; None where that is not what it is."""
         if self._missing:
             if len(data) > self._missing:
                 self._keep_alive = False  # what follows on this connection is no answer to this request
                 data = data[: self._missing]
         else:
-            known = self._known
-            split = None if known is None or self._heard else known.split(data)
-            if known is None or split is None:
-                return False
+            assert self._known is not None
+            split = self._known.split(data)
+            if split is None:
+                self._by_length = False
+                return None
             self._missing, data = split
-            self._response, self._keep_alive = known.response, True
+            self._response, self._keep_alive, self._heard = self._known.response, True, True
         self._missing -= len(data)
-        self.complete = not self._missing
-        if data:
-            self._pieces.append(data)
-        return True
+        self._by_length = self._missing > 0
+        self.complete = not self._by_length
+        return data
 
-    def _parse(self, data: bytes) -> Exception | None:
-        """Let the parser have it; gives what is wrong with it."""
-        self._framing_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            bug = error.__context__  # what a callback of this class raised: no fault of the engine, unless it was refused so
-            if self._refused or not isinstance(error, httptools.HttpParserCallbackError) or not isinstance(bug, Exception):
-                return InvalidAnswer(self._refused or f"the answer is not HTTP ({error})")
-            return bug
-        if self._keep_alive and not self._heard and self._surplus_from is None:
-            self._learn(data)
-        return None
+    def _failure_of(self, error: Exception) -> Exception:
+        """What it means that the parser has raised this."""
+        bug = error.__context__  # what a callback of this class raised: no fault of the engine, unless it was refused so
+        if self._refused or not isinstance(error, httptools.HttpParserCallbackError) or not isinstance(bug, Exception):
+            return InvalidAnswer(self._refused or f"the answer is not HTTP ({error})")
+        return bug
 
     def _learn(self, data: bytes) -> None:
         """Look whether the head of an answer that goes well comes a second time."""
         response = self._response
-        if response is None or response.status != OK:
+        if response is None or response.status != OK or not self._keep_alive or self._surplus_from is not None:
             return
         pattern = pattern_of(data, sum(map(len, self._pieces)), response.headers)
         if pattern and pattern == self._pattern:
@@ -300,7 +303,8 @@ class Connection(asyncio.Protocol):
 
     def _crossed(self) -> bool:
         """Whether a kept connection may have been closing already as the request was sent."""
-        return self._reused and self._home.now() - self._sent_at <= CROSSING_SECONDS
+        kept = self.idle_since > 0.0
+        return kept and self._home.now() - self._sent_at <= CROSSING_SECONDS
 
     def _end(self) -> None:
         """The body has ended; what is held comes first."""
@@ -351,21 +355,18 @@ class Connection(asyncio.Protocol):
             if self.complete or self._ending:
                 self._end()
 
-    @property
-    def _all_sent(self) -> bool:
-        """Whether the request is: an engine may refuse a body that it has not read (RFC 9112, section 9.6)."""
-        assert self._transport is not None
-        return not self._transport.get_write_buffer_size()
-
     def _release(self) -> None:
         """After an exchange: back to the pool, or closed at once, so that the engine notices."""
         decided, self._busy = not self._busy, False
+        transport = self._transport
+        assert transport is not None
         self._done = self._answer = self._response = self._body = self._flow = self._go_on = None
         if self._grace is not None:
             self.ends_within(None)
-        self._missing = 0
-        self._pieces.clear()
-        if decided and self.complete and self._keep_alive and self._surplus_from is None and self.usable and self._all_sent:
+        self._missing, self._ending = 0, False
+        goes_on = decided and self.complete and self._keep_alive and self._surplus_from is None and not transport.is_closing()
+        # An engine may refuse a body that it has not read (RFC 9112, section 9.6).
+        if goes_on and not transport.get_write_buffer_size():
             if self._paused:
                 self.resume_reading()
             self._home.keep(self)

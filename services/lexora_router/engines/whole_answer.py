@@ -100,7 +100,7 @@ class WholeAnswerBody(_Collected):
     __slots__ = ("_call", "_head", "_reads_json", "_sink")
 
     def __init__(self, engine: AnswerRules, call: Call, sink: Sink, head: Head, *, reads_json: bool) -> None:
-        super().__init__(engine)
+        _Collected.__init__(self, engine)
         self._call = call
         self._sink = sink
         self._head = head
@@ -108,9 +108,9 @@ class WholeAnswerBody(_Collected):
 
     def data(self, data: bytes) -> None:
         """Some of it."""
+        _Collected.data(self, data)
         receipt = self._call.receipt
-        receipt.body_bytes, receipt.heard_at = self._size + len(data), self._engine.clock()
-        super().data(data)
+        receipt.body_bytes, receipt.heard_at = self._size, self._engine.clock()
 
     def end(self) -> None:
         """Check it, and hand it on."""

@@ -73,14 +73,20 @@ async def read(*exchanges: tuple[bytes, ...], parse: bool = False) -> Read:
     """What comes of these reads, some for each request; the connection ends after them if an answer has not."""
     engine, parsed = Engine(Connection), 0
     connection: Any = engine.connection
-    by_parser = connection._parse
+    real = connection._parser
 
-    def count(data: bytes) -> Exception | None:
-        nonlocal parsed
-        parsed += 1
-        return by_parser(data)  # type: ignore[no-any-return]
+    class Counting:
+        """The parser, whose reads are counted."""
 
-    connection._parse = count
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def feed_data(self, data: bytes) -> None:
+            nonlocal parsed
+            parsed += 1
+            real.feed_data(data)
+
+    connection._parser = Counting()
     for reads in exchanges:
         if parse:
             connection._known = None
