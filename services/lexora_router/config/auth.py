@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from lexora_router.config.check import Fault
 from lexora_router.config.client_certificates import CertificateConfig
@@ -22,10 +22,15 @@ def _long(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _as_written(mode: object) -> object:
+    """YAML 1.1 reads `off` without quotes as false."""
+    return "off" if mode is False else mode
+
+
 class AuthConfig(Section):
     """Which credentials are asked for, and where they are known from; and what keeps tenants apart in prefix caches."""
 
-    mode: Literal["off", "keys", "jwt", "keys+jwt"] = "off"
+    mode: Annotated[Literal["off", "keys", "jwt", "keys+jwt"], BeforeValidator(_as_written)] = "off"
     keys_file: Text = "lexora_keys.jsonl"  # made and edited by `lexora keys`
     forwarded: tuple[Network, ...] = Field(default=(), max_length=MAX_ITEMS)  # gRPC peers that are believed without a proof
     facade_key_env: EnvName | None = None  # of `lexora gateway`: the variable with its own key

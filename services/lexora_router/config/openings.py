@@ -1,10 +1,15 @@
 """What is open to the network under a configuration."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 
 from lexora_router.config.models import Config
 from lexora_router.config.problems import Path
+
+_BELIEVED: dict[str, Callable[[Config], tuple[str, ...]]] = {
+    "server.trusted_proxies": lambda config: config.server.trusted_proxies,
+    "auth.forwarded": lambda config: config.auth.forwarded,
+}
 
 
 def reachable(host: str) -> bool:
@@ -23,6 +28,8 @@ def open_hosts(config: Config) -> list[tuple[Path, str]]:
     hosts: list[tuple[Path, str]] = [(("server", "host"), server.host)]
     if server.grpc_host is not None:
         hosts.append((("server", "grpc_host"), server.grpc_host))
+    if server.admin_host is not None and (server.admin_port is not None or server.admin_grpc_port is not None):
+        hosts.append((("server", "admin_host"), server.admin_host))
     return [(path, host) for path, host in hosts if reachable(host)]
 
 
@@ -35,6 +42,10 @@ def openings(config: Config) -> Iterator[str]:
         yield "statistics, recent calls and reload are for everybody (auth.mode: off)"
     elif config.server.admin_port is None or config.server.admin_grpc_port is None:
         yield "operators' paths are on the ports of calls (server.admin_port, server.admin_grpc_port)"
+    for name, networks in _BELIEVED.items():
+        for network in networks(config) if config.auth.enabled else ():
+            if ip_network(network).prefixlen == 0:
+                yield f"all of {network} is believed whatever address it names, and is in every network of admin.allow ({name})"
     for network in config.admin.allow:
         if not ip_network(network).is_loopback:
             yield f"operators at {network} need no credentials (admin.allow)"

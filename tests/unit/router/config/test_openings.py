@@ -33,6 +33,8 @@ def test_which_addresses_others_may_reach(host: str, open_: bool) -> None:
         ({}, "off", []),
         ({"host": "0.0.0.0"}, "off", ["no credentials", "statistics", "in the clear"]),
         ({"grpc_host": "10.0.0.1"}, "off", ["no credentials", "statistics", "in the clear"]),
+        ({"admin_host": "0.0.0.0", "admin_port": 1}, "off", ["no credentials", "statistics", "in the clear"]),
+        ({"admin_host": "0.0.0.0"}, "off", []),
         ({"host": "0.0.0.0"}, "keys", ["ports of calls", "in the clear"]),
         ({"host": "0.0.0.0", "admin_port": 1, "admin_grpc_port": 2}, "keys", ["in the clear"]),
         ({"host": "0.0.0.0", "admin_port": 1, "admin_grpc_port": 2, "tls": {"cert": "c.pem"}}, "keys", []),
@@ -48,6 +50,23 @@ def test_networks_without_credentials_are_named() -> None:
     server = {"host": "0.0.0.0", "admin_port": 1, "admin_grpc_port": 2, "tls": {"cert": "c.pem"}}
     config = {"server": server, "auth": {"mode": "keys"}, "admin": {"allow": ["127.0.0.1/32", "10.0.0.0/8"]}}
     assert list(openings(Config.model_validate(config))) == ["operators at 10.0.0.0/8 need no credentials (admin.allow)"]
+
+
+@pytest.mark.parametrize("key", ["server.trusted_proxies", "auth.forwarded"])
+def test_proxies_that_are_everywhere_are_named(key: str) -> None:
+    config: dict[str, Any] = {"auth": {"mode": "keys"}}
+    config["server"] = {"host": "0.0.0.0", "admin_port": 1, "admin_grpc_port": 2, "tls": {"cert": "c.pem"}}
+    section, name = key.split(".")
+    config[section][name] = ["10.0.0.0/8", "0.0.0.0/0"]
+    (found,) = openings(Config.model_validate(config))
+    assert found.startswith("all of 0.0.0.0/0 is believed")
+    assert key in found
+
+
+def test_off_may_be_written_without_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("auth: {mode: off}\n")  # which YAML 1.1 reads as false
+    assert load(str(file), {}).config.auth.mode == "off"
 
 
 def test_one_warning_names_the_address_and_the_key(tmp_path: Path) -> None:
