@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lexora_router.access.key_record import KeyRecord
-from lexora_router.access.turns import with_turns
+from lexora_router.access.pauses import with_pauses
 
 KEPT = 1000
 MAX_SUMS = 4096
@@ -88,7 +88,7 @@ def note_changes(audit: AuditLog, changes: Changes, by: str) -> None:
 
 def _changes(old: Mapping[bytes, KeyRecord], new: Mapping[bytes, KeyRecord]) -> Iterator[tuple[str, dict[str, Fact]]]:
     replaced = {record.rotated_from for digest, record in new.items() if digest not in old and record.rotated_from}
-    for digest, record in with_turns(new.items()):
+    for digest, record in with_pauses(new.items()):
         before = old.get(digest)
         if before is None:
             facts: dict[str, Fact] = {"key": record.id, "name": record.name, "tenant": record.tenant, "scopes": record.scopes}
@@ -98,7 +98,7 @@ def _changes(old: Mapping[bytes, KeyRecord], new: Mapping[bytes, KeyRecord]) -> 
                 yield "key_created", facts
         elif before is not record and before != record:
             yield from _change(before, record, in_rotation=record.id in replaced)
-    for digest, record in with_turns(old.items()):
+    for digest, record in with_pauses(old.items()):
         if digest not in new:
             yield "key_removed", {"key": record.id, "name": record.name, "tenant": record.tenant}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from lexora_router.access.key_record import KeyRecord
-from lexora_router.access.turns import with_turns
+from lexora_router.access.pauses import with_pauses
 from lexora_router.config.regular_file import open_regular
 
 MODE = 0o600
@@ -50,7 +50,7 @@ def read_keys(path: Path) -> dict[bytes, KeyRecord]:
         with open_regular(path) as lines:
             _check_file(path, os.fstat(lines.fileno()))
             _check_head(path, lines.readline(MAX_LINE))
-            for number, line in enumerate(with_turns(iter(lambda: lines.readline(MAX_LINE), b"")), 2):
+            for number, line in enumerate(with_pauses(iter(lambda: lines.readline(MAX_LINE), b"")), 2):
                 if line == b"\n":
                     continue
                 before = len(found)

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from prometheus_client.exposition import choose_encoder
 
 from lexora_contract.rpcs import ROUTER, SERVICES
+from lexora_router.access.assembly import AccessAssembly
 from lexora_router.access.audit import AuditLog
 from lexora_router.access.authenticator import Failures
-from lexora_router.access.entrance import Entrance
 from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
 from lexora_router.config.models import ServerConfig
@@ -72,17 +72,17 @@ class RouterApp:
         write, self._end_audit = audit_sink(config.audit.file)
         self.audit = AuditLog(write)
         self._failures = Failures(self.audit)
-        self._entrance = Entrance(config, self._failures, self.audit)
+        self._access = AccessAssembly(config, self._failures, self.audit)
         self._retired: list[Assembly] = []
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
         self.reloads = ReloadLog()
         self.registry.register(ReloadCollector(self.reloads))
         self.registry.register(ProcessFacts())
-        self.registry.register(AccessCollector(self._failures, lambda: self._entrance))
+        self.registry.register(AccessCollector(self._failures, lambda: self._access))
         self._lag = LoopLag(self.registry, clock)
         self.registry.register(SpanCollector(self._telemetry))
         self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
-        self.guard = Guard(_serving(self._assembly, self._entrance, None), recorders=recorders, clock=clock, audit=self.audit)
+        self.guard = Guard(_serving(self._assembly, self._access, None), recorders=recorders, clock=clock, audit=self.audit)
         inputs = CallInputs(self.guard, config.server.max_body_bytes)
         explainer = Explainer(lambda: self._assembly, clock=clock)
         self.services = Services(
@@ -137,7 +137,7 @@ class RouterApp:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
         bound = await self.grpc.start(host, port)
         self._assembly.start()
-        self._entrance.start()
+        self._access.start()
         self._tasks.add(asyncio.create_task(self._lag.run(), name="lexora-lag"))
         self._tasks.add(asyncio.create_task(self._sum_failures(), name="lexora-audit"))
         return bound
@@ -148,20 +148,20 @@ class RouterApp:
         `tls` is for `build_backends`. Raises OSError when a certificate or the file of keys cannot be used; then nothing
         has changed.
         """
-        old, before = self._assembly, self._entrance
-        entrance = await asyncio.to_thread(Entrance, config, self._failures, self.audit, before)
+        old, before = self._assembly, self._access
+        access = await asyncio.to_thread(AccessAssembly, config, self._failures, self.audit, before)
         new = Assembly(config, self._shared, old, self._on_probe, tls)
-        rules, serving = Tenancy(config).rules(), _serving(new, entrance, self.guard.serving.reload)
+        rules, serving = Tenancy(config).rules(), _serving(new, access, self.guard.serving.reload)
         # All is built, and what follows cannot fail. Nothing awaits from here on: no call sees half of the change.
         new.take_over(old)
-        self._assembly, self._entrance, self.guard.serving = new, entrance, serving
+        self._assembly, self._access, self.guard.serving = new, access, serving
         self._limiter.configure(rules, max_users=config.rate_limit.max_users)
         new.start()
-        entrance.start()
+        access.start()
         new.dispatch()  # there may be more slots than before
         self._retired = [assembly for assembly in self._retired if assembly.busy]
         self._retired.append(old)
-        await before.retire(entrance)
+        await before.retire(access)
         await old.retire(new)
 
     def reload_with(self, reload: Callable[[], Awaitable[Reload]] | None) -> None:
@@ -188,7 +188,7 @@ class RouterApp:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._entrance.retire()
+        await self._access.retire()
         self._failures.sums.flush()
         await asyncio.to_thread(self._end_audit)
         for assembly in (self._assembly, *self._retired):
@@ -216,13 +216,13 @@ class RouterApp:
                 task.add_done_callback(self._tasks.discard)
 
 
-def _serving(assembly: Assembly, entrance: Entrance, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
+def _serving(assembly: Assembly, access: AccessAssembly, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
     proxies = TrustedProxies(assembly.config.server.trusted_proxies)
     return Serving(
         assembly.pipeline,
-        access=entrance.access,
-        keys=entrance.keys,
-        forwarders=entrance.forwarders,
+        access=access.access,
+        keys=access.keys,
+        forwarders=access.forwarders,
         meter=assembly.meter,
         classify=assembly.classify,
         foresee=assembly.foresee,

@@ -12,7 +12,7 @@ SECONDS = 0.0001
 Item = TypeVar("Item")
 
 
-def with_turns(items: Iterable[Item]) -> Iterator[Item]:
+def with_pauses(items: Iterable[Item]) -> Iterator[Item]:
     """The items, with a moment for other threads after some of them."""
     for number, item in enumerate(items, 1):
         yield item

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from lexora_router.access.jwt.tokens import Tokens
 
 
-class Entrance:
+class AccessAssembly:
     """The access of one configuration. A reload makes a new one, which takes over what stays the same of `previous`.
 
     The constructor reads files: not for an event loop that serves. `start` it in the loop, then `retire` it for the next one.
     Raises KeyFileError for keys that cannot be read; then nothing has changed.
     """
 
-    def __init__(self, config: Config, failures: Failures, audit: AuditLog, previous: "Entrance | None" = None) -> None:
+    def __init__(self, config: Config, failures: Failures, audit: AuditLog, previous: "AccessAssembly | None" = None) -> None:
         auth = config.auth
         self.keys = _watched(Path(auth.keys_file), audit, previous) if auth.keys else None
         self.access: Access = OpenAccess()
@@ -55,7 +55,7 @@ class Entrance:
         if self.tokens is not None:
             self.tokens.start()
 
-    async def retire(self, successor: "Entrance | None" = None) -> None:
+    async def retire(self, successor: "AccessAssembly | None" = None) -> None:
         """Follow them no more, but for what a successor has taken over."""
         if self.tokens is not None:
             await self.tokens.stop(None if successor is None else successor.tokens)
@@ -64,12 +64,12 @@ class Entrance:
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-def _tokens(providers: tuple[JwtProvider, ...], previous: Entrance | None) -> "Tokens":
+def _tokens(providers: tuple[JwtProvider, ...], previous: AccessAssembly | None) -> "Tokens":
     from lexora_router.access.jwt.tokens import Tokens  # noqa: PLC0415 - cryptography and httpx: a tenth of a start
 
     return Tokens(providers, None if previous is None else previous.tokens)
 
 
-def _watched(path: Path, audit: AuditLog, previous: Entrance | None) -> WatchedKeys:
+def _watched(path: Path, audit: AuditLog, previous: AccessAssembly | None) -> WatchedKeys:
     kept = previous.keys if previous is not None else None
     return kept if kept is not None and kept.path == path else WatchedKeys(path, audit)
