@@ -164,6 +164,9 @@ class _Builder:
                 self._tree.fail(self._locate(mark), "a key must be plain text", path)
                 continue
             key = str(key_node.value)
+            if not _is_unicode(key):
+                self._tree.fail(self._locate(mark), "a key is not valid Unicode", path)
+                continue
             if key in lines:
                 note = f"duplicate key, it is already on line {lines[key]}"
                 self._tree.fail(self._locate(mark), note, (*path, key))
@@ -185,7 +188,7 @@ class _Builder:
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
         text = str(node.value)
-        if any("\ud800" <= char <= "\udfff" for char in text):
+        if not _is_unicode(text):
             self._tree.fail(self._locate(node.start_mark), "is not valid Unicode", path)
             return ""
         try:
@@ -195,3 +198,8 @@ class _Builder:
 
     def _bad(self, node: Node, path: Path) -> None:
         self._tree.fail(self._locate(node.start_mark), "YAML tags ('!...') are not allowed", path)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no half of a pair of code units, which an escape in quotes can write."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)

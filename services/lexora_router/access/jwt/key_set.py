@@ -75,7 +75,7 @@ def _key(jwk: Any) -> Key | None:
     if not isinstance(jwk, dict) or not _for_signatures(jwk):
         return None
     kty, key_id = str(jwk.get("kty")), jwk.get("kid", "")
-    algorithm = _ALGORITHMS.get((kty, None if kty == "RSA" else jwk.get("crv")))
+    algorithm = _ALGORITHMS.get((kty, None if kty == "RSA" else str(jwk.get("crv"))))
     if algorithm is None or jwk.get("alg", algorithm) not in (algorithm, *(("Ed25519",) if algorithm == "EdDSA" else ())):
         return None
     public = {"kty": kty} | {name: jwk.get(name) for name in _MEMBERS[kty]}

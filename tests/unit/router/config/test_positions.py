@@ -119,6 +119,7 @@ def test_control_characters_are_refused_with_their_line() -> None:
 
 def test_half_a_surrogate_pair_is_refused() -> None:
     assert problems('a: "\\ud800"\n') == ["f.yaml:1: a: is not valid Unicode"]
+    assert problems('a:\n  "\\ud800": 1\n') == ["f.yaml:2: a: a key is not valid Unicode"]
 
 
 def test_a_value_of_the_environment_is_placed_at_its_variable() -> None:

@@ -47,6 +47,7 @@ def test_a_token_without_an_id_is_tried_with_a_few_keys_of_its_algorithm() -> No
         KEYS[0].jwk(n="_" * 400_000),
         KEYS[0].jwk(e="_" * 400_000),
         KEYS[1].jwk(crv="P-384"),
+        KEYS[1].jwk(crv=["P-256"]),
         KEYS[1].jwk(x="AAAA"),
         KEYS[0].jwk(kid=["a"]),
         {**SMALL, "kid": "s"},
