@@ -21,7 +21,7 @@ PEERS := .venv-bench
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long test-real soak lint gen bench bench-docs bench-classify lock audit clean
+.PHONY: help setup demo test test-fast test-long test-real fuzz soak lint gen bench bench-docs bench-classify lock audit clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,8 +49,8 @@ demo: $(RUN) ## Start a simulated engine and the gateway; print the lines to try
 # second from running.
 test: $(DEV) ## Run all tests, as CI does.
 	@failed=0; \
-	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not serial" tests/chaos tests/e2e tests/contract tests/unit || failed=1; \
-	$(PYTEST) -m serial tests/chaos tests/e2e || failed=1; \
+	$(PYTEST) -n $(WORKERS) --no-loadscope-reorder -m "not serial" tests/chaos tests/e2e tests/contract tests/fuzz tests/unit || failed=1; \
+	$(PYTEST) -m serial tests/chaos tests/e2e tests/fuzz || failed=1; \
 	exit $$failed
 
 test-fast: $(DEV) ## Run the unit and contract tests.
@@ -62,6 +62,10 @@ test-long: $(DEV) ## Run the property tests with many random examples.
 test-real: $(DEV) ## Run the end-to-end tests against a real engine: make test-real ENGINE_URL=http://host:8000
 	@test -n "$(ENGINE_URL)" || { echo "usage: make test-real ENGINE_URL=http://host:8000 [ENGINE_MODEL=name]"; exit 2; }
 	@ENGINE_URL="$(ENGINE_URL)" ENGINE_MODEL="$(ENGINE_MODEL)" $(PYTEST) -m real tests/e2e
+
+# 25,000 requests, messages and connections, and as many inputs for each reader of bytes; the seeds are new in each run.
+fuzz: $(DEV) ## Send made-up requests, messages and bytes to a gateway and to all that reads them, many of them.
+	@$(PYTEST) --hypothesis-profile fuzz --timeout 3600 tests/fuzz
 
 soak: $(DEV) ## A minute of random faults at half load: nothing may leak.
 	@$(PYTEST) -m soak tests/chaos

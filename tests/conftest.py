@@ -13,4 +13,5 @@ sys.dont_write_bytecode = False
 # same in each run, so that a change that fails is at fault; `make test-long` looks for new ones.
 settings.register_profile("lexora", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", deadline=None, max_examples=5000, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("lexora")
