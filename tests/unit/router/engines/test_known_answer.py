@@ -127,6 +127,12 @@ async def test_what_repeats_twice_needs_no_parser_with_any_length_and_date() -> 
     assert seen[0] == seen[-4] == (200, "application/json", (("x-length", "5"),))
 
 
+async def test_a_body_that_comes_after_its_head_needs_no_parser_either() -> None:
+    seen, parsed = await same(*[(HEAD, b"he", b"llo")] * 4)
+    assert parsed == 2 * 3
+    assert seen[-3:] == [b"hello", "end", "kept"]
+
+
 @pytest.mark.parametrize("body", [b"", b"hello"])
 async def test_an_answer_may_be_split_anywhere(body: bytes) -> None:
     whole = answer(body)
