@@ -227,7 +227,10 @@ def _without_usage(payload: bytes) -> bytes:
 
     llama.cpp's server puts its `timings` there, which it would have put beside the finish reason had usage not been asked for.
     """
-    fields = _decode_fields(payload)
+    try:
+        fields = _decode_fields(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # a name that is not UTF-8, which is not looked at before
+        return b""
     if not any(name != "usage" and bytes(value).startswith(b"{") for name, value in fields.items()):
         return b""
     del fields["usage"]

@@ -105,6 +105,14 @@ def test_only_the_usage_event_of_a_read_is_hidden() -> None:
     assert out == content("a") + DONE
 
 
+def test_hidden_usage_beside_a_name_that_is_no_text_is_hidden_as_a_whole() -> None:
+    """Names that nothing asks for are not read as UTF-8 before: it would end the call as a bug of the router."""
+    inspector = Inspector(Dialect.OPENAI, hide_usage=True)
+    event = b'data: {"choices":[],"\x80timings":{},"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
+    assert inspector.feed(event) == b""
+    assert (inspector.usage, inspector.failure) == (Usage(1, 2), None)
+
+
 def test_null_usage_is_none() -> None:
     event = b'data: {"choices":[],"usage":null}\n\n'
     out, inspector = run(event)
