@@ -10,6 +10,7 @@ from msgspec import Meta
 from lexora_contract.access import Scope
 from lexora_contract.priority import HIGH, LOW
 from lexora_router.access.key_format import ID_LENGTH
+from lexora_router.config.values import MAX_TENANT, tenant_name
 from lexora_router.principal import Grants, Principal
 
 MAX_PATTERNS = 256
@@ -19,7 +20,7 @@ _NO_GRANTS = Grants()  # most keys have none, and there may be 100,000
 Id = Annotated[str, Meta(min_length=ID_LENGTH, max_length=ID_LENGTH)]
 Digest = Annotated[str, Meta(min_length=64, max_length=64)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
-Tenant = Annotated[str, Meta(min_length=1, max_length=256)]
+Tenant = Annotated[str, Meta(min_length=1, max_length=MAX_TENANT)]
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(max_length=MAX_PATTERNS)]
 Rate = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=2**53)]
@@ -53,11 +54,12 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     rotated_from: Id | None = None
 
     def digest(self) -> bytes:
-        """The SHA-256 as bytes. Raises ValueError for what is none, and for a name or tenant that is not printable."""
+        """The SHA-256 as bytes. Raises ValueError for what is none, and for a name or tenant that cannot be."""
         if not (self.id.isascii() and self.id.isalnum()):
             raise ValueError("id must be 12 letters and digits")
-        if not (self.name.isprintable() and self.tenant.isprintable()):
-            raise ValueError("name and tenant must have no control characters")
+        if not self.name.isprintable():
+            raise ValueError("name must have no control characters")
+        tenant_name(self.tenant)
         try:
             return bytes.fromhex(self.sha256)
         except ValueError:

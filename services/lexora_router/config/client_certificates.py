@@ -1,17 +1,17 @@
 """Callers that show a certificate."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from lexora_router.config.section import Section
-from lexora_router.config.values import MAX_ITEMS, Positive, Priority, Rate, Text
+from lexora_router.config.values import MAX_ITEMS, Positive, Priority, Rate, TenantName, Text
 
 
 class CertificateConfig(Section):
     """What clients may do whose verified certificate has a certain name. None: as the tenant has it."""
 
-    tenant: Annotated[Text, Field(max_length=256)]
+    tenant: TenantName
     models: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)  # globs; none: all
     operations: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)
     scopes: tuple[Literal["call", "observe", "admin", "facade"], ...] = Field(default=("call",), max_length=4)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from lexora_router.config.check import Fault
 from lexora_router.config.section import Section
-from lexora_router.config.values import Flag, Positive, Priority, Rate, Seconds, Text
+from lexora_router.config.values import Flag, Positive, Priority, Rate, Seconds, TenantName, Text
 
 MAX_PROVIDERS = 64
 MAX_RULES = 256
@@ -79,7 +79,7 @@ class TokenRule(Section):
     """What tokens get in which each claim of `when` has, or contains, its value. None: as the claims have it."""
 
     when: dict[Text, Text] = Field(min_length=1, max_length=16)
-    tenant: Text | None = None
+    tenant: TenantName | None = None
     models: Patterns | None = Field(default=None, min_length=1)
     operations: Patterns | None = Field(default=None, min_length=1)
     scopes: Scopes | None = None
@@ -109,7 +109,7 @@ class JwtProvider(Section):
     allow_http: Flag = False
     allow_private: Flag = False
     ca_file: Text | None = None
-    tenant: Text | None = None  # of tokens without a claim for it
+    tenant: TenantName | None = None  # of tokens without a claim for it
     tenants: Patterns = ()  # that it may name; none: any
     claims: ClaimNames = ClaimNames()
     scopes: dict[Text, Scopes] = Field(default={}, max_length=MAX_RULES)  # word of claims.scopes -> scopes; none: SCOPE_WORDS

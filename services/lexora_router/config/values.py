@@ -11,6 +11,7 @@ from lexora_contract.priority import HIGH, LOW, WORDS
 
 WEEK = 7 * 24 * 3600.0  # no duration is longer: a larger number is a slip of the unit
 MAX_ITEMS = 4096  # entries of one list or map
+MAX_TENANT = 256
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Browsers write scheme and host in small letters, and leave out a scheme's own port. A `*` has a dot or a colon beside it:
@@ -32,6 +33,17 @@ def backend_name(name: str) -> str:
     """Check the name of a backend: it appears in headers, metric labels and environment variables."""
     if not _NAME.fullmatch(name):
         raise ValueError("a backend's name is 1 to 64 letters, digits, '.', '_' or '-', and begins with no sign")
+    return name
+
+
+def tenant_name(name: str) -> str:
+    """Check the name of a tenant that credentials make: `acme/bob` is the user bob of tenant acme (`rate_limit.users`)."""
+    if not 0 < len(name) <= MAX_TENANT:
+        raise ValueError(f"a tenant's name has 1 to {MAX_TENANT} characters")
+    if "/" in name:
+        raise ValueError("a tenant's name must not contain '/', which stands between a tenant and its user in rate_limit.users")
+    if not name.isprintable():
+        raise ValueError("a tenant's name must not contain control characters")
     return name
 
 
@@ -139,6 +151,7 @@ def _resume(value: object) -> object:
 # Scalars are strict: `port: true` and `name: 4` are slips, not values. The environment converts its strings itself.
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1024), AfterValidator(_plain_text)]
+TenantName = Annotated[Text, AfterValidator(tenant_name)]
 Prose = Annotated[str, Strict(), Field(max_length=16384)]
 Origin = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_origin)]
 HostName = Annotated[str, Strict(), Field(max_length=256), AfterValidator(_host_name)]

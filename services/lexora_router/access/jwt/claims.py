@@ -9,6 +9,7 @@ from typing import Any
 from lexora_contract.access import Scope
 from lexora_contract.priority import parse_priority
 from lexora_router.config.jwt import SCOPE_WORDS, JwtProvider, TokenRule
+from lexora_router.config.values import tenant_name
 from lexora_router.errors import Unauthenticated
 from lexora_router.principal import Grants, Principal, matches
 
@@ -69,6 +70,11 @@ def _tenant(claims: Mapping[str, Any], provider: JwtProvider, rule: TokenRule | 
     if rule is not None and rule.tenant is not None:
         return rule.tenant
     named = _name(claims, provider.claims.tenant) if provider.claims.tenant else ""
+    if named:
+        try:
+            tenant_name(named)
+        except ValueError as error:
+            raise Unauthenticated(f"The token's claim `{provider.claims.tenant}` names no tenant: {error}.", "claims") from None
     tenant = named or provider.tenant or ""
     if not tenant:
         raise Unauthenticated(

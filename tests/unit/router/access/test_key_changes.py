@@ -29,6 +29,9 @@ def test_a_key_is_made_for_its_terms() -> None:
         ({"name": ""}, "name"),
         ({"name": "a\nb"}, "control characters"),
         ({"tenant": "t" * 300}, "tenant"),
+        ({"tenant": "a\x00"}, "control characters"),
+        ({"tenant": "acme/vip"}, "tenant.*'/'.*rate_limit.users"),  # the limits of acme's user vip
+        ({"name": "acme/vip"}, "tenant.*'/'"),
         ({"rate": 0.0}, "rate"),
         ({"burst": 0}, "burst"),
         ({"priority": 101}, "priority"),
@@ -94,6 +97,8 @@ def test_what_is_imported_is_added_once() -> None:
     assert imported(records, [foreign], NOW) == (records, [])
     with pytest.raises(InvalidKey, match="another key's"):
         imported([here], [KeyRecord(id=here.id, sha256="cd" * 32, name="f", tenant="f")], NOW)
+    with pytest.raises(InvalidKey, match="'/'"):
+        imported([here], [KeyRecord(id="", sha256="cd" * 32, name="f", tenant="acme/f")], NOW)
     with pytest.raises(InvalidKey, match="64 hex"):
         imported([here], [KeyRecord(id="", sha256="x" * 64, name="f", tenant="f")], NOW)
     assert found(records, here.id) is here

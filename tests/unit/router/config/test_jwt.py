@@ -79,3 +79,22 @@ def test_what_is_allowed_and_probably_not_meant_is_a_warning(tmp_path: Path) -> 
     file.write_text(yaml.safe_dump({"admin": {"allow": ["127.0.0.1"]}}))
     (found_off,) = load(str(file), {}).warnings
     assert "admin.allow: has no effect" in found_off
+
+
+@pytest.mark.parametrize("tenant", ["acme/vip", "t" * 257])
+def test_a_tenant_of_credentials_is_no_user_of_another(tmp_path: Path, tenant: str) -> None:
+    rule = {"when": {"groups": "g"}, "tenant": tenant}
+    for provider in (ISSUER | {"tenant": tenant}, ISSUER | {"rules": [rule]}):
+        (found,) = problems(tmp_path, provider)
+        assert "a tenant's name" in found
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({"auth": {"mode": "keys", "certificates": {"a.example": {"tenant": tenant}}}}))
+    with pytest.raises(ConfigError, match="a tenant's name"):
+        load(str(file), {})
+
+
+def test_settings_of_a_tenant_that_no_credentials_make_are_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    for mode, warned in (("keys", True), ("off", False)):
+        file.write_text(yaml.safe_dump({"auth": {"mode": mode}, "tenants": {"acme/vip": {"weight": 2}}}))
+        assert any("no tenant has a '/'" in line for line in load(str(file), {}).warnings) == warned

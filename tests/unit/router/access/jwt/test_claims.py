@@ -98,6 +98,7 @@ def test_a_path_goes_through_names_that_have_dots_themselves() -> None:
         ({}, {"org": " acme"}, "`org`"),
         ({}, {"org": "a\nb"}, "`org`"),
         ({}, {"org": "a" * 257}, "`org`"),
+        ({}, {"org": "corp-a/bob"}, "`org` names no tenant: .*'/'"),  # else it had the limits of corp-a's user bob
         ({}, {"sub": None}, "no claim `sub`"),
         ({}, {"sub": ["alice"]}, "`sub`"),
         # To read any of these as "all models" would open what the claim closes.
