@@ -57,14 +57,14 @@ class Page:
 
     def add_to(self, app: FastAPI) -> None:
         """Register the routes; none of them is part of the API, so the OpenAPI document leaves them out."""
-        app.add_api_route("/ui", self.entrance, methods=["GET"], include_in_schema=False)
+        app.add_api_route("/ui", self.start_page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/ui/state", self.state, methods=["GET"], include_in_schema=False)
         app.add_api_route("/ui/sign-in", self._sign_in.sign_in, methods=["POST"], include_in_schema=False)
         app.add_api_route("/ui/sign-out", self._sign_in.sign_out, methods=["POST"], include_in_schema=False)
         app.router.routes.append(Route("/ui/chat", _Playground(self._chat, self._sign_in), methods=["POST"]))
         app.mount("/ui", Files(FILES, _HEADERS, html=True), name="ui")
 
-    async def entrance(self) -> Response:
+    async def start_page(self) -> Response:
         """To the page; relative, so that a proxy may serve it under another path."""
         return RedirectResponse("ui/", headers=_HEADERS)
 
