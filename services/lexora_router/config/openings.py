@@ -10,6 +10,7 @@ _BELIEVED: dict[str, Callable[[Config], tuple[str, ...]]] = {
     "server.trusted_proxies": lambda config: config.server.trusted_proxies,
     "auth.forwarded": lambda config: config.auth.forwarded,
 }
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 def reachable(host: str) -> bool:
@@ -20,6 +21,11 @@ def reachable(host: str) -> bool:
         return not ip_address(host).is_loopback
     except ValueError:
         return True
+
+
+def _has_loopback(network: str) -> bool:
+    found = ip_network(network)
+    return any(found.version == own.version and found.overlaps(own) for own in _LOOPBACK)
 
 
 def open_hosts(config: Config) -> list[tuple[Path, str]]:
@@ -34,7 +40,13 @@ def open_hosts(config: Config) -> list[tuple[Path, str]]:
 
 
 def openings(config: Config) -> Iterator[str]:
-    """Yield what any machine may do or see that reaches the ports; nothing where only this one does."""
+    """Yield what any machine may do or see that reaches the ports, or a proxy on this one that passes on what clients write."""
+    if config.auth.enabled and config.admin.allow:
+        for network in filter(_has_loopback, config.server.trusted_proxies):
+            yield (
+                f"a proxy at {network} that passes on a client's own X-Forwarded-For lets it be in any network of admin.allow "
+                "(server.trusted_proxies)"
+            )
     if not open_hosts(config):
         return
     if not config.auth.enabled:

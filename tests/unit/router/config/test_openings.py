@@ -47,9 +47,29 @@ def test_what_is_open_is_named(server: dict[str, Any], mode: str, named: list[st
 
 
 def test_networks_without_credentials_are_named() -> None:
-    server = {"host": "0.0.0.0", "admin_port": 1, "admin_grpc_port": 2, "tls": {"cert": "c.pem"}}
+    server: dict[str, Any] = {"host": "0.0.0.0", "admin_port": 1, "admin_grpc_port": 2, "tls": {"cert": "c.pem"}}
+    server["trusted_proxies"] = ["192.0.2.1"]
     config = {"server": server, "auth": {"mode": "keys"}, "admin": {"allow": ["127.0.0.1/32", "10.0.0.0/8"]}}
     assert list(openings(Config.model_validate(config))) == ["operators at 10.0.0.0/8 need no credentials (admin.allow)"]
+
+
+@pytest.mark.parametrize(
+    ("server", "mode", "named"),
+    [
+        ({}, "keys", ["127.0.0.0/8", "::1/128"]),  # on loopback alone: behind a proxy of this machine
+        ({"trusted_proxies": ["192.168.0.0/16"]}, "keys", []),
+        ({"trusted_proxies": ["0.0.0.0/0", "10.0.0.0/8", "127.0.0.1"]}, "keys", ["0.0.0.0/0", "127.0.0.1/32"]),
+        ({"trusted_proxies": []}, "keys", []),
+        ({}, "off", []),
+    ],
+)
+def test_a_proxy_of_this_machine_may_pass_clients_into_networks_without_credentials(
+    server: dict[str, Any], mode: str, named: list[str]
+) -> None:
+    config = {"server": server, "auth": {"mode": mode}, "admin": {"allow": ["10.0.0.0/8"]}}
+    found = list(openings(Config.model_validate(config)))
+    assert [line.split()[3] for line in found] == named
+    assert all("X-Forwarded-For" in line for line in found)
 
 
 @pytest.mark.parametrize("key", ["server.trusted_proxies", "auth.forwarded"])
