@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lexora_contract.access import CREDENTIALS, FOREIGN_PAGE
-from lexora_contract.limits import MAX_FORWARDED, MAX_REQUEST_ID, MAX_TRACE
+from lexora_contract.limits import MAX_FORWARDED, MAX_TRACE
 from lexora_contract.port import CallContext, Flow
-from lexora_contract.request_ids import new_request_id
+from lexora_contract.request_ids import is_request_id, new_request_id
 from lexora_gateway.asgi_types import certificate_of, headers_of
 from lexora_gateway.errors import Refused, invalid
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from lexora_gateway.buffered import BufferedBytes
     from lexora_gateway.client_side import ClientSide
 
-_REQUEST_ID = re.compile(rb"[!-~]{1,%d}" % MAX_REQUEST_ID)
 # A longer value would make the gRPC call itself fail, so it is dropped instead.
 _TRACE_VALUE = re.compile(rb"[ -~]{1,%d}" % MAX_TRACE)
 _LEAST_SECONDS = 0.001
@@ -63,11 +62,9 @@ class Limits:
 
 
 def request_id_of(headers: Headers) -> str:
-    """The client's x-request-id if it is 1 to 128 visible ASCII characters, else a new one."""
-    given = headers.get(b"x-request-id")
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode("ascii")
-    return new_request_id()
+    """The client's x-request-id if it can be one, else a new one."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if is_request_id(given) else new_request_id()
 
 
 def timeout_of(headers: Headers, max_timeout: float) -> float | None:

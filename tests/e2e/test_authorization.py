@@ -288,6 +288,13 @@ def test_a_query_names_no_model(http: httpx.Client, engine: ScriptedEngine, some
     assert http.post(f"{CHAT}?model=allowed", json=chat("forbidden"), headers=bearer(some)).status_code == 404
 
 
+def test_a_key_is_no_request_id(http: httpx.Client, engine: ScriptedEngine, some: NewKey) -> None:
+    answer = http.post(CHAT, json=chat("allowed"), headers=bearer(some) | {"x-request-id": some.text})
+    assert answer.status_code == 200
+    assert dict(engine.last.headers)["x-request-id"] == answer.headers["x-request-id"]
+    assert "sk-lx-" not in answer.headers["x-request-id"]
+
+
 def test_a_form_names_one_model(http: httpx.Client, engine: ScriptedEngine, some: NewKey, whole: NewKey) -> None:
     def part(pair: str) -> str:
         name, _, model = pair.partition("=")

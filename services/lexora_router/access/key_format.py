@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from zlib import crc32
 
-PREFIX = "sk-lx-"
+from lexora_contract.access import KEY_PREFIX
+
+PREFIX = KEY_PREFIX
 ID_LENGTH, SECRET_LENGTH, CHECK_LENGTH = 12, 43, 8
 SECRET_BITS = 256
 

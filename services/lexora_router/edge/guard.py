@@ -13,7 +13,7 @@ from lexora_contract.draining import Underway
 from lexora_contract.labels import labels_fault
 from lexora_contract.messages import options_of
 from lexora_contract.port import CallContext, Options
-from lexora_contract.request_ids import new_request_id
+from lexora_contract.request_ids import is_request_id, new_request_id
 from lexora_contract.rpcs import Rpc
 from lexora_router.access.audit import AuditLog
 from lexora_router.access.credentials import missing
@@ -22,7 +22,7 @@ from lexora_router.call import ANONYMOUS, Call
 from lexora_router.edge.call_context import check_identity, origin_of
 from lexora_router.edge.call_failed import bug_in, failed
 from lexora_router.edge.identity import Request, user_of
-from lexora_router.edge.options import check_options, check_policies, is_id, is_key
+from lexora_router.edge.options import check_options, check_policies, is_key
 from lexora_router.edge.serving import Serving
 from lexora_router.errors import (
     DeadlineExceeded,
@@ -194,7 +194,7 @@ class Guard:
         now = self._clock()
         user, tenant, address, trace = origin_of(context, self.serving.proxies)
         user, tenant, given = user or options.user, tenant or options.tenant, options.request_id
-        request_id = given if given and is_id(given) else new_request_id()
+        request_id = given if is_request_id(given) else new_request_id()
         call = Call(
             request_id,
             "",  # path, content type, model and stream are read from the request

@@ -14,7 +14,8 @@ _RESUME_POLICIES = frozenset(options_pb2.ResumePolicy.values())
 def check_options(options: Options, request_id: str) -> None:
     """Raise InvalidRequest, which names the field, for options that are out of bounds; `request_id` is what the call got."""
     if options.request_id and options.request_id != request_id:
-        raise InvalidRequest(f"request_id takes at most {MAX_REQUEST_ID} visible ASCII characters.", "options.request_id")
+        words = f"request_id takes at most {MAX_REQUEST_ID} visible ASCII characters, and no key."
+        raise InvalidRequest(words, "options.request_id")
     if options.priority is not None and not LOW <= options.priority <= HIGH:
         raise InvalidRequest(f"priority must be {LOW} to {HIGH}.", "options.priority")
     if options.max_queue_time is not None and options.max_queue_time < 0:
@@ -34,15 +35,6 @@ def check_policies(options: options_pb2.CallOptions) -> None:
         raise InvalidRequest("resume is none of the known policies.", "options.resume")
 
 
-def is_id(name: str) -> bool:
-    """Whether this can be the identity of a call; empty for one to be made up."""
-    return len(name) <= MAX_REQUEST_ID and _visible(name)
-
-
 def is_key(key: str) -> bool:
     """Whether this can be an idempotency key."""
-    return len(key) <= MAX_IDEMPOTENCY_KEY and _visible(key)
-
-
-def _visible(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
+    return len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and " " not in key

@@ -184,6 +184,16 @@ async def test_a_request_id_that_is_refused_is_not_sent_back_whole() -> None:
 
 
 @jumping
+async def test_a_key_is_no_request_id() -> None:
+    error = await refused(raw(request_id="sk-lx-secret"))
+    assert (error.code, detail(error, BadRequest).field_violations[0].field) == (
+        code_pb2.INVALID_ARGUMENT,
+        "options.request_id",
+    )
+    assert b"sk-lx-" not in status_of(error, max_body=4096).SerializeToString()
+
+
+@jumping
 async def test_a_task_goes_to_the_classifier() -> None:
     made, _ = service()
     asked: list[tuple[str, list[str], Call]] = []
