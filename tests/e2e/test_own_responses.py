@@ -70,6 +70,13 @@ def test_another_tenant_s_response_is_not_there(
             assert other.post(PATH, json=ask | body).status_code == 404
         for headers, body in (({}, {"request_id": made}), ({"x-request-id": made}, {})):
             assert other.post(PATH, json=ask | body, headers=headers).status_code == 400
+        twice = b'{"model":"%s","input":"Hi","previous_response_id":"%s","previous_response_id":null}' % (
+            MODEL.encode(),
+            made.encode(),
+        )
+        for content in (twice, twice.replace(b"previous_response_id", b"Previous_Response_Id")):
+            refused = other.post(PATH, content=content, headers={"content-type": "application/json"})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "previous_response_id")
         assert sim.posts() == []
         assert [acme.request(method, f"{PATH}/{made}{below}").status_code for method, below in WAYS[:3]] == [200, 200, 400]
         assert acme.post(PATH, json=ask | {"previous_response_id": made}).status_code == 200

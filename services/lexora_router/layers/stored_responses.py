@@ -13,7 +13,7 @@ from lexora_contract.operations import RESPONSES
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Endpoint, Handler, Target
 from lexora_router.errors import InvalidRequest, NotFound, UpstreamFailure, UpstreamRefused
-from lexora_router.payload.json_object import WrittenKeys
+from lexora_router.payload.single_keys import SingleKeys
 from lexora_router.payload.user_names import text_of
 from lexora_router.policy.response_homes import Home, ResponseHomes
 
@@ -35,7 +35,7 @@ class _Answer(msgspec.Struct, gc=False):
 
 
 class _Ids(msgspec.Struct, gc=False):
-    """Ids in a request. Raw, for of a key that occurs twice the last one counts, whatever its type."""
+    """Ids in a request, of whatever type."""
 
     previous_response_id: msgspec.Raw = msgspec.Raw()
     request_id: msgspec.Raw = msgspec.Raw()
@@ -44,7 +44,7 @@ class _Ids(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Answer).decode
 _decode_ids = msgspec.json.Decoder(_Ids).decode
 _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_WRITTEN_IDS = WrittenKeys("previous_response_id", "request_id")
+_WRITTEN_IDS = SingleKeys("previous_response_id", "request_id")
 
 
 class NoteHome:
@@ -134,7 +134,10 @@ class AskHome:
 
 
 class OwnResponses:
-    """Lets a call go on from a stored response of its own tenant only, and store none under another's id. Raises NotFound."""
+    """Lets a call go on from a stored response of its own tenant only, and store none under another's id.
+
+    Raises NotFound, and InvalidRequest for an id that is there twice or in other letters: engines differ in which one counts.
+    """
 
     def __init__(self, inner: Handler, *, homes: ResponseHomes, clock: Callable[[], float]) -> None:
         self._inner = inner
@@ -143,7 +146,7 @@ class OwnResponses:
 
     def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Serve the call."""
-        if call.path == RESPONSES:
+        if call.path == RESPONSES and call.principal.account:
             self._check(call)
         return self._inner(call, sink)
 
@@ -154,6 +157,7 @@ class OwnResponses:
             self._check_free(taken, call, now)
         if not _WRITTEN_IDS.may_be_in(call.body):
             return
+        _WRITTEN_IDS.check(call.body)
         try:
             named = _decode_ids(call.body)
         except _ERRORS:

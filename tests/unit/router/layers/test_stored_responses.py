@@ -139,8 +139,21 @@ IDS = [
     (b'{"previous_response_id":"resp_unknown"}', False, False),
     (b'{"previous_response_id":null}', True, True),
     (b'{"previous_response_id":7}', True, True),  # for the engine to refuse
-    (b'{"previous_response_id":"resp_o","previous_response_id":"resp_a"}', True, False),
-    (b'{"previous_response_id":"resp_a","previous\\u005fresponse_id":"resp_o"}', False, True),
+    # Engines differ in which of several keys they take, and in whether case counts.
+    (b'{"previous_response_id":"resp_a","previous_response_id":"resp_a"}', False, False),
+    (b'{"previous_response_id":"resp_a","previous\\u005fresponse_id":"resp_o"}', False, False),
+    (b'{"Previous_Response_Id":"resp_a"}', False, False),
+    (b'{"PREVIOUS_RESPONSE_ID":"resp_a"}', False, False),
+    ('{"previou\u017f_response_id":"resp_a"}'.encode(), False, False),
+    (b'{"previou\\u017f_response_id":"resp_a"}', False, False),
+    (b'{"previous_response_id":"resp_a","Request_Id":"x"}', False, False),
+    (b'{"previous\\u005fresponse_id":"resp_a"}', True, False),
+    (
+        b'{"previous_response_id":"resp_a","input":"\\"previous_response_id\\"","metadata":{"previous_response_id":"b"}}',
+        True,
+        False,
+    ),
+    (b'{"metadata":{"Request_Id":"x"},"user":"previous_response_id"}', True, True),
     (b'{"request_id":"resp_a"}', True, False),
     (b'{"request_id":"resp_new"}', True, True),
 ]
