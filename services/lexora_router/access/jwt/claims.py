@@ -16,6 +16,7 @@ from lexora_router.principal import Grants, Principal, matches
 MAX_NAME = 256  # characters of a subject, a tenant, a pattern
 MAX_WORDS = 256  # entries of a list
 _MOST = 10**9
+_SPACED = frozenset({"scope", "scp"})  # texts that are lists: RFC 6749, 3.3, RFC 8693, 4.2, and Entra ID
 _GRANTS = ("rate", "burst", "tokens_per_minute", "max_concurrent", "priority", "max_priority")
 
 
@@ -54,7 +55,12 @@ def claim(claims: Mapping[str, Any], name: str) -> Any:
 
 
 def _fits(claims: Mapping[str, Any], rule: TokenRule) -> bool:
-    return all(wanted in _words(claim(claims, name)) for name, wanted in rule.when.items())
+    return all(wanted in _values(name, claim(claims, name)) for name, wanted in rule.when.items())
+
+
+def _values(name: str, value: Any) -> tuple[str, ...]:
+    """What a rule may ask of a claim: a text is one value, for a user may have chosen the words in it (a job title, a name)."""
+    return (value,) if isinstance(value, str) and name not in _SPACED else _words(value)
 
 
 def _words(value: Any) -> tuple[str, ...]:

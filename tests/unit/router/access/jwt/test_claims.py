@@ -138,11 +138,31 @@ def test_the_first_rule_that_fits_goes_before_the_claims() -> None:
     operator = principal(ruled, groups=["ops"], env="prod", **claims)
     assert (operator.tenant, operator.models, Scope.ADMIN in operator.scopes) == ("platform", ("*",), True)
     assert Scope.CALL not in operator.scopes
-    batch = principal(ruled, groups="users batch", **claims)
+    batch = principal(ruled, groups=["users", "batch"], **claims)
     assert (batch.tenant, batch.models, batch.operations) == ("acme", ("qwen*",), ("/v1/*",))
     assert batch.grants == Grants(rate=1.0, max_priority=0)
     other = principal(ruled, groups=["ops"], **claims)
     assert (other.models, other.grants.rate) == (("bge-m3",), 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fits"),
+    [
+        ("groups", "llm-ops", True),
+        ("groups", ["users", "llm-ops"], True),
+        ("groups", "users llm-ops", False),
+        ("title", "not in llm-ops", False),  # which its user may have written
+        ("realm.scope", "a llm-ops", False),
+        ("scope", "openid llm-ops", True),
+        ("scp", "openid llm-ops", True),
+        ("scope", "llm-ops", True),
+        ("scope", "no-llm-ops", False),
+    ],
+)
+def test_a_text_is_one_value_but_for_scopes(name: str, value: Any, fits: bool) -> None:
+    ruled = provider(rules=[{"when": {name: "llm-ops"}, "scopes": ["admin"]}])
+    inner = {"realm": {"scope": value}} if name == "realm.scope" else {name: value}
+    assert (Scope.ADMIN in principal(ruled, **inner).scopes) == fits
 
 
 def test_an_issuer_speaks_for_its_own_tenants_only() -> None:
