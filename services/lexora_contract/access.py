@@ -5,7 +5,7 @@ from enum import StrEnum
 
 # How each key of Lexora's own begins.
 KEY_PREFIX = "sk-lx-"
-# Headers of a request, and metadata of an rpc, that may hold a credential: RFC 6750, the Anthropic SDK, the Azure SDK.
+# Headers of a request, and metadata of an rpc, that may hold a credential: RFC 6750, the Anthropic SDK, clients of Azure.
 CREDENTIALS = ("authorization", "x-api-key", "api-key")
 # Metadata in which a facade of its own process shows its router the key that makes it one.
 FACADE = "x-lexora-facade"

@@ -31,7 +31,7 @@ SECURITY_SCHEMES: dict[str, Any] = {
         "name": "x-api-key",
         "description": "The same, as the Anthropic SDK sends it.",
     },
-    "api-key": {"type": "apiKey", "in": "header", "name": "api-key", "description": "The same, as the Azure SDK sends it."},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key", "description": "The same, as clients of Azure send it."},
 }
 
 

@@ -8,11 +8,14 @@ import structlog
 from lexora_contract.access import FACADE, FORWARDED, UNPROVEN, Scope
 from lexora_contract.port import CallContext
 from lexora_router.access.authenticator import Certificates
+from lexora_router.access.key_format import public_id
 from lexora_router.access.keys import Keys
 from lexora_router.errors import Unauthenticated
 from lexora_router.policy.callers import TrustedProxies
 
 LOG_SECONDS = 60.0
+_NO_PROOF = "give the facade a key (lexora keys create --facade, auth.facade_key_env), or list it in auth.forwarded"
+_BAD_PROOF = "the key that the facade shows does not hold or has not the scope facade: make one by lexora keys create --facade"
 
 _log = structlog.get_logger("lexora.access")
 
@@ -43,7 +46,7 @@ class Forwarders:
         named = [pair for pair in context.metadata if pair[0] in FORWARDED]
         if named and not self._trusts(context):
             context.metadata = (*(pair for pair in context.metadata if pair[0] not in FORWARDED), UNPROVEN)
-            self._note(context.peer)
+            self._note(context)
         return context
 
     def _trusts(self, context: CallContext) -> bool:
@@ -62,9 +65,11 @@ class Forwarders:
             return False
         return principal is not None and Scope.FACADE in principal.scopes
 
-    def _note(self, peer: str) -> None:
+    def _note(self, context: CallContext) -> None:
         now = self._clock()
         if now - self._logged >= LOG_SECONDS:
             self._logged = now
-            advice = "give the facade a key (lexora keys create --facade, auth.facade_key_env), or list it in auth.forwarded"
-            _log.warning("forwarded_not_believed", peer=peer, advice=advice)
+            shown = next((value for name, value in context.metadata if name == FACADE), None)
+            advice = _NO_PROOF if shown is None else _BAD_PROOF
+            key = {} if shown is None else {"key": public_id(shown)}
+            _log.warning("forwarded_not_believed", peer=context.peer, **key, advice=advice)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from lexora_contract.access import Scope
 from lexora_router.access.key_format import NewKey, new_id, new_key
 from lexora_router.access.key_record import KeyRecord
+from lexora_router.config.values import operation_pattern
 
 Records = Sequence[KeyRecord]
 
@@ -42,10 +43,10 @@ def checked(record: KeyRecord, now: datetime) -> KeyRecord:
     try:
         found = msgspec.convert(msgspec.to_builtins(record), KeyRecord)
         found.digest()
+        for pattern in found.operations:
+            operation_pattern(pattern)
     except (msgspec.ValidationError, ValueError) as error:
         raise InvalidKey(str(error).replace("`$.", "`")) from None
-    if odd := next((each for each in found.operations if each[0] not in "/*?"), None):
-        raise InvalidKey(f"operations are paths, such as /v1/chat/*, and {odd!r} would be none")
     if Scope.FACADE in found.scopes and (len(found.scopes) > 1 or found.models or found.operations):
         raise InvalidKey("a key of a facade is that alone: it calls nothing, so it has no other scopes, models or operations")
     if found.state(now) == "expired":

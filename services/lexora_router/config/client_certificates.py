@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from lexora_router.config.section import Section
-from lexora_router.config.values import MAX_ITEMS, Positive, Priority, Rate, TenantName, Text
+from lexora_router.config.values import MAX_ITEMS, OperationPattern, Positive, Priority, Rate, TenantName, Text
 
 
 class CertificateConfig(Section):
@@ -13,7 +13,7 @@ class CertificateConfig(Section):
 
     tenant: TenantName
     models: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)  # globs; none: all
-    operations: tuple[Text, ...] = Field(default=(), max_length=MAX_ITEMS)
+    operations: tuple[OperationPattern, ...] = Field(default=(), max_length=MAX_ITEMS)
     scopes: tuple[Literal["call", "observe", "admin", "facade"], ...] = Field(default=("call",), max_length=4)
     rate: Rate | None = None
     burst: Positive | None = None

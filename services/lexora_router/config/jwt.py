@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from lexora_router.config.check import Fault
 from lexora_router.config.section import Section
-from lexora_router.config.values import Flag, Positive, Priority, Rate, Seconds, TenantName, Text
+from lexora_router.config.values import Flag, OperationPattern, Positive, Priority, Rate, Seconds, TenantName, Text
 
 MAX_PROVIDERS = 64
 MAX_RULES = 256
@@ -55,6 +55,7 @@ Leeway = Annotated[float, Strict(), Field(ge=0, le=600, allow_inf_nan=False)]
 ProviderName = Annotated[str, Strict(), AfterValidator(_name)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_one_or_many)]
 Patterns = Annotated[Texts, Field(max_length=MAX_PATTERNS)]
+Operations = Annotated[tuple[OperationPattern, ...], BeforeValidator(_one_or_many), Field(max_length=MAX_PATTERNS)]
 Scopes = Annotated[tuple[ScopeWord, ...], BeforeValidator(_one_or_many)]
 
 
@@ -81,7 +82,7 @@ class TokenRule(Section):
     when: dict[Text, Text] = Field(min_length=1, max_length=16)
     tenant: TenantName | None = None
     models: Patterns | None = Field(default=None, min_length=1)
-    operations: Patterns | None = Field(default=None, min_length=1)
+    operations: Operations | None = Field(default=None, min_length=1)
     scopes: Scopes | None = None
     priority: Priority | None = None
     max_priority: Priority | None = None

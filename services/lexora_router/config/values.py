@@ -47,6 +47,13 @@ def tenant_name(name: str) -> str:
     return name
 
 
+def operation_pattern(pattern: str) -> str:
+    """Check a pattern of operations, which are paths: a word would fit none."""
+    if pattern[:1] not in ("/", "*", "?"):
+        raise ValueError(f"operations are paths, such as /v1/chat/*, and {pattern!r} would be none")
+    return pattern
+
+
 def header_safe(key: str) -> bool:
     """Whether an engine's key can travel in a header: printable ASCII without spaces, not empty."""
     return bool(key) and key.isascii() and key.isprintable() and " " not in key
@@ -151,6 +158,7 @@ def _resume(value: object) -> object:
 # Scalars are strict: `port: true` and `name: 4` are slips, not values. The environment converts its strings itself.
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1024), AfterValidator(_plain_text)]
+OperationPattern = Annotated[Text, AfterValidator(operation_pattern)]
 TenantName = Annotated[Text, AfterValidator(tenant_name)]
 Prose = Annotated[str, Strict(), Field(max_length=16384)]
 Origin = Annotated[str, Strict(), Field(max_length=1024), AfterValidator(_origin)]

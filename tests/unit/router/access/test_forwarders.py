@@ -1,6 +1,7 @@
 """What the other end of a gRPC wire may say of others."""
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.keys import record_of
 from tests.unit.router.access.test_keys import Source
 
@@ -54,3 +55,20 @@ def test_without_keys_and_networks_none_is_believed() -> None:
     own = CallContext((OTHER,), peer="127.0.0.1")
     assert Forwarders().believed(own).metadata == (OTHER,)
     assert Operators(["127.0.0.0/8"], TrustedProxies(["127.0.0.0/8"])).allow(own)
+
+
+def test_a_facade_s_key_that_is_no_proof_is_named() -> None:
+    source = Source(record_of(TEAM_KEY))
+    for shown, key, word in (
+        ((), None, "give the facade a key"),
+        (((FACADE, TEAM_KEY.text),), TEAM_KEY.id, "has not the scope facade"),
+    ):
+        forwarders = Forwarders(keys=Keys(source))
+        with capture_logs() as logs:
+            for _ in range(2):
+                forwarders.believed(CallContext((*SAID, *shown), peer="192.0.2.1"))
+        (entry,) = logs
+        assert (entry["event"], entry["log_level"], entry["peer"]) == ("forwarded_not_believed", "warning", "192.0.2.1")
+        assert entry.get("key") == key
+        assert word in entry["advice"]
+        assert TEAM_KEY.text not in str(entry)

@@ -93,6 +93,18 @@ def test_a_tenant_of_credentials_is_no_user_of_another(tmp_path: Path, tenant: s
         load(str(file), {})
 
 
+def test_operations_of_rules_and_certificates_are_paths(tmp_path: Path) -> None:
+    rule = {"when": {"groups": "g"}, "operations": ["/v1/*", "chat"]}
+    (found,) = problems(tmp_path, ISSUER | {"rules": [rule]})
+    assert found.startswith("auth.jwt[0].rules[0].operations[1]: ")
+    assert "operations are paths" in found
+    file = tmp_path / "c.yaml"
+    certificates = {"a.example": {"tenant": "t", "operations": ["embeddings"]}}
+    file.write_text(yaml.safe_dump({"auth": {"mode": "keys", "certificates": certificates}}))
+    with pytest.raises(ConfigError, match=r"operations are paths, .*'embeddings'"):
+        load(str(file), {})
+
+
 def test_settings_of_a_tenant_that_no_credentials_make_are_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     for mode, warned in (("keys", True), ("off", False)):
