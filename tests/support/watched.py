@@ -10,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lexora_gateway import parts
+from lexora_gateway.http.client_timeouts import BODY_SILENCE_SECONDS, Patience
 from tests.support.process import REPOSITORY, python
 from tests.support.servers import Gateway
 
@@ -17,12 +19,13 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class WatchedGateway(Gateway):
-    """A gateway whose inside can be looked at."""
+    """A gateway whose inside can be looked at, and whose bound on silence in a body can be short."""
 
-    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+    def __init__(self, config: dict[str, Any], folder: Path, *, body_silence: float = BODY_SILENCE_SECONDS) -> None:
         # It runs elsewhere, and must find the tests.
         paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(REPOSITORY))))
-        super().__init__(config, folder, env={"PYTHONPATH": paths}, command=python("tests.support.watched"))
+        env = {"PYTHONPATH": paths, "BODY_SILENCE": str(body_silence)}
+        super().__init__(config, folder, env=env, command=python("tests.support.watched"))
 
     def tasks(self) -> Counter[str]:
         """The tasks that are not done, by the names of their coroutines."""
@@ -56,5 +59,6 @@ def _tell(*_: object) -> None:
 if __name__ == "__main__":
     from lexora_cli.main import main
 
+    parts.PATIENCE = Patience(body=float(os.environ["BODY_SILENCE"]))
     signal.signal(signal.SIGUSR1, _tell)
     main()
