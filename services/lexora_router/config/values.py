@@ -3,7 +3,7 @@
 import re
 from ipaddress import ip_network
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict
 
@@ -72,18 +72,25 @@ def _env_name(name: str) -> str:
     return name
 
 
+def split_address(url: str) -> SplitResult:
+    """The parts of an address; raises ValueError for what is none. The message never repeats the address."""
+    if not url.isprintable() or " " in url or len(url) > 2048:
+        raise ValueError("is not an address: it has spaces or control characters, or is over 2048 characters")
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port  # these raise as well
+    except ValueError:
+        raise ValueError("is not an address: bad host or port") from None
+    return parts
+
+
 def base_url(url: str) -> str:
     """Return the engine's base address, without a trailing slash and without the `/v1` that people paste.
 
     Raises ValueError when it is no plain http(s) address. The message never repeats the address.
     """
-    if not url.isprintable() or " " in url or len(url) > 2048:
-        raise ValueError("is not an address: it has spaces or control characters, or is over 2048 characters")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("is not an address: bad host or port") from None
+    parts = split_address(url)
+    host = parts.hostname
     if parts.scheme not in {"http", "https"}:
         raise ValueError("must begin with http:// or https://")
     if not host:
