@@ -1,0 +1,45 @@
+"""What an error of the store means for an operator. No text has a user or a password."""
+
+import socket
+import ssl
+
+from valkey import exceptions
+
+_REFUSALS: tuple[tuple[type[Exception], str], ...] = (
+    (exceptions.AuthenticationError, "refuses the user or the password of state.url"),
+    (exceptions.NoPermissionError, "does not let its user do this (ACL; docs/operations.md has the line): {error}"),
+    (exceptions.OutOfMemoryError, "is out of memory: raise its maxmemory"),
+    (exceptions.ReadOnlyError, "is a read-only replica: name the primary, or the Sentinels with valkey+sentinel://"),
+    (exceptions.BusyLoadingError, "is reading its data from disk"),
+    (exceptions.ResponseError, "answers: {error}"),
+)
+_MOST = 300
+
+
+def explained(error: Exception, where: str) -> str:
+    """One line for what the store at `where` (host:port) did."""
+    cause = _cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the certificate of {where} is refused: {cause.verify_message} (state.tls.ca names who may sign it)"
+    if isinstance(cause, ssl.SSLError):
+        reason = (cause.reason or "handshake failed").lower().replace("_", " ")
+        return f"TLS with {where} fails: {reason} (valkey:// is without TLS, valkeys:// with it)"
+    if isinstance(cause, socket.gaierror):
+        return f"there is no host of the name in {where}"
+    if isinstance(cause, OSError):
+        return f"{where} cannot be reached: {cause.strerror or type(cause).__name__}"
+    for kind, text in _REFUSALS:
+        if isinstance(error, kind):
+            return f"{where} {text.format(error=str(error)[:_MOST])}"
+    return f"the connection to {where} was lost"
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """What lies below the library's own error, if it is of the connection."""
+    if isinstance(error, OSError):
+        return error
+    return (
+        error.__cause__ or error.__context__
+        if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError)
+        else None
+    )
