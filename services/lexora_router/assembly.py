@@ -32,6 +32,7 @@ from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.response_homes import Home, ResponseHomes
 from lexora_router.policy.retry_budget import RetryBudget
 from lexora_router.resume.eligibility import ResumeSource
+from lexora_router.state.link import StateLink
 
 JUDGE_SECONDS = 1.0
 
@@ -45,6 +46,7 @@ class Shared:
     clock: Callable[[], float]
     gaps: Gaps = unrecorded
     homes: ResponseHomes = field(default_factory=ResponseHomes)
+    state: StateLink | None = None  # None: nothing is shared with other replicas
     salt_secret: bytes = field(default_factory=lambda: token_bytes(32), repr=False)  # where none is configured
 
 

@@ -31,6 +31,7 @@ from lexora_router.config.options import apply_options, check_command_options
 from lexora_router.config.positions import MAX_BYTES, Tree, read_map
 from lexora_router.config.problems import ConfigError, Path, Problem, Where
 from lexora_router.config.shape import ROOT, Shape
+from lexora_router.config.state import SecretUrl, check_state, state_faults
 from lexora_router.config.telemetry import apply_standard, check_telemetry
 from lexora_router.config.tls_check import check_engine_tls, check_tls
 from lexora_router.config.values import header_safe
@@ -72,6 +73,7 @@ def load(
         _check_authorities(config, tree)
         check_tls(config, tree)
         check_engine_tls(config, tree)
+        check_state(config.state, tree)
         check_telemetry(config.telemetry, environ, tree)
         check_command_options(options, config, tree)
     if config is None or tree.problems:
@@ -179,6 +181,7 @@ _CHECKS: tuple[tuple[Path, Callable[[Mapping[str, Any]], Iterator[Fault]]], ...]
     (("rate_limit",), rate_limit_faults),
     (("retry",), retry_faults),
     (("health",), health_faults),
+    (("state",), state_faults),
     (("tenants", "*"), tenant_faults),
     (("routing",), routing_faults),
     (("routing", "classifier"), classifier_faults),
@@ -221,6 +224,8 @@ def _check_authorities(config: Config, tree: Tree) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, SecretUrl):
+        return value.shown
     if isinstance(value, SecretStr):
         return MASK
     if isinstance(value, dict):

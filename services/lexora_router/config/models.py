@@ -17,6 +17,7 @@ from lexora_router.config.classifier import ClassifierConfig
 from lexora_router.config.engines import BackendConfig, VllmConfig
 from lexora_router.config.resilience import FailoverConfig, FallbackConfig, HealthConfig, RetryConfig
 from lexora_router.config.section import Section, refuse
+from lexora_router.config.state import StateConfig
 from lexora_router.config.telemetry import TelemetryConfig
 from lexora_router.config.tls import TlsConfig
 from lexora_router.config.values import (
@@ -138,6 +139,7 @@ class Config(Section):
     catalogue: CatalogueConfig = CatalogueConfig()
     reload: ReloadConfig = ReloadConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    state: StateConfig = StateConfig()
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:

@@ -55,7 +55,7 @@ def shape(annotation: Any) -> Shape:
         return Shape(tuple, item=arguments[0])
     if origin is dict:
         return Shape(dict, item=arguments[1])
-    return Shape(str if annotation is SecretStr else annotation)
+    return Shape(str if isinstance(annotation, type) and issubclass(annotation, SecretStr) else annotation)
 
 
 ROOT = Shape(Config)

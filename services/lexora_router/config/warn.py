@@ -8,6 +8,7 @@ from lexora_router.config.models import Config
 from lexora_router.config.openings import open_hosts
 from lexora_router.config.positions import Tree
 from lexora_router.config.problems import Path, Problem
+from lexora_router.config.state import state_warnings
 from lexora_router.config.telemetry import telemetry_warnings
 from lexora_router.config.tls_check import certificate_warnings, engine_tls_warnings, tls_warnings
 
@@ -26,6 +27,7 @@ def warnings(config: Config, tree: Tree, environ: Mapping[str, str]) -> Iterator
     yield from engine_tls_warnings(config, tree)
     yield from certificate_warnings(config, tree)
     yield from (_line(tree, path, message) for path, message in access_warnings(config))
+    yield from (_line(tree, path, message) for path, message in state_warnings(config.state, environ))
     yield from _classifier(config, tree)
 
 

@@ -32,6 +32,7 @@ from lexora_router.machine import usable_memory
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.process.server_tls import ServerTls
+from lexora_router.process.shared_state import link_of
 from lexora_router.telemetry.access import AccessCollector
 from lexora_router.telemetry.account import Account
 from lexora_router.telemetry.audit_sink import audit_sink
@@ -66,7 +67,8 @@ class RouterApp:
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
         books = (self._stats, recent, Metrics(self.registry), PrincipalMetrics(self.registry), AccessLog())
         recorders = (*traces, Account(self._label, *books))
-        self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap)
+        self.state = link_of(config.state, clock)
+        self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap, state=self.state)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)
         write, self._end_audit = audit_sink(config.audit.file)
@@ -135,6 +137,8 @@ class RouterApp:
 
     async def start(self, host: str, port: int) -> int:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
+        if self.state is not None:
+            await self.state.start()  # first: calls find their share
         bound = await self.grpc.start(host, port)
         self._assembly.start()
         self._access.start()
@@ -188,6 +192,8 @@ class RouterApp:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.state is not None:
+            await self.state.leave()  # when calls have ended: what they held is free
         await self._access.retire()
         self._failures.sums.flush()
         await asyncio.to_thread(self._end_audit)

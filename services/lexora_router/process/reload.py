@@ -15,6 +15,7 @@ from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.load import ConfigError, Loaded
 from lexora_router.config.models import CorsConfig
 from lexora_router.config.problems import Path, Problem, show
+from lexora_router.config.state import StateConfig, StateTlsConfig
 from lexora_router.config.tls import TlsConfig
 from lexora_router.engines.tls import tls_context
 from lexora_router.process.app import RouterApp
@@ -50,6 +51,8 @@ RESTART_KEYS = frozenset(
         "logging.format",
         *(f"server.cors.{key}" for key in CorsConfig.model_fields),
         *(f"server.tls.{key}" for key in TlsConfig.model_fields),
+        *(f"state.{key}" for key in StateConfig.model_fields if key != "tls"),
+        *(f"state.tls.{key}" for key in StateTlsConfig.model_fields),
         *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),
     }
 )

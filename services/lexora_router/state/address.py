@@ -1,6 +1,6 @@
 """Where a Valkey is: the address of `state.url`, taken apart."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +29,10 @@ class Address:
     password: str | None = field(default=None, repr=False)
     service: str = ""
     database: int = 0
+
+    def signed_in(self, password: str) -> "Address":
+        """The same with this password."""
+        return replace(self, password=password)
 
     @property
     def shown(self) -> str:

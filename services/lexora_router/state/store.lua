@@ -2,6 +2,7 @@
 --
 -- run({KEY of the members}, {"exchange", member, ttl, number, join, epoch, program, request, program, request ...})
 --   gives {1, members, answer, answer ...}; {0, members} where the member is not known; {-1, members} for one that comes late.
+-- run({KEY of the members}, {"ping"}) does nothing.
 -- run({KEY of the members}, {"leave", member, program, program ...})
 --
 -- The members are a hash: each with the time until which it lives and the number of its last exchange; beside them `@clock`, the
@@ -100,8 +101,10 @@ end
 local function run(keys, args, call)
   local key = keys[1]
   local base = string.sub(key, 1, -#'members' - 1)
-  if args[1] == 'leave' then
+  if args[1] == 'exchange' then
+    return exchange(call, key, base, args)
+  elseif args[1] == 'leave' then
     return leave(call, key, base, args)
   end
-  return exchange(call, key, base, args)
+  return { 1 }
 end

@@ -20,7 +20,7 @@ def explained(error: Exception, where: str) -> str:
     """One line for what the store at `where` (host:port) did."""
     cause = _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate of {where} is refused: {cause.verify_message} (state.tls.ca names who may sign it)"
+        return f"the certificate of {where} is refused: {cause.verify_message} (state.tls.ca names the authorities)"
     if isinstance(cause, ssl.SSLError):
         reason = (cause.reason or "handshake failed").lower().replace("_", " ")
         return f"TLS with {where} fails: {reason} (valkey:// is without TLS, valkeys:// with it)"

@@ -132,14 +132,21 @@ class ValkeyState:
         """Load the function, or where this user may not do that, the script."""
         for way in self._ways:
             try:
-                await _command(connection, *way.load)
-            except ResponseError as error:
-                if isinstance(error, NoPermissionError) and way is not self._ways[-1]:
-                    continue
-                if "already exists" not in str(error):
+                await self._load_by(way, connection)
+            except NoPermissionError:
+                if way is self._ways[-1]:
                     raise
-            self._way = way
-            return
+            else:
+                self._way = way
+                return
+
+    async def _load_by(self, way: Way, connection: AbstractConnection) -> None:
+        try:
+            await _command(connection, *way.load)
+        except ResponseError as error:
+            if "already exists" not in str(error):
+                raise
+        await _command(connection, *way.call, b"1", self._key, b"ping")  # to load it and to call it are two rights
 
     async def _connected(self) -> AbstractConnection:
         """A connection to the server that has the keys and may write."""
