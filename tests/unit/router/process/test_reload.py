@@ -17,6 +17,7 @@ from lexora_router.config.audit import AuditConfig
 from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.load import Loaded
 from lexora_router.config.models import CorsConfig
+from lexora_router.config.state import StateConfig, StateTlsConfig
 from lexora_router.config.tls import TlsConfig
 from lexora_router.process.app import RouterApp
 from lexora_router.process.reload import RESTART_KEYS, Reloader, differences, with_kept
@@ -300,7 +301,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 37
+    assert len(RESTART_KEYS) == 44
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -344,6 +345,13 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                 sample_ratio=0.5,
                 capture_prompts=True,
                 metrics_interval=1.0,
+            ),
+            "state": StateConfig(
+                url="valkeys://store",
+                password_env="P",
+                timeout=0.1,
+                namespace="n",
+                tls=StateTlsConfig(ca="ca.pem", cert="c.pem", key="k.pem"),
             ),
         }
     )
