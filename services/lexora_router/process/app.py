@@ -32,7 +32,7 @@ from lexora_router.machine import usable_memory
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.process.server_tls import ServerTls
-from lexora_router.process.shared_state import link_of
+from lexora_router.process.shared_state import WorkerOf, link_of
 from lexora_router.telemetry.access import AccessCollector
 from lexora_router.telemetry.account import Account
 from lexora_router.telemetry.audit_sink import audit_sink
@@ -58,7 +58,7 @@ _log = structlog.get_logger("lexora.router")
 class RouterApp:
     """Everything that runs in a router process. Make it inside the event loop; `start`, then `stop`."""
 
-    def __init__(self, config: Config, tls: ServerTls | None = None) -> None:
+    def __init__(self, config: Config, tls: ServerTls | None = None, worker: WorkerOf | None = None) -> None:
         clock = time.monotonic  # finer than uvloop's own clock, and the same origin
         self.registry = _registry()
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
@@ -67,7 +67,7 @@ class RouterApp:
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
         books = (self._stats, recent, Metrics(self.registry), PrincipalMetrics(self.registry), AccessLog())
         recorders = (*traces, Account(self._label, *books))
-        self.state = link_of(config.state, clock)
+        self.state = link_of(config.state, clock, worker)
         self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap, state=self.state)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)

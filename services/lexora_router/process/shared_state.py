@@ -1,19 +1,46 @@
-"""The link to what replicas share, where one is configured. Its client is imported here only: others start without it."""
+"""The link to what replicas share, if there is something. Valkey's client is imported here only: others start without it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from lexora_router.config.state import StateConfig
 from lexora_router.state.link import StateLink
+from lexora_router.state.port import SharedState
 from lexora_router.state.programs import PROGRAMS
 
 
-def link_of(config: StateConfig, clock: Callable[[], float]) -> StateLink | None:
-    """The link of this process, to be started; None where it has all for itself."""
+@dataclass(frozen=True, slots=True)
+class WorkerOf:
+    """Of a worker: the socket of the coordinator, and how many workers there are."""
+
+    coordinator: str
+    workers: int
+
+
+def link_of(config: StateConfig, clock: Callable[[], float], worker: WorkerOf | None = None) -> StateLink | None:
+    """The link of this process, to be started; None where it has all for itself.
+
+    Workers share by Valkey where one is configured, with those of other machines, else by their coordinator.
+    """
+    store = _valkey(config) or _coordinator(worker)
+    if store is None:
+        return None
+    return StateLink(store, PROGRAMS, timeout=config.timeout, clock=clock, replicas=worker.workers if worker else 1)
+
+
+def _valkey(config: StateConfig) -> SharedState | None:
     address = config.address()
     if address is None:
         return None
     from lexora_router.state.valkey_state import Security, ValkeyState  # noqa: PLC0415 - 80 ms, 7 MB
 
     files = config.tls
-    store = ValkeyState(address, PROGRAMS, namespace=config.namespace, security=Security(files.ca, files.cert, files.key))
-    return StateLink(store, PROGRAMS, timeout=config.timeout, clock=clock)
+    return ValkeyState(address, PROGRAMS, namespace=config.namespace, security=Security(files.ca, files.cert, files.key))
+
+
+def _coordinator(worker: WorkerOf | None) -> SharedState | None:
+    if worker is None:
+        return None
+    from lexora_router.state.socket_state import SocketState  # noqa: PLC0415 - of workers only
+
+    return SocketState(worker.coordinator)

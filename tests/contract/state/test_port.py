@@ -1,17 +1,20 @@
-"""The port over each store: in memory and in a real Valkey."""
+"""The port over each store: in memory, in a coordinator over a unix socket, and in a real Valkey."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 
 import pytest
 from msgspec import msgpack
 
 from lexora_router.state.address import parse
+from lexora_router.state.coordinator import Coordinator
 from lexora_router.state.memory import InMemoryState, Store
 from lexora_router.state.port import Ask, Batch, SharedState, StateUnavailable
+from lexora_router.state.socket_state import SocketState
 from lexora_router.state.valkey_state import ValkeyState
 from tests.contract.state.tally import TALLY, TallyAnswer, TallyRequest
 from tests.support.valkey import ValkeyProcess
@@ -20,10 +23,10 @@ PROGRAMS = {"tally": TALLY}
 Two = tuple[SharedState, SharedState]
 
 
-@pytest.fixture(params=["memory", "valkey"])
+@pytest.fixture(params=["memory", "socket", "valkey"])
 async def two(request: pytest.FixtureRequest, server: ValkeyProcess) -> AsyncIterator[Two]:
     """Two members' ways to the same empty store."""
-    made = {"memory": _in_memory, "valkey": lambda: _in_valkey(server)}[request.param]
+    made = {"memory": _in_memory, "socket": _in_coordinator, "valkey": lambda: _in_valkey(server)}[request.param]
     async with made() as both:
         for each in both:
             await each.open()
@@ -36,6 +39,16 @@ async def two(request: pytest.FixtureRequest, server: ValkeyProcess) -> AsyncIte
 async def _in_memory() -> AsyncIterator[Two]:
     state = InMemoryState(Store(PROGRAMS), time.monotonic)
     yield state, state
+
+
+@asynccontextmanager
+async def _in_coordinator() -> AsyncIterator[Two]:
+    coordinator = Coordinator(PROGRAMS, time.monotonic)
+    with TemporaryDirectory() as folder:
+        path = f"{folder}/s"
+        await coordinator.start(path)
+        yield SocketState(path), SocketState(path)
+        await coordinator.stop()
 
 
 @asynccontextmanager
