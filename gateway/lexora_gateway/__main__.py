@@ -48,7 +48,10 @@ async def _serve(target: str, host: str, port: int, max_body_bytes: int) -> None
         metrics=process_metrics,
         metrics_alone=True,
     )
-    await GatewayServer(server_config(app, host=host, port=port), _announce, router.close).serve()
+    config = server_config(app, host=host, port=port)
+    listener = config.bind_socket()
+    listener.setblocking(False)
+    await GatewayServer(config, _announce, router.close).serve(sockets=[listener])
 
 
 def _announce(address: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 import uvicorn
 
+from lexora_gateway.http.accepting import Accepting
 from lexora_gateway.http.client_timeouts import PATIENCE, Patience
 from lexora_gateway.http.connections import Connections
 from lexora_gateway.http.protocol import HttpProtocol
@@ -91,7 +92,9 @@ class GatewayServer(uvicorn.Server):
         self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then report the address."""
+        """Listen on sockets that are non-blocking, then report the address."""
+        if sockets:
+            self.config.http_protocol_class = cast("Any", Accepting(self.config.http_protocol_class, sockets))
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # Refused connections that may still read why at one time; further ones are dropped at once.
 MAX_LINGERING = 16
 LOG_SECONDS = 10.0
+# Of a crowd that has just come, many may have sent what is not read yet: so many are asked to make room for one.
+MOST_ASKED = 16
 
 
 class Connection(Protocol):
@@ -27,8 +30,8 @@ class Connection(Protocol):
     def drain(self) -> None:
         """End with the next answer, or now when none is due."""
 
-    def close_idle(self) -> None:
-        """Close it; nothing is under way on it."""
+    def close_idle(self) -> bool:
+        """Close it, unless something came that is not read yet. Whether it is closed; nothing is under way on it."""
 
 
 @dataclass(slots=True)
@@ -118,10 +121,11 @@ class Connections:
         """Close the connections that were idle for so long. Returns the seconds until the next one may be due."""
         now = self._clock()
         while self._idle:
-            left = next(iter(self._idle.values())) + seconds - now
-            if left > 0:
-                return left
-            self._close_one(self._idle)
+            oldest, since = next(iter(self._idle.items()))
+            left = since + seconds - now
+            if left > 0 or not oldest.close_idle():
+                return max(left, 0.0)
+            self.forget(oldest)
         return seconds
 
     def unlogged(self, now: float) -> int:
@@ -133,12 +137,11 @@ class Connections:
         return times
 
     def _close_one(self, idle: Mapping[Connection, object]) -> bool:
-        if not idle:
-            return False
-        oldest = next(iter(idle))
-        self.forget(oldest)
-        oldest.close_idle()
-        return True
+        for connection in islice(idle, MOST_ASKED):  # the one that is idle for longest first
+            if connection.close_idle():
+                self.forget(connection)
+                return True
+        return False
 
 
 def bounded(descriptors: int, most: int | None = None, most_per_address: int | None = None) -> Connections:

@@ -14,6 +14,7 @@ from lexora_gateway.http.closing import Closing
 from lexora_gateway.http.connections import MAX_LINGERING
 from lexora_gateway.http.request_reader import RequestReader
 from lexora_gateway.http.turns import Turns
+from lexora_gateway.http.unread import has_unread
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -169,9 +170,12 @@ class HttpProtocol(asyncio.Protocol):
             last.keep_alive = False
         self._aged = self.loop.call_later(_RETIRE_SECONDS, self._retire)
 
-    def close_idle(self) -> None:
+    def close_idle(self) -> bool:
         """No next request came in time, or room is made for another connection; nothing is under way on this one."""
+        if has_unread(self.transport):
+            return False
         self._closing.close()
+        return True
 
     def _turn_away(self, failure: Failure) -> None:
         """Refuse a connection before its first request."""

@@ -16,6 +16,7 @@ from lexora_gateway.errors import plain
 from lexora_gateway.http.asgi import inet
 from lexora_gateway.http.protocol import HttpProtocol
 from lexora_gateway.http.refusal import rest_of_answer
+from lexora_gateway.http.unread import has_unread
 
 if TYPE_CHECKING:
     import ssl
@@ -101,9 +102,12 @@ class Handshake(asyncio.Protocol):
     def drain(self) -> None:
         """The process is going to stop: the first request, once it is here, is the last one."""
 
-    def close_idle(self) -> None:
+    def close_idle(self) -> bool:
         """Room is made for another connection."""
+        if has_unread(self._transport):
+            return False
         self._transport.abort()
+        return True
 
     # The handshake.
 

@@ -4,13 +4,16 @@ from lexora_gateway.http.connections import LOG_SECONDS, Connections, bounded
 
 
 class Open:
-    """A connection of a name, which is told to close."""
+    """A connection of a name; a request may wait on it."""
 
     def __init__(self, name: str, closed: list[str]) -> None:
         self.name, self._closed = name, closed
+        self.unread = False
 
-    def close_idle(self) -> None:
-        self._closed.append(self.name)
+    def close_idle(self) -> bool:
+        if not self.unread:
+            self._closed.append(self.name)
+        return not self.unread
 
 
 @pytest.fixture
@@ -58,6 +61,21 @@ def test_what_is_busy_is_never_closed(closed: list[str]) -> None:
     assert (closed, book.open) == ([], 3)
     assert book.refused == {"server.max_connections": 1, "server.max_connections_per_address": 1}
     assert [book.unlogged(now) for now in (0.0, 1.0, LOG_SECONDS)] == [2, 0, 0]
+
+
+def test_one_whose_request_is_not_read_yet_makes_no_room(closed: list[str]) -> None:
+    now = 0.0
+    book = Connections(10, 2, clock=lambda: now)
+    a1, a2, _ = admit(book, closed, "a1", "a2", "b1")
+    a1.unread = True
+    admit(book, closed, "a3")
+    a2.unread = True
+    assert closed == ["a2"]
+    now = 10.0
+    assert book.close_idle_for(10.0) == 0.0  # a1 is looked at again in a moment
+    book.busy(a1)
+    assert book.close_idle_for(10.0) == 10.0
+    assert (closed, book.open) == (["a2", "b1", "a3"], 1)
 
 
 def test_nothing_is_kept_of_addresses_that_have_gone(closed: list[str]) -> None:
