@@ -112,10 +112,14 @@ class Control:
 
     async def health(self, request: Request) -> Response:
         """healthy, degraded or unhealthy, over all and by backend."""
-        overall, backends, auth = await self._health(request)
-        body = {"status": overall, "backends": backends, "version": self._version}
-        if auth is not None:
-            body["auth"] = auth
+        overall, response = await self._health(request)
+        backends = {} if response is None else response.backends
+        states = {name: word(BackendStatus, each.status) for name, each in sorted(backends.items())}
+        body = {"status": overall, "backends": states, "version": self._version}
+        if response is not None:
+            body["auth"] = "on" if response.credentials_needed else "off"
+            if response.HasField("state"):
+                body["state"] = plain(response.state)
         return JSONResponse(body, 503 if overall == "unhealthy" else 200)
 
     async def live(self) -> Response:
@@ -152,14 +156,13 @@ class Control:
     async def _listed(self, request: Request) -> ListModelsResponse:
         return await all_models(self._router, self._context(request))
 
-    async def _health(self, request: Request) -> tuple[str, dict[str, str], str | None]:
+    async def _health(self, request: Request) -> tuple[str, HealthResponse | None]:
         try:
             response = await self._router.unary(HEALTH, HealthRequest(), self._context(request))
         except CallFailed:
             # Without its router the facade serves no call.
-            return "unhealthy", {}, None
-        backends = {name: word(BackendStatus, each.status) for name, each in sorted(response.backends.items())}
-        return _overall(response), backends, "on" if response.credentials_needed else "off"
+            return "unhealthy", None
+        return _overall(response), response
 
     def _context(self, request: Request) -> CallContext:
         timeout = timeout_of(headers_of(request.scope), CONTROL_TIMEOUT) or CONTROL_TIMEOUT

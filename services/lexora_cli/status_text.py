@@ -35,7 +35,19 @@ def coloured(enum: Any, number: int) -> Text:
 def headline(health: HealthResponse) -> Text:
     """State, version and age in one line."""
     state = coloured(BackendStatus, health.status)
-    return Text.assemble(state, f", version {escaped(health.version)}, up {_age(seconds(health.uptime))}")
+    return Text.assemble(state, f", version {escaped(health.version)}, up {_age(seconds(health.uptime))}", *_sharing(health))
+
+
+def _sharing(health: HealthResponse) -> Iterator[str | tuple[str, str]]:
+    """What is shared with other replicas, if it is."""
+    if not health.HasField("state"):
+        return
+    replicas = health.state.replicas
+    if health.state.shared:
+        yield f", shares with {replicas - 1} other replica{'' if replicas == 2 else 's'}"
+    else:
+        yield f", 1/{replicas} of the limits for itself: "
+        yield (escaped(health.state.reason), "yellow")
 
 
 def endpoints(health: HealthResponse) -> list[Text]:

@@ -49,6 +49,7 @@ def stats_plain(stats: GetStatsResponse) -> dict[str, Any]:
         "breakers": {address: plain(load)["breaker"] for address, load in loads},
         "queue_depth": found["waiting"],
         "uptime_seconds": seconds(stats.uptime),
+        "state": found["state"],
         **{name: found[name] for name in found if name.startswith(("by_", "last_", "since_", "history"))},
     }
 

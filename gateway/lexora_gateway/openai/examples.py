@@ -77,6 +77,7 @@ STATS: dict[str, Any] = {
     "by_endpoint": {"vllm/http://localhost:8000": _COUNTS},
     "by_tenant": {"anonymous": _COUNTS},
     "by_path": {"/v1/chat/completions": _COUNTS},
+    "state": {"shared": True, "reason": "", "replicas": 3},
     "last_reload": {
         "result": "applied",
         "trigger": "file",

@@ -125,8 +125,9 @@ class HealthResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
     CREDENTIALS_NEEDED_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     status: Global___BackendStatus.ValueType
-    """Healthy when every backend is, unhealthy when none is, else degraded."""
+    """Healthy when every backend is and the shared state is there, unhealthy when no backend is, else degraded."""
     version: _builtins.str
     """Version of the router."""
     credentials_needed: _builtins.bool
@@ -139,6 +140,10 @@ class HealthResponse(_message.Message):
     def uptime(self) -> _duration_pb2.Duration:
         """Since the router started."""
 
+    @_builtins.property
+    def state(self) -> Global___SharedState:
+        """What it shares with other replicas; absent where it shares nothing."""
+
     def __init__(
         self,
         *,
@@ -147,14 +152,45 @@ class HealthResponse(_message.Message):
         version: _builtins.str = ...,
         uptime: _duration_pb2.Duration | None = ...,
         credentials_needed: _builtins.bool = ...,
+        state: Global___SharedState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "credentials_needed", b"credentials_needed", "status", b"status", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "credentials_needed", b"credentials_needed", "state", b"state", "status", b"status", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HealthResponse: _TypeAlias = HealthResponse  # noqa: Y015
+
+@_typing.final
+class SharedState(_message.Message):
+    """The store that replicas of a router share: their limits, slots and health."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    shared: _builtins.bool
+    """Whether the store answers. If not, this replica goes on with its share of all that there is."""
+    reason: _builtins.str
+    """Why it does not; empty otherwise."""
+    replicas: _builtins.int
+    """Replicas that live, this one included, as the store said last."""
+    def __init__(
+        self,
+        *,
+        shared: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "replicas", b"replicas", "shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedState: _TypeAlias = SharedState  # noqa: Y015
 
 @_typing.final
 class BackendHealth(_message.Message):

@@ -215,6 +215,7 @@ class GetStatsResponse(_message.Message):
     LAST_FIVE_MINUTES_FIELD_NUMBER: _builtins.int
     SINCE_START_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     success_rate: _builtins.float
     """successful / (successful + failed), 1 before the first call."""
     retries: _builtins.int
@@ -297,6 +298,10 @@ class GetStatsResponse(_message.Message):
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Interval]:
         """The last five minutes in intervals of ten seconds, the oldest first; the last one is still going on."""
 
+    @_builtins.property
+    def state(self) -> _health_pb2.SharedState:
+        """What it shares with other replicas; absent where it shares nothing."""
+
     def __init__(
         self,
         *,
@@ -323,10 +328,11 @@ class GetStatsResponse(_message.Message):
         last_five_minutes: Global___Latencies | None = ...,
         since_start: Global___Latencies | None = ...,
         history: _abc.Iterable[Global___Interval] | None = ...,
+        state: _health_pb2.SharedState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "since_start", b"since_start", "uptime", b"uptime", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "since_start", b"since_start", "state", b"state", "uptime", b"uptime", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "calls", b"calls", "endpoints", b"endpoints", "errors", b"errors", "fallbacks", b"fallbacks", "history", b"history", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "resumed_streams", b"resumed_streams", "retries", b"retries", "since_start", b"since_start", "success_rate", b"success_rate", "uptime", b"uptime", "waiting", b"waiting", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "calls", b"calls", "endpoints", b"endpoints", "errors", b"errors", "fallbacks", b"fallbacks", "history", b"history", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "resumed_streams", b"resumed_streams", "retries", b"retries", "since_start", b"since_start", "state", b"state", "success_rate", b"success_rate", "uptime", b"uptime", "waiting", b"waiting", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

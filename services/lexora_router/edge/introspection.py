@@ -16,6 +16,7 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.routes import RoutableModel
 from lexora_router.policy.breaker import State
 from lexora_router.principal import Principal
+from lexora_router.state.link import StateLink
 from lexora_router.telemetry.recent import KEPT, RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
 from lexora_router.telemetry.stats import Stats
@@ -54,6 +55,7 @@ class Overview:
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
+        state: StateLink | None = None,
     ) -> None:
         self._assembly = assembly
         self._stats = stats
@@ -61,6 +63,7 @@ class Overview:
         self._reloads = reloads
         self._clock = clock
         self._wall_clock = wall_clock
+        self._state = state
         self._started = clock()
 
     async def models(self, request: models_pb2.ListModelsRequest, principal: Principal) -> models_pb2.ListModelsResponse:
@@ -99,13 +102,16 @@ class Overview:
                 await assembly.prober.first_round()
         except TimeoutError:
             pass  # what is not known by then is unknown
-        now = self._clock()
+        now, overall = self._clock(), Health.UNHEALTHY if draining else assembly.health()
+        if overall is Health.HEALTHY and self._state is not None and self._state.degraded:
+            overall = Health.DEGRADED
         return health_pb2.HealthResponse(
-            status=health_pb2.BACKEND_STATUS_UNHEALTHY if draining else _STATUS[assembly.health()],
+            status=_STATUS[overall],
             backends={name: _backend_health(backend, now) for name, backend in assembly.backends.items()},
             version=__version__,
             uptime=duration(now - self._started),
             credentials_needed=assembly.config.auth.enabled,
+            state=_shared(self._state),
         )
 
     def stats(self) -> stats_pb2.GetStatsResponse:
@@ -119,6 +125,7 @@ class Overview:
                 last_reload=reload_message(self._reloads.last),
                 waiting={name: backend.pool.waiting for name, backend in backends.items()},
                 endpoints=_loads(endpoints, now),
+                state=_shared(self._state),
             )
         )
         return message
@@ -165,6 +172,12 @@ def _model(model: RoutableModel, principal: Principal) -> models_pb2.Model:
         upstream_json=model.entry.decode("utf-8", "replace"),
         alias_of=_seen(model.alias_of, principal),
     )
+
+
+def _shared(link: StateLink | None) -> health_pb2.SharedState | None:
+    if link is None:
+        return None
+    return health_pb2.SharedState(shared=not link.degraded, reason=link.reason, replicas=link.members)
 
 
 def _backend_health(backend: Backend, now: float) -> health_pb2.BackendHealth:

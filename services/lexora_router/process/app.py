@@ -45,6 +45,7 @@ from lexora_router.telemetry.names import BoundedNames
 from lexora_router.telemetry.principals import PrincipalMetrics
 from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import Reload, ReloadCollector, ReloadLog
+from lexora_router.telemetry.state_collector import StateCollector
 from lexora_router.telemetry.stats import Stats
 
 # What calls that are ended after the drain may take to say so; then they are cancelled.
@@ -83,7 +84,8 @@ class RouterApp:
         self.registry.register(AccessCollector(self._failures, lambda: self._access))
         self._lag = LoopLag(self.registry, clock)
         self.registry.register(SpanCollector(self._telemetry))
-        self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock)
+        self.registry.register(StateCollector(self.state))
+        self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock, state=self.state)
         self.guard = Guard(_serving(self._assembly, self._access, None), recorders=recorders, clock=clock, audit=self.audit)
         inputs = CallInputs(self.guard, config.server.max_body_bytes)
         explainer = Explainer(lambda: self._assembly, clock=clock)

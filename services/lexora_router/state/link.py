@@ -287,7 +287,7 @@ class StateLink:
         if self.degraded:
             self._found_at = now
             self.degraded, self.reason = False, ""
-            _log.info("state_shared", replicas=self.members)
+            _log.info("state_shared", store=self._state.where, replicas=self.members)
         for each in self._participants:
             with _survived(each):
                 each.together(now, fresh=fresh)
@@ -302,7 +302,7 @@ class StateLink:
         self._waiting = None
         if was_degraded:
             return
-        _log.warning("state_degraded", reason=why, share=f"1/{self.members}")
+        _log.warning("state_degraded", store=self._state.where, reason=why, share=f"1/{self.members}")
         for each in self._participants:
             with _survived(each):
                 each.alone(1 / self.members, now)

@@ -85,6 +85,8 @@ class Clock:
 class InMemoryState:
     """A SharedState for members in one process."""
 
+    where = "this process"
+
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock

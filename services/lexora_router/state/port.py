@@ -52,6 +52,11 @@ class Answer(NamedTuple):
 class SharedState(Protocol):
     """A store that replicas share. One exchange at a time; a call that is cancelled leaves no half of one behind."""
 
+    @property
+    def where(self) -> str:
+        """Where the store is, for the log; without a secret."""
+        ...
+
     async def open(self) -> None:
         """Connect, for as long as that takes. Raises StateUnavailable."""
 

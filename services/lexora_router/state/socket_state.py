@@ -16,6 +16,11 @@ class SocketState:
         self._connection: _Connection | None = None
         self._heard: Callable[[str, str], None] = lambda *_: None
 
+    @property
+    def where(self) -> str:
+        """The socket."""
+        return self._path
+
     async def open(self) -> None:
         """Connect."""
         await self.close()

@@ -16,22 +16,22 @@ _REFUSALS: tuple[tuple[type[Exception], str], ...] = (
 _MOST = 300
 
 
-def explained(error: Exception, where: str) -> str:
-    """One line for what the store at `where` (host:port) did."""
+def explained(error: Exception) -> str:
+    """One line for what went wrong. It has no address: /health shows it to all callers."""
     cause = _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate of {where} is refused: {cause.verify_message} (state.tls.ca names the authorities)"
+        return f"the store's certificate is refused: {cause.verify_message} (state.tls.ca names the authorities)"
     if isinstance(cause, ssl.SSLError):
         reason = (cause.reason or "handshake failed").lower().replace("_", " ")
-        return f"TLS with {where} fails: {reason} (valkey:// is without TLS, valkeys:// with it)"
+        return f"TLS with the store fails: {reason} (valkey:// is without TLS, valkeys:// with it)"
     if isinstance(cause, socket.gaierror):
-        return f"there is no host of the name in {where}"
+        return "the name of the store's host cannot be resolved"
     if isinstance(cause, OSError):
-        return f"{where} cannot be reached: {cause.strerror or type(cause).__name__}"
+        return f"the store cannot be reached: {cause.strerror or type(cause).__name__}"
     for kind, text in _REFUSALS:
         if isinstance(error, kind):
-            return f"{where} {text.format(error=str(error)[:_MOST])}"
-    return f"the connection to {where} was lost"
+            return f"the store {text.format(error=str(error)[:_MOST])}"
+    return "the connection to the store was lost"
 
 
 def _cause(error: BaseException) -> BaseException | None:

@@ -54,6 +54,11 @@ class ValkeyState:
         self._news: asyncio.Task[None] | None = None
         self._where: tuple[str, int] | None = None  # the server of the last connection
 
+    @property
+    def where(self) -> str:
+        """The server of the last connection, or the configured address before there is one."""
+        return self._address.shown if self._where is None else place(*self._where)
+
     async def open(self) -> None:
         """Connect to the server that has the keys, sign in, and load the function."""
         await self._drop()
@@ -199,7 +204,7 @@ class ValkeyState:
         finally:
             await _abandon(connection)
         if found is None:
-            raise StateUnavailable(f"the Sentinel at {place(*sentinel)} has no service {self._address.service}")
+            raise StateUnavailable(f"the Sentinels have no service {self._address.service}")
         return found[0].decode(), int(found[1])
 
     async def _to(self, where: tuple[str, int], *, signed_in: bool = True, database: int | None = None) -> AbstractConnection:
@@ -245,7 +250,7 @@ class ValkeyState:
         try:
             await asyncio.shield(self._question)
         except OSError as error:
-            raise StateUnavailable(explained(error, place(host, port))) from error
+            raise StateUnavailable(explained(error)) from error
 
     async def _listen(self) -> None:
         """Read news; without them an exchange comes with the next tick."""
@@ -280,8 +285,7 @@ class ValkeyState:
         except (ValkeyError, OSError) as error:
             if isinstance(error, NoScriptError) or (isinstance(error, ResponseError) and str(error) == "Function not found"):
                 raise _Absent(str(error)) from error
-            where = self._where or self._address.hosts[0]
-            raise StateUnavailable(explained(error, place(*where))) from error
+            raise StateUnavailable(explained(error)) from error
 
 
 class _Absent(StateUnavailable):

@@ -14,6 +14,7 @@ from lexora_router.errors import Draining, NoHealthyEndpoint, QueueFull, RateLim
 from lexora_router.layers.observe import CLIENT_GONE
 from lexora_router.principal import Principal
 from lexora_router.process.app import RouterApp
+from lexora_router.state.port import Ask
 from lexora_router.telemetry.account import CallRecord, rejection
 from lexora_router.telemetry.logs import AccessLog
 
@@ -28,7 +29,7 @@ def finished_call() -> Call:
 
 
 async def test_every_metric_is_named_with_its_type() -> None:
-    exposition = RouterApp(Config()).metrics("")[0].decode()
+    exposition = RouterApp(Config.model_validate({"state": {"url": "valkey://localhost"}})).metrics("")[0].decode()
     exported = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposition, re.M))
     rows = OPERATIONS.rows("metric", "type")
     assert {code(row[0])[0]: row[1] for row in rows} == exported
@@ -37,7 +38,10 @@ async def test_every_metric_is_named_with_its_type() -> None:
 
 async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     issuer = {"issuer": "https://a.example", "audience": "x", "discovery": True, "tenant": "t"}
-    app = RouterApp(Config.model_validate({"auth": {"mode": "jwt", "jwt": [issuer]}}))
+    state = {"url": "valkey://localhost"}
+    app = RouterApp(Config.model_validate({"auth": {"mode": "jwt", "jwt": [issuer]}, "state": state}))
+    assert app.state is not None
+    app.state.tally.add(0.001, [Ask("credit", b"")])
     (account,) = app._shared.recorders
     for status, error in ((CLIENT_GONE, CancelledError()), (429, RateLimited("words", 1.0, "user:a"))):
         call = finished_call()
