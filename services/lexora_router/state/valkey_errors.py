@@ -5,13 +5,17 @@ import ssl
 
 from valkey import exceptions
 
-_REFUSALS: tuple[tuple[type[Exception], str], ...] = (
-    (exceptions.AuthenticationError, "refuses the user or the password of state.url"),
-    (exceptions.NoPermissionError, "does not let its user do this (ACL; docs/operations.md has the line): {error}"),
-    (exceptions.OutOfMemoryError, "is out of memory: raise its maxmemory"),
-    (exceptions.ReadOnlyError, "is a read-only replica: name the primary, or the Sentinels with valkey+sentinel://"),
-    (exceptions.BusyLoadingError, "is reading its data from disk"),
-    (exceptions.ResponseError, "answers: {error}"),
+_NO_RIGHT = "does not let its user do this (ACL; docs/operations.md has the line): {error}"
+# The class of the error, words in it, and what it says.
+_REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
+    (exceptions.AuthenticationError, "", "refuses the user or the password of state.url"),
+    (exceptions.NoPermissionError, "", _NO_RIGHT),
+    (exceptions.ResponseError, "ACL failure", _NO_RIGHT),  # of a command in the function
+    (exceptions.ResponseError, "unknown command", "is too old: it must be Valkey 8 or Redis 7, or newer"),
+    (exceptions.OutOfMemoryError, "", "is out of memory: raise its maxmemory"),
+    (exceptions.ReadOnlyError, "", "is a read-only replica: name the primary, or the Sentinels with valkey+sentinel://"),
+    (exceptions.BusyLoadingError, "", "is reading its data from disk"),
+    (exceptions.ResponseError, "", "answers: {error}"),
 )
 _MOST = 300
 
@@ -28,8 +32,8 @@ def explained(error: Exception) -> str:
         return "the name of the store's host cannot be resolved"
     if isinstance(cause, OSError):
         return f"the store cannot be reached: {cause.strerror or type(cause).__name__}"
-    for kind, text in _REFUSALS:
-        if isinstance(error, kind):
+    for kind, words, text in _REFUSALS:
+        if isinstance(error, kind) and words in str(error):
             return f"the store {text.format(error=str(error)[:_MOST])}"
     return "the connection to the store was lost"
 
