@@ -78,6 +78,26 @@ async def test_what_a_dead_worker_held_is_free_before_its_ttl(tmp_path: Path) ->
         await one.leave()
 
 
+async def test_a_loop_that_was_busy_is_no_fault_of_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator"
+    with Process([sys.executable, "-c", PARENT, str(path)], fresh=True) as parent:
+        parent.wait_for(r"coordinator (\d+)")
+        await until(path.exists)
+        one = StateLink(SocketState(str(path)), {}, timeout=0.05, clock=time.monotonic, tick=60)
+        await one.start()
+        await until(lambda: not one.degraded)
+        failed = one.tally.failed
+        for _ in range(10):
+            begun = one.begun
+            waiting = asyncio.create_task(one.exchanged())
+            while one.begun == begun:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251 - twice as long as the store may take, which has answered meanwhile
+            await waiting
+        assert (one.degraded, one.tally.failed) == (False, failed)
+        await one.leave()
+
+
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x02\x91\xa0", b"\x00\x00\x00\x01\xc1"])
 async def test_garbage_ends_its_connection_only(tmp_path: Path, garbage: bytes) -> None:
     path = tmp_path / "coordinator"

@@ -95,7 +95,7 @@ class StateLink:
         self._wake = asyncio.Event()
         self._wanted = False
         self._waiting: asyncio.Future[bool] | None = None
-        self._began = -1e9  # the last exchange
+        self.begun = -1e9  # the last exchange, on the clock
         self._next_tick = tick
         self._found_at = -1e9
         self._failures = 0  # in a row
@@ -182,7 +182,7 @@ class StateLink:
         """Wait for the time of the next exchange."""
         while True:
             gap = CALL_GAP_SECONDS if self._waiting else NEWS_GAP_SECONDS if self._wanted else self._next_tick
-            left = self._began + gap - self._clock()
+            left = self.begun + gap - self._clock()
             if left <= 0:
                 return
             self._wake.clear()
@@ -218,7 +218,7 @@ class StateLink:
     async def _exchange(self) -> None:
         """With a store that was there at the last one."""
         waiting, self._waiting = self._waiting, None
-        self._wanted, self._began = False, self._clock()
+        self._wanted, self.begun = False, self._clock()
         asked = self._asked()
         self._next_tick = self._tick if asked else max(self._tick, IDLE_SECONDS)
         heard = False
