@@ -11,6 +11,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -74,20 +75,97 @@ def open_to_others(path: Path) -> bool:
         return False
 
 
-def edit_keys(path: Path, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]]) -> None:
+Change = Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]]
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The keys that a file had, by the digest of the whole key, when its stamp was this one."""
+
+    stamp: Stamp | None
+    keys: dict[bytes, KeyRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Edited(Snapshot):
+    """What a file has after a change, and had at that change. `before` and `after` are the keys that differ, or all of them."""
+
+    base: dict[bytes, KeyRecord]
+    before: dict[bytes, KeyRecord]
+    after: dict[bytes, KeyRecord]
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """What changes with each change of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _stamp(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def edit_keys(path: Path, change: Change, known: Snapshot | None = None) -> Edited:
     """Replace the keys of the file by what `change` makes of them; a file that is not there has none.
 
+    Where the file is as in `known` it is not parsed, and of the lines those alone are made anew whose keys have changed.
     Raises KeyFileError, and what `change` raises; then the file is as it was.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
     try:
         with _locked(path):
-            records = list(change(list(read_keys(path).values()) if path.exists() else []))
-            _replace(path, records)
+            stamp = stamp_of(path)
+            if known is None or stamp is None or known.stamp != stamp:
+                known = Snapshot(stamp, read_keys(path) if path.exists() else {})
+            edit = _Edit(known, list(change(list(known.keys.values()))))
+            return edit.written(path)
     except OSError as error:
         if isinstance(error, KeyFileError):
             raise
         raise KeyFileError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+class _Edit:
+    """One change of a file."""
+
+    def __init__(self, known: Snapshot, records: Sequence[KeyRecord]) -> None:
+        self._known = known
+        self._records = records
+        self._keys: dict[bytes, KeyRecord] = {}
+        self._before: dict[bytes, KeyRecord] = {}
+        self._after: dict[bytes, KeyRecord] = {}
+
+    def written(self, path: Path) -> Edited:
+        """Write the file, and give what it has then."""
+        if self._known.stamp is None:
+            stamp = _replace(path, None, self._lines(iter(())))
+        else:
+            with open_regular(path) as source:
+                lines = iter(lambda: source.readline(MAX_LINE), b"")
+                next(lines, b"")  # the head
+                stamp = _replace(path, self._known.stamp, self._lines(line for line in lines if line != b"\n"))
+        if len(self._keys) - len(self._after) + len(self._before) != len(self._known.keys):  # some are gone, or elsewhere
+            return Edited(stamp, self._keys, self._known.keys, self._known.keys, self._keys)
+        return Edited(stamp, self._keys, self._known.keys, self._before, self._after)
+
+    def _lines(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        """A line for each record. A record that the file has already is found by its place: changes keep the order."""
+        olds = iter(self._known.keys.items())
+        digest, old = next(olds, (b"", None))
+        for record in with_pauses(self._records):
+            if record is old:
+                self._keys[digest] = record
+                line = next(lines, b"")
+                yield line if line.endswith(b"\n") else line + b"\n"
+                digest, old = next(olds, (b"", None))
+                continue
+            if old is not None and record.id == old.id:
+                self._before[digest] = old
+                next(lines, b"")
+                digest, old = next(olds, (b"", None))
+            made = record.digest()
+            self._keys[made] = self._after[made] = record
+            yield _encode(record) + b"\n"
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:
@@ -141,16 +219,25 @@ def _give_to_owner(descriptor: int, path: Path) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def _replace(path: Path, records: Iterable[KeyRecord]) -> None:
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _replace(path: Path, stamp: Stamp | None, lines: Iterable[bytes]) -> Stamp | None:
+    """Replace the file if it still has this stamp; gives that of the new one, None where it has been changed again already."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600 from the start
     try:
         with open(descriptor, "wb") as file:
             file.write(_encode(_Head(_VERSION)) + b"\n")
-            file.writelines(_encode(record) + b"\n" for record in records)
+            file.writelines(lines)
             _give_to_owner(file.fileno(), path)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+            if stamp_of(path) != stamp:
+                raise KeyFileError(f"{path}: was changed by another hand meanwhile; nothing is done, try again")
+            written = os.fstat(file.fileno())
+            os.replace(name, path)
+            moved = os.fstat(file.fileno())  # a file that is moved gets another ctime
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
@@ -160,3 +247,4 @@ def _replace(path: Path, records: Iterable[KeyRecord]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+    return _stamp(moved) if _stamp(moved)[:3] == _stamp(written)[:3] else None

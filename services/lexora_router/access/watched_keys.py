@@ -1,14 +1,13 @@
 """The keys of a file, in memory, as the file is by now."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from stat import S_ISREG
 
 import structlog
 
 from lexora_router.access.audit import AuditLog, changes_of, note_changes
-from lexora_router.access.key_file import KeyFileError, edit_keys, open_to_others, read_keys
+from lexora_router.access.key_file import Change, Edited, KeyFileError, Snapshot, edit_keys, open_to_others, read_keys, stamp_of
 from lexora_router.access.key_record import KeyRecord
 from lexora_router.errors import AccessUnavailable
 
@@ -20,7 +19,6 @@ RETRY_LOOKS = 10
 _DROPPED = 256  # keys of an old snapshot that are given back at a time
 
 _log = structlog.get_logger("lexora.keys")
-_Stamp = tuple[int, int, int, int]
 
 
 class WatchedKeys:
@@ -35,9 +33,9 @@ class WatchedKeys:
         self._audit = audit
         self.readable = True
         self.version = 0
-        self._stamp = self._look()
+        self._stamp = stamp_of(path)
         self._keys = read_keys(path)
-        self._reading, self._editing = asyncio.Lock(), asyncio.Lock()
+        self._reading = asyncio.Lock()
         if open_to_others(path):
             _log.warning("key_file_open", file=str(path), advice=f"others than its owner can read it: chmod 600 {path}")
 
@@ -68,27 +66,28 @@ class WatchedKeys:
 
     async def _follow(self, *, again: bool) -> None:
         """Read the file if it has changed; also one that could not be read, if `again`."""
-        stamp = await asyncio.to_thread(self._look)
+        stamp = await asyncio.to_thread(stamp_of, self.path)
         if stamp == self._stamp and (self.readable or not again):
             return
         await asyncio.sleep(SETTLE_SECONDS)  # it may still be written
-        if await asyncio.to_thread(self._look) == stamp:
+        if await asyncio.to_thread(stamp_of, self.path) == stamp and not (self.readable and stamp == self._stamp):
             await asyncio.shield(asyncio.ensure_future(self.refresh()))  # what is in force is written down, too
 
     def records(self) -> Iterable[KeyRecord]:
         """All keys, in the order of the file."""
         return self._keys.values()
 
-    async def edit(self, change: Callable[[Sequence[KeyRecord]], Iterable[KeyRecord]], by: str) -> None:
+    async def edit(self, change: Change, by: str) -> None:
         """Change the file as `edit_keys` does, and as that raises; it is in force at the return. `by` is for the audit log."""
-        async with self._editing:  # no thread waits for another one's lock
-            await asyncio.to_thread(edit_keys, self.path, change)
-            await self.refresh(by)
+        async with self._reading:  # no thread waits for another one's lock
+            known = Snapshot(self._stamp, self._keys) if self.readable else None
+            edited = await asyncio.to_thread(edit_keys, self.path, change, known)
+            await self._take(edited, by)
 
     async def refresh(self, by: str = "file") -> None:
         """Read the file now."""
         async with self._reading:
-            stamp = await asyncio.to_thread(self._look)
+            stamp = await asyncio.to_thread(stamp_of, self.path)
             try:
                 keys = await asyncio.to_thread(read_keys, self.path)
             except KeyFileError as error:
@@ -97,21 +96,18 @@ class WatchedKeys:
                 self._stamp, self.readable = stamp, False
                 self.version += 1  # what was not there before may be there now
                 return
-            old, self._keys = self._keys, keys
-            self._stamp, self.readable = stamp, True
-            self.version += 1
-            note_changes(self._audit, await asyncio.to_thread(changes_of, old, keys), by)
-            _log.info("keys_read", file=str(self.path), keys=len(keys))
-            await _dropped(old)
+            await self._take(Edited(stamp, keys, self._keys, self._keys, keys), by)
 
-    def _look(self) -> _Stamp | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        if not S_ISREG(status.st_mode):
-            return None
-        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    async def _take(self, edited: Edited, by: str) -> None:
+        """Put these keys in force, then write down by what they differ."""
+        old, self._keys = self._keys, edited.keys
+        self._stamp, self.readable = edited.stamp, True
+        self.version += 1
+        if edited.base is not old:  # the file had changed before, and was not looked at yet
+            note_changes(self._audit, await asyncio.to_thread(changes_of, old, edited.base), "file")
+        note_changes(self._audit, await asyncio.to_thread(changes_of, edited.before, edited.after), by)
+        _log.info("keys_read", file=str(self.path), keys=len(edited.keys))
+        await _dropped(old)
 
 
 async def _dropped(keys: dict[bytes, KeyRecord]) -> None:
