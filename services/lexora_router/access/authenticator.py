@@ -30,8 +30,8 @@ class Tokens(Protocol):
     def known(self, token: str) -> Principal | None:
         """The principal of a token that was seen before; None: `find` it."""
 
-    async def find(self, token: str) -> Principal:
-        """The principal of a token."""
+    async def find(self, token: str, source: str = "", /) -> Principal:
+        """The principal of a token; `source` is the network of its client."""
         ...
 
 
@@ -119,7 +119,7 @@ class Authenticator:
         credential = credential_of(context)
         try:
             if self._tokens is not None and (self._keys is None or is_token(credential)):
-                return await self._tokens.find(credential)
+                return await self._tokens.find(credential, self._network(context))
             assert self._keys is not None
             return await self._keys.find(credential)
         except Unauthenticated as error:
@@ -135,4 +135,7 @@ class Authenticator:
         raise missing()
 
     def _refused(self, error: Unauthenticated, credential: str, context: CallContext) -> Unauthenticated:
-        return self._failures.count(error, credential, network_of(client_address(context, self._proxies)))
+        return self._failures.count(error, credential, self._network(context))
+
+    def _network(self, context: CallContext) -> str:
+        return network_of(client_address(context, self._proxies))

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
 from lexora_router.access.jwt.key_set import Key, KeySet, UnusableKeys
 from lexora_router.errors import AccessUnavailable
+from lexora_router.policy.waiting_places import WaitingPlaces
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
 MISSING_SECONDS = 30.0
 MAX_MISSING = 1024
-MAX_WAITING = 256  # calls that wait until the issuer may be asked again
+MAX_WAITING = 256  # calls that wait until the issuer may be asked again, shared out by address
 
 _log = structlog.get_logger("lexora.access")
 
@@ -51,7 +53,7 @@ class KeyCache:
         self._attempt: asyncio.Task[None] | None = None
         self._loop: asyncio.Task[None] | None = None
         self._missing: dict[str, float] = {}  # kid -> until when nothing is asked for it
-        self._waiting = 0
+        self._places = WaitingPlaces(MAX_WAITING)
 
     def start(self) -> None:
         """Begin to read the keys."""
@@ -81,18 +83,25 @@ class KeyCache:
         keys = self._usable()
         return () if keys is None else keys.fitting(key_id, algorithm)
 
-    async def find(self, key_id: str, algorithm: str) -> tuple[Key, ...]:
-        """As `fitting`, after a look at the issuer for an unknown key. Raises AccessUnavailable where that cannot be asked."""
+    async def find(self, key_id: str, algorithm: str, source: str = "") -> tuple[Key, ...]:
+        """As `fitting`, after a look at the issuer for an unknown key. Raises AccessUnavailable where that cannot be asked.
+
+        `source` is where the call comes from: calls of one source wait in no place that another's call needs.
+        """
         found = self.fitting(key_id, algorithm)
         if found or (self._usable() is not None and not self._fault and self._is_missing(key_id)):
             return found
-        if self._waiting >= MAX_WAITING:
-            raise self._unavailable()
-        self._waiting += 1
         try:
-            await self._look(key_id, algorithm)
-        finally:
-            self._waiting -= 1
+            async with asyncio.timeout(None) as bound:
+                place = self._places.take(source, partial(bound.reschedule, 0.0))
+                if place is None:
+                    raise self._unavailable()
+                try:
+                    await self._look(key_id, algorithm)
+                finally:
+                    self._places.leave(source, place)
+        except TimeoutError:  # the place was given to another source
+            raise self._unavailable() from None
         found = self.fitting(key_id, algorithm)
         if not found:
             if self._fault or self._usable() is None:

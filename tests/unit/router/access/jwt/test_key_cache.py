@@ -109,6 +109,23 @@ async def test_a_real_new_key_among_random_ones_is_found() -> None:
         await asyncio.gather(*noise)
 
 
+async def test_a_flood_from_one_address_takes_no_place_that_another_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_cache, "MAX_WAITING", 8)
+    source = Source()
+    async with started(source, cooldown=0.2) as cache:
+        await cache.find("old", ALGORITHM)
+        flood = [asyncio.create_task(cache.find(f"random-{number}", ALGORITHM, "192.0.2.1")) for number in range(20)]
+        await asyncio.sleep(0)
+        assert cache.fitting("old", ALGORITHM)  # known keys wait for nothing
+        source.keys = parsed(OLD.jwk(), NEW.jwk())
+        found = await asyncio.gather(*(cache.find("new", ALGORITHM, f"198.51.100.{number}") for number in range(3)))
+        assert [key.id for (key,) in found] == ["new"] * 3
+        ends = await asyncio.gather(*flood, return_exceptions=True)
+        refused = [end for end in ends if isinstance(end, AccessUnavailable)]
+        assert (len(refused), ends.count(())) == (12 + 3, 8 - 3)
+        assert cache._places.taken == 0
+
+
 async def test_more_than_a_number_of_calls_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_cache, "MAX_WAITING", 2)
     source = Source()
