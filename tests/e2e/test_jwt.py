@@ -43,10 +43,11 @@ def gateway(sim: Simulator, folder: Path, issuer: Issuer, other: Issuer) -> Iter
     jwks = folder / "jwks.json"
     jwks.write_text(json.dumps(other.jwks()))
     providers = [
-        issuer.provider(name="corp", claims=CLAIMS, refresh=REFRESH, cooldown=COOLDOWN),
+        issuer.provider(name="corp", claims=CLAIMS, refresh=REFRESH, cooldown=COOLDOWN, revoked_file=str(folder / "revoked")),
         other.provider(name="lab", jwks_url=None, jwks_file=str(jwks)),
     ]
     config = calm_config(main={"url": sim.url, "models": [MODEL]})
+    (folder / "revoked").write_text("# none yet\n")
     keys = folder / "keys"
     keys.touch(0o600)
     keys.write_text('{"lexora_keys":1}\n')
@@ -171,6 +172,51 @@ async def test_keys_are_rotated_under_load_and_no_call_fails(gateway: Gateway, i
     assert len(calls) > 100
     assert set(guesses) <= {401, 429}
     assert issuer.asked["/jwks"] - before <= (time.monotonic() - begun) * (1 / COOLDOWN + 1 / REFRESH) + 3
+
+
+def test_a_token_that_is_revoked_ends_before_its_time(
+    gateway: Gateway, http: httpx.Client, issuer: Issuer, folder: Path
+) -> None:
+    def status(credential: str) -> int:
+        return http.post(CHAT, json=HI, headers=bearer(credential)).status_code
+
+    first, second, new = (token(issuer, jti=name) for name in ("t-1", "t-2", "t-3"))
+    assert [status(first), status(second)] == [200, 200]  # they are remembered as good from here on
+    (folder / "revoked.new").write_text("# lost with a laptop\n\nt-1\nt-3\n")
+    (folder / "revoked.new").rename(folder / "revoked")
+    wait_until(lambda: status(first) == 401, "the revocation")
+    assert [status(new), status(second), status(token(issuer))] == [401, 200, 200]
+    answer = http.post(CHAT, json=HI, headers=bearer(first)).json()["error"]
+    assert (answer["code"], answer["message"]) == ("unauthenticated", "The token was revoked.")
+    (folder / "revoked").unlink()
+    wait_until(lambda: "revoked_tokens_unreadable" in gateway.output, "the loss was seen")
+    assert [status(first), status(second)] == [401, 200]
+    (folder / "revoked").write_text("")
+    wait_until(lambda: status(first) == 200, "it is taken back")
+
+
+async def test_a_flood_of_unknown_keys_takes_no_place_of_another_address(gateway: Gateway, other: Issuer, folder: Path) -> None:
+    """300 tokens of keys that are nowhere: they wait for the next reading of the issuer's keys, and fill all 256 places."""
+    stranger, new = SigningKey("ES256", "guess"), SigningKey("ES256", "published")
+
+    async def posted(client: load.Client, credential: str, address: str) -> int:
+        return (await client.post(CHAT, HI, authorization=f"Bearer {credential}", x_forwarded_for=address)).status
+
+    async with load.client(gateway.http) as client, asyncio.timeout(50):
+        assert await posted(client, other.token(), "198.51.100.1") == 200
+        flood = [
+            asyncio.create_task(posted(client, stranger.sign(other.claims(), kid=f"unknown-{number}"), "192.0.2.9"))
+            for number in range(300)
+        ]
+        await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+        assert 503 in {task.result() for task in flood if task.done()}  # there is no place left
+        known = await posted(client, other.token(sub="bob"), "198.51.100.2")
+        assert (known, any(not task.done() for task in flood)) == (200, True)
+        other.keys.append(new)
+        (folder / "jwks.json").write_text(json.dumps(other.jwks()))
+        found = await asyncio.gather(*(posted(client, other.token(new), f"198.51.100.{number}") for number in range(8)))
+        assert found == [200] * 8
+        assert set(await asyncio.gather(*flood)) <= {401, 429, 503}
 
 
 def test_an_outage_of_the_issuer_keeps_what_is_known_and_refuses_nothing(

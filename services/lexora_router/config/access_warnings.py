@@ -7,6 +7,7 @@ from lexora_router.config.problems import Path
 from lexora_router.config.regular_file import open_regular
 
 IN_THE_CLEAR = "the keys of this issuer are read in the clear: whatever is on their way can sign tokens"
+UNREADABLE = "cannot be read now ({}): until it can, tokens of this issuer are answered 503"
 NO_EFFECT = "has no effect: no credentials are asked for (auth.mode: off)"
 NO_TENANT = "has no effect: with credentials no tenant has a '/' in its name; a user of a tenant has rate_limit.users"
 
@@ -23,7 +24,9 @@ def access_warnings(config: Config) -> Iterator[tuple[Path, str]]:
         if provider.allow_http and (provider.jwks_url or provider.issuer).startswith("http://"):
             yield (*path, "allow_http"), IN_THE_CLEAR
         if provider.jwks_file is not None and (fault := _fault(provider.jwks_file)):
-            yield (*path, "jwks_file"), f"cannot be read now ({fault}): until it can, tokens of this issuer are answered 503"
+            yield (*path, "jwks_file"), UNREADABLE.format(fault)
+        if provider.revoked_file is not None and (fault := _fault(provider.revoked_file)):
+            yield (*path, "revoked_file"), UNREADABLE.format(fault)
 
 
 def _fault(file: str) -> str:

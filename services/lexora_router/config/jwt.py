@@ -8,13 +8,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from lexora_router.config.check import Fault
+from lexora_router.config.granted import Granted
 from lexora_router.config.section import Section
 from lexora_router.config.values import (
     Flag,
     OperationPattern,
-    Positive,
-    Priority,
-    Rate,
     Seconds,
     TenantName,
     Text,
@@ -82,7 +80,7 @@ class ClaimNames(Section):
     max_concurrent: Text | None = None
 
 
-class TokenRule(Section):
+class TokenRule(Granted):
     """What tokens get in which each claim of `when` has, or contains, its value. None: as the claims have it."""
 
     when: dict[Text, Text] = Field(min_length=1, max_length=16)
@@ -90,12 +88,6 @@ class TokenRule(Section):
     models: Patterns | None = Field(default=None, min_length=1)
     operations: Operations | None = Field(default=None, min_length=1)
     scopes: Scopes | None = None
-    priority: Priority | None = None
-    max_priority: Priority | None = None
-    rate: Rate | None = None
-    burst: Positive | None = None
-    tokens_per_minute: Positive | None = None
-    max_concurrent: Positive | None = None
 
 
 class JwtProvider(Section):
@@ -106,6 +98,7 @@ class JwtProvider(Section):
     name: ProviderName | None = None  # default: the issuer's host
     jwks_url: Address | None = None
     jwks_file: Text | None = None
+    revoked_file: Text | None = None  # ids (`jti`) of tokens that hold no more
     discovery: Flag = False  # the issuer's /.well-known/openid-configuration names the address of the keys
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256", "EdDSA")
     leeway: Leeway = 30.0

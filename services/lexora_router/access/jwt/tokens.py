@@ -5,11 +5,14 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from lexora_router.access.jwt.claims import principal_of
 from lexora_router.access.jwt.key_cache import KeyCache
 from lexora_router.access.jwt.key_set import KeySet
 from lexora_router.access.jwt.key_sources import FILE_SECONDS, reader_of
+from lexora_router.access.jwt.revoked_tokens import RevokedTokens
 from lexora_router.access.jwt.token_reader import read
 from lexora_router.access.jwt.verification import check_claims, signing_key
 from lexora_router.config.jwt import JwtProvider
@@ -25,6 +28,7 @@ class _Verified:
     until: float  # of the wall clock, as `exp` is
     issuer: str
     key: bytes  # digest of the key that it was verified with
+    id: str | None = None  # its `jti`
 
 
 class Tokens:
@@ -48,16 +52,23 @@ class Tokens:
         self._keys: dict[str, KeyCache] = {}
         kept = {} if previous is None else previous._kept(self._providers)
         self._kept_from = previous if kept else None
+        self._revoked: dict[str, RevokedTokens] = {}
         for issuer, provider in self._providers.items():
             self._keys[issuer] = kept.get(issuer) or key_cache(provider, clock)
+            if provider.revoked_file is not None:
+                known = previous._revoked.get(issuer) if previous is not None and issuer in kept else None
+                self._revoked[issuer] = known or RevokedTokens(provider.label, Path(provider.revoked_file))
 
     def known(self, token: str) -> Principal | None:
         """The principal of a token that was verified before and still holds; None: `find` it."""
         verified = self._seen.get(hashlib.sha256(token.encode()).digest())
         return verified.principal if verified is not None and verified.until > self._now() else None
 
-    async def find(self, token: str) -> Principal:
-        """The principal of a token. Raises Unauthenticated, or AccessUnavailable while its issuer's keys cannot be read."""
+    async def find(self, token: str, source: str = "") -> Principal:
+        """The principal of a token. Raises Unauthenticated, or AccessUnavailable while its issuer's keys cannot be read.
+
+        `source`: see KeyCache.
+        """
         said = read(token)
         provider = self._providers.get(said.issuer)
         if provider is None:
@@ -65,30 +76,37 @@ class Tokens:
         if said.algorithm not in provider.algorithms:
             raise Unauthenticated(f"The token's algorithm is none of {', '.join(provider.algorithms)}.")
         cache = self._keys[said.issuer]
-        keys = cache.fitting(said.key_id, said.algorithm) or await cache.find(said.key_id, said.algorithm)
+        keys = cache.fitting(said.key_id, said.algorithm) or await cache.find(said.key_id, said.algorithm, source)
         if not keys:
             raise Unauthenticated("The token's key is none of its issuer's.")
         key = signing_key(said, keys)
         until = check_claims(said.claims, provider, self._now())
-        principal = principal_of(said.claims, provider)
-        self._remember(token, _Verified(principal, until, said.issuer, key.digest))
+        principal, token_id = principal_of(said.claims, provider), said.claims.get("jti")
+        if (revoked := self._revoked.get(said.issuer)) is not None:
+            revoked.check(token_id)
+        self._remember(token, _Verified(principal, until, said.issuer, key.digest, token_id))
         return principal
 
     def start(self) -> None:
-        """Begin to read keys that are not read yet, and to forget tokens whose key is withdrawn."""
+        """Begin to read keys that are not read yet, and to forget tokens that are revoked or whose key is withdrawn."""
         previous, self._kept_from = self._kept_from, None
         for issuer, cache in self._keys.items():
             if previous is None or previous._keys.get(issuer) is not cache:
                 cache.start()
-            cache.changed = lambda keys, issuer=issuer: self._forget(issuer, keys)  # type: ignore[misc]
+            cache.changed = lambda keys, issuer=issuer: self._withdrawn(issuer, keys)  # type: ignore[misc]
+        for issuer, revoked in self._revoked.items():
+            if previous is None or previous._revoked.get(issuer) is not revoked:
+                revoked.start()
+            revoked.changed = partial(self._forget, issuer, lambda each, revoked=revoked: each.id in revoked.ids)  # type: ignore[misc]
         if previous is not None:
             kept = previous._kept(self._providers)
             self._seen = {digest: each for digest, each in previous._seen.items() if each.issuer in kept}
 
     async def stop(self, successor: "Tokens | None" = None) -> None:
         """End what a successor has not taken over."""
-        live = () if successor is None else successor._keys.values()
-        await asyncio.gather(*(cache.stop() for cache in self._keys.values() if not any(cache is each for each in live)))
+        live = () if successor is None else (*successor._keys.values(), *successor._revoked.values())
+        own: tuple[KeyCache | RevokedTokens, ...] = (*self._keys.values(), *self._revoked.values())
+        await asyncio.gather(*(each.stop() for each in own if not any(each is other for other in live)))
 
     @property
     def caches(self) -> list[KeyCache]:
@@ -103,8 +121,11 @@ class Tokens:
             del self._seen[next(iter(self._seen))]
         self._seen[hashlib.sha256(token.encode()).digest()] = verified
 
-    def _forget(self, issuer: str, keys: KeySet) -> None:
-        gone = [digest for digest, each in self._seen.items() if each.issuer == issuer and each.key not in keys.digests]
+    def _withdrawn(self, issuer: str, keys: KeySet) -> None:
+        self._forget(issuer, lambda each: each.key not in keys.digests)
+
+    def _forget(self, issuer: str, ended: Callable[[_Verified], bool]) -> None:
+        gone = [digest for digest, each in self._seen.items() if each.issuer == issuer and ended(each)]
         for digest in gone:
             del self._seen[digest]
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -54,6 +55,32 @@ async def refusal(tokens: Tokens, token: str) -> str:
         await tokens.find(token)
     assert tokens.known(token) is None
     return str(refused.value)
+
+
+async def test_while_it_is_not_known_which_tokens_are_revoked_none_is_let_in(issuer: Issuer, tmp_path: Path) -> None:
+    file = tmp_path / "revoked"
+    async with verifier(issuer, revoked_file=str(file)) as tokens:
+        with pytest.raises(AccessUnavailable):
+            await tokens.find(issuer.token(jti="a"))
+        file.write_text("b\n")
+        await until(lambda: tokens._revoked[issuer.url].ids)
+        good = issuer.token(jti="a")
+        assert (await tokens.find(good)).tenant == "acme"
+        assert "revoked" in await refusal(tokens, issuer.token(jti="b"))
+        assert "`jti`" in await refusal(tokens, issuer.token(jti=["b"]))
+        file.write_text("b\na\n")
+        await until(lambda: tokens.known(good) is None)
+        file.write_bytes(b"\xff\n")  # what cannot be read changes nothing
+        await until(lambda: tokens._revoked[issuer.url]._fault)
+        assert "revoked" in await refusal(tokens, good)
+        # One that takes over has the same list, and goes on reading it.
+        settings = issuer.provider(name="issuer0", cooldown=0.01, revoked_file=str(file))
+        later = Tokens([JwtProvider(**settings)], tokens)
+        later.start()
+        await tokens.stop(later)
+        file.write_text("c\n")
+        await until(lambda: later._revoked[issuer.url].ids == {"c"})
+        await later.stop()
 
 
 async def test_tokens_of_each_algorithm_hold_and_are_verified_once(shared: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
