@@ -35,9 +35,18 @@ class CertificateNames:
                 return _principal(name, name, rule)
         for pattern, rule in self._patterns.items():
             for name in names:
-                if matches((pattern,), name):
+                if matches((pattern,), name) and _of_one_kind(pattern, name):
                     return _principal(name, pattern, rule)
         return None
+
+
+def _of_one_kind(pattern: str, name: str) -> bool:
+    """A pattern of hosts is for no email and no URI that ends like one; one without a letter is for all."""
+    return not pattern.strip("*?") or _kind(pattern) == _kind(name)
+
+
+def _kind(text: str) -> str:
+    return "uri" if "://" in text else "email" if "@" in text else "dns"
 
 
 def _principal(name: str, pattern: str, rule: CertificateConfig) -> Principal:
@@ -49,4 +58,4 @@ def _principal(name: str, pattern: str, rule: CertificateConfig) -> Principal:
 
 def _folded(pattern: str) -> str:
     """DNS names have no case; what is written of them has."""
-    return pattern if "://" in pattern or "@" in pattern else pattern.lower()
+    return pattern.lower() if _kind(pattern) == "dns" else pattern

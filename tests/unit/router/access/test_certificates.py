@@ -31,10 +31,25 @@ def test_a_whole_name_goes_before_patterns() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "internal", "x.internal.evil", "spiffe://other/a", "x spiffe://fleet/a", "ops@example.com", "ops12@example.com"],
+    [
+        "",
+        "internal",
+        "x.internal.evil",
+        "spiffe://other/a",
+        "x spiffe://fleet/a",
+        "ops@example.com",
+        "ops12@example.com",
+        "eve@x.internal",
+        "any://x.internal",
+    ],
 )
 def test_other_names_are_nobodys(name: str) -> None:
     assert tenant(name) is None
+
+
+def test_a_pattern_without_a_letter_is_for_names_of_all_kinds() -> None:
+    everybody = CertificateNames(AuthConfig.model_validate({"certificates": {"*": {"tenant": "all"}}}).certificates)
+    assert all(everybody.get((name,)) for name in ("x.internal", "eve@x.internal", "any://x.internal"))
 
 
 def test_what_a_rule_grants() -> None:
