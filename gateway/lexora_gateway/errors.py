@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lexora_contract.key_text import without_secrets
 from lexora_contract.operations import Dialect
 from lexora_contract.reasons import REASONS
 from lexora_gateway import anthropic_errors
@@ -49,6 +50,9 @@ class Failure:
     raw: bytes | None = None
     event: bytes | None = None
     trace_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.message = without_secrets(self.message)  # it may repeat what a client sent
 
     def error(self) -> dict[str, str | None]:
         """OpenAI's error object."""

@@ -33,6 +33,7 @@ hold no secret and no stack trace. A cancelled call raises `asyncio.CancelledErr
 
 from typing import ClassVar
 
+from lexora_contract.key_text import without_secrets
 from lexora_contract.reasons import REASONS
 
 
@@ -46,8 +47,8 @@ class RouterError(Exception):
         cls.status = REASONS[cls.reason].status
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = without_secrets(message)  # it may repeat a name that a client chose
+        super().__init__(self.message)
 
 
 class InvalidRequest(RouterError):

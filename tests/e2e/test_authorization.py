@@ -291,8 +291,21 @@ def test_a_query_names_no_model(http: httpx.Client, engine: ScriptedEngine, some
 def test_a_key_is_no_request_id(http: httpx.Client, engine: ScriptedEngine, some: NewKey) -> None:
     answer = http.post(CHAT, json=chat("allowed"), headers=bearer(some) | {"x-request-id": some.text})
     assert answer.status_code == 200
-    assert dict(engine.last.headers)["x-request-id"] == answer.headers["x-request-id"]
+    assert dict(engine.last.headers)["x-request-id"].startswith(answer.headers["x-request-id"])
     assert "sk-lx-" not in answer.headers["x-request-id"]
+
+
+def test_one_request_id_of_two_callers_is_two_to_the_engine(
+    http: httpx.Client, engine: ScriptedEngine, some: NewKey, whole: NewKey
+) -> None:
+    def sent(key: NewKey) -> str:
+        answer = http.post(CHAT, json=chat("allowed"), headers=bearer(key) | {"x-request-id": "order-7"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (200, "order-7")
+        return str(engine.last.header("x-request-id"))
+
+    found = [sent(some), sent(whole), sent(some)]
+    assert len(set(found)) == 3
+    assert all(len(each) == len("order-7") + 17 and each.startswith("order-7-") for each in found)
 
 
 def test_a_form_names_one_model(http: httpx.Client, engine: ScriptedEngine, some: NewKey, whole: NewKey) -> None:

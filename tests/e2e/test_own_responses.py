@@ -68,8 +68,7 @@ def test_another_tenant_s_response_is_not_there(
         ask = {"model": MODEL, "input": "What did I say?", "max_output_tokens": 2}
         for body in ({"previous_response_id": made}, {"previous_response_id": UNKNOWN}):
             assert other.post(PATH, json=ask | body).status_code == 404
-        for headers, body in (({}, {"request_id": made}), ({"x-request-id": made}, {})):
-            assert other.post(PATH, json=ask | body, headers=headers).status_code == 400
+        assert other.post(PATH, json=ask | {"request_id": made}).status_code == 400
         twice = b'{"model":"%s","input":"Hi","previous_response_id":"%s","previous_response_id":null}' % (
             MODEL.encode(),
             made.encode(),

@@ -17,6 +17,7 @@ from lexora.v1.call_pb2 import Call
 from lexora.v1.chat_pb2 import ROLE_USER, ChatMessage, ChatRequest
 from lexora.v1.explain_pb2 import ExplainRequest
 from lexora.v1.models_pb2 import ListModelsRequest
+from lexora.v1.options_pb2 import CallOptions
 from lexora.v1.router_pb2 import GenerateRequest
 from tests.support.engine import ScriptedEngine
 from tests.support.issuer import Issuer, SigningKey
@@ -89,12 +90,86 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         with Gateway(config, folder, env=env) as gateway:
             gateway.headers = {"authorization": f"Bearer {valid.text}"}
             rig = Rig(gateway, collector, secrets, valid.text)
+            misplaced(rig)
+            for request in engine.requests:  # what a client's body says is between the two of them; all else is relayed by name
+                names = [(name, value) for name, value in request.headers if name != "authorization"]
+                rig.note("to the engine", f"{request.target} {names}")
             everything(rig)
             commands(rig, env)
             gateway.signal(signal.SIGHUP)
             gateway.wait_for("configuration_unchanged")
         rig.note("log", gateway.output)
         yield rig
+
+
+def misplaced(rig: Rig) -> None:
+    """A key where a client names something: an id, a user, a model, a label."""
+    key, trace = rig.valid, {"traceparent": f"00-{'5' * 32}-{'6' * 16}-01"}
+    chat = {"model": MODEL, "messages": []}
+    headers = (
+        {"x-request-id": key},
+        {"x-lexora-user": key},
+        {"x-lexora-user": "u" * 200 + key},  # it is cut inside the key
+        {"x-lexora-session": key},
+        {"x-lexora-labels": f"team={key}"},
+        {"idempotency-key": key},
+        {"anthropic-beta": key},
+        {"x-lexora-priority": key},
+        {"content-type": f"text/{key}"},
+        {"content-encoding": key},
+        trace | {"tracestate": f"of={key}"},
+    )
+    names = (
+        "user",
+        "safety_identifier",
+        "prompt_cache_key",
+        "request_id",
+        "previous_response_id",
+        "model",
+        "stream",
+        "cache_salt",
+    )
+    bodies = [{name: key} for name in names] + [{"metadata": {"user_id": key}}, {key: 1}]
+    with httpx.Client(base_url=rig.gateway.http, verify=False, timeout=30, headers={"x-api-key": key}) as http:
+        asked = [
+            http.post(path, json=chat | {"max_tokens": 1, "input": "x"}, headers=each) for each in headers for path in PATHS
+        ]
+        asked += [http.post(path, json=chat | {"max_tokens": 1, "input": "x"} | body) for body in bodies for path in PATHS]
+        asked += [
+            http.request(method, path)
+            for path in (
+                f"/v1/models/{key}",
+                f"/v1/responses/{key}",
+                f"/{key}",
+                f"/v1/models?{key}",
+                f"/stats/recent?user={key}",
+            )
+            for method in ("GET", "DELETE")
+        ]
+        assert sum(answer.status_code == 200 for answer in asked) > 20
+        asked += [http.get(path) for path in READ]
+        for answer in asked:
+            # What this key's own gateway says of it is not shown to others; its public id may be.
+            rig.note(f"{answer.request.method} with a misplaced key", answer.content + str(dict(answer.headers)).encode())
+    message = [ChatMessage(role=ROLE_USER, text="x")]
+    with grpc.insecure_channel(rig.gateway.grpc) as channel:
+        stub = Stub(channel)
+        for options in (
+            {"request_id": key},
+            {"user": key},
+            {"tenant": key},
+            {"prompt_cache_key": key},
+            {"session_key": key},
+            {"idempotency_key": key},
+            {"labels": {"team": key}},
+        ):
+            for model in (MODEL, key):
+                call = Call(chat=ChatRequest(model=model, messages=message), options=CallOptions(**options))
+                for method, request in ((stub.Generate, GenerateRequest(call=call)), (stub.Explain, ExplainRequest(call=call))):
+                    try:
+                        rig.note("grpc", str(method(request, metadata=(("x-api-key", key),), timeout=20)))
+                    except grpc.RpcError as error:
+                        rig.note("grpc", f"{error.details()} {error.trailing_metadata()}")  # type: ignore[attr-defined]
 
 
 def everything(rig: Rig) -> None:

@@ -6,7 +6,6 @@ CRC-32 of all before it in hex: it finds a key that was mistyped or cut off, and
 slow hash would buy nothing: 256 bits cannot be guessed, however fast each guess is.
 """
 
-import re
 import secrets
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,7 +19,6 @@ SECRET_BITS = 256
 
 _DASH = len(PREFIX) + ID_LENGTH
 LENGTH = _DASH + 1 + SECRET_LENGTH + CHECK_LENGTH
-_WRITTEN = re.compile(rf"({PREFIX}[0-9A-Za-z]{{{ID_LENGTH}}}-)[0-9A-Za-z]{{{SECRET_LENGTH + CHECK_LENGTH}}}")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -65,11 +63,6 @@ def is_key(text: str) -> bool:
 def public_id(key: str) -> str:
     """The public id in a key, empty for one from elsewhere."""
     return key[len(PREFIX) : _DASH] if is_key(key) else ""
-
-
-def without_secrets(text: str) -> str:
-    """The text with the public id alone of each key in it: a client may put its key where a name belongs."""
-    return _WRITTEN.sub(r"\1***", text) if PREFIX in text else text
 
 
 def _check(body: str) -> str:

@@ -3,6 +3,7 @@
 from functools import partial
 
 from lexora.v1 import audit_pb2, explain_pb2, recent_calls_pb2, reload_pb2, stats_pb2
+from lexora_contract.key_text import without_secrets
 from lexora_contract.operations import CHAT
 from lexora_contract.port import CallContext, Options
 from lexora_contract.rpcs import EXPLAIN, GET_STATS, LIST_AUDIT_EVENTS, LIST_RECENT_CALLS, RELOAD
@@ -53,12 +54,13 @@ class AdminService(KeyRpcs):
         if kind is None:
             check_model(request.model)
             call.path = CHAT
-            call.model = await self._inputs.model(call, request.model) or ""
-            return request.model
+            named = without_secrets(request.model)
+            call.model = await self._inputs.model(call, named) or ""
+            return named
         await self._inputs.fill(kind, request.call, call, stream=kind == "raw")
         if call.response_id:
             raise InvalidRequest("A stored response is not routed: the endpoint that made it is asked.", "raw.path")
-        return call.model if kind == "raw" else str(getattr(request.call, kind).model)
+        return call.model if kind == "raw" else without_secrets(str(getattr(request.call, kind).model))
 
     async def list_recent_calls(
         self, request: recent_calls_pb2.ListRecentCallsRequest, context: CallContext

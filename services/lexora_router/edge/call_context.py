@@ -1,5 +1,6 @@
 """What surrounds a call, and what of it the router reads."""
 
+from lexora_contract.access import KEY_PREFIX
 from lexora_contract.answer import Headers
 from lexora_contract.limits import MAX_FORWARDED, MAX_TRACE
 from lexora_contract.port import CallContext
@@ -15,12 +16,12 @@ _NO_TRACE: dict[str, str] = {}
 def origin_of(context: CallContext, proxies: TrustedProxies) -> tuple[str, str, str, Headers]:
     """User and tenant that a trusted proxy let in, the client's network (each empty for none), and the headers of the trace.
 
-    Of these each is there at most once, and none that is too long.
+    Of these each is there at most once, and none that is too long or has a key in it.
     """
     hops, user, tenant, trace, trusted = "", "", "", _NO_TRACE, proxies.trusts(context.peer)
     for name, value in context.metadata:
         if name in TRACE:
-            if len(value) <= MAX_TRACE:
+            if len(value) <= MAX_TRACE and KEY_PREFIX not in value:
                 trace = trace | {name: value}
         elif not trusted:
             continue

@@ -10,6 +10,7 @@ from lexora.v1 import options_pb2
 from lexora_contract.access import Scope
 from lexora_contract.answer import Receipt
 from lexora_contract.draining import Underway
+from lexora_contract.key_text import without_secrets
 from lexora_contract.labels import labels_fault
 from lexora_contract.messages import options_of
 from lexora_contract.port import CallContext, Options
@@ -231,7 +232,8 @@ def _take(options: Options, call: Call) -> None:
     call.session_key = bounded(options.session_key)
     call.idempotency_key = options.idempotency_key if is_key(options.idempotency_key) else ""
     call.priority, call.max_queue_time = options.priority, options.max_queue_time
-    call.labels = options.labels if options.labels and not labels_fault(options.labels) else ()
+    if options.labels and not labels_fault(options.labels):
+        call.labels = tuple((key, without_secrets(value)) for key, value in options.labels)
     call.fallback_allowed, call.resume_allowed = options.fallback_allowed, options.resume_allowed
 
 

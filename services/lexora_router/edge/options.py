@@ -1,6 +1,7 @@
 """How a client may say that its call is to be treated, and within what bounds."""
 
 from lexora.v1 import options_pb2
+from lexora_contract.access import KEY_PREFIX
 from lexora_contract.labels import labels_fault
 from lexora_contract.limits import MAX_IDEMPOTENCY_KEY, MAX_REQUEST_ID
 from lexora_contract.port import Options
@@ -21,7 +22,7 @@ def check_options(options: Options, request_id: str) -> None:
     if options.max_queue_time is not None and options.max_queue_time < 0:
         raise InvalidRequest("max_queue_time must be 0 or more.", "options.max_queue_time")
     if options.idempotency_key and not is_key(options.idempotency_key):
-        words = f"idempotency_key takes at most {MAX_IDEMPOTENCY_KEY} visible ASCII characters."
+        words = f"idempotency_key takes at most {MAX_IDEMPOTENCY_KEY} visible ASCII characters, and no key of this gateway."
         raise InvalidRequest(words, "options.idempotency_key")
     if options.labels and (fault := labels_fault(options.labels)):
         raise InvalidRequest(f"labels {fault}", "options.labels")
@@ -36,5 +37,6 @@ def check_policies(options: options_pb2.CallOptions) -> None:
 
 
 def is_key(key: str) -> bool:
-    """Whether this can be an idempotency key."""
-    return len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and " " not in key
+    """Whether this can be an idempotency key: it goes to the engine, so it is no key of this gateway."""
+    visible = key.isascii() and key.isprintable() and " " not in key
+    return len(key) <= MAX_IDEMPOTENCY_KEY and visible and KEY_PREFIX not in key

@@ -3,6 +3,7 @@
 from urllib.parse import parse_qsl
 
 from lexora_contract.answer import Headers
+from lexora_contract.key_text import without_secrets
 from lexora_contract.operations import OPERATIONS, Operation, operation_of, stored_operation
 from lexora_contract.port import RawCall
 from lexora_router.call import Call
@@ -41,7 +42,7 @@ def _fill_stored(call: Call, raw: RawCall, operation: Operation, response_id: st
     call.path, call.body, call.method = operation.path, b"", raw.method
     call.response_id, call.resource = response_id, raw.path
     given = parse_qsl(raw.query, keep_blank_values=True)
-    call.query = tuple((name, value) for name, value in given if name.removesuffix("[]") in operation.query)
+    call.query = tuple((name, without_secrets(value)) for name, value in given if name.removesuffix("[]") in operation.query)
     call.stream = operation.streams and dict(call.query).get("stream", "").lower() in ("true", "1")
     call.max_tokens = 0  # it has no output that its client would pay for
 
@@ -59,7 +60,7 @@ def set_body(call: Call, path: str, body: bytes, fields: Fields | None = None, *
     else:
         call.body = body = without_bom(body)
         fields = inspect_json(path, body)
-    call.model = fields.model or ""
+    call.model = without_secrets(fields.model) if fields.model else ""
     call.stream = fields.stream and operation.streams
     call.include_usage = fields.include_usage
     call.user = call.user or fields.user or ""
@@ -71,7 +72,7 @@ def set_body(call: Call, path: str, body: bytes, fields: Fields | None = None, *
 
 def _passed(raw: RawCall, operation: Operation) -> Headers:
     """The headers that the operation has; raises InvalidRequest for a long one."""
-    passed = tuple((name, value) for name, value in raw.headers if name in operation.headers)
+    passed = tuple((name, without_secrets(value)) for name, value in raw.headers if name in operation.headers)
     if any(len(value) > MAX_HEADER_LENGTH for _, value in passed):
         raise InvalidRequest(f"A header takes at most {MAX_HEADER_LENGTH} characters.", "raw.headers")
     return passed

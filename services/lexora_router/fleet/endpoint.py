@@ -7,6 +7,7 @@ from yarl import URL
 
 from lexora_contract.operations import dialect_of
 from lexora_contract.port import Sink
+from lexora_contract.request_ids import new_request_id
 from lexora_router.adapters import Adapter
 from lexora_router.call import Call
 from lexora_router.engines.answer import AnswerRelay
@@ -17,6 +18,7 @@ from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.endpoint_health import Condition
 
 MAX_CACHED_HEADS = 1024
+_OWN_DIGITS = 16  # behind a client's request id
 
 
 def address_of(base: str) -> str:
@@ -118,7 +120,7 @@ class HttpEndpoint:
         return self._with_lines(fixed, call, length)
 
     def _with_lines(self, fixed: bytes, call: Call, length: int) -> bytes:
-        text = f"content-type: {call.content_type}\r\nx-request-id: {call.id}\r\ncontent-length: {length}\r\n"
+        text = f"content-type: {call.content_type}\r\nx-request-id: {_request_id(call)}\r\ncontent-length: {length}\r\n"
         lines = 3
         if call.idempotency_key:
             text += f"idempotency-key: {_idempotency_key(call)}\r\n"
@@ -129,6 +131,11 @@ class HttpEndpoint:
         if text.count("\n") != lines or text.count("\r") != lines:
             raise InvalidRequest("A header of the call has a line break in it.")
         return fixed + text.encode("latin-1", "replace") + b"\r\n"
+
+
+def _request_id(call: Call) -> str:
+    """What the engine gets for it: where tenants are known none can choose the name of what an engine runs or stores."""
+    return f"{call.id}-{new_request_id()[:_OWN_DIGITS]}" if call.cache_salt else call.id
 
 
 def _idempotency_key(call: Call) -> str:

@@ -152,9 +152,6 @@ class OwnResponses:
 
     def _check(self, call: Call) -> None:
         now = self._clock()
-        # Engines may name a response after either of these.
-        for taken in (f"resp_{call.id}", call.id):
-            self._check_free(taken, call, now)
         if not _WRITTEN_IDS.may_be_in(call.body):
             return
         _WRITTEN_IDS.check(call.body)

@@ -5,6 +5,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from lexora_contract.key_text import without_secrets
 from lexora_contract.limits import MAX_USER, MAX_USER_READ
 
 _HASH_BYTES = 16
@@ -46,7 +47,11 @@ _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def bounded(name: str) -> str:
-    """A name of at most MAX_USER characters: of a longer one the beginning and a hash, so that it stays one of its own."""
+    """A name of at most MAX_USER characters, without a key's secret.
+
+    Of a longer one it has the beginning and a hash, so that it stays one of its own.
+    """
+    name = without_secrets(name)
     if len(name) <= MAX_USER:
         return name
     digest = blake2b(name[:MAX_USER_READ].encode("utf-8", "replace"), digest_size=_HASH_BYTES).hexdigest()

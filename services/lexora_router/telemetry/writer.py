@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import TextIO
 
-from lexora_router.access.key_format import without_secrets
+from lexora_contract.key_text import without_secrets
 
 MAX_LINES = 20_000
 # Lines of this many seconds are written at once: waking a thread for each would cost more than the line.

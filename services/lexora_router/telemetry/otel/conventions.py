@@ -11,6 +11,7 @@ from lexora_router.telemetry.account import reason, rejection
 Value = str | bool | int | float | tuple[str, ...]
 
 MAX_MODEL_CHARS = 256
+MAX_CALLER_CHARS = 128
 
 
 def operation(path: str) -> str:
@@ -26,6 +27,9 @@ def error_type(error: BaseException) -> str:
 def asked(call: Call) -> dict[str, Value]:
     """Attributes of what the client asked."""
     found: dict[str, Value] = {"lexora.request_id": call.id}
+    if call.principal.account:
+        found["lexora.tenant"] = call.principal.account[:MAX_CALLER_CHARS]
+        found["lexora.key"] = call.principal.key[:MAX_CALLER_CHARS]
     if call.path:
         found["gen_ai.operation.name"] = operation(call.path)
         found["url.path"] = call.path

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from lexora_contract.key_text import without_secrets
 from lexora_router.call import Call
 from lexora_router.telemetry.otel.conventions import Value
 
@@ -51,7 +52,7 @@ def captured(call: Call) -> dict[str, Value]:
         kept.append({"role": role, "parts": shown})
     found: dict[str, Value] = {}
     if kept:
-        found["gen_ai.input.messages"] = msgspec.json.encode(kept[::-1]).decode()
+        found["gen_ai.input.messages"] = without_secrets(msgspec.json.encode(kept[::-1]).decode())
     if not whole:
         found["lexora.input.truncated"] = True
     return found

@@ -171,11 +171,3 @@ async def test_a_call_goes_on_from_responses_of_its_own_tenant(body: bytes, acme
             with pytest.raises((NotFound, InvalidRequest)):
                 await layer(call, Client())
         assert len(inner.calls) == served
-
-
-@pytest.mark.parametrize("request_id", ["a", "resp_a"])
-async def test_a_request_id_that_would_name_another_tenant_s_response_is_refused(request_id: str) -> None:
-    layer = OwnResponses(Scripted(HEAD), homes=noted(resp_a="acme"), clock=lambda: 5.0)
-    await layer(make_call(id=request_id, path=RESPONSES, principal=ACME, body=b"{}"), Client())
-    with pytest.raises(InvalidRequest, match="choose another one"):
-        await layer(make_call(id=request_id, path=RESPONSES, principal=OTHER, body=b"{}"), Client())
