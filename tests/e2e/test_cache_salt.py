@@ -58,6 +58,10 @@ def gateway(engine: ScriptedEngine, sim: Simulator, folder: Path, keys: dict[str
         yield process
 
 
+def bearer(key: NewKey) -> dict[str, str]:
+    return {"authorization": f"Bearer {key.text}", "content-type": "application/json"}
+
+
 def ask(gateway: Gateway, key: NewKey, path: str = CHAT, **body: Any) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {key.text}"}
     answer = httpx.post(f"{gateway.http}{path}", json=PATHS[path] | body, headers=headers, timeout=10, verify=False)
@@ -83,6 +87,37 @@ def test_each_tenant_s_prompts_are_salted_by_the_gateway(
     assert len(set(own.values())) == 3
     assert salts(cache_salt=own["acme"]) == own  # another tenant's is replaced
     assert salts(user="acme") == own
+
+
+def outermost(body: bytes) -> list[tuple[str, Any]]:
+    """The keys and values at the top of an object, repeated keys as well."""
+    found: list[list[tuple[str, Any]]] = []
+    json.loads(body, object_pairs_hook=lambda pairs: found.append(pairs) or dict(pairs))
+    return found[-1]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b'"cache_salt":"%b"',
+        b'"cache_salt":"x","cache_salt":"%b"',
+        b'"cache\\u005fsalt":"%b"',
+        b'"cache_salt":"x","\\u0063ache_sal\\u0074":"%b"',
+        b'"Cache_Salt":"%b","extra_body":{"cache_salt":"x"},"messages":[{"role":"user","content":"Hi","cache_salt":"y"}]',
+    ],
+)
+def test_a_client_s_own_salt_is_never_what_the_engine_reads(
+    gateway: Gateway, engine: ScriptedEngine, keys: dict[str, NewKey], written: bytes
+) -> None:
+    """vLLM reads a body as Python's json does: of a key that is there twice the last one, upper and lower case apart."""
+    ask(gateway, keys["acme"], model="scripted")
+    own, acme = json.loads(engine.last.body)["cache_salt"], bearer(keys["acme"])
+    ask(gateway, keys["other"], model="scripted")
+    theirs = json.loads(engine.last.body)["cache_salt"]
+    for padding in (b"", b"x" * 20_000):
+        body = b'{"model":"scripted","messages":[],"padding":"%b",%b}' % (padding, written.replace(b"%b", theirs.encode()))
+        assert httpx.post(f"{gateway.http}{CHAT}", content=body, headers=acme, verify=False).status_code == 200
+        assert [value for name, value in outermost(engine.last.body) if name == "cache_salt"] == [own]
 
 
 def test_other_engines_and_other_operations_get_none(gateway: Gateway, engine: ScriptedEngine, keys: dict[str, NewKey]) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.captures import FOLDER
 
+from lexora_contract.operations import OPERATIONS
 from lexora_router.errors import InvalidRequest
 from lexora_router.payload.rewrite import with_cache_salt, with_model, with_stream_usage
 
@@ -93,6 +95,8 @@ SALTED = [
     b'{"cach\\u0065_salt":"theirs"}',
     b'{"cache_salt":1,"a":{},"cache\\u005Fsalt":"theirs"}',
     b'{"a":"\\u0041"}',
+    b'{"Cache_Salt":"theirs","CACHE_SALT":1}',
+    b'{"\\u0063\\u0061che_salt":"theirs","cache_salt":"theirs","nvext":{"cache_salt":"theirs"}}',
 ]
 
 
@@ -111,6 +115,14 @@ def check_salted(body: bytes) -> None:
     assert [value for name, value in outermost if name == "cache_salt"] == ["ours"]
     rest = {name: value for name, value in json.loads(body).items() if name != "cache_salt"}
     assert {name: value for name, value in outermost if name != "cache_salt"} == rest
+
+
+def test_a_real_engine_reads_it_under_this_name_only_and_where_it_is_set():
+    fields: dict[str, list[str]] = json.loads((FOLDER / "vllm" / "openapi_fields.json").read_text())
+    salted = {path for path, names in fields.items() if "cache_salt" in names}
+    assert {name for names in fields.values() for name in names if "salt" in name.casefold()} == {"cache_salt"}
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"} <= salted
+    assert {path for path in salted if path in OPERATIONS and not OPERATIONS[path].queued} == set()
 
 
 def test_a_body_without_a_salt_is_not_read_for_it():
