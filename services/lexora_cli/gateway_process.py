@@ -1,17 +1,22 @@
 """The HTTP facade in a process of its own, in front of a router at the end of a gRPC channel."""
 
+import asyncio
 import os
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import structlog
-from grpc import ChannelCredentials
 from prometheus_client import REGISTRY
 
 from lexora_cli.http_server import HttpServer, buffered_bytes, listen_for_operators
+from lexora_cli.reach import Reach
+from lexora_cli.router_certificates import RouterCertificates
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.draining import DrainingPort
 from lexora_gateway import DeferredApp, Surface, log_router, process_metrics
 from lexora_router.access.key_format import is_key
 from lexora_router.config import Config
+from lexora_router.config.models import ReloadConfig
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.process.launch import hangup_event, stop_event
 from lexora_router.process.listening import HTTP, listen
@@ -26,21 +31,20 @@ _ENVELOPE_BYTES = 2**20
 _log = structlog.get_logger("lexora")
 
 
-async def serve(target: str, credentials: ChannelCredentials | None, config: Config, _source: ConfigSource) -> None:
+async def serve(reach: Reach, config: Config, _source: ConfigSource) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile.
 
-    Without `credentials` the way to the router is in the clear.
-
-    All that matters here of the configuration is read at the start only: nothing is loaded again but the certificate.
+    All that matters here of the configuration is read at the start only: nothing is loaded again but certificates.
     """
     stop, hangup, server = stop_event(), hangup_event(), config.server
+    certificates = RouterCertificates(reach)
     tls = server_tls(config)
     listener = listen(server.host, server.port, HTTP)
     router = ChannelRouter(
-        target,
+        reach.address,
         max_send_bytes=server.max_body_bytes + _ENVELOPE_BYTES,
         max_receive_bytes=server.max_response_bytes + _ENVELOPE_BYTES,
-        credentials=credentials,
+        credentials=reach.credentials(),
         facade_key=_facade_key(config.auth.facade_key_env),
         log=log_router,
     )
@@ -69,14 +73,19 @@ async def serve(target: str, credentials: ChannelCredentials | None, config: Con
     REGISTRY.register(http.facts)
     if tls is not None:
         REGISTRY.register(tls)
-        tls.start(lambda: config.reload, hangup)
+        tls.start(lambda: config.reload)
+    renewed = partial(certificates.look, router.renew)
+    watching = [
+        asyncio.create_task(_at_hangup(hangup, [renewed] if tls is None else [renewed, tls.look])),
+        asyncio.create_task(_at_times(config.reload, renewed)),
+    ]
     try:
         await http.start()
         if admin is not None:
             await admin.start()
         with kept_low(lambda: port.active, lambda: reading.held):
             apart = {} if admin is None else {"admin": admin.url}
-            _log.info("serving", http=http.url, router=target, **apart, version=__version__)
+            _log.info("serving", http=http.url, router=reach.address, **apart, version=__version__)
             await http.serve_until(stop)
             http.drain()
             if port.active:
@@ -89,11 +98,28 @@ async def serve(target: str, credentials: ChannelCredentials | None, config: Con
             await admin.stop()
         if tls is not None:
             await tls.close()
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         await router.close()
         listener.close()
         if admin_listener is not None:
             admin_listener.close()
     _log.info("stopped")
+
+
+async def _at_hangup(hangup: asyncio.Event, looks: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        for look in looks:
+            await look()
+
+
+async def _at_times(reload: ReloadConfig, look: Callable[[], Awaitable[None]]) -> None:
+    while reload.watch:
+        await asyncio.sleep(reload.interval)
+        await look()
 
 
 def _facade_key(variable: str | None) -> str:

@@ -52,14 +52,23 @@ class Reach:
     cert: str | None = None
     key: str | None = None
 
-    def credentials(self) -> "grpc.ChannelCredentials | None":
-        """For a gRPC channel; None: in the clear. Ends the command when a file cannot be used."""
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that is named."""
+        return tuple(dict.fromkeys(file for file in (self.ca, self.cert, self.key) if file is not None))
+
+    def read(self) -> "grpc.ChannelCredentials":
+        """TLS with the files as they are now. Raises ValueError, which names the one that cannot be read."""
         from lexora.client import tls_credentials  # noqa: PLC0415 - start-up time
 
-        if not (self.tls or self.ca or self.cert or self.key):
+        return tls_credentials(self.ca, self.cert, self.key)
+
+    def credentials(self) -> "grpc.ChannelCredentials | None":
+        """For a gRPC channel; None: in the clear. Ends the command when a file cannot be used."""
+        if not (self.tls or self.files):
             return None
         try:
-            return tls_credentials(self.ca, self.cert, self.key)
+            return self.read()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 

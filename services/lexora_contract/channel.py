@@ -33,8 +33,44 @@ def _unlogged(_event: str, _reason: str) -> None:
     """Nothing."""
 
 
+class _Link:
+    """One channel, and how many calls are under way on it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.stream: Any = channel.unary_stream(f"/{ROUTER}/Stream", _Outgoing.take, StreamResponse.FromString)
+        self._methods: dict[str, Any] = {}
+        self._calls = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    def method(self, rpc: Rpc[Any, Any]) -> Any:
+        """What calls this rpc."""
+        found = self._methods.get(rpc.path)
+        if found is None:
+            found = self._methods[rpc.path] = self.channel.unary_unary(rpc.path, _Outgoing.take, rpc.response.FromString)
+        return found
+
+    def __enter__(self) -> "_Link":
+        """A call begins."""
+        self._calls += 1
+        if self._calls == 1:
+            self._unused.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls -= 1
+        if not self._calls:
+            self._unused.set()
+
+    async def retire(self) -> None:
+        """Close the channel when its calls are over."""
+        await self._unused.wait()
+        await self.channel.close()
+
+
 class ChannelRouter:
-    """RouterPort over one grpc.aio channel. To be made inside the event loop that uses it.
+    """RouterPort over a grpc.aio channel. To be made inside the event loop that uses it.
 
     `target` is host:port or unix:path; `max_send_bytes` bounds a request (its body and 1 MiB around it),
     `max_receive_bytes` an answer. Without `credentials` the channel is not encrypted. `facade_key` proves to the router
@@ -52,29 +88,45 @@ class ChannelRouter:
         facade_key: str = "",
         log: Log = _unlogged,
     ) -> None:
-        options = _options(max_send_bytes, max_receive_bytes)
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options)
+        self._target = target
+        self._options = _options(max_send_bytes, max_receive_bytes)
+        self._link = self._linked(credentials)
+        self._retiring: dict[_Link, asyncio.Task[None]] = {}
         self._own = (_ERROR_BYTES, (FACADE, facade_key)) if facade_key else (_ERROR_BYTES,)
         self._log = log
-        self._methods: dict[str, Any] = {}
-        self._stream = self._channel.unary_stream(f"/{ROUTER}/Stream", _Outgoing.take, StreamResponse.FromString)
+
+    def _linked(self, credentials: grpc.ChannelCredentials | None) -> _Link:
+        if credentials is None:
+            return _Link(grpc.aio.insecure_channel(self._target, self._options))
+        return _Link(grpc.aio.secure_channel(self._target, credentials, self._options))
+
+    def renew(self, credentials: grpc.ChannelCredentials) -> None:
+        """Make the calls from here on with other credentials; those under way go on as they are.
+
+        That takes another channel: those of grpcio keep what they were made with.
+        """
+        old, self._link = self._link, self._linked(credentials)
+        self._retiring[old] = task = asyncio.create_task(old.retire(), name="lexora-old-channel")
+        task.add_done_callback(lambda _: self._retiring.pop(old, None))
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
-        await self._channel.close()
+        retiring = dict(self._retiring)
+        for link in (self._link, *retiring):
+            await link.channel.close()
+        await asyncio.gather(*retiring.values())
 
-    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> str:
         """Nothing: to ask would take as long as a call."""
+        return ""
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""
         outgoing = _Outgoing(request, context.take_body())
-        call = self._method(rpc)(outgoing, timeout=context.timeout, metadata=(*context.metadata, *self._own))
-        response: Response = await self._answered(call, call)
-        return response
+        with self._link as link:
+            call = link.method(rpc)(outgoing, timeout=context.timeout, metadata=(*context.metadata, *self._own))
+            response: Response = await self._answered(call, call)
+            return response
 
     async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
         """Serve one call in the engine's own bytes."""
@@ -96,21 +148,15 @@ class ChannelRouter:
             context.flow.detach()
 
     async def _messages(self, request: "_Outgoing", context: CallContext, take: Send, gate: Gate) -> None:
-        call = self._stream(request, timeout=context.timeout, metadata=(*context.metadata, *self._own))
-        try:
-            while isinstance(message := await self._answered(call, call.read()), StreamResponse):
-                await take(message)
-                await gate.passed()
-        finally:
-            # Does nothing to a call that has ended.
-            call.cancel()
-
-    def _method(self, rpc: Rpc[Any, Any]) -> Any:
-        found = self._methods.get(rpc.path)
-        if found is None:
-            found = self._channel.unary_unary(rpc.path, _Outgoing.take, rpc.response.FromString)
-            self._methods[rpc.path] = found
-        return found
+        with self._link as link:
+            call = link.stream(request, timeout=context.timeout, metadata=(*context.metadata, *self._own))
+            try:
+                while isinstance(message := await self._answered(call, call.read()), StreamResponse):
+                    await take(message)
+                    await gate.passed()
+            finally:
+                # Does nothing to a call that has ended.
+                call.cancel()
 
     async def _answered(self, call: Any, answer: Awaitable[T]) -> T:
         try:

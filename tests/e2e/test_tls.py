@@ -18,8 +18,10 @@ from typing import Any
 
 import grpc
 import httpx
+import msgspec
 import openai
 import pytest
+from cryptography import x509
 
 import lexora.client
 from lexora.v1.health_pb2 import HealthRequest
@@ -329,6 +331,31 @@ def test_sighup_loads_certificates_where_nothing_is_watched(mutual: Gateway, aut
     mutual.wait_for("tls_files_loaded")
     [after] = shown_at_all()
     assert after != before
+
+
+def test_a_reload_may_name_other_files(mutual: Gateway, authority: Authority, tmp_path: Path) -> None:
+    moved, others = authority.issue("moved"), Authority(tmp_path, "others")
+    trusted = ssl.create_default_context(cafile=str(authority.ca))
+    trusted.load_cert_chain(*others.issue("client", "batch.internal").paths())
+    ports = [port_of(mutual), int(mutual.grpc.rpartition(":")[2])]
+    config = msgspec.yaml.decode(mutual.config_file.read_bytes())
+
+    def reload(**files: str) -> None:
+        config["server"]["tls"] |= files
+        mutual.config_file.write_bytes(msgspec.yaml.encode(config))
+        mutual.signal(signal.SIGHUP)
+
+    reload(cert=str(moved.cert), key=str(moved.key), client_ca=str(others.ca))
+    line = mutual.wait_for(r".*configuration_applied.*server\.tls\.cert.*").group(0)
+    assert "server.tls.client_ca" in line
+    [now] = {serial(("127.0.0.1", port), trusted) for port in ports}  # which is for clients of the other authority
+    assert int(now, 16) == x509.load_pem_x509_certificates(moved.cert.read_bytes())[0].serial_number
+    reload(cert=str(tmp_path / "nowhere.pem"))
+    assert "server.tls.cert" in mutual.wait_for(r".*configuration_refused.*").group(0)
+    assert {serial(("127.0.0.1", port), trusted) for port in ports} == {now}
+    authority.issue("moved")
+    reload(cert=str(moved.cert))
+    wait_until(lambda: serial(("127.0.0.1", ports[0]), trusted) != now, "the files at the new place are followed")
 
 
 def test_the_metrics_of_a_router_are_https_with_the_certificate_of_the_moment(

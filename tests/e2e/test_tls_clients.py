@@ -1,9 +1,12 @@
 """Certificates as credentials, and the ways to a router with TLS: commands, the client library, a facade in its own process."""
 
 import os
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,12 @@ import pytest
 from lexora.client import AsyncClient, Client, LexoraError, tls_credentials
 from lexora.v1.principal_pb2 import SCOPE_ADMIN, SCOPE_CALL, GetPrincipalRequest
 from tests.support.engine import ScriptedEngine
+from tests.support.keys import add_key
 from tests.support.process import Process
-from tests.support.raw_server import reply
+from tests.support.raw_server import RawRequest, reply
 from tests.support.servers import LEXORA, Gateway, base_config
-from tests.support.tls import Authority, Issued, uri_certificate
+from tests.support.tls import Authority, Issued, uri_certificate, write
+from tests.support.wire import wait_until
 
 CERTIFICATES: dict[str, dict[str, Any]] = {
     "spiffe://fleet/batch/*": {"tenant": "batch", "models": ["m"], "rate": 50.0},
@@ -26,6 +31,7 @@ CERTIFICATES: dict[str, dict[str, Any]] = {
     "Web.Internal": {"tenant": "web"},
     "*@people.example": {"tenant": "people"},
 }
+ANSWER = reply(b'{"id":"1","object":"chat.completion","choices":[]}')
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -34,6 +40,7 @@ class Rig:
     gateway: Gateway
     authority: Authority
     folder: Path
+    engine: ScriptedEngine
 
     def issue(self, *names: str) -> Issued:
         if "://" in names[0]:
@@ -66,13 +73,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     keys.write_text('{"lexora_keys":1}\n')
     keys.chmod(0o600)
     with ScriptedEngine("m", "n") as engine:
-        engine.answer = reply(b'{"id":"1","object":"chat.completion","choices":[]}')
+        engine.answer = ANSWER
         config = base_config(main={"url": engine.url, "models": ["m", "n"]})
         tls = {"cert": str(server.cert), "key": str(server.key), "client_ca": str(authority.ca), "client_auth": "optional"}
         config["server"]["tls"] = tls | {"grpc_client_auth": "required"}
+        config["reload"] = {"interval": 0.1}
         config["auth"] = {"mode": "keys", "keys_file": str(keys), "certificates": CERTIFICATES}
         with Gateway(config, folder) as gateway:
-            yield Rig(gateway, authority, folder)
+            yield Rig(gateway, authority, folder, engine)
 
 
 NAMED = [
@@ -188,3 +196,45 @@ def test_a_facade_of_its_own_over_mutual_tls(rig: Rig) -> None:
         rig.authority.issue("server")
         facade.wait_for("tls_files_loaded")
         assert "Traceback" not in "".join(facade.lines[count:])
+
+
+def test_a_facade_shows_its_router_a_renewed_certificate_and_ends_no_call_for_it(rig: Rig, tmp_path: Path) -> None:
+    shown = rig.authority.issue("renewed", "facade.internal")
+    options = ["--router", rig.gateway.grpc, "--ca", str(rig.authority.ca), "--cert", str(shown.cert), "--key", str(shown.key)]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(connection: socket.socket, request: RawRequest) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        connection.sendall(ANSWER)
+
+    key = {"x-api-key": add_key(rig.folder / "keys.jsonl", tenant="by-key").text}
+    trusted = ssl.create_default_context(cafile=str(rig.authority.ca))
+    with (
+        Process([*LEXORA, "gateway", *options, "--config", str(rig.gateway.config_file)]) as facade,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        http = facade.wait_ready(r"http=(https://\S+)").group(1)
+
+        def models() -> int:
+            return httpx.get(f"{http}/v1/models", verify=trusted, timeout=20).status_code
+
+        def chat() -> int:
+            return httpx.post(f"{http}/v1/chat/completions", json=CHAT, headers=key, verify=trusted, timeout=30).status_code
+
+        wait_until(lambda: chat() == 200, "the key is known")
+        assert models() == 401  # its certificate has no rule
+        rig.engine.answer = held
+        try:
+            under_way = threads.submit(chat)
+            assert begun.wait(20)
+            write(shown.key, Authority(tmp_path).issue("other").key.read_bytes())
+            facade.wait_for("router_tls_refused")
+            assert models() == 401
+            rig.authority.issue("renewed", "web.internal")
+            facade.wait_for("router_tls_loaded")
+            wait_until(lambda: models() == 200, "the new certificate is that of a caller")
+        finally:
+            go_on.set()
+            rig.engine.answer = ANSWER
+        assert under_way.result(30) == 200

@@ -27,10 +27,10 @@ def gateway(
     """
     from functools import partial
 
-    credentials = router.credentials()
+    router.credentials()  # what is wrong with the files is said as of an option
 
     with fast_imports():
         from lexora_cli.gateway_process import serve
         from lexora_router.process.launch import launch
 
-    raise typer.Exit(launch(config, {"server.host": host, "server.port": port}, partial(serve, router.address, credentials)))
+    raise typer.Exit(launch(config, {"server.host": host, "server.port": port}, partial(serve, router)))

@@ -1,6 +1,6 @@
 """The certificates that the ports show, and those that they ask clients for."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
@@ -11,6 +11,8 @@ from lexora_router.config.values import Seconds, Text
 
 class TlsConfig(Section):
     """TLS of the HTTP and of the gRPC port; without `cert` both are in the clear."""
+
+    FILES: ClassVar = ("cert", "key", "client_ca")
 
     cert: Text | None = None  # PEM, the server's own certificate first
     key: Text | None = None  # None: in `cert`

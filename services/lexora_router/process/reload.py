@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from lexora_router.config.models import CorsConfig
 from lexora_router.config.problems import Path, Problem, show
 from lexora_router.config.state import StateConfig, StateTlsConfig
 from lexora_router.config.tls import TlsConfig
+from lexora_router.config.tls_files import BadTlsFile
 from lexora_router.engines.tls import tls_context
 from lexora_router.process.app import RouterApp
 from lexora_router.process.engine_certificates import EngineCertificates
@@ -50,12 +51,13 @@ RESTART_KEYS = frozenset(
         "logging.level",
         "logging.format",
         *(f"server.cors.{key}" for key in CorsConfig.model_fields),
-        *(f"server.tls.{key}" for key in TlsConfig.model_fields),
+        *(f"server.tls.{key}" for key in TlsConfig.model_fields if key not in TlsConfig.FILES),
         *(f"state.{key}" for key in StateConfig.model_fields if key != "tls"),
         *(f"state.tls.{key}" for key in StateTlsConfig.model_fields),
         *(f"telemetry.{key}" for key in TelemetryConfig.model_fields),
     }
 )
+_TLS_FILES = frozenset(f"server.tls.{key}" for key in TlsConfig.FILES)
 # A file must have been left alone for this many seconds before it is loaded: it may still be written.
 SETTLE_SECONDS = 0.2
 
@@ -70,7 +72,9 @@ class _Prepared:
     config: Config
     warnings: tuple[str, ...]
     changed: tuple[str, ...]
+    restart: tuple[str, ...]
     tls: dict[EngineTls, ssl.SSLContext]
+    renew: Callable[[], None] | None  # puts other files of server.tls in force
 
 
 class Reloader:
@@ -141,13 +145,14 @@ class Reloader:
         log = self._router.reloads
         try:
             prepared = await asyncio.to_thread(self._prepare)
-            changed, warnings = prepared.changed, prepared.warnings
-            restart = tuple(key for key in changed if key in RESTART_KEYS)
+            changed, restart, warnings = prepared.changed, prepared.restart, prepared.warnings
             if len(restart) == len(changed):
                 return log.add(Result.UNCHANGED, trigger, warnings=warnings, changed=changed, restart=restart)
             if self._router.guard.draining:
                 return log.add(Result.REFUSED, trigger, problems=["the router is shutting down"])
             await self._router.reload(prepared.config, prepared.tls)
+            if prepared.renew is not None:
+                prepared.renew()
             return log.add(Result.APPLIED, trigger, warnings=warnings, changed=changed, restart=restart)
         except KeyFileError as error:
             return log.add(Result.REFUSED, trigger, problems=[f"auth.keys_file: {error}"])
@@ -167,8 +172,18 @@ class Reloader:
         loaded = self._source.load()
         running = self._router.config
         changed = tuple(sorted(set(differences(running, loaded.config))))
-        tls = {} if RESTART_KEYS.issuperset(changed) else _tls(loaded)
-        return _Prepared(with_kept(running, loaded.config), loaded.warnings, changed, tls)
+        restart = tuple(key for key in changed if key in restart_keys(running, loaded.config))
+        kept = with_kept(running, loaded.config)
+        if len(restart) == len(changed):
+            return _Prepared(kept, loaded.warnings, changed, restart, {}, None)
+        return _Prepared(kept, loaded.warnings, changed, restart, _tls(loaded), self._renewal(kept.server.tls))
+
+    def _renewal(self, tls: TlsConfig) -> Callable[[], None] | None:
+        """What puts the files of `server.tls` in force, if they are others; raises ConfigError."""
+        try:
+            return None if self._server_tls is None else self._server_tls.prepared(tls)
+        except BadTlsFile as error:
+            raise ConfigError([Problem(None, ("server", "tls", error.key), str(error))]) from None
 
     async def _on_hangup(self) -> None:
         while True:
@@ -211,9 +226,14 @@ def differences(old: Any, new: Any, path: Path = ()) -> Iterator[str]:
         yield show(path)
 
 
+def restart_keys(running: Config, loaded: Config) -> frozenset[str]:
+    """RESTART_KEYS, and the files of `server.tls` where TLS is turned on or off."""
+    return RESTART_KEYS if running.server.tls.enabled == loaded.server.tls.enabled else RESTART_KEYS | _TLS_FILES
+
+
 def with_kept(running: Config, loaded: Config) -> Config:
-    """The loaded configuration, with the running one's values of RESTART_KEYS."""
-    for key in RESTART_KEYS:
+    """The loaded configuration, with the running one's values of what needs a restart."""
+    for key in restart_keys(running, loaded):
         loaded = _with_value_of(running, loaded, key.split("."))
     return loaded
 

@@ -35,11 +35,22 @@ class ServerTls:
 
     def __init__(self, config: TlsConfig) -> None:
         self.config = config
-        self._files = WatchedFiles(config.files)
-        self._loaded = _load(config)
+        self._files, self._loaded = _loaded(config)
         self._refused = False
         self._lock = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def prepared(self, config: TlsConfig) -> Callable[[], None] | None:
+        """What puts other files in force; None where they are the same ones. Reads files, as the constructor does."""
+        if all(getattr(config, name) == getattr(self.config, name) for name in TlsConfig.FILES):
+            return None
+        files, loaded = _loaded(config)
+
+        def adopt() -> None:
+            self.config, self._files, self._loaded, self._refused = config, files, loaded, False
+            self._log_loaded()
+
+        return adopt
 
     def context(self) -> ssl.SSLContext:
         """For the next connection over HTTPS."""
@@ -86,32 +97,31 @@ class ServerTls:
             value=float(self._refused),
         )
 
-    def start(self, settings: Callable[[], ReloadConfig], hangup: asyncio.Event | None = None) -> None:
-        """Begin to watch the files, as often as `reload` has it; and at each `hangup`, where a reload does not look."""
-        self._tasks = [asyncio.create_task(self._watch(settings), name="lexora-tls")]
-        if hangup is not None:
-            self._tasks.append(asyncio.create_task(self._on_hangup(hangup), name="lexora-tls-hangup"))
+    def start(self, settings: Callable[[], ReloadConfig]) -> None:
+        """Begin to watch the files, as often as `reload` has it."""
+        self._task = asyncio.create_task(self._watch(settings), name="lexora-tls")
 
     async def close(self) -> None:
         """Watch no more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self) -> None:
         """Load the files if they have changed. Those that cannot be used change nothing, and cost one line of the log."""
         async with self._lock:
             if not await self._files.changed():
                 return
+            config = self.config
             try:
-                self._loaded = await asyncio.to_thread(_load, self.config)
+                loaded = await asyncio.to_thread(_load, config)
             except BadTlsFile as error:
                 self._refused = True
                 _log.error("tls_files_refused", key=f"server.tls.{error.key}", problem=str(error), kept="those loaded before")
             else:
-                self._refused = False
-                _log.info("tls_files_loaded", expires=f"{self._loaded.pair.expires:%Y-%m-%d %H:%M}Z")
-                self._warn()
+                if config is self.config:  # a reload may have named other files meanwhile
+                    self._loaded, self._refused = loaded, False
+                    self._log_loaded()
 
     async def _watch(self, settings: Callable[[], ReloadConfig]) -> None:
         warned = asyncio.get_running_loop().time()  # the start has its own warning
@@ -123,11 +133,9 @@ class ServerTls:
                 warned = now
                 self._warn()
 
-    async def _on_hangup(self, hangup: asyncio.Event) -> None:
-        while True:
-            await hangup.wait()
-            hangup.clear()
-            await self.look()
+    def _log_loaded(self) -> None:
+        _log.info("tls_files_loaded", expires=f"{self._loaded.pair.expires:%Y-%m-%d %H:%M}Z")
+        self._warn()
 
     def _warn(self) -> None:
         if said := self._loaded.pair.expiry:
@@ -137,6 +145,10 @@ class ServerTls:
 def server_tls(config: Config) -> ServerTls | None:
     """What the ports show, by the configuration; None: they are in the clear. Raises OSError."""
     return ServerTls(config.server.tls) if config.server.tls.enabled else None
+
+
+def _loaded(config: TlsConfig) -> tuple[WatchedFiles, _Loaded]:
+    return WatchedFiles(config.files), _load(config)  # in this order: no change is missed
 
 
 def _load(config: TlsConfig) -> _Loaded:
