@@ -72,8 +72,8 @@ class ApiRoute(ABC):
             check_identity(client, limits.trusts)
             body = arrived_body(client, limits)
             if body is None:
-                await self._foresee(received, clock.remaining())
-                body = await read_body(client, limits, clock.end)
+                account = await self._foresee(received, clock.remaining())
+                body = await read_body(client, limits, clock.end, account)
             received.body = body
             self.check(headers, received.body)
             received.context = context_of(headers, clock.remaining(), received.hops, client.flow, received.certificate)
@@ -98,17 +98,17 @@ class ApiRoute(ABC):
         finally:
             answer.close()
 
-    async def _foresee(self, received: ClientRequest, remaining: float | None) -> None:
-        """Refuse a body before it is read, when its call would be refused whatever it says."""
+    async def _foresee(self, received: ClientRequest, remaining: float | None) -> str:
+        """Refuse a body before it is read, when its call would be refused whatever it says; gives its account, if known."""
         headers = received.headers
         size = announced(headers)
         if size is None and b"expect" not in headers:
-            return
+            return ""
         rpc = EXPLAIN_RPC if EXPLAIN in headers else STREAM
         options = Options(received.request_id, user=user_of(headers), tenant=named_tenant_of(headers))
         context = context_of(headers, remaining, received.hops, certificate=received.certificate)
         try:
-            await self._router.foresee(rpc, options, context, size or 0)
+            return await self._router.foresee(rpc, options, context, size or 0)
         except CallFailed as error:
             raise _Foreseen(error) from None
 

@@ -33,7 +33,7 @@ def arrived_body(client: ClientSide, limits: Limits) -> bytes | None:
     return None if body is None else _within(limits, body)
 
 
-async def read_body(client: ClientSide, limits: Limits, end: float) -> bytes:
+async def read_body(client: ClientSide, limits: Limits, end: float, account: str = "") -> bytes:
     """The whole body without its content codings, at most `limits.max_body_bytes`, there by the loop's time `end`.
 
     Raises Refused: 413 as soon as the declared or the received length passes the limit, reading no further, 408 when the
@@ -45,14 +45,15 @@ async def read_body(client: ClientSide, limits: Limits, end: float) -> bytes:
     if declared > limits.max_body_bytes:
         raise Refused(too_large(limits.max_body_bytes))
     decoder = decoder_of(_codings(client)) if b"content-encoding" in headers else None
+    owners = (f"tenant:{account}",) if account else _owners(client, limits)
     wait = _Wait(limits.body_silence, end)
     try:
         if declared > _SMALL_BYTES:
-            limits.buffered.check(declared, _owners(client, limits))
+            limits.buffered.check(declared, owners)
         piece, more = await client.read()
         if decoder is None and not more:
             return _within(limits, piece)
-        return await _Incoming(limits, _owners(client, limits), decoder).read(piece, client, wait, more=more)
+        return await _Incoming(limits, owners, decoder).read(piece, client, wait, more=more)
     except asyncio.CancelledError:
         # An outer cancellation at the same time leaves a count above 0 and must go on as one.
         if wait.over and wait.task.uncancel() == 0:

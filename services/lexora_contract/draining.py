@@ -91,9 +91,9 @@ class DrainingPort:
         """End the calls under way with an error that says why, so that their clients get an end of their answers."""
         self._calls.abort()
 
-    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> str:
         """What would be refused whatever its body says."""
-        await self._counted(self._inner.foresee, rpc, options, context, size)
+        return await self._counted(self._inner.foresee, rpc, options, context, size)
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""

@@ -13,8 +13,9 @@ class Service(Protocol):
     def method_of(self, rpc: Rpc[Any, Any]) -> Any:
         """What serves an rpc: `await ...(request, context)`."""
 
-    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> str:
         """As RouterPort.foresee."""
+        ...
 
     async def relay(self, call: RawCall, context: CallContext, sink: ClientSink) -> None:
         """As RouterPort.relay."""

@@ -202,12 +202,15 @@ Send = Callable[[StreamResponse], Awaitable[None]]
 class RouterPort(Protocol):
     """A router. Every method raises CallFailed; cancelling the task that awaits one cancels the call."""
 
-    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> str:
         """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says; it has been counted then.
+
+        Gives the account of the call's credentials, empty where none are asked for.
 
         For the time before the body is read, by credentials, user and tenant as far as headers have them. A router elsewhere
         is not asked.
         """
+        ...
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         """Ask one thing, get one answer."""

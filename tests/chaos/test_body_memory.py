@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support import load, wire
+from tests.support.keys import add_key
 from tests.support.load import chat
 from tests.support.process import Process
 from tests.support.queueing import CHAT, MODEL, by_grpc, gateway_for, grpc_stub, queued, slots_held
@@ -79,9 +80,12 @@ def in_chunks(size: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def unfinished(base: str, count: int, size: int, sent: int, user: str) -> AsyncIterator[list[socket.socket]]:
+async def unfinished(
+    base: str, count: int, size: int, sent: int, *, user: str = "", key: str = ""
+) -> AsyncIterator[list[socket.socket]]:
     """So many requests that announce a body of `size` bytes, and stop after `sent` of them. `user`: as a proxy names it."""
-    head = wire.request(CHAT, headers={"content-length": str(size), "x-lexora-user": user})
+    shown = {"x-api-key": key} if key else {}
+    head = wire.request(CHAT, headers={"content-length": str(size), "x-lexora-user": user} | shown)
     connections: list[socket.socket] = []
 
     def begin() -> None:
@@ -109,6 +113,20 @@ def answered(connections: list[socket.socket]) -> list[int]:
     return statuses
 
 
+async def test_unfinished_bodies_of_one_tenant_take_no_room_of_another(sim: Simulator, tmp_path: Path) -> None:
+    size, share, file = 8 * MIB, 16 * MIB, tmp_path / "keys.jsonl"
+    config = base_config(main={"url": sim.url, "models": [MODEL]})
+    config["server"] |= {"max_body_bytes": size, "max_buffered_bytes": 4 * share}
+    config["auth"] = {"mode": "keys", "keys_file": str(file)}
+    first, second, other = (add_key(file, tenant=tenant).text for tenant in ("acme", "acme", "other"))
+    with Gateway(config, tmp_path) as serving:
+        async with unfinished(serving.http, 4, size, size - MIB, key=first):
+            async with unfinished(serving.http, 2, size, size - MIB, key=second) as same:
+                assert await asyncio.to_thread(answered, same) == [429, 429]
+            async with unfinished(serving.http, 2, size, size - MIB, key=other) as others:
+                assert await asyncio.to_thread(answered, others) == []
+
+
 @pytest.mark.parametrize(("way", "user"), [("serve", ""), ("serve", "alice"), ("gateway", "")])
 async def test_unfinished_bodies_of_one_client(sim: Simulator, tmp_path: Path, way: str, user: str) -> None:
     size, share = 8 * MIB, 64 * MIB
@@ -120,13 +138,13 @@ async def test_unfinished_bodies_of_one_client(sim: Simulator, tmp_path: Path, w
         serving = stack.enter_context(Gateway(config, tmp_path))
         facade: Any = stack.enter_context(Facade(serving)) if way == "gateway" else serving
         before = resident(facade.pid)
-        async with unfinished(facade.http, 30, size, size - MIB, user) as connections:
+        async with unfinished(facade.http, 30, size, size - MIB, user=user) as connections:
             statuses = await asyncio.to_thread(answered, connections)
             assert set(statuses) == {429}
             assert len(statuses) >= 30 - share // (size - MIB) - 1
             assert resident(facade.pid) - before < share + FEW
             if user:  # another user behind the same proxy has a share of its own
-                async with unfinished(facade.http, 2, size, size - MIB, "bob") as others:
+                async with unfinished(facade.http, 2, size, size - MIB, user="bob") as others:
                     assert await asyncio.to_thread(answered, others) == []
             # Small bodies of the same client, and calls of all others, are none the worse.
             small = json.dumps(chat(MODEL, 1, user="spent")).encode()
@@ -134,7 +152,7 @@ async def test_unfinished_bodies_of_one_client(sim: Simulator, tmp_path: Path, w
         await asyncio.to_thread(back, facade, before)
         # Limits of a user who is known are asked before the body is read, where the router is in the same process.
         if user:
-            async with unfinished(facade.http, 2, size, 0, "spent") as connections:
+            async with unfinished(facade.http, 2, size, 0, user="spent") as connections:
                 assert sorted(await asyncio.to_thread(answered, connections)) == [429, 429]
         # There is room again: the engine's own word for so much text.
         whole = json.dumps(long_chat(size - 1000)).encode()

@@ -43,12 +43,16 @@ class Services:
             limited=call_pb2.Call() if counted else None,
         )
 
-    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
-        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says, and count it then."""
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> str:
+        """Raise CallFailed for a call that would be refused whatever its body of `size` bytes says, and count it then.
 
-        async def foresee(call: Call) -> None:
+        Gives the account of its credentials, empty where none are asked for.
+        """
+
+        async def foresee(call: Call) -> str:
             if rpc.counted and self.guard.serving.foresee is not None:
                 self.guard.serving.foresee(call, size)
+            return call.principal.account
 
         limited = call_pb2.Call() if rpc.counted else None
-        await self.guard.guarded(rpc, options, context, foresee, always=not rpc.counted, limited=limited)
+        return await self.guard.guarded(rpc, options, context, foresee, always=not rpc.counted, limited=limited)

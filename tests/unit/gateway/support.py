@@ -71,10 +71,11 @@ class ScriptedRouter:
         )
         self.recent: ListRecentCallsResponse | Exception = ListRecentCallsResponse()
 
-    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> None:
+    async def foresee(self, rpc: Rpc[Any, Any], options: Options, context: CallContext, size: int) -> str:
         self.foresaw.append((rpc.method, options, context, size))
         if self.foreseen is not None:
             raise self.foreseen
+        return ""
 
     async def unary(self, rpc: Rpc[Request, Response], request: Request, context: CallContext) -> Response:
         if isinstance(request, ReportRefusalRequest):
