@@ -9,9 +9,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.process import REPOSITORY
 from tests.support.promtool import PROMTOOL, needs_promtool
+from tests.support.tls import Authority
 
 from lexora_router.config import Config
+from lexora_router.config.tls import TlsConfig
 from lexora_router.process.app import RouterApp
+from lexora_router.process.server_tls import ServerTls
 
 FOLDER = REPOSITORY / "deploy" / "prometheus"
 GRAFANA = REPOSITORY / "deploy" / "grafana"
@@ -28,10 +31,11 @@ def rules(name: str) -> list[dict[str, object]]:
     return [rule for group in yaml.safe_load((FOLDER / name).read_text())["groups"] for rule in group["rules"]]
 
 
-async def samples() -> set[str]:
+async def samples(folder: Path) -> set[str]:
     """Names of all samples that /metrics may have, with every label."""
     text = RouterApp(Config()).metrics("")[0].decode()
-    found = set()
+    shown = Authority(folder).issue("server")
+    found = {metric.name for metric in ServerTls(TlsConfig(cert=str(shown.cert), key=str(shown.key))).collect()}
     for family in text_string_to_metric_families(text):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))
         found |= {family.name + suffix for suffix in suffixes}
@@ -57,9 +61,9 @@ def test_every_alert_has_a_test_and_a_word_in_the_manual() -> None:
     assert set(re.findall(r"^\| `(Lexora\w+)` \|", manual, re.M)) == alerts
 
 
-async def test_rules_and_dashboards_refer_to_metrics_that_exist() -> None:
+async def test_rules_and_dashboards_refer_to_metrics_that_exist(tmp_path: Path) -> None:
     recorded = {str(rule["record"]) for rule in rules("recording.yml")}
-    known = await samples() | recorded
+    known = await samples(tmp_path) | recorded
     texts = [str(rule["expr"]) for name in ("recording.yml", "alerts.yml") for rule in rules(name)]
     texts += [path.read_text() for path in sorted(GRAFANA.glob("*.json"))]
     named = {name for text in texts for name in METRIC.findall(text)}
