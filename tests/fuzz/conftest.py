@@ -1,5 +1,6 @@
 """Gateways in front of a simulated engine, which all cases share, so that what one case leaves behind is seen by the others."""
 
+import contextlib
 import os
 import re
 import secrets
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.keys import ALL, add_key
-from tests.support.servers import Gateway, Simulator, calm_config
+from tests.support.process import Process
+from tests.support.servers import Facade, Gateway, Simulator, calm_config
 from tests.support.wire import wait_until
 
 MODEL = "qwen3-32b"
@@ -24,9 +26,11 @@ LEAKED = re.compile(r'Traceback|File \\?"|\.py\b|site-packages|Exception\b')
 
 @dataclass
 class Fuzzed:
-    """A gateway, and the credential of each kind of caller."""
+    """A gateway, and the credential of each kind of caller. `http` is that of its facade, which may be another process."""
 
     gateway: Gateway
+    http: str
+    facade: Process
     secret: str
     shown: dict[str, str]
 
@@ -41,21 +45,26 @@ class Fuzzed:
 
     def settled(self) -> None:
         """No call is under way, and the process lives."""
-        assert self.gateway.alive, self.gateway.output[-4000:]
+        for process in (self.gateway, self.facade):
+            assert process.alive, process.output[-4000:]
         headers = {"authorization": f"Bearer {self.secret}"} if self.secret else {}
 
         def active() -> int:
-            stats = httpx.get(f"{self.gateway.http}/stats", headers=headers, verify=False).raise_for_status().json()
+            stats = httpx.get(f"{self.http}/stats", headers=headers, verify=False).raise_for_status().json()
             return int(stats["active_requests"]) + sum(stats["in_flight"].values()) + sum(stats["queue_depth"].values())
 
         wait_until(lambda: active() == 0, "no call under way", 20)
 
     def open_files(self) -> int:
-        return len(os.listdir(f"/proc/{self.gateway.pid}/fd"))
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._pids)
 
     def resident(self) -> int:
-        pages = int(Path(f"/proc/{self.gateway.pid}/statm").read_text().split()[1])
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids)
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def _pids(self) -> set[int]:
+        return {self.gateway.pid, self.facade.pid}
 
 
 @pytest.fixture(scope="module")
@@ -64,27 +73,29 @@ def engine() -> Iterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture(scope="module", params=["off", "keys"])
+@pytest.fixture(scope="module", params=["off", "keys"])  # and "apart": keys, at a facade in a process of its own
 def fuzzed(request: pytest.FixtureRequest, engine: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     folder = tmp_path_factory.mktemp("fuzzed")
     upstream = f"sk-upstream-{secrets.token_hex(16)}"
     main = {"url": engine.url, "models": [MODEL, "embed-small"], "api_key_env": "FUZZ_UPSTREAM_KEY"}
     config = calm_config(main=main)
     shown, secret = {"none": ""}, ""
-    if request.param == "keys":
+    if request.param != "off":
         file = folder / "keys.jsonl"
         good = add_key(file, scopes=ALL, name="fuzz").text
         config["auth"] = {"mode": "keys", "keys_file": str(file)}
         shown, secret = {"good": good, "bad": good[:-4] + "zzzz", "none": ""}, good
-    with Gateway(config, folder, env={"FUZZ_UPSTREAM_KEY": upstream}) as gateway:
-        fuzzed = Fuzzed(gateway, secret, shown)
-        httpx.get(f"{gateway.http}/openapi.json", verify=False)
+    with contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(Gateway(config, folder, env={"FUZZ_UPSTREAM_KEY": upstream}))
+        facade = stack.enter_context(Facade(gateway)) if request.param == "apart" else gateway
+        fuzzed = Fuzzed(gateway, facade.http, facade, secret, shown)
+        httpx.get(f"{fuzzed.http}/openapi.json", verify=False)
         memory, files = fuzzed.resident(), fuzzed.open_files()
         engine.clear()
         yield fuzzed
         fuzzed.settled()
         assert engine.posts(), "no case came as far as the engine"
-        output = gateway.output
+        output = gateway.output + facade.output
         assert "Traceback" not in output, output[output.index("Traceback") - 2000 :][:6000]
         assert upstream not in output
         assert not secret or secret not in output
