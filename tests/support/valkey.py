@@ -16,11 +16,16 @@ START_SECONDS = 20.0
 
 
 class ValkeyProcess:
-    """`with ValkeyProcess(tmp_path) as server`: it listens at 127.0.0.1:`port`. `settings` are those of its configuration."""
+    """`with ValkeyProcess(tmp_path) as server`: it listens at 127.0.0.1:`port`. `settings` are those of its configuration.
 
-    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+    With `sentinel_of` it is a Sentinel, for which the server at that port is the service `main`.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, str] | None = None, *, sentinel_of: int | None = None) -> None:
         self._folder = folder
-        self._settings = {"save": "", "appendonly": "no", "maxclients": "1000"} | (settings or {})
+        self._sentinel_of = sentinel_of
+        of_server = {"save": "", "appendonly": "no", "maxclients": "1000"} if sentinel_of is None else {}
+        self._settings: dict[str, str] = of_server | (settings or {})
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -45,9 +50,13 @@ class ValkeyProcess:
         self._settings |= settings
         self._folder.mkdir(exist_ok=True, parents=True)
         options = [part for name, value in self._settings.items() for part in (f"--{name}", value)]
+        if self._sentinel_of is not None:
+            file = self._folder / "sentinel.conf"
+            file.write_text(f"sentinel monitor main 127.0.0.1 {self._sentinel_of} 1\n")
+            options = [str(file), "--sentinel", *options]
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
         self._process = subprocess.Popen(
-            [str(get_binary_path()), *place, *options],
+            [str(get_binary_path()), *options, *place],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """What an error of the store means for an operator. No text has a user or a password."""
 
+import os
 import socket
 import ssl
 
@@ -31,7 +32,7 @@ def explained(error: Exception) -> str:
     if isinstance(cause, socket.gaierror):
         return "the name of the store's host cannot be resolved"
     if isinstance(cause, OSError):
-        return f"the store cannot be reached: {cause.strerror or type(cause).__name__}"
+        return f"the store cannot be reached: {os.strerror(cause.errno) if cause.errno else type(cause).__name__}"
     for kind, words, text in _REFUSALS:
         if isinstance(error, kind) and words in str(error):
             return f"the store {text.format(error=str(error)[:_MOST])}"

@@ -6,7 +6,7 @@ One connection is for exchanges and one for news. All keys have one hash tag, so
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
 
@@ -192,13 +192,18 @@ class ValkeyState:
         if self._address.kind is Kind.CLUSTER:
             await _abandon(await self._to(host))
             return host
-        try:
-            return await self._master(host, signed_in=False)
-        except AuthenticationError:
-            return await self._master(host, signed_in=True)
+        address, refused = replace(self._address, database=0), None
+        nothing = replace(address, user=None, password=None)
+        for signs in (nothing, address, replace(address, user=None)):  # Sentinels have users of their own, or none
+            try:
+                return await self._master(host, signs)
+            except AuthenticationError as error:
+                refused = error
+        assert refused is not None
+        raise refused
 
-    async def _master(self, sentinel: tuple[str, int], *, signed_in: bool) -> tuple[str, int]:
-        connection = await self._to(sentinel, signed_in=signed_in, database=0)
+    async def _master(self, sentinel: tuple[str, int], address: Address) -> tuple[str, int]:
+        connection = await self._to(sentinel, address)
         try:
             found = await _command(connection, b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._address.service.encode())
         finally:
@@ -207,17 +212,17 @@ class ValkeyState:
             raise StateUnavailable(f"the Sentinels have no service {self._address.service}")
         return found[0].decode(), int(found[1])
 
-    async def _to(self, where: tuple[str, int], *, signed_in: bool = True, database: int | None = None) -> AbstractConnection:
+    async def _to(self, where: tuple[str, int], address: Address | None = None) -> AbstractConnection:
         """A connection that has signed in. Raises ValkeyError."""
         host, port = where
         await self._resolved(host, port)
-        address = self._address
+        address = address or self._address
         settings: dict[str, Any] = {
             "host": host,
             "port": port,
-            "db": address.database if database is None else database,
-            "username": address.user if signed_in else None,
-            "password": address.password if signed_in else None,
+            "db": address.database,
+            "username": address.user,
+            "password": address.password,
             "socket_timeout": None,
             "socket_keepalive": True,
             "client_name": "lexora",
