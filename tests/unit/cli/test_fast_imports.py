@@ -21,6 +21,7 @@ USELESS = {
     "playwright",
     "pygments",
     "rich",
+    "valkey",
 }
 
 
