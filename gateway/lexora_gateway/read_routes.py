@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from lexora.v1 import health_pb2
-from lexora.v1.health_pb2 import BackendStatus, HealthRequest, HealthResponse
+from lexora.v1.health_pb2 import BackendStatus, Discovery, HealthRequest, HealthResponse
 from lexora.v1.models_pb2 import ListModelsResponse
 from lexora.v1.recent_calls_pb2 import ListRecentCallsRequest
 from lexora.v1.stats_pb2 import GetStatsRequest
@@ -120,6 +120,9 @@ class Control:
             body["auth"] = "on" if response.credentials_needed else "off"
             if response.HasField("state"):
                 body["state"] = plain(response.state)
+        discovery = {name: _discovery(each.discovery) for name, each in sorted(backends.items()) if each.HasField("discovery")}
+        if discovery:
+            body["discovery"] = discovery
         return JSONResponse(body, 503 if overall == "unhealthy" else 200)
 
     async def live(self) -> Response:
@@ -167,6 +170,11 @@ class Control:
     def _context(self, request: Request) -> CallContext:
         timeout = timeout_of(headers_of(request.scope), CONTROL_TIMEOUT) or CONTROL_TIMEOUT
         return scope_context(request.scope, timeout)
+
+
+def _discovery(found: Discovery) -> dict[str, Any]:
+    """Without names and addresses: anybody may ask for /health. `/stats` has the rest."""
+    return {"endpoints": found.endpoints, "failing": bool(found.problem), "failures": found.failures}
 
 
 def _limit(text: str) -> int:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
 
+from lexora_cli.discovery_probe import DiscoveryFinding
 from lexora_cli.issuer_probe import IssuerFinding
 from lexora_cli.probe import Finding
 from lexora_contract.escape import escaped
 
 _SHOWN_MODELS = 10
+_UNTIL_FOUND = "its calls are answered 503 until an endpoint is found: correct its discover, or what is looked up there"
 _UNTIL_THEN = "its tokens are answered 503 until its keys can be read: correct its entry in auth.jwt, or the network"
 
 
@@ -23,6 +25,17 @@ def lines(findings: Iterable[Finding]) -> Iterator[str]:
         yield f"[green]answers[/green] {where}: {finding.latency_ms:g} ms, {_plain(_models(finding))}"
         if finding.missing:
             yield f"        [yellow]configured, but not listed by the engine:[/yellow] {_plain(', '.join(finding.missing))}"
+
+
+def discovery_lines(findings: Iterable[DiscoveryFinding]) -> Iterator[str]:
+    """The same for each backend whose endpoints are discovered."""
+    for finding in findings:
+        where = f"[bold]{_plain(finding.backend)}[/bold] {_plain(finding.source)}"
+        if finding.problem:
+            yield f"[red]FAILED[/red]  {where}: {_plain(finding.problem)}"
+            yield f"        {_UNTIL_FOUND}"
+        else:
+            yield f"[green]answers[/green] {where}: {len(finding.endpoints)} endpoints"
 
 
 def issuer_lines(findings: Iterable[IssuerFinding]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from lexora.v1.explain_pb2 import EndpointExplanation, ExplainResponse, TargetExplanation, Verdict
-from lexora.v1.health_pb2 import BackendStatus, BreakerState
+from lexora.v1.health_pb2 import BackendStatus, BreakerState, Discovery
 from lexora_cli.columns import columns
 from lexora_contract.enums import word
 from lexora_contract.escape import escaped
@@ -24,6 +24,8 @@ def explained(answer: ExplainResponse) -> Iterator[Text]:
         yield Text()
         yield _title(target, "fallback" if number else "backend")
         yield _line(f"  {target.reason}")
+        if target.HasField("discovery"):
+            yield _line(f"  {_discovered(target.discovery)}")
         yield from _endpoints(target)
         if target.falls_back_on:
             yield _line(f"  goes on to {answer.targets[number + 1].backend} on {target.falls_back_on}")
@@ -37,6 +39,11 @@ def _title(target: TargetExplanation, kind: str) -> Text:
         f"{escaped(model)}, {word(BackendStatus, target.status)}, {waiting}: ",
         (verdict, _colour(verdict)),
     )
+
+
+def _discovered(found: Discovery) -> str:
+    problem = f"; the last look failed: {found.problem}" if found.problem else ""
+    return f"{found.endpoints} endpoints, discovered by {found.source}{problem}"
 
 
 def _endpoints(target: TargetExplanation) -> Iterator[Text]:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from yarl import URL
 
@@ -30,10 +32,15 @@ class Finding:
     trouble: Trouble | None = None
 
 
-async def probe_all(config: Config) -> list[Finding]:
-    """One finding for each endpoint, in the order of the configuration. Takes no longer than the slowest time limit."""
+async def probe_all(config: Config, discovered: Mapping[str, Sequence[str]] = MappingProxyType({})) -> list[Finding]:
+    """One finding for each endpoint, in the order of the configuration. Takes no longer than the slowest time limit.
+
+    `discovered` are the base addresses of endpoints that are not in the configuration, by backend.
+    """
     probes = [
-        _Probe(config, name, backend, address) for name, backend in config.backends().items() for address in backend.endpoints
+        _Probe(config, name, backend, address)
+        for name, backend in config.backends().items()
+        for address in (*backend.endpoints, *discovered.get(name, ()))
     ]
     return list(await asyncio.gather(*(probe.run() for probe in probes)))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
-from lexora.v1.health_pb2 import BackendStatus, BreakerState, EndpointHealth, HealthResponse
+from lexora.v1.health_pb2 import BackendHealth, BackendStatus, BreakerState, EndpointHealth, HealthResponse
 from lexora.v1.stats_pb2 import Distribution, GetStatsResponse
 from lexora_cli.columns import columns
 from lexora_cli.reload_text import summary
@@ -56,9 +56,31 @@ def endpoints(health: HealthResponse) -> list[Text]:
     return columns(head, _endpoints(health))
 
 
+def shown(backend: BackendHealth) -> list[EndpointHealth]:
+    """The endpoints of a backend; where it has none, what says so in their place."""
+    none = EndpointHealth(address="(none)", status=backend.status, reason=backend.discovery.problem or "no endpoint is found")
+    return list(backend.endpoints) or [none]
+
+
+def discoveries(health: HealthResponse) -> list[Text]:
+    """Where the endpoints of backends are found, and whether that works; nothing where all addresses are configured."""
+    found = [(name, each.discovery) for name, each in sorted(health.backends.items()) if each.HasField("discovery")]
+    rows = [
+        (
+            name,
+            each.source,
+            str(each.endpoints),
+            f"{duration(seconds(each.since_success))} ago" if each.HasField("since_success") else "never",
+            each.problem,
+        )
+        for name, each in found
+    ]
+    return columns(("backend", "discovered by", "endpoints", "found", "problem"), iter(rows)) if rows else []
+
+
 def _endpoints(health: HealthResponse) -> Iterator[tuple[str | Text, ...]]:
     for name, backend in sorted(health.backends.items()):
-        for place, endpoint in enumerate(backend.endpoints):
+        for place, endpoint in enumerate(shown(backend)):
             waiting = str(backend.waiting) if place == 0 else ""
             yield (name, *_endpoint(endpoint, waiting))
 

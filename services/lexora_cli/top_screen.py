@@ -10,7 +10,7 @@ from lexora.v1.health_pb2 import BackendHealth, BackendStatus, BreakerState, End
 from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse, RecentCall
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval
 from lexora_cli.columns import columns
-from lexora_cli.status_text import LATENCIES, coloured, duration, headline
+from lexora_cli.status_text import LATENCIES, coloured, duration, headline, shown
 from lexora_contract.answer import hops_text
 from lexora_contract.escape import escaped
 from lexora_contract.plain import hops_of, reason_name, resumed_name
@@ -40,7 +40,7 @@ def picture(seen: Seen, router: str, *, trouble: str = "", width: int | None = N
 
     `trouble` says why it is old. Without a width nothing is cut.
     """
-    endpoints = sum(len(backend.endpoints) for backend in seen.health.backends.values())
+    endpoints = sum(len(shown(backend)) for backend in seen.health.backends.values())
     models = min(len(seen.stats.by_model), MOST_MODELS)
     room = None if height is None else max(height - FIXED_LINES - endpoints - models, 0)
     parts = [
@@ -133,7 +133,7 @@ def _endpoints(health: HealthResponse, width: int | None) -> list[Text]:
     rows = (
         _endpoint(name if at == 0 else "", backend if at == 0 else None, endpoint, narrow=narrow)
         for name, backend in sorted(health.backends.items())
-        for at, endpoint in enumerate(backend.endpoints)
+        for at, endpoint in enumerate(shown(backend))
     )
     engine = () if narrow else ("engine", "KV")
     return columns(

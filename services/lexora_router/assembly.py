@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from secrets import token_bytes
 
 from lexora_contract.answer import Choice
@@ -11,9 +12,10 @@ from lexora_contract.port import Sink
 from lexora_router.call import Call, Endpoint, Handler, Target, WholeAnswer
 from lexora_router.choosing.build import Known, build_chooser, pinned, recall
 from lexora_router.config import Config
+from lexora_router.discovery.discovery import Discovery
 from lexora_router.engines.transport import Transport
 from lexora_router.errors import QueueFull, UnsupportedByBackend
-from lexora_router.fleet.backend import Backend, Conditions, Health, TlsContexts, build_backends, combine
+from lexora_router.fleet.backend import Backend, Conditions, Health, TlsContexts, addresses_of, build_backends, combine
 from lexora_router.fleet.background import survived
 from lexora_router.fleet.catalogue import Catalogue
 from lexora_router.fleet.probe import Prober
@@ -75,7 +77,10 @@ class Assembly:
         self._left: list[Transport] | None = None  # of a retired one: what its successor has not taken over
         self.conditions: Conditions = Conditions() if previous is None else previous.conditions
         known = previous.backends if previous else {}
-        self.backends: dict[str, Backend] = build_backends(config, clock, known, tls, self.conditions)
+        found = None if previous is None else previous.discovery
+        self.discovery: Discovery = Discovery(config, found, addresses_of(known.values()), clock)
+        self.backends: dict[str, Backend] = build_backends(config, clock, known, tls, self.conditions, discovery=self.discovery)
+        self._on_probe = on_probe
         self.catalogue = Catalogue(self.backends, ttl=config.catalogue.ttl, timeout=config.catalogue.timeout, clock=clock)
         self.routes = ModelRoutes(config, self.backends, self.catalogue)
         health = config.health
@@ -113,9 +118,11 @@ class Assembly:
             backend.take_over(self.conditions)
         if previous is not None:
             self.catalogue.adopt(previous.catalogue)
+        self.discovery.follow(self._moved)
 
     def start(self) -> None:
-        """Begin to probe, to read engines' metrics, to ask for models and to look for outliers."""
+        """Begin to find engines, to probe, to read engines' metrics, to ask for models and to look for outliers."""
+        self.discovery.start()
         self._tasks = [
             asyncio.create_task(self.prober.run(), name="lexora-probe"),
             asyncio.create_task(self.scraper.run(), name="lexora-scrape"),
@@ -157,6 +164,7 @@ class Assembly:
         self._left = [backend.transport for backend in self.backends.values() if id(backend.transport) not in kept]
         for transport in self._left:
             transport.retire()
+        await self.discovery.retire(successor.discovery)
         await self._end_tasks()
 
     @property
@@ -166,6 +174,7 @@ class Assembly:
 
     async def stop(self) -> None:
         """End everything: the work in the background, and every connection that no successor has taken over."""
+        await self.discovery.retire()
         await self._end_tasks()
         await self.chooser.close()
         await self.catalogue.close()
@@ -190,6 +199,14 @@ class Assembly:
         """Let the calls that wait look for an endpoint."""
         for backend in self.backends.values():
             backend.pool.dispatch()
+
+    def _moved(self, name: str) -> None:
+        """The addresses of a backend have changed. All that goes by its endpoints follows at once."""
+        self.backends[name].move(self.conditions)
+        self.prober.follow()
+        self.scraper.follow()
+        self.catalogue.follow()
+        self._on_probe()
 
     async def _judge(self) -> None:
         while True:
@@ -242,12 +259,16 @@ class Assembly:
         adapters = {name: backend.adapter for name, backend in self.backends.items()}
         sources = {
             name: ResumeSource(
-                adapters[name].token_ids, mode == "text" and adapters[name].continues_text, len(backend.endpoints)
+                adapters[name].token_ids, mode == "text" and adapters[name].continues_text, partial(_count, backend)
             )
             for name, backend in self.backends.items()
-            if mode and len(backend.endpoints) > 1
+            if mode and (len(backend.endpoints) > 1 or backend.discovered is not None)
         }
         return {name: source for name, source in sources.items() if source.ids or source.text}
+
+
+def _count(backend: Backend) -> int:
+    return len(backend.endpoints)
 
 
 def _budgets(config: Config, previous: Assembly | None) -> dict[str, RetryBudget]:

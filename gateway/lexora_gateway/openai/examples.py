@@ -68,6 +68,7 @@ STATS: dict[str, Any] = {
     "total_resumed": 0,
     "rejected_by_reason": {"queue_full": 1},
     "queue_depth": {"vllm": 0},
+    "discovery": {},
     "limits": {"http://localhost:8000": 64},
     "breakers": {"http://localhost:8000": "closed"},
     "total_tokens_cached": 800,

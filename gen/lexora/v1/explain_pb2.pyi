@@ -299,6 +299,7 @@ class TargetExplanation(_message.Message):
     WAIT_TIME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     FALLS_BACK_ON_FIELD_NUMBER: _builtins.int
+    DISCOVERY_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the configured backend."""
     model: _builtins.str
@@ -325,6 +326,10 @@ class TargetExplanation(_message.Message):
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointExplanation]:
         """Its endpoints, the one that the next call would most likely get first."""
 
+    @_builtins.property
+    def discovery(self) -> _health_pb2.Discovery:
+        """How its endpoints are found; absent where they are configured."""
+
     def __init__(
         self,
         *,
@@ -339,10 +344,11 @@ class TargetExplanation(_message.Message):
         wait_time: _duration_pb2.Duration | None = ...,
         endpoints: _abc.Iterable[Global___EndpointExplanation] | None = ...,
         falls_back_on: _builtins.str = ...,
+        discovery: _health_pb2.Discovery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wait_time", b"wait_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["discovery", b"discovery", "wait_time", b"wait_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "endpoints", b"endpoints", "falls_back_on", b"falls_back_on", "max_waiting", b"max_waiting", "model", b"model", "position", b"position", "reason", b"reason", "status", b"status", "verdict", b"verdict", "wait_time", b"wait_time", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "discovery", b"discovery", "endpoints", b"endpoints", "falls_back_on", b"falls_back_on", "max_waiting", b"max_waiting", "model", b"model", "position", b"position", "reason", b"reason", "status", b"status", "verdict", b"verdict", "wait_time", b"wait_time", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -201,13 +201,18 @@ class BackendHealth(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    DISCOVERY_FIELD_NUMBER: _builtins.int
     status: Global___BackendStatus.ValueType
     """Worst and best of its endpoints combined."""
     waiting: _builtins.int
     """Calls that wait for a slot now."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointHealth]:
-        """Its endpoints, in the order of the configuration."""
+        """Its endpoints, in the order of the configuration, or of their addresses."""
+
+    @_builtins.property
+    def discovery(self) -> Global___Discovery:
+        """How its endpoints are found; absent where they are configured."""
 
     def __init__(
         self,
@@ -215,14 +220,55 @@ class BackendHealth(_message.Message):
         status: Global___BackendStatus.ValueType = ...,
         endpoints: _abc.Iterable[Global___EndpointHealth] | None = ...,
         waiting: _builtins.int = ...,
+        discovery: Global___Discovery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["discovery", b"discovery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "status", b"status", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discovery", b"discovery", "endpoints", b"endpoints", "status", b"status", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackendHealth: _TypeAlias = BackendHealth  # noqa: Y015
+
+@_typing.final
+class Discovery(_message.Message):
+    """How the endpoints of one backend are found while the router runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    SINCE_SUCCESS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Where is looked, in words."""
+    endpoints: _builtins.int
+    """Endpoints that were found last; they hold until a later look finds others."""
+    problem: _builtins.str
+    """Why the last look failed; empty when it did not."""
+    failures: _builtins.int
+    """Looks that failed since the source is followed."""
+    @_builtins.property
+    def since_success(self) -> _duration_pb2.Duration:
+        """Since the last look that did not fail; absent before the first one."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        endpoints: _builtins.int = ...,
+        problem: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        since_success: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since_success", b"since_success"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "failures", b"failures", "problem", b"problem", "since_success", b"since_success", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Discovery: _TypeAlias = Discovery  # noqa: Y015
 
 @_typing.final
 class EndpointHealth(_message.Message):

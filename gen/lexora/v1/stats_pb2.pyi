@@ -192,6 +192,27 @@ class GetStatsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class DiscoveryEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _health_pb2.Discovery: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _health_pb2.Discovery | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     UPTIME_FIELD_NUMBER: _builtins.int
     CALLS_FIELD_NUMBER: _builtins.int
     SUCCESS_RATE_FIELD_NUMBER: _builtins.int
@@ -216,6 +237,7 @@ class GetStatsResponse(_message.Message):
     SINCE_START_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    DISCOVERY_FIELD_NUMBER: _builtins.int
     success_rate: _builtins.float
     """successful / (successful + failed), 1 before the first call."""
     retries: _builtins.int
@@ -302,6 +324,10 @@ class GetStatsResponse(_message.Message):
     def state(self) -> _health_pb2.SharedState:
         """What it shares with other replicas; absent where it shares nothing."""
 
+    @_builtins.property
+    def discovery(self) -> _containers.MessageMap[_builtins.str, _health_pb2.Discovery]:
+        """How endpoints are found, by backend; those with configured addresses have no entry."""
+
     def __init__(
         self,
         *,
@@ -329,10 +355,11 @@ class GetStatsResponse(_message.Message):
         since_start: Global___Latencies | None = ...,
         history: _abc.Iterable[Global___Interval] | None = ...,
         state: _health_pb2.SharedState | None = ...,
+        discovery: _abc.Mapping[_builtins.str, _health_pb2.Discovery] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "since_start", b"since_start", "state", b"state", "uptime", b"uptime", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "calls", b"calls", "endpoints", b"endpoints", "errors", b"errors", "fallbacks", b"fallbacks", "history", b"history", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "resumed_streams", b"resumed_streams", "retries", b"retries", "since_start", b"since_start", "state", b"state", "success_rate", b"success_rate", "uptime", b"uptime", "waiting", b"waiting", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "calls", b"calls", "discovery", b"discovery", "endpoints", b"endpoints", "errors", b"errors", "fallbacks", b"fallbacks", "history", b"history", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "resumed_streams", b"resumed_streams", "retries", b"retries", "since_start", b"since_start", "state", b"state", "success_rate", b"success_rate", "uptime", b"uptime", "waiting", b"waiting", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

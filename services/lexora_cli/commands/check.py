@@ -1,6 +1,6 @@
 """`lexora check`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -8,12 +8,26 @@ from lexora_cli.options import AsJson, ConfigFile, Model, Url, engine_options
 from lexora_cli.screen import plain, plain_lines, print_json
 
 if TYPE_CHECKING:
+    from lexora_cli.discovery_probe import DiscoveryFinding
     from lexora_cli.issuer_probe import IssuerFinding
     from lexora_cli.probe import Finding
     from lexora_router.config.load import ConfigError, Loaded
 
 CONFIG_WRONG = 1
 BACKEND_SILENT = 2
+
+
+class _Answers(NamedTuple):
+    """What endpoints, issuers of tokens and sources of discovered endpoints said."""
+
+    endpoints: "tuple[Finding, ...]" = ()
+    issuers: "tuple[IssuerFinding, ...]" = ()
+    sources: "tuple[DiscoveryFinding, ...]" = ()
+
+    @property
+    def well(self) -> bool:
+        """Whether all is well."""
+        return all(finding.healthy for group in self for finding in group)
 
 
 def check(
@@ -27,8 +41,8 @@ def check(
 ) -> None:
     """Check the configuration and ask the backends.
 
-    Issuers of tokens are asked for their keys. Problems come first, then answers; with --all every key in
-    force below them, secrets masked.
+    Engines that are discovered are looked for once, and issuers of tokens are asked for their keys. Problems come
+    first, then answers; with --all every key in force below them, secrets masked.
 
     Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer, or an issuer's keys cannot be read.
 
@@ -53,14 +67,14 @@ def check(
         raise typer.Exit(CONFIG_WRONG)
     if not as_json:
         _show_warnings(loaded, hint="" if everything else "; --all shows every key in force")
-    findings, issuers = _probe(loaded) if probe else ([], [])
+    answers = _probe(loaded) if probe else _Answers()
     if as_json:
-        _print_json(loaded, findings, issuers, probed=probe)
+        _print_json(loaded, answers, probed=probe)
     else:
-        _show_findings(findings, issuers)
+        _show_findings(answers)
     if everything and not as_json:
         _show_keys(loaded)
-    raise typer.Exit(0 if _all_well(findings, issuers) else BACKEND_SILENT)
+    raise typer.Exit(0 if answers.well else BACKEND_SILENT)
 
 
 def _keys_problem(loaded: "Loaded") -> "ConfigError | None":
@@ -93,20 +107,22 @@ def _refuse(error: "ConfigError", as_json: bool) -> None:
         sys.stderr.write(f"{complaint(error)}\n")
 
 
-def _probe(loaded: "Loaded") -> "tuple[list[Finding], list[IssuerFinding]]":
+def _probe(loaded: "Loaded") -> _Answers:
     import asyncio
 
+    from lexora_cli.discovery_probe import find_engines
     from lexora_cli.issuer_probe import probe_issuers
     from lexora_cli.probe import probe_all
 
-    async def both() -> "tuple[list[Finding], list[IssuerFinding]]":
-        return await asyncio.gather(probe_all(loaded.config), probe_issuers(loaded.config))
+    async def engines() -> "tuple[list[Finding], list[DiscoveryFinding]]":
+        sources = await find_engines(loaded.config)
+        return await probe_all(loaded.config, {found.backend: found.endpoints for found in sources}), sources
 
-    return asyncio.run(both())
+    async def ask() -> _Answers:
+        (endpoints, sources), issuers = await asyncio.gather(engines(), probe_issuers(loaded.config))
+        return _Answers(tuple(endpoints), tuple(issuers), tuple(sources))
 
-
-def _all_well(findings: "list[Finding]", issuers: "list[IssuerFinding]") -> bool:
-    return all(finding.healthy for finding in findings) and all(finding.healthy for finding in issuers)
+    return asyncio.run(ask())
 
 
 def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
@@ -122,13 +138,15 @@ def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
         err().print(f"[yellow]open to the network:[/yellow] {escape(opening)}")
 
 
-def _show_findings(findings: "list[Finding]", issuers: "list[IssuerFinding]") -> None:
-    from lexora_cli.check_text import issuer_lines, lines
+def _show_findings(answers: _Answers) -> None:
+    from lexora_cli.check_text import discovery_lines, issuer_lines, lines
     from lexora_cli.screen import out
 
-    for line in lines(sorted(findings, key=lambda finding: finding.healthy)):
+    for line in discovery_lines(sorted(answers.sources, key=lambda finding: finding.healthy)):
         out().print(line)
-    for line in issuer_lines(sorted(issuers, key=lambda finding: finding.healthy)):
+    for line in lines(sorted(answers.endpoints, key=lambda finding: finding.healthy)):
+        out().print(line)
+    for line in issuer_lines(sorted(answers.issuers, key=lambda finding: finding.healthy)):
         out().print(line)
 
 
@@ -140,7 +158,7 @@ def _show_keys(loaded: "Loaded") -> None:
     plain_lines(dump(loaded.config).rstrip())
 
 
-def _print_json(loaded: "Loaded", findings: "list[Finding]", issuers: "list[IssuerFinding]", *, probed: bool) -> None:
+def _print_json(loaded: "Loaded", answers: _Answers, *, probed: bool) -> None:
     from dataclasses import asdict
 
     import yaml
@@ -148,12 +166,13 @@ def _print_json(loaded: "Loaded", findings: "list[Finding]", issuers: "list[Issu
     from lexora_router.config.load import dump
 
     report: dict[str, Any] = {
-        "ok": _all_well(findings, issuers),
+        "ok": answers.well,
         "file": str(loaded.path) if loaded.path else None,
         "warnings": list(loaded.warnings),
         "open": list(loaded.open),
-        "endpoints": [asdict(finding) for finding in findings] if probed else None,
-        "issuers": [asdict(finding) for finding in issuers] if probed else None,
+        "endpoints": [asdict(finding) for finding in answers.endpoints] if probed else None,
+        "discovered": [asdict(finding) for finding in answers.sources] if probed else None,
+        "issuers": [asdict(finding) for finding in answers.issuers] if probed else None,
         "config": yaml.safe_load(dump(loaded.config)),
     }
     print_json(report)

@@ -13,13 +13,16 @@ from lexora_router.config.problems import nearest
 Fault = tuple[tuple[str | int, ...], str]  # key path, what is wrong
 
 
-def backend_faults(backend: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield the faults inside one backend, with paths relative to it."""
-    url, urls = backend.get("url"), backend.get("urls")
-    if url is None and not urls:
-        yield (), "needs url, or urls for several replicas"
+def backend_faults(backend: Mapping[str, Any], *, discovers: bool = True) -> Iterator[Fault]:
+    """Yield the faults inside one backend, with paths relative to it; `discovers`: there is such a key."""
+    url, urls, discover = backend.get("url"), backend.get("urls"), backend.get("discover")
+    if url is None and not urls and discover is None:
+        yield (), f"needs url, or urls for several replicas{', or discover to find them' if discovers else ''}"
     if url is not None and urls:
         yield ("urls",), "give url or urls, not both"
+    if discover is not None and (url is not None or urls):
+        yield ("discover",), "give url, urls or discover, not two of them: discover finds the addresses"
+    yield from _unnamed_certificates(backend, _map(discover))
     yield from _repeated(("urls",), urls)
     yield from _repeated(("fallback_backends",), backend.get("fallback_backends"))
     yield from _repeated(("models",), [_model_name(entry) for entry in _items(backend.get("models"))])
@@ -31,6 +34,15 @@ def backend_faults(backend: Mapping[str, Any]) -> Iterator[Fault]:
     if family is not None:
         yield from _ability_faults(backend, family)
         yield from _section_faults(backend, family)
+
+
+def _unnamed_certificates(backend: Mapping[str, Any], discover: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield https to engines that are found by IP address, when nothing says what their certificates are for."""
+    by_name = discover.get("dns") is not None and discover.get("port") is not None
+    by_address = not by_name and discover.get("file") is None
+    checked = backend.get("verify") is not False and backend.get("server_name") is None
+    if discover.get("scheme") == "https" and by_address and checked:
+        yield ("server_name",), "is needed by https here: engines are found by IP address, and certificates are for names"
 
 
 def _section_faults(backend: Mapping[str, Any], family: type[Adapter]) -> Iterator[Fault]:

@@ -1,7 +1,7 @@
 """The engines: where they are, how they are reached, and how much each may be asked at once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from lexora_router.adapters import ADAPTERS, DEFAULT, Adapter, family_of
 from lexora_router.config.admission import QueueOverrides
 from lexora_router.config.check import backend_faults
+from lexora_router.config.discover import DiscoverConfig
 from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.section import Section, refuse
 from lexora_router.config.values import (
@@ -23,6 +24,7 @@ from lexora_router.config.values import (
     Text,
     Url,
     UrlPath,
+    base_url,
 )
 
 # A name of the table; for pydantic a Literal of all of them, which a type checker cannot read.
@@ -93,13 +95,14 @@ class _Engine(Section):
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
-        refuse(backend_faults(self.model_dump()))
+        refuse(backend_faults(self.model_dump(), discovers="discover" in type(self).model_fields))
         return self
 
 
 class BackendConfig(_Engine):
-    """One engine protocol at one address, or at several that serve the same models."""
+    """One engine protocol at one address, or at several that serve the same models, which may be found while it runs."""
 
+    discover: DiscoverConfig | None = None
     type: BackendType = DEFAULT
     azure: AzureConfig | None = None
     models: tuple[ModelEntry, ...] = Field(default=(), max_length=MAX_ITEMS)
@@ -127,11 +130,14 @@ class BackendConfig(_Engine):
     @property
     def tls(self) -> EngineTls:
         """How TLS to its engines is spoken, where an address is https."""
-        return EngineTls(self.ca_file, self.client_cert, self.client_key, self.verify, self.server_name)
+        found = self.discover.certified_name if self.discover is not None else None
+        return EngineTls(self.ca_file, self.client_cert, self.client_key, self.verify, self.server_name or found)
 
     @property
     def secured(self) -> bool:
         """Whether an address is https."""
+        if self.discover is not None:
+            return self.discover.scheme == "https"
         return any(url.startswith("https:") for url in self.endpoints)
 
     def adapter(self, environ: Mapping[str, str] = os.environ) -> Adapter:
@@ -140,9 +146,15 @@ class BackendConfig(_Engine):
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The base addresses, at least one, without a trailing slash and without /v1."""
+        """The configured base addresses, without a trailing slash and without /v1; none where they are discovered."""
         given = self.urls or ((self.url,) if self.url else ())
         return tuple(self.family.base(url) for url in given)
+
+    def discovered(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        """The same for discovered addresses, each `host:port`."""
+        assert self.discover is not None
+        scheme, path = self.discover.scheme, self.discover.path or ""
+        return tuple(self.family.base(base_url(f"{scheme}://{address}{path}")) for address in addresses)
 
 
 def _family(keys: Mapping[str, Any]) -> Family:

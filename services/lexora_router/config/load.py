@@ -23,6 +23,7 @@ from lexora_router.config.check import (
     tenant_faults,
     tls_faults,
 )
+from lexora_router.config.discover import discover_faults
 from lexora_router.config.env import FILE_VARIABLE, apply
 from lexora_router.config.explain import explain
 from lexora_router.config.models import Config
@@ -171,7 +172,7 @@ def _sections(data: Any, path: Path, here: Path = ()) -> Iterator[tuple[Path, di
 
 def _vllm_faults(vllm: Mapping[str, Any]) -> Iterator[Fault]:
     has_url = vllm.get("urls") or "url" in vllm
-    yield from backend_faults(vllm if has_url else {**vllm, "url": ""})  # it has a default
+    yield from backend_faults(vllm if has_url else {**vllm, "url": ""}, discovers=False)  # it has a default
 
 
 _CHECKS: tuple[tuple[Path, Callable[[Mapping[str, Any]], Iterator[Fault]]], ...] = (
@@ -186,6 +187,7 @@ _CHECKS: tuple[tuple[Path, Callable[[Mapping[str, Any]], Iterator[Fault]]], ...]
     (("routing",), routing_faults),
     (("routing", "classifier"), classifier_faults),
     (("routing", "backends", "*"), backend_faults),
+    (("routing", "backends", "*", "discover"), discover_faults),
 )
 
 

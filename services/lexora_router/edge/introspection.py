@@ -8,6 +8,7 @@ from lexora.v1 import health_pb2, models_pb2, recent_calls_pb2, stats_pb2
 from lexora_contract.enums import value
 from lexora_contract.times import duration
 from lexora_router.assembly import Assembly
+from lexora_router.edge.discovery_message import discovery_message
 from lexora_router.edge.pages import Key, after, page, page_size
 from lexora_router.edge.stats_messages import recent_call_message, reload_message, stats_message
 from lexora_router.errors import InvalidRequest, ModelNotFound
@@ -126,6 +127,9 @@ class Overview:
                 waiting={name: backend.pool.waiting for name, backend in backends.items()},
                 endpoints=_loads(endpoints, now),
                 state=_shared(self._state),
+                discovery={
+                    name: found for name, backend in backends.items() if (found := discovery_message(backend, now)) is not None
+                },
             )
         )
         return message
@@ -185,6 +189,7 @@ def _backend_health(backend: Backend, now: float) -> health_pb2.BackendHealth:
         status=_STATUS[backend.health()],
         endpoints=[_endpoint_health(endpoint, now) for endpoint in backend.endpoints],
         waiting=backend.pool.waiting,
+        discovery=discovery_message(backend, now),
     )
 
 

@@ -1,6 +1,6 @@
 """What telemetry has counted, as messages of the contract."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -8,7 +8,7 @@ from lexora.v1 import errors_pb2, receipt_pb2, recent_calls_pb2, reload_pb2, sta
 from lexora_contract.enums import value
 from lexora_contract.messages import hop_message
 from lexora_contract.times import duration, timestamp
-from lexora_router.telemetry.counts import Counts, CountsByName
+from lexora_router.telemetry.counts import Counts
 from lexora_router.telemetry.quantile_sketch import QuantileSketch
 from lexora_router.telemetry.recent import RecentCall
 from lexora_router.telemetry.reloads import Reload, Result
@@ -84,7 +84,7 @@ def _errors(stats: Stats) -> Iterator[tuple[errors_pb2.ErrorReason.ValueType, in
     return iter(sorted((value(errors_pb2.ErrorReason, reason), calls) for reason, calls in stats.errors.items()))
 
 
-def _counts(counts: CountsByName) -> dict[str, stats_pb2.CallCounts]:
+def _counts(counts: Mapping[str, Counts]) -> dict[str, stats_pb2.CallCounts]:
     return {name: _count(each) for name, each in counts.items()}
 
 

@@ -1,7 +1,7 @@
 """How a backend is reached: its origins, and what failures mean for a call."""
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from yarl import URL
 
@@ -30,10 +30,11 @@ class Transport:
         self._clock = clock
         self.security = security or EngineSecurity(EngineTls())
         self._origins: dict[tuple[str, str, int], Origin] = {}
+        self._leaving: list[Origin] = []  # of addresses that are gone, as long as calls run there
 
     def origin(self, base: URL) -> Origin:
         """The connections to the origin of a URL."""
-        key = (base.scheme, base.host or "", base.port or 80)
+        key = _key(base)
         if key not in self._origins:
             self._origins[key] = Origin(
                 key[1],
@@ -60,6 +61,14 @@ class Transport:
         for origin in self._origins.values():
             origin.drop_idle()
 
+    def keep_only(self, bases: Iterable[URL]) -> None:
+        """Retire what is at none of these addresses: they are no endpoints any more."""
+        self._leaving = [origin for origin in self._leaving if origin.open]
+        for key in self._origins.keys() - {_key(base) for base in bases}:
+            gone = self._origins.pop(key)
+            gone.retire()
+            self._leaving.append(gone)
+
     def retire(self) -> None:
         """Drop idle connections now, and each other one when its answer has ended."""
         for origin in self._origins.values():
@@ -68,12 +77,16 @@ class Transport:
     @property
     def open(self) -> int:
         """Connections there are."""
-        return sum(origin.open for origin in self._origins.values())
+        return sum(origin.open for origin in (*self._origins.values(), *self._leaving))
 
     def close(self) -> None:
         """Drop every connection."""
-        for origin in self._origins.values():
+        for origin in (*self._origins.values(), *self._leaving):
             origin.close()
+
+
+def _key(base: URL) -> tuple[str, str, int]:
+    return base.scheme, base.host or "", base.port or 80
 
 
 class _Small:

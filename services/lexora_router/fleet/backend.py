@@ -2,7 +2,7 @@
 
 import random
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from weakref import WeakValueDictionary
@@ -11,6 +11,9 @@ from lexora_router.adapters import Adapter
 from lexora_router.call import Target, Timeouts
 from lexora_router.config import BackendConfig, Config
 from lexora_router.config.engine_tls import EngineTls
+from lexora_router.discovery.discovered import Discovered
+from lexora_router.discovery.discovery import Discovery
+from lexora_router.discovery.source import address
 from lexora_router.engines.tls import EngineSecurity
 from lexora_router.engines.transport import Transport
 from lexora_router.errors import UnsupportedByBackend
@@ -32,9 +35,12 @@ class Health(Enum):
     UNHEALTHY = "unhealthy"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Backend:
-    """One engine protocol at one or several interchangeable endpoints."""
+    """One engine protocol at one or several interchangeable endpoints.
+
+    Where these are discovered there may be none for a while, and `move` changes them, and what depends on their number.
+    """
 
     name: str
     config: BackendConfig
@@ -45,6 +51,9 @@ class Backend:
     pool: Pool
     terms: Terms
     built_from: tuple[object, ...]
+    discovered: Discovered | None
+    make: "Callable[[str, Condition], HttpEndpoint]"
+    terms_for: Callable[[int], Terms]
 
     def target(self, model: str) -> Target:
         """Where a call for this model goes; the name is the engine's after `model_mapping`."""
@@ -62,6 +71,29 @@ class Backend:
             conditions[self.name, endpoint.address] = endpoint.condition
         self.pool.follow(self.endpoints, self.terms)
 
+    def move(self, conditions: "Conditions") -> None:
+        """Have the endpoints that are discovered by now. Calls that run at one that is gone end there, under its slot."""
+        bases = _bases(self.config, self.discovered)
+        known = {endpoint.address: endpoint for endpoint in self.endpoints}
+        self.terms = self.terms_for(len(bases))
+        self.endpoints = tuple(known.get(at) or self._new(at, base, conditions) for at, base in bases.items())
+        self.take_over(conditions)
+        self.transport.keep_only(endpoint.base for endpoint in self.endpoints)
+
+    def _new(self, at: str, base: str, conditions: "Conditions") -> HttpEndpoint:
+        """An endpoint that joins. Where calls have others to go to it has to show first that it answers."""
+        condition = conditions.get((self.name, at))
+        if condition is None:
+            condition = Condition(self.terms.rules)
+            if self.endpoints:
+                condition.joined()
+        return self.make(base, condition)
+
+    @property
+    def settled(self) -> bool:
+        """Whether its endpoints are known, or are known to be unknown: no first look is under way."""
+        return self.discovered is None or self.discovered.looked_at is not None
+
     def refusal(self, path: str) -> UnsupportedByBackend | None:
         """Why calls of an operation cannot be served here; None where they can."""
         serves = self.adapter.serves
@@ -71,7 +103,9 @@ class Backend:
         return UnsupportedByBackend(f"Backend `{self.name}` (type {kind}) does not serve {path}; it serves {served}.", "model")
 
     def health(self) -> Health:
-        """What the last probes and attempts come to."""
+        """What the last probes and attempts come to; without endpoints there is nothing to call."""
+        if not self.endpoints and self.settled:
+            return Health.UNHEALTHY
         return combine([_state(endpoint) for endpoint in self.endpoints])
 
 
@@ -97,20 +131,31 @@ def build_backends(
     previous: Mapping[str, Backend] | None = None,
     tls: TlsContexts | None = None,
     conditions: Conditions | None = None,
+    *,
+    discovery: Discovery | None = None,
 ) -> dict[str, Backend]:
     """Every configured backend by name; no connection is made yet. Raises OSError when a certificate cannot be used.
 
     A backend that was configured in the same way before is in it as it is. Others share the pool of the one of the same
     name, and the endpoints' conditions and where their moving limits stood; these go on as before until `take_over`. `tls`
     has what the files of `config.tls` come to; those that it lacks are read here. `conditions` are those
-    of all endpoints that there are.
+    of all endpoints that there are, and `discovery` has the addresses of those that are not in the configuration.
     """
     known = previous or {}
     alive = Conditions() if conditions is None else conditions
+    found = discovery or Discovery(config, None, {}, clock)
     return {
         name: _same(known.get(name), backend, config)
-        or _build(name, backend, config, known.get(name), alive, clock=clock, tls=tls or {})
+        or _build(name, backend, config, known.get(name), alive, clock=clock, tls=tls or {}, discovered=found.of(name))
         for name, backend in config.backends().items()
+    }
+
+
+def addresses_of(backends: Iterable[Backend]) -> dict[str, tuple[str, ...]]:
+    """The addresses of the endpoints of each backend, as sources have them."""
+    return {
+        backend.name: tuple(address(endpoint.base.host or "", endpoint.base.port or 80) for endpoint in backend.endpoints)
+        for backend in backends
     }
 
 
@@ -141,38 +186,59 @@ def _build(
     *,
     clock: Callable[[], float],
     tls: TlsContexts,
+    discovered: Discovered | None,
 ) -> Backend:
-    before = {endpoint.address: endpoint for endpoint in known.endpoints} if known else {}
+    limits = {each.address: each.auto.limit for each in known.endpoints if each.auto is not None} if known else {}
     security = EngineSecurity(config.tls, tls.get(config.tls))
     transport = Transport(connect_timeout=config.connect_timeout, clock=clock, security=security)
     adapter = config.adapter()
-    make = TranslatingEndpoint if adapter.translators else HttpEndpoint
-    terms = terms_of(config, whole)
-    endpoints = tuple(
-        make(
+    family = TranslatingEndpoint if adapter.translators else HttpEndpoint
+    bases = _bases(config, discovered)
+    first = terms_of(config, whole, len(bases), str if discovered is None else discovered.in_words)
+
+    def make(url: str, condition: Condition) -> HttpEndpoint:
+        return family(
             name,
             url,
             adapter=adapter,
             transport=transport,
-            condition=conditions.get((name, address_of(url))) or Condition(terms.rules),
+            condition=condition,
             limit=config.max_concurrency,
-            auto=_auto(config, before.get(address_of(url))),
+            auto=_auto(config, limits.get(address_of(url), START)),
             name_as_asked=whole.routing.answer_model == "asked",
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,
         )
-        for url in config.endpoints
-    )
-    pool = known.pool if known else Pool(name, endpoints, terms, cost=input_estimate, randrange=random.randrange, clock=clock)
+
+    endpoints = tuple(make(url, conditions.get((name, address_of(url))) or Condition(first.rules)) for url in bases.values())
+    pool = known.pool if known else Pool(name, endpoints, first, cost=input_estimate, randrange=random.randrange, clock=clock)
     timeouts = Timeouts(config.first_token, config.idle, config.total_timeout)
-    return Backend(name, config, adapter, endpoints, transport, timeouts, pool, terms, _built_from(whole))
+    return Backend(
+        name,
+        config,
+        adapter,
+        endpoints,
+        transport,
+        timeouts,
+        pool,
+        first,
+        _built_from(whole),
+        discovered,
+        make,
+        lambda count: first.with_endpoints(count, whole),
+    )
 
 
-def _auto(config: BackendConfig, before: HttpEndpoint | None) -> AutoLimit | None:
+def _bases(config: BackendConfig, discovered: Discovered | None) -> dict[str, str]:
+    """The base addresses of the endpoints by their names."""
+    bases = config.endpoints if discovered is None else config.discovered(discovered.addresses)
+    return {address_of(base): base for base in bases}
+
+
+def _auto(config: BackendConfig, start: int) -> AutoLimit | None:
     """The moving limit of an endpoint, which begins where the one of an earlier configuration stood."""
     if config.concurrency != "auto" or config.max_concurrency is None:
         return None
-    start = before.auto.limit if before is not None and before.auto is not None else START
     return AutoLimit(config.min_concurrency, config.max_concurrency, config.scrape_interval, start)
 
 

@@ -1,9 +1,14 @@
 """Work in the background that a bug must not end: without probes, say, no endpoint would ever come back."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import structlog
+
+_Key = TypeVar("_Key")
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 _log = structlog.get_logger("lexora.background")
 
@@ -15,3 +20,18 @@ def survived(work: str, **about: str) -> Iterator[None]:
         yield
     except Exception:  # the boundary: a bug in one round must not end those to come
         _log.exception("bug", work=work, **about)
+
+
+async def one_each(wanted: Callable[[], Mapping[_Key, Work]], moved: asyncio.Event) -> None:
+    """Run one task for each key that is wanted, and look what is wanted whenever `moved` is set; until cancelled."""
+    running: dict[_Key, asyncio.Task[None]] = {}
+    async with asyncio.TaskGroup() as group:
+        while True:
+            moved.clear()
+            work = wanted()
+            for key in running.keys() - work.keys():
+                running.pop(key).cancel()
+            for key, begin in work.items():
+                if key not in running:
+                    running[key] = group.create_task(begin())
+            await moved.wait()

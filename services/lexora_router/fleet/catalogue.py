@@ -12,9 +12,14 @@ from lexora_router.adapters import Adapter, ListedModel
 from lexora_router.engines.transport import TransportError
 from lexora_router.fleet.backend import Backend
 from lexora_router.fleet.background import survived
+from lexora_router.fleet.endpoint import HttpEndpoint
 
 MAX_LISTING_BYTES = 8 * 1024 * 1024
 MAX_LISTED_MODELS = 10_000
+# So many models are named in a line of the log.
+MAX_NAMED = 20
+# Endpoints of one backend that are asked at the same time: a list may be large.
+ASKED_AT_ONCE = 16
 
 _log = structlog.get_logger("lexora.catalogue")
 
@@ -29,7 +34,10 @@ class _Models(msgspec.Struct):
 
 
 class Catalogue:
-    """What every backend last listed. A backend that does not answer keeps its last listing."""
+    """What every backend last listed: the models that each of its endpoints lists, since a call may go to any of them.
+
+    A backend of which no endpoint answers keeps its last listing.
+    """
 
     def __init__(self, backends: Mapping[str, Backend], *, ttl: float, timeout: float, clock: Callable[[], float]) -> None:
         self._backends = backends
@@ -40,6 +48,8 @@ class Catalogue:
         self._listers: dict[str, list[str]] | None = None
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
+        self._moved = asyncio.Event()
+        self._differ: dict[str, frozenset[str]] = {}  # by backend, as it was logged last
 
     def adopt(self, other: "Catalogue") -> None:
         """Begin with another one's listings of backends with the same name, until they are asked again."""
@@ -73,7 +83,14 @@ class Catalogue:
         while True:
             with survived("catalogue"):
                 await self.fresh(self._ttl / 4)
-            await asyncio.sleep(max(self._ttl / 2, 1.0))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(self._ttl / 2, 1.0)):
+                    await self._moved.wait()
+
+    def follow(self) -> None:
+        """Ask again soon: there are other endpoints."""
+        self._moved.set()
+        self._refreshed_at = float("-inf")
 
     @property
     def refreshing(self) -> bool:
@@ -87,21 +104,47 @@ class Catalogue:
             await asyncio.gather(self._refreshing, return_exceptions=True)
 
     async def _refresh(self) -> None:
+        self._moved.clear()
         await asyncio.gather(*(self._ask(backend) for backend in self._backends.values()))
-        self._refreshed_at = self._clock()
+        if not self._moved.is_set():
+            self._refreshed_at = self._clock()
 
     async def _ask(self, backend: Backend) -> None:
-        endpoint = next((e for e in backend.endpoints if e.condition.healthy is not False), backend.endpoints[0])
+        endpoints = [each for each in backend.endpoints if each.condition.healthy is not False] or backend.endpoints
+        some = asyncio.Semaphore(ASKED_AT_ONCE)
+        answers = await asyncio.gather(*(self._listed_by(endpoint, backend, some) for endpoint in endpoints))
+        listings = [models for models in answers if models is not None]
+        if listings:
+            self._remember(backend.name, _Listing(self._common(backend.name, listings)))
+
+    async def _listed_by(
+        self, endpoint: HttpEndpoint, backend: Backend, some: asyncio.Semaphore
+    ) -> dict[str, ListedModel] | None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with some, asyncio.timeout(self._timeout):
                 status, body = await backend.transport.get(
                     endpoint.adapter.models_url(endpoint.base), endpoint.adapter.headers(), limit=MAX_LISTING_BYTES
                 )
             if status != 200:
                 raise ValueError(f"status {status}")
-            self._remember(backend.name, _Listing(_parse(body, endpoint.adapter)))
+            return _parse(body, endpoint.adapter)
         except (TransportError, TimeoutError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            _log.debug("models_not_listed", backend=backend.name, error=f"{type(error).__name__}: {error}"[:200])
+            where = {"backend": backend.name, "endpoint": endpoint.address}
+            _log.debug("models_not_listed", **where, error=f"{type(error).__name__}: {error}"[:200])
+            return None
+
+    def _common(self, backend: str, listings: Sequence[dict[str, ListedModel]]) -> dict[str, ListedModel]:
+        """The models that are in every listing; which ones are not is logged when it changes."""
+        first, *others = listings
+        if not others:
+            return first
+        common = first.keys() & frozenset.intersection(*map(frozenset, others))
+        missing = frozenset().union(*listings) - common
+        if missing != self._differ.get(backend, frozenset()):
+            self._differ[backend] = missing
+            if missing:
+                _log.warning("models_differ", backend=backend, not_everywhere=sorted(missing)[:MAX_NAMED])
+        return {id_: model for id_, model in first.items() if id_ in common}
 
     def _remember(self, backend: str, listing: _Listing) -> None:
         if listing.models.keys() != self._listings[backend].models.keys():

@@ -187,6 +187,10 @@ class Condition:
             self.suspect.set()
         self.healthy, self.reason = healthy, reason
 
+    def joined(self) -> None:
+        """It is new beside others that are known: no calls before its first probe, and then it begins like one that is back."""
+        self.healthy, self.reason = False, "new: its first probe is under way"
+
     def eject(self, until: float, reason: str) -> None:
         """Sit out until then, or until it was gone and is back."""
         self._ejected_until = until

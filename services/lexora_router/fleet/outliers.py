@@ -39,7 +39,8 @@ class Outliers:
     def judge(self, now: float) -> bool:
         """Eject outliers, and take back those whose time is over; whether any has changed. At most once a second."""
         endpoints = self._slots.endpoints
-        if len(endpoints) == 1:
+        if len(endpoints) <= 1:
+            self.gone_silent = frozenset()
             return False
         by_address = {endpoint.address: endpoint for endpoint in endpoints}
         # Silence goes on when those that waited have left and others wait: clients may be less patient than we are.

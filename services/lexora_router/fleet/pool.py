@@ -36,6 +36,7 @@ class Pool:
         running: set[SlotLease] = set()
         queue: FairQueue[Waiter | None] = FairQueue(aging=terms.limits.aging)
         slots = Slots(name, endpoints, randrange)
+        slots.absence = terms.absence
         shares = FairShares(queue, running, standing=terms.standing, cost=cost)
         self._parts = PoolParts(
             slots=slots,
@@ -77,6 +78,7 @@ class Pool:
         """Go on under other terms: calls that wait keep their places, others their slots until they end."""
         parts = self._parts
         parts.slots.endpoints = tuple(endpoints)
+        parts.slots.absence = terms.absence
         parts.waiting.follow(terms.limits)
         parts.shares.standing = terms.standing
         parts.outliers.follow(terms.ejection)

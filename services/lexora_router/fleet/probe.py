@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 
 from lexora_router.engines.transport import Transport, TransportError
 from lexora_router.engines.transport_errors import LocalShortage
 from lexora_router.fleet.backend import Backend
-from lexora_router.fleet.background import survived
+from lexora_router.fleet.background import Work, one_each, survived
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.policy.backoff import Backoff
@@ -47,6 +48,7 @@ class Prober:
         self._changed = changed
         self._clock = clock
         self._first = asyncio.Event()
+        self._moved = asyncio.Event()
         self._note_first()
 
     async def first_round(self) -> None:
@@ -55,10 +57,16 @@ class Prober:
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for backend in self._backends.values():
-                for endpoint in backend.endpoints:
-                    group.create_task(self._watch(endpoint, backend))
+        await one_each(self._wanted, self._moved)
+
+    def follow(self) -> None:
+        """Probe the endpoints that there are now."""
+        self._moved.set()
+        self._note_first()
+
+    def _wanted(self) -> dict[HttpEndpoint, Work]:
+        backends = self._backends.values()
+        return {each: partial(self._watch, each, backend) for backend in backends for each in backend.endpoints}
 
     async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
         transport = Transport(connect_timeout=self._timeout, clock=self._clock, security=backend.transport.security)
@@ -91,7 +99,8 @@ class Prober:
 
     def _note_first(self) -> None:
         backends = self._backends.values()
-        if all(endpoint.condition.healthy is not None for backend in backends for endpoint in backend.endpoints):
+        probed = all(endpoint.condition.healthy is not None for backend in backends for endpoint in backend.endpoints)
+        if probed and all(backend.settled for backend in backends):
             self._first.set()
 
     async def _probe(self, endpoint: HttpEndpoint, transport: Transport) -> None:

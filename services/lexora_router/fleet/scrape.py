@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import structlog
 
@@ -11,7 +12,7 @@ from lexora_router.adapters import LoadMetrics
 from lexora_router.engines.transport import Transport, TransportError
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.backend import Backend
-from lexora_router.fleet.background import survived
+from lexora_router.fleet.background import Work, one_each, survived
 from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.policy.concurrency import EngineLoad
 
@@ -29,14 +30,20 @@ class Scraper:
         self._backends = tuple(backends)
         self._timeout = timeout
         self._clock = clock
+        self._moved = asyncio.Event()
 
     async def run(self) -> None:
         """Scrape until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for backend in self._backends:
-                for endpoint in backend.endpoints:
-                    if endpoint.auto is not None:
-                        group.create_task(self._watch(endpoint, endpoint.auto, backend))
+        if any(backend.config.concurrency == "auto" for backend in self._backends):
+            await one_each(self._wanted, self._moved)
+
+    def follow(self) -> None:
+        """Scrape the endpoints that there are now."""
+        self._moved.set()
+
+    def _wanted(self) -> dict[HttpEndpoint, Work]:
+        every = ((each, each.auto, backend) for backend in self._backends for each in backend.endpoints)
+        return {each: partial(self._watch, each, auto, backend) for each, auto, backend in every if auto is not None}
 
     async def _watch(self, endpoint: HttpEndpoint, auto: AutoLimit, backend: Backend) -> None:
         transport = Transport(connect_timeout=self._timeout, clock=self._clock, security=backend.transport.security)

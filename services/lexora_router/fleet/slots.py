@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from math import inf
 
 from lexora_router.call import Outcome
 from lexora_router.errors import NoHealthyEndpoint
@@ -29,6 +30,7 @@ class Slots:
         self._backend = backend
         self._randrange = randrange
         self.endpoints = tuple(endpoints)
+        self.absence: Callable[[], str] = str  # why there are no endpoints, where they are discovered
         self.out_on_thin_evidence = False
         self.note_thin_evidence(endpoint.condition for endpoint in self.endpoints)
 
@@ -51,7 +53,7 @@ class Slots:
 
     def take_free(self, now: float) -> Slot | None:
         """A slot at the best usable endpoint that has a free one; None when there is none."""
-        if len(self.endpoints) > 1:
+        if len(self.endpoints) != 1:
             return self.take(self.free(now), now)
         endpoint = self.endpoints[0]  # the only one is usable whenever its breaker lets a call through
         if not endpoint.condition.may_serve(now) or not endpoint.has_slot():
@@ -86,6 +88,8 @@ class Slots:
 
     def down(self, now: float) -> NoHealthyEndpoint:
         """The error for calls while no endpoint may serve, with the reasons of all."""
+        if not self.endpoints:
+            return NoHealthyEndpoint(f"Backend `{self._backend}` has no endpoint: {self.absence()}.", 1.0)
         reasons = sorted({endpoint.condition.reason for endpoint in self.endpoints if endpoint.condition.reason})
         why = f" ({'; '.join(reasons)[:300]})" if reasons else ""
         message = f"Backend `{self._backend}` has no endpoint that takes calls now{why}."
@@ -93,7 +97,7 @@ class Slots:
 
     def answered_at(self) -> float:
         """When a call ended well at any endpoint, last."""
-        return max(endpoint.condition.answered_at for endpoint in self.endpoints)
+        return max((endpoint.condition.answered_at for endpoint in self.endpoints), default=-inf)
 
     def note_thin_evidence(self, conditions: Iterable[Condition]) -> None:
         """Look whether one of these breakers has opened on thin evidence."""

@@ -1,7 +1,7 @@
 """What a configuration asks of one backend's pool and endpoints: queue, tenants, breakers, ejection, quarantine."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lexora_router.call import Call
 from lexora_router.config import BackendConfig, Config
@@ -26,7 +26,7 @@ class Terms:
     """The settings that a pool and its endpoints follow; a reload gives them others.
 
     `standing` is the place of a call's tenant in the queue; at most `most_quarantined` requests are known as failing wherever
-    they go, and 0 refuses none.
+    they go, and 0 refuses none. `absence` says why there is no endpoint, where they are discovered.
     """
 
     limits: QueueLimits
@@ -34,16 +34,22 @@ class Terms:
     rules: HealthRules
     ejection: EjectionRules
     most_quarantined: int = MAX_REQUESTS
+    absence: Callable[[], str] = str
+
+    def with_endpoints(self, endpoints: int, whole: Config) -> "Terms":
+        """The same for another number of endpoints."""
+        return replace(self, rules=_rules(whole, endpoints))
 
 
-def terms_of(config: BackendConfig, whole: Config) -> Terms:
-    """The terms of one backend in a configuration."""
+def terms_of(config: BackendConfig, whole: Config, endpoints: int, absence: Callable[[], str] = str) -> Terms:
+    """The terms of one backend in a configuration, with so many endpoints."""
     return Terms(
         limits=_queue_limits(config, whole),
         standing=Tenancy(whole).standing,
-        rules=_rules(config, whole),
+        rules=_rules(whole, endpoints),
         ejection=_ejection(config, whole),
         most_quarantined=MAX_REQUESTS if whole.health.quarantine else 0,
+        absence=absence,
     )
 
 
@@ -66,13 +72,13 @@ def _ejection(config: BackendConfig, whole: Config) -> EjectionRules:
     )
 
 
-def _rules(config: BackendConfig, whole: Config) -> HealthRules:
+def _rules(whole: Config, endpoints: int) -> HealthRules:
     """Failures in a row open a breaker; a share of them does so only where no endpoint may be ejected.
 
     Elsewhere that is a case for ejection, which leaves enough of the pool: to serve half of the calls is better than none.
     """
     health = whole.health
-    spared = most_ejected(len(config.endpoints), health.max_ejection_percent)
+    spared = most_ejected(endpoints, health.max_ejection_percent)
     breaker = BreakerRules(
         consecutive_failures=health.failure_threshold,
         failure_share=None if spared else health.failure_rate,

@@ -28,11 +28,11 @@ class Resume:
         assert call.target is not None
         source = self._sources.get(call.target.backend)
         wanted = None
-        if source is not None and call.stream and call.resume_allowed:
+        if source is not None and call.stream and call.resume_allowed and source.endpoints() > 1:
             wanted = plan_resume(call.path, call.body, source)
         if source is None or wanted is None:
             return self._inner(call, sink)
-        return _Stream(self._inner, call, sink, wanted, source.endpoints).serve()
+        return _Stream(self._inner, call, sink, wanted, source.endpoints()).serve()
 
 
 class _Stream:

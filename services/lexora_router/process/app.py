@@ -1,6 +1,7 @@
 """The router as one object: built from a configuration, started, reloaded and stopped inside an event loop."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -52,6 +53,9 @@ from lexora_router.telemetry.stats import Stats
 ABORT_SECONDS = 5.0
 # The audit log has a line for each address that failed to get in during so many seconds.
 SUM_SECONDS = 60.0
+
+# What the start waits for the sources of discovered engines; they are looked at on.
+FIRST_LOOK_SECONDS = 2.0
 
 _log = structlog.get_logger("lexora.router")
 
@@ -141,6 +145,10 @@ class RouterApp:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
         if self.state is not None:
             await self.state.start()  # first: calls find their share
+        self._assembly.discovery.start()
+        with contextlib.suppress(TimeoutError):  # the first calls should find engines, but wait for no dead name server
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._assembly.discovery.first_looks()
         bound = await self.grpc.start(host, port)
         self._assembly.start()
         self._access.start()

@@ -1,6 +1,6 @@
 """Which streams may be continued, and what a continuation needs of their requests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -41,11 +41,11 @@ _ONLY: dict[str, tuple[bytes, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ResumeSource:
-    """What continuing means for one pool: by token ids, by text where there are none, at how many endpoints."""
+    """What continuing means for one pool: by token ids, by text where there are none, at how many endpoints by now."""
 
     ids: bool
     text: bool
-    endpoints: int
+    endpoints: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)

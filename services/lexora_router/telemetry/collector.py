@@ -2,6 +2,7 @@
 
 import errno
 import platform
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -28,6 +29,7 @@ class BackendCollector:
         """Metrics per backend, then per endpoint."""
         backends = tuple(self._backends().values())
         yield from _of_backends(backends, self._clock())
+        yield from _of_discovery(backends, self._clock())
         yield from _of_endpoints([(each, endpoint) for each in backends for endpoint in each.endpoints], self._clock())
 
 
@@ -77,6 +79,26 @@ def _of_backends(backends: Iterable[Backend], now: float) -> Iterable[Metric]:
         for outcome, count in pool.tally.attempts.items():
             attempts.add_metric([backend.name, outcome.value], count)
     return health, depth, room, waiting, allowed, waits, attempts, held
+
+
+def _of_discovery(backends: Iterable[Backend], now: float) -> Iterable[Metric]:
+    """Of backends whose endpoints are discovered; none of these has a sample where all addresses are configured."""
+    found = GaugeMetricFamily("lexora_discovered_endpoints", "Endpoints that were found last.", labels=["backend"])
+    good = GaugeMetricFamily(
+        "lexora_discovery_last_success_timestamp_seconds", "When a look last succeeded, since 1970.", labels=["backend"]
+    )
+    failures = CounterMetricFamily("lexora_discovery_failures", "Looks for endpoints that failed.", labels=["backend"])
+    failing = GaugeMetricFamily("lexora_discovery_failing", "1 when the last look failed, else 0.", labels=["backend"])
+    for backend in backends:
+        discovered = backend.discovered
+        if discovered is None:
+            continue
+        found.add_metric([backend.name], len(backend.endpoints))
+        failures.add_metric([backend.name], discovered.failures)
+        failing.add_metric([backend.name], bool(discovered.problem))
+        if discovered.succeeded_at is not None:
+            good.add_metric([backend.name], time.time() - (now - discovered.succeeded_at))
+    return found, good, failures, failing
 
 
 def _of_endpoints(endpoints: Iterable[tuple[Backend, HttpEndpoint]], now: float) -> Iterable[Metric]:

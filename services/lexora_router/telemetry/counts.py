@@ -38,6 +38,26 @@ class Counts:
         self.tokens_cached += others.tokens_cached
 
 
+class CountsByRecentName(dict[str, Counts]):
+    """Counts of the `most` names that were counted last; "other" has those of all that were before them.
+
+    For names that come and go, such as the addresses of discovered endpoints: the first ones would take the room for ever.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def add(self, name: str, others: Counts) -> None:
+        """Count calls of a name."""
+        counts = self.pop(name, None) or Counts()
+        counts.merge(others)
+        self[name] = counts
+        while len(self) > self._most + (OTHER in self):
+            oldest = next(each for each in self if each != OTHER)
+            self.setdefault(OTHER, Counts()).merge(self.pop(oldest))
+
+
 class CountsByName(dict[str, Counts]):
     """Counts of the first `most` names; all others share "other"."""
 

@@ -4,11 +4,11 @@ from collections import Counter
 
 from lexora_router.call import Call
 from lexora_router.telemetry.account import MAX_MODELS, CallRecord
-from lexora_router.telemetry.counts import Counts, CountsByName
+from lexora_router.telemetry.counts import Counts, CountsByName, CountsByRecentName
 from lexora_router.telemetry.windows import Windows
 
 MAX_TENANTS = 200
-# Of paths, backends and endpoints: configured, and bounded all the same, because reloads may bring new ones for ever.
+# Of paths, backends and endpoints: configured or discovered, and bounded, because new ones may come for ever.
 MAX_NAMES = 1000
 # So many kinds of calls are counted apart before they are entered under their names.
 MAX_KINDS = 1000
@@ -26,7 +26,7 @@ class Totals:
         self.by_model = CountsByName(MAX_MODELS)
         self.by_tenant = CountsByName(MAX_TENANTS)
         self.by_backend = CountsByName(MAX_NAMES)
-        self.by_endpoint = CountsByName(MAX_NAMES)
+        self.by_endpoint = CountsByRecentName(MAX_NAMES)
 
     @property
     def success_rate(self) -> float:
@@ -41,7 +41,7 @@ class Totals:
         if backend:
             places.append(self.by_backend[backend])
         if address:
-            places.append(self.by_endpoint[f"{backend}/{address}"])
+            self.by_endpoint.add(f"{backend}/{address}", counts)
         for place in places:
             place.merge(counts)
 

@@ -25,7 +25,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     found: list[Finding] = []
 
-    async def probe_all(config: Config) -> list[Finding]:
+    async def probe_all(config: Config, discovered: object) -> list[Finding]:
         return found
 
     monkeypatch.setattr(probe, "probe_all", probe_all)

@@ -39,7 +39,13 @@ async def test_every_metric_is_named_with_its_type() -> None:
 async def test_every_metric_of_ours_is_named_with_its_labels() -> None:
     issuer = {"issuer": "https://a.example", "audience": "x", "discovery": True, "tenant": "t"}
     state = {"url": "valkey://localhost"}
-    app = RouterApp(Config.model_validate({"auth": {"mode": "jwt", "jwt": [issuer]}, "state": state}))
+    backends = {"main": {"url": "http://e:1"}, "found": {"discover": {"file": "engines.json"}}}
+    app = RouterApp(
+        Config.model_validate({"auth": {"mode": "jwt", "jwt": [issuer]}, "state": state, "routing": {"backends": backends}})
+    )
+    discovered = app._assembly.discovery.of("found")
+    assert discovered is not None
+    discovered.succeeded_at = 1.0
     assert app.state is not None
     app.state.tally.add(0.001, [Ask("credit", b"")])
     (account,) = app._shared.recorders

@@ -290,7 +290,7 @@ async def test_a_fallback_after_an_answer_that_showed_nothing_begins_with_its_he
             *(make_target(backend=name) for name in backends),
             pools={name: backend.pool for name, backend in backends.items()},
             fallback_on_rate_limit=True,
-            resumable={"main": ResumeSource(ids=True, text=False, endpoints=2)},
+            resumable={"main": ResumeSource(ids=True, text=False, endpoints=lambda: 2)},
         )
         client = Client()
         call = make_call(path="/v1/completions", body=b'{"model":"m","prompt":"a","stream":true}', started=now())

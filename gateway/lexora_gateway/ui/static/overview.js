@@ -60,8 +60,17 @@ function card(name, backend, stats) {
   const columns = [["Endpoint", "code"], ["State"], ["In flight"], ["Breaker"], ["In the engine"], ["KV cache"], ["Why", "wide"]];
   return element("div", { class: "backend" },
     element("div", {}, element("h3", {}, name), pill(backend.status), element("span", { class: "counts" }, words.join(" · "))),
+    ...discovery(backend.discovery),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Endpoints of ${name}` },
       table(columns, backend.endpoints.map(row), "No endpoints.")));
+}
+
+function discovery(found) {
+  if (!found) return [];
+  const age = found.seconds_since_success === null ? "nothing found yet" : `last found ${seconds(found.seconds_since_success)} ago`;
+  const words = [`Discovered by ${found.source}`, `${count(found.endpoints)} endpoints`, age];
+  if (found.problem) words.push(`last look failed: ${found.problem}`);
+  return [element("p", { class: "counts" }, words.join(" · "))];
 }
 
 function row(endpoint) {

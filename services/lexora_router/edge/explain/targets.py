@@ -8,6 +8,7 @@ from lexora.v1 import explain_pb2, health_pb2
 from lexora_contract.times import duration
 from lexora_router.assembly import Assembly
 from lexora_router.call import Call, Target
+from lexora_router.edge.discovery_message import discovery_message
 from lexora_router.edge.explain.words import longest_wait, target_in_words
 from lexora_router.errors import RouterError
 from lexora_router.fleet.backend import Backend, Health
@@ -53,6 +54,7 @@ def _prospect(backend: Backend, target: Target, call: Call, now: float) -> Prosp
         position=forecast.position,
         wait_time=None if forecast.wait is None else duration(forecast.wait),
         endpoints=endpoints,
+        discovery=discovery_message(backend, now),
     )
     message.reason = target_in_words(message, refusal, longest_wait(call.max_queue_time, pool.limits.timeout))
     return Prospect(message, refusal.reason if refusal is not None else "")

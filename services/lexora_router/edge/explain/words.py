@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lexora.v1 import errors_pb2, explain_pb2
+from lexora.v1 import errors_pb2, explain_pb2, health_pb2
 from lexora_contract.answer import Choice
 from lexora_contract.enums import word
 from lexora_router.errors import RouterError
@@ -107,11 +107,18 @@ def summary(answer: explain_pb2.ExplainResponse) -> Iterator[str]:
     yield answer.tenant.reason
     for target in answer.targets:
         yield f"`{target.backend}`: {target.reason}"
+        if target.HasField("discovery"):
+            yield f"`{target.backend}`: {_discovered(target.discovery)}"
         out = [endpoint for endpoint in target.endpoints if endpoint.reason and not endpoint.eligible]
         for endpoint in out[:MOST_NAMED]:
             yield f"`{target.backend}`: {endpoint.address} gets nothing now ({endpoint.reason})."
         if len(out) > MOST_NAMED:
             yield f"`{target.backend}`: {len(out) - MOST_NAMED} more endpoints get nothing now."
+
+
+def _discovered(found: health_pb2.Discovery) -> str:
+    words = f"{found.endpoints} endpoints, discovered by {found.source}"
+    return f"{words}, where the last look failed: {found.problem}." if found.problem else f"{words}."
 
 
 def _headline(answer: explain_pb2.ExplainResponse) -> str:

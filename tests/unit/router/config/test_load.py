@@ -179,7 +179,7 @@ routing:
         "c.yaml:15: routing.backends.main.models[1]: must be a model's name (text), or a map with name",
         "c.yaml:16: routing.backends.main.fallback_backends[0]: a backend cannot be its own fallback",
         "c.yaml:16: routing.backends.main.fallback_backends[1]: no such backend under routing.backends, did you mean backup?",
-        "c.yaml:17: routing.backends.backup: needs url, or urls for several replicas",
+        "c.yaml:17: routing.backends.backup: needs url, or urls for several replicas, or discover to find them",
         "c.yaml:18: routing.backends.bad name: "
         "a backend's name is 1 to 64 letters, digits, '.', '_' or '-', and begins with no sign",
         "c.yaml:18: routing.backends.bad name.url: is not an address: bad host or port",

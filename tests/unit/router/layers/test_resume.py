@@ -36,8 +36,8 @@ from lexora_router.errors import (
 from lexora_router.layers.resume import Resume
 from lexora_router.resume.eligibility import ResumeSource
 
-IDS = ResumeSource(ids=True, text=False, endpoints=3)
-TEXT = ResumeSource(ids=True, text=True, endpoints=3)
+IDS = ResumeSource(ids=True, text=False, endpoints=lambda: 3)
+TEXT = ResumeSource(ids=True, text=True, endpoints=lambda: 3)
 DONE = b"data: [DONE]\n\n"
 CHAT_BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "日本語 hello"}], "max_tokens": 40, "seed": 682}
 COMPLETION_BODY: dict[str, Any] = {"prompt": "once upon a time", "max_tokens": 40, "seed": 100}

@@ -6,7 +6,7 @@ import pytest
 from lexora_contract.operations import CHAT, COMPLETIONS
 from lexora_router.resume.eligibility import ResumePlan, ResumeSource, plan_resume
 
-BOTH = ResumeSource(ids=True, text=True, endpoints=2)
+BOTH = ResumeSource(ids=True, text=True, endpoints=lambda: 2)
 
 
 def wanted(path: str = CHAT, source: ResumeSource = BOTH, **fields: Any) -> ResumePlan | None:
@@ -65,7 +65,7 @@ def test_the_limit(path: str, fields: dict[str, Any], limit: int | None) -> None
 
 
 def test_an_engine_without_ids_may_have_a_default_of_its_own() -> None:
-    assert sure(COMPLETIONS, ResumeSource(ids=False, text=True, endpoints=2)).max_tokens is None
+    assert sure(COMPLETIONS, ResumeSource(ids=False, text=True, endpoints=lambda: 2)).max_tokens is None
 
 
 def test_greedy() -> None:
@@ -83,7 +83,7 @@ def test_what_says_all_by_ids_and_what_by_text() -> None:
     assert not sure(COMPLETIONS, prompt=[1, 2]).text
     assert wanted(COMPLETIONS, prompt=["a"]) is None
     assert wanted(COMPLETIONS, prompt=[[1]]) is None
-    assert wanted(COMPLETIONS, ResumeSource(ids=False, text=True, endpoints=2), prompt=[1, 2]) is None
+    assert wanted(COMPLETIONS, ResumeSource(ids=False, text=True, endpoints=lambda: 2), prompt=[1, 2]) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"stop":', b'{"messages":[],"temperature":"warm","stop":3}', b"\xff"])

@@ -1,5 +1,5 @@
 from lexora_contract.answer import Usage
-from lexora_router.telemetry.counts import Counts, CountsByName
+from lexora_router.telemetry.counts import Counts, CountsByName, CountsByRecentName
 
 
 def test_every_call_ends_in_one_way() -> None:
@@ -28,3 +28,11 @@ def test_who_is_called_other_shares_with_the_others() -> None:
     for name in ("other", "a", "b"):
         counts[name].add(None, failed=False, cancelled=False)
     assert {name: each.total for name, each in counts.items()} == {"other": 2, "a": 1}
+
+
+def test_names_that_come_and_go_keep_their_counts_as_long_as_they_are_the_last_ones() -> None:
+    counts, call = CountsByRecentName(2), Counts()
+    call.add(None, failed=False, cancelled=False)
+    for name in ("a", "b", "a", "c", "d", "a"):
+        counts.add(name, call)
+    assert {name: each.total for name, each in counts.items()} == {"d": 1, "a": 1, "other": 4}

@@ -1,0 +1,1 @@
+"""Engines that are found while the gateway runs: one file per source, and what follows a source."""
