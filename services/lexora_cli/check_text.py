@@ -7,11 +7,13 @@ from rich.markup import escape
 from lexora_cli.discovery_probe import DiscoveryFinding
 from lexora_cli.issuer_probe import IssuerFinding
 from lexora_cli.probe import Finding
+from lexora_cli.store_probe import StoreFinding
 from lexora_contract.escape import escaped
 
 _SHOWN_MODELS = 10
 _UNTIL_FOUND = "its calls are answered 503 until an endpoint is found: correct its discover, or what is looked up there"
 _UNTIL_THEN = "its tokens are answered 503 until its keys can be read: correct its entry in auth.jwt, or the network"
+_ALONE_UNTIL_THEN = "until it can be used each replica takes a fair share of the limits: correct state, or the network"
 
 
 def lines(findings: Iterable[Finding]) -> Iterator[str]:
@@ -45,6 +47,17 @@ def issuer_lines(findings: Iterable[IssuerFinding]) -> Iterator[str]:
         if finding.problem:
             yield f"[red]FAILED[/red]  {where}: {_plain(finding.problem)}"
             yield f"        {_UNTIL_THEN}"
+        else:
+            yield f"[green]answers[/green] {where}: {_plain(finding.summary)}"
+
+
+def store_lines(findings: Iterable[StoreFinding]) -> Iterator[str]:
+    """The same for the store that replicas share."""
+    for finding in findings:
+        where = f"[bold]state[/bold] {_plain(finding.store)}"
+        if finding.problem:
+            yield f"[red]FAILED[/red]  {where}: {_plain(finding.problem)}"
+            yield f"        {_ALONE_UNTIL_THEN}"
         else:
             yield f"[green]answers[/green] {where}: {_plain(finding.summary)}"
 

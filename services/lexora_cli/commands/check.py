@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lexora_cli.discovery_probe import DiscoveryFinding
     from lexora_cli.issuer_probe import IssuerFinding
     from lexora_cli.probe import Finding
+    from lexora_cli.store_probe import StoreFinding
     from lexora_router.config.load import ConfigError, Loaded
 
 CONFIG_WRONG = 1
@@ -18,11 +19,12 @@ BACKEND_SILENT = 2
 
 
 class _Answers(NamedTuple):
-    """What endpoints, issuers of tokens and sources of discovered endpoints said."""
+    """What endpoints, issuers of tokens, sources of discovered endpoints and the store of several replicas said."""
 
     endpoints: "tuple[Finding, ...]" = ()
     issuers: "tuple[IssuerFinding, ...]" = ()
     sources: "tuple[DiscoveryFinding, ...]" = ()
+    stores: "tuple[StoreFinding, ...]" = ()
 
     @property
     def well(self) -> bool:
@@ -35,16 +37,17 @@ def check(
     config: ConfigFile = None,
     url: Url = None,
     model: Model = None,
-    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask backends and issuers whether they answer.")] = True,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask backends, issuers and the store.")] = True,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Show every key that is in force.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the configuration and ask the backends.
 
-    Engines that are discovered are looked for once, and issuers of tokens are asked for their keys. Problems come
-    first, then answers; with --all every key in force below them, secrets masked.
+    Engines that are discovered are looked for once, issuers of tokens are asked for their keys, and the store that
+    replicas share is tried. Problems come first, then answers; with --all every key in force below them, secrets masked.
 
-    Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer, or an issuer's keys cannot be read.
+    Exit code 0: all is well, 1: the configuration is wrong, 2: a backend does not answer, an issuer's keys cannot be read,
+    or the store cannot be used.
 
     \b
     Examples:
@@ -113,14 +116,16 @@ def _probe(loaded: "Loaded") -> _Answers:
     from lexora_cli.discovery_probe import find_engines
     from lexora_cli.issuer_probe import probe_issuers
     from lexora_cli.probe import probe_all
+    from lexora_cli.store_probe import probe_store
 
     async def engines() -> "tuple[list[Finding], list[DiscoveryFinding]]":
         sources = await find_engines(loaded.config)
         return await probe_all(loaded.config, {found.backend: found.endpoints for found in sources}), sources
 
     async def ask() -> _Answers:
-        (endpoints, sources), issuers = await asyncio.gather(engines(), probe_issuers(loaded.config))
-        return _Answers(tuple(endpoints), tuple(issuers), tuple(sources))
+        config = loaded.config
+        (endpoints, sources), issuers, stores = await asyncio.gather(engines(), probe_issuers(config), probe_store(config))
+        return _Answers(tuple(endpoints), tuple(issuers), tuple(sources), tuple(stores))
 
     return asyncio.run(ask())
 
@@ -139,7 +144,7 @@ def _show_warnings(loaded: "Loaded", *, hint: str) -> None:
 
 
 def _show_findings(answers: _Answers) -> None:
-    from lexora_cli.check_text import discovery_lines, issuer_lines, lines
+    from lexora_cli.check_text import discovery_lines, issuer_lines, lines, store_lines
     from lexora_cli.screen import out
 
     for line in discovery_lines(sorted(answers.sources, key=lambda finding: finding.healthy)):
@@ -147,6 +152,8 @@ def _show_findings(answers: _Answers) -> None:
     for line in lines(sorted(answers.endpoints, key=lambda finding: finding.healthy)):
         out().print(line)
     for line in issuer_lines(sorted(answers.issuers, key=lambda finding: finding.healthy)):
+        out().print(line)
+    for line in store_lines(answers.stores):
         out().print(line)
 
 
@@ -173,6 +180,7 @@ def _print_json(loaded: "Loaded", answers: _Answers, *, probed: bool) -> None:
         "endpoints": [asdict(finding) for finding in answers.endpoints] if probed else None,
         "discovered": [asdict(finding) for finding in answers.sources] if probed else None,
         "issuers": [asdict(finding) for finding in answers.issuers] if probed else None,
+        "stores": [asdict(finding) for finding in answers.stores] if probed else None,
         "config": yaml.safe_load(dump(loaded.config)),
     }
     print_json(report)

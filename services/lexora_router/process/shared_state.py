@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lexora_router.config.state import StateConfig
+from lexora_router.state.address import Address
 from lexora_router.state.link import StateLink
 from lexora_router.state.port import SharedState
-from lexora_router.state.program import Programs
+
+if TYPE_CHECKING:
+    from lexora_router.state.valkey_state import ValkeyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +30,26 @@ def link_of(config: StateConfig, clock: Callable[[], float], worker: WorkerOf | 
         return None
     from lexora_router.state.programs import PROGRAMS  # noqa: PLC0415 - off is free
 
-    store = _valkey(config, PROGRAMS) or _coordinator(worker)
-    assert store is not None
+    address = config.address()
+    store: SharedState
+    if address is not None:
+        store = valkey(config, address)
+    else:
+        assert worker is not None
+        store = _coordinator(worker)
     return StateLink(store, PROGRAMS, timeout=config.timeout, clock=clock, replicas=worker.workers if worker else 1)
 
 
-def _valkey(config: StateConfig, programs: Programs) -> SharedState | None:
-    address = config.address()
-    if address is None:
-        return None
+def valkey(config: StateConfig, address: Address) -> "ValkeyState":
+    """The configured store."""
+    from lexora_router.state.programs import PROGRAMS  # noqa: PLC0415
     from lexora_router.state.valkey_state import Security, ValkeyState  # noqa: PLC0415 - 80 ms, 7 MB
 
     files = config.tls
-    return ValkeyState(address, programs, namespace=config.namespace, security=Security(files.ca, files.cert, files.key))
+    return ValkeyState(address, PROGRAMS, namespace=config.namespace, security=Security(files.ca, files.cert, files.key))
 
 
-def _coordinator(worker: WorkerOf | None) -> SharedState | None:
-    if worker is None:
-        return None
+def _coordinator(worker: WorkerOf) -> SharedState:
     from lexora_router.state.socket_state import SocketState  # noqa: PLC0415 - of workers only
 
     return SocketState(worker.coordinator)

@@ -2,7 +2,7 @@
 --
 -- run({KEY of the members}, {"exchange", member, ttl, number, join, epoch, program, request, program, request ...})
 --   gives {1, members, answer, answer ...}; {0, members} where the member is not known; {-1, members} for one that comes late.
--- run({KEY of the members}, {"ping"}) does nothing.
+-- run({KEY of the members}, {"try"}) does what an exchange needs the right to do.
 -- run({KEY of the members}, {"leave", member, program, program ...})
 --
 -- The members are a hash: each with the time until which it lives and the number of its last exchange; beside them `@clock`, the
@@ -98,6 +98,15 @@ local function leave(call, key, base, args)
   return { 1 }
 end
 
+local function try(call, base)
+  call('TIME')
+  call('HSET', base .. 'try', 'field', 1)
+  call('HGETALL', base .. 'try')
+  call('EXPIRE', base .. 'try', 1)
+  call('PUBLISH', base .. 'try', '')
+  return { 1 }
+end
+
 local function run(keys, args, call)
   local key = keys[1]
   local base = string.sub(key, 1, -#'members' - 1)
@@ -106,5 +115,5 @@ local function run(keys, args, call)
   elseif args[1] == 'leave' then
     return leave(call, key, base, args)
   end
-  return { 1 }
+  return try(call, base)
 end

@@ -106,6 +106,10 @@ class ValkeyState:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
+    async def attempt(self) -> None:
+        """Let the function try what exchanges need. Raises StateUnavailable."""
+        await self._run(b"try")
+
     async def version(self) -> str:
         """The server's name and version, for people; empty where it may not be asked."""
         assert self._connection is not None
@@ -151,7 +155,7 @@ class ValkeyState:
         except ResponseError as error:
             if "already exists" not in str(error):
                 raise
-        await _command(connection, *way.call, b"1", self._key, b"ping")  # to load it and to call it are two rights
+        await _command(connection, *way.call, b"1", self._key, b"try")  # to load it and to call it are two rights
 
     async def _connected(self) -> AbstractConnection:
         """A connection to the server that has the keys and may write."""

@@ -1,8 +1,11 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from tests.support.issuer import Issuer
+from tests.support.valkey import ValkeyProcess
 from typer.testing import CliRunner
 
 from lexora_cli import probe
@@ -95,6 +98,30 @@ def test_the_report_as_json(findings: list[Finding]) -> None:
     assert (report["ok"], report["file"]) == (False, None)
     assert report["endpoints"][0]["trouble"] == {"problem": "refused", "advice": "start it"}
     assert report["config"]["vllm"]["api_key"] == "********"
+
+
+def test_the_store_of_several_replicas_is_tried(findings: list[Finding], tmp_path: Path) -> None:
+    findings.append(Finding("vllm", "http://gpu1:8000", healthy=True, latency_ms=1.0, models=["m"]))
+    with ValkeyProcess(tmp_path) as server:
+
+        def checked(url: str, *options: str, timeout: float = 1.0) -> Result:
+            env = {"LEXORA_STATE__URL": url, "LEXORA_STATE__TIMEOUT": str(timeout)}
+            return CliRunner().invoke(app, ["check", *options], env=env)
+
+        well = checked(server.url)
+        assert well.exit_code == 0, well.output
+        assert re.search(rf"answers state valkey://127.0.0.1:{server.port}: [0-9.]+ ms, Valkey [0-9.]+\n", well.stdout)
+        assert server.command("HLEN", "{lexora:lexora}:v1:members") == 0  # it is no replica
+        refused = checked(f"valkey://joe:top-secret@127.0.0.1:{server.port}", "--all")
+        assert refused.exit_code == 2
+        assert "the store refuses the user or the password of state.url" in refused.stdout
+        assert "top-secret" not in refused.output
+        server.command("ACL", "SETUSER", "reader", "on", "nopass", "~*", "&*", "+@all", "-publish")
+        assert "ACL" in checked(f"valkey://reader:x@127.0.0.1:{server.port}").stdout
+        report = json.loads(checked(server.url, "--json").stdout)
+        assert report["stores"][0]["problem"] == ""
+    gone = checked(server.url)
+    assert (gone.exit_code, "the store cannot be reached: Connection refused" in gone.stdout) == (2, True)
 
 
 def test_issuers_of_tokens_are_asked_for_their_keys(findings: list[Finding], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from lexora.v1.health_pb2 import (
     BackendHealth,
     EndpointHealth,
     HealthResponse,
+    SharedState,
 )
 from lexora.v1.reload_pb2 import RELOAD_RESULT_REFUSED, ReloadReport
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Latencies
@@ -32,6 +33,18 @@ def shown(lines: list[Text]) -> list[str]:
 def test_the_headline(seconds: float, age: str) -> None:
     health = HealthResponse(status=BACKEND_STATUS_HEALTHY, version="1.2", uptime=duration(seconds))
     assert headline(health).plain == f"healthy, version 1.2, up {age}"
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (SharedState(shared=True, replicas=3), ", shares with 2 other replicas"),
+        (SharedState(shared=True, replicas=2), ", shares with 1 other replica"),
+        (SharedState(replicas=3, reason="gone\x1b"), r", 1/3 of the limits for itself: gone\x1b"),
+    ],
+)
+def test_the_headline_says_what_is_shared(state: SharedState, said: str) -> None:
+    assert headline(HealthResponse(status=BACKEND_STATUS_HEALTHY, version="1.2", state=state)).plain.endswith(said)
 
 
 def test_endpoints_with_their_reasons() -> None:
