@@ -24,7 +24,7 @@ from lexora_router.fleet.scrape import Scraper
 from lexora_router.fleet.tenants import Tenancy, input_estimate, total_estimate
 from lexora_router.layers.authorize import Authorization
 from lexora_router.layers.observe import Recorder
-from lexora_router.layers.rate_limit import Meter
+from lexora_router.layers.rate_limit import Lender, Meter, SharedMeter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.layers.timeouts import Gaps, unrecorded
 from lexora_router.pipeline import Parts, around, build, stored
@@ -50,6 +50,7 @@ class Shared:
     homes: ResponseHomes = field(default_factory=ResponseHomes)
     state: StateLink | None = None  # None: nothing is shared with other replicas
     salt_secret: bytes = field(default_factory=lambda: token_bytes(32), repr=False)  # where none is configured
+    lender: Lender | None = None  # where replicas share the limits
 
 
 class Assembly:
@@ -99,7 +100,8 @@ class Assembly:
         estimate = self.total_estimate if every or config.auth.enabled else None
         apart = tenancy.parts if config.auth.enabled else None
         enabled = config.rate_limit.enabled
-        self.meter = Meter(shared.limiter, tenancy.tier, input_estimate, estimate, clock, apart, every) if enabled else None
+        kind = Meter if shared.lender is None else partial(SharedMeter, lender=shared.lender)
+        self.meter = kind(shared.limiter, tenancy.tier, input_estimate, estimate, clock, apart, every) if enabled else None
         salts = CacheSalts(config.auth.salt_secret() or shared.salt_secret, config.auth.share_prefix_cache)
         self.authorization = Authorization(config.default_model() or "", salts.of) if config.auth.enabled else None
         parts = self._parts(shared)

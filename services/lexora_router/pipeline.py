@@ -13,7 +13,7 @@ from lexora_router.layers.balance import Balance, attempt
 from lexora_router.layers.deadline import Deadline
 from lexora_router.layers.fallback import Fallback
 from lexora_router.layers.observe import Observe, Recorder
-from lexora_router.layers.rate_limit import Meter, RateLimit
+from lexora_router.layers.rate_limit import Meter, RateLimit, SharedMeter, SharedRateLimit
 from lexora_router.layers.resend import Resend
 from lexora_router.layers.resolve import Resolve, Routes
 from lexora_router.layers.resume import Resume
@@ -56,7 +56,7 @@ def build(parts: Parts) -> Handler:
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),  # outermost: sees every outcome
         Deadline,  # above everything that waits
-        None if meter is None else partial(RateLimit, meter=meter),  # above everything that costs, a guess at a model too
+        _rate_limit(meter),  # above everything that costs, a guess at a model too
         # Above all that a refused call must not cost or learn.
         None if authorization is None else partial(Authorize, authorization=authorization),
         None if authorization is None else partial(OwnResponses, homes=parts.homes, clock=clock),  # as above
@@ -82,7 +82,7 @@ def around(parts: Parts) -> Callable[[Handler], Handler]:
     layers: tuple[Callable[[Handler], Handler] | None, ...] = (
         partial(Observe, recorders=parts.recorders, clock=clock),
         Deadline,
-        None if meter is None else partial(RateLimit, meter=meter),
+        _rate_limit(meter),
         None if authorization is None else partial(Authorize, authorization=authorization, models=False),
     )
     return lambda inner: compose(*(layer for layer in layers if layer is not None), around=inner)
@@ -92,3 +92,9 @@ def stored(parts: Parts, places: Places) -> Handler:
     """The handler of calls for stored responses: no queue and no choice, since one endpoint has what is asked."""
     ask = AskHome(EngineTimeouts(attempt, clock=parts.clock), homes=parts.homes, places=places, clock=parts.clock)
     return around(parts)(ask)
+
+
+def _rate_limit(meter: Meter | None) -> Callable[[Handler], Handler] | None:
+    if isinstance(meter, SharedMeter):
+        return partial(SharedRateLimit, meter=meter)
+    return None if meter is None else partial(RateLimit, meter=meter)

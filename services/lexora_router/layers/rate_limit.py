@@ -1,12 +1,14 @@
 """What a tenant may ask per second and per minute."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from lexora_contract.answer import RateLimitState
 from lexora_contract.port import Sink
 from lexora_router.call import Call, Handler
 from lexora_router.errors import RateLimited, RouterError
+from lexora_router.policy.limit_buckets import Buckets
 from lexora_router.policy.rate_charge import Decision, Reservation
 from lexora_router.policy.rate_limiter import RateLimiter
 from lexora_router.policy.rate_limits import Part
@@ -72,6 +74,57 @@ class Meter:
         return () if self.parts is None else self.parts(call)
 
 
+class Lender(Protocol):
+    """Gets for calls what their buckets do not hold here."""
+
+    def within_reach(self, charged: Sequence[Buckets], tokens: int, now: float) -> bool:
+        """Whether a refused call that may use so many tokens may go on after `obtain`."""
+        ...
+
+    async def obtain(self, charged: Sequence[Buckets], tokens: int) -> None:
+        """Ask for what it needs, and wait for the answer, a bounded time."""
+
+    def lend(self, charged: Sequence[Buckets], tokens: int) -> None:
+        """Charge it, and have it paid by the next answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMeter(Meter):
+    """Charges buckets that are leased from a store; what a call does not find here the store may have."""
+
+    lender: Lender = field(kw_only=True)
+
+    async def obtain(self, call: Call, refusal: RateLimited) -> Reservation:
+        """Charge a call that `admit` has refused, with what the store has. Raises RateLimited.
+
+        Waits for one exchange with the store, and for one more where what was granted went to a call that came later.
+        """
+        for _ in range(2):
+            charged, tokens = self._charged(call), self._tokens(call, self._parts(call))
+            if not self.lender.within_reach(charged, tokens, self.clock()):
+                break
+            await self.lender.obtain(charged, tokens)
+            try:
+                return self.admit(call)
+            except RateLimited as again:
+                refusal = again
+        raise refusal
+
+    def count(self, call: Call) -> None:
+        """Charge a request that is refused before anything is done for it, as a debt where the store may have it."""
+        try:
+            Meter.count(self, call)
+        except RateLimited:
+            charged = self._charged(call)
+            if not self.lender.within_reach(charged, 0, self.clock()):
+                raise
+            self.lender.lend(charged, 0)
+
+    def _charged(self, call: Call) -> list[Buckets]:
+        found = self.limiter.charged(call.tenant, self.clock(), tier=self.tier(call.tenant), parts=self._parts(call))
+        return [buckets for _, buckets in found]
+
+
 class RateLimit:
     """Refuses calls over the limit; reserves an estimate of tokens at entry and settles with what was really used."""
 
@@ -79,9 +132,11 @@ class RateLimit:
         self._inner = inner
         self._meter = meter
 
-    async def __call__(self, call: Call, sink: Sink) -> None:
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Serve the call if it is within the limits."""
-        reservation = self._meter.admit(call)
+        return self._serve(self._meter.admit(call), call, sink)
+
+    async def _serve(self, reservation: Reservation, call: Call, sink: Sink) -> None:
         whole = refused = False
         try:
             await self._inner(call, sink)
@@ -117,6 +172,25 @@ class RateLimit:
             return 0
         # Of a whole answer that was not counted an event may be many tokens; of an interrupted one these are surely spent.
         return None if whole or not call.stream else self._meter.input_estimate(call) + receipt.events
+
+
+class SharedRateLimit(RateLimit):
+    """The same over limits that replicas share: a call that finds nothing left here waits for one exchange with the store."""
+
+    def __init__(self, inner: Handler, *, meter: SharedMeter) -> None:
+        super().__init__(inner, meter=meter)
+        self._shared = meter
+
+    def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
+        """Serve the call if it is within the limits."""
+        try:
+            reservation = self._meter.admit(call)
+        except RateLimited as refusal:
+            return self._obtain(refusal, call, sink)
+        return self._serve(reservation, call, sink)
+
+    async def _obtain(self, refusal: RateLimited, call: Call, sink: Sink) -> None:
+        await self._serve(await self._shared.obtain(call, refusal), call, sink)
 
 
 def _refusal(tenant: str, decision: Decision) -> RateLimited:

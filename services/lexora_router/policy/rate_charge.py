@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
 from typing import Literal
 
 from lexora_contract.answer import BucketState
@@ -29,14 +28,14 @@ class Reservation:
         self.tokens = tokens
         self.others: tuple[Reservation, ...] = ()
         self._buckets: Buckets | None = buckets
-        buckets.open += 1
+        buckets.begin()
 
     def settle(self, actual: int | None, now: float) -> None:
         """Charge what was really used; a second time does nothing. None: unknown, what was reserved stands."""
         buckets, self._buckets = self._buckets, None
         if buckets is None:
             return
-        buckets.open -= 1
+        buckets.end(now)
         bucket = buckets.tokens
         if bucket is not None and self.tokens:
             used = self.tokens if actual is None else min(max(actual, 0), MAX_TOKENS)
@@ -105,15 +104,14 @@ def _tighter(one: BucketState | None, other: BucketState | None) -> BucketState 
 def charge(buckets: Buckets, tokens: int, now: float) -> Decision:
     """Charge one request and an estimate of its tokens, both or neither."""
     requests = buckets.requests
-    bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
-    reserved = 0 if bucket is None else int(min(max(tokens, 0), bucket.burst))
+    bucket, reserved = reserved_at(buckets, tokens)
     most = buckets.limits.max_concurrent
     exceeded: Dimension = "requests"
     left = requests.balance(now)
     longest = 0.0 if left >= 1 else requests.wait(1, now)
     if bucket is not None and reserved and (wait := bucket.wait(reserved, now)) > longest:
         exceeded, longest = "tokens", wait
-    if most is not None and buckets.open >= most and longest < CONCURRENT_RETRY:
+    if most is not None and longest < CONCURRENT_RETRY and not buckets.room(most, now):
         exceeded, longest = "concurrent", CONCURRENT_RETRY
     reservation = None
     if not longest:
@@ -124,20 +122,21 @@ def charge(buckets: Buckets, tokens: int, now: float) -> Decision:
     return Decision(
         not longest,
         min(longest, MAX_RETRY_AFTER) if longest else 0.0,
-        quota(requests, left),
-        None if bucket is None else quota(bucket, bucket.balance(now)),
-        None if most is None else under_way(buckets),
+        requests.state(left, now),
+        None if bucket is None else bucket.state(bucket.balance(now), now),
+        None if most is None else under_way(buckets, now),
         exceeded if longest else None,
         reservation,
     )
 
 
-def under_way(buckets: Buckets) -> BucketState | None:
+def reserved_at(buckets: Buckets, tokens: int) -> tuple[TokenBucket | None, int]:
+    """The bucket of tokens, where these are limited, and what is reserved there for a call that may use so many."""
+    bucket = None if buckets.limits.tokens_per_minute is None else buckets.tokens
+    return bucket, 0 if bucket is None else int(min(max(tokens, 0), bucket.burst))
+
+
+def under_way(buckets: Buckets, now: float) -> BucketState | None:
     """Where the user stands in calls under way; None where these are not limited."""
     most = buckets.limits.max_concurrent
-    return None if most is None else BucketState(most, max(0, most - buckets.open), 0.0)
-
-
-def quota(bucket: TokenBucket, balance: float) -> BucketState:
-    """Where a bucket stands that has this balance."""
-    return BucketState(int(bucket.burst), floor(balance) if balance > 0 else 0, (bucket.burst - balance) / bucket.rate)
+    return None if most is None else BucketState(most, buckets.left(most, now), 0.0)

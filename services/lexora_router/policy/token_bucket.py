@@ -1,6 +1,9 @@
 """A token bucket: what one user may spend per time, with a burst saved up."""
 
-from math import inf, isfinite
+from copy import copy
+from math import floor, inf, isfinite
+
+from lexora_contract.answer import BucketState
 
 SLACK = 1e-6
 """Tokens forgiven at a comparison, so that a clock in steps of 0.1 s isn't one late; the bucket remembers them as debt."""
@@ -9,14 +12,16 @@ SLACK = 1e-6
 class TokenBucket:
     """A balance of tokens that grows by `rate` per second up to `burst`, full at the start. `now` is monotonic, in seconds.
 
+    `level` is the balance to start with, where that is not full.
+
     Over any interval of t seconds at most burst + rate * t tokens are taken. Raises ValueError for a rate or a burst that is
     not a positive, finite number.
     """
 
     __slots__ = ("_at", "_level", "burst", "rate")
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._level = float(burst)
+    def __init__(self, rate: float, burst: float, now: float, level: float | None = None) -> None:
+        self._level = float(burst) if level is None else level
         self._at = now
         self._set(rate, burst)
 
@@ -58,7 +63,15 @@ class TokenBucket:
 
     def full(self, now: float) -> bool:
         """Whether forgetting this bucket would change nothing."""
-        return self.balance(now) >= self.burst
+        return self._level + max(now - self._at, 0.0) * self.rate >= self.burst
+
+    def state(self, left: float, now: float) -> BucketState:
+        """Where the bucket stands that has this balance now."""
+        return BucketState(int(self.burst), floor(left) if left > 0 else 0, (self.burst - left) / self.rate)
+
+    def seen(self, now: float) -> "TokenBucket":
+        """A bucket of its own that stands where this one does."""
+        return copy(self)
 
     def adjust(self, rate: float, burst: float, now: float) -> None:
         """Go on with another rate and burst. The balance stays: a larger burst is not a gift, a smaller one caps it."""

@@ -31,9 +31,9 @@ from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.machine import usable_memory
 from lexora_router.policy.callers import TrustedProxies
-from lexora_router.policy.rate_limiter import RateLimiter
+from lexora_router.policy.rate_limiter import RateLimiter, plain
 from lexora_router.process.server_tls import ServerTls
-from lexora_router.process.shared_state import WorkerOf, link_of
+from lexora_router.process.shared_state import WorkerOf, credit_of, link_of
 from lexora_router.telemetry.access import AccessCollector
 from lexora_router.telemetry.account import Account
 from lexora_router.telemetry.audit_sink import audit_sink
@@ -66,14 +66,16 @@ class RouterApp:
     def __init__(self, config: Config, tls: ServerTls | None = None, worker: WorkerOf | None = None) -> None:
         clock = time.monotonic  # finer than uvloop's own clock, and the same origin
         self.registry = _registry()
-        self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users)
+        self.state = link_of(config.state, clock, worker)
+        credit = None if self.state is None else credit_of(self.state, clock)
+        buckets = plain if credit is None else credit.buckets
+        self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users, make=buckets)
         self._stats, recent = Stats(clock()), RecentCalls()
         self._telemetry = telemetry_of(config.telemetry, BoundedNames(self._label, lambda: self._assembly.backends), clock)
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
         books = (self._stats, recent, Metrics(self.registry), PrincipalMetrics(self.registry), AccessLog())
         recorders = (*traces, Account(self._label, *books))
-        self.state = link_of(config.state, clock, worker)
-        self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap, state=self.state)
+        self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap, state=self.state, lender=credit)
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)
         write, self._end_audit = audit_sink(config.audit.file)

@@ -12,6 +12,9 @@ from lexora_router.state.port import SharedState
 if TYPE_CHECKING:
     from lexora_router.state.valkey_state import ValkeyState
 
+if TYPE_CHECKING:
+    from lexora_router.leases.credit import Credit
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOf:
@@ -53,3 +56,12 @@ def _coordinator(worker: WorkerOf) -> SharedState:
     from lexora_router.state.socket_state import SocketState  # noqa: PLC0415 - of workers only
 
     return SocketState(worker.coordinator)
+
+
+def credit_of(link: StateLink, clock: Callable[[], float]) -> "Credit":
+    """The rate limits' part in the exchanges of this link."""
+    from lexora_router.leases.credit import Credit  # noqa: PLC0415 - off is free
+
+    credit = Credit(link, clock())
+    link.join(credit)
+    return credit

@@ -1,5 +1,6 @@
 """The programs that replicas share, by name."""
 
 from lexora_router.state.program import Programs
+from lexora_router.state.programs.credit import CREDIT
 
-PROGRAMS: Programs = {}
+PROGRAMS: Programs = {"credit": CREDIT}

@@ -1,0 +1,1 @@
+"""What a replica holds of what all replicas share, so that calls need not ask the store."""

@@ -1,0 +1,295 @@
+"""A token bucket whose tokens are leased: the store has counted them as gone, and the replica spends them on its own."""
+
+from math import ceil, exp, floor, inf
+from typing import Protocol
+
+from lexora_contract.answer import BucketState
+from lexora_router.policy.token_bucket import SLACK, TokenBucket
+from lexora_router.state.programs.credit import EXACT_SHARE, Said
+
+LEASE_SECONDS = 0.25  # of recent use: what a replica likes to hold
+MEMORY_SECONDS = 0.5  # over so long use is averaged
+IDLE_SECONDS = 1.0  # a lease that was not used for so long goes back
+RETRY_SECONDS = 0.1  # after an exchange that brought too little the store is not asked again for so long
+STALE_SECONDS = 0.5  # a level that was heard so long ago is no reason to refuse a call without asking
+SPARE_PLACES = 0.25  # places that are kept for more calls at once than lately
+
+
+class Ledger(Protocol):
+    """What all leased buckets of a replica have in common."""
+
+    share: float  # 0 while the store answers; else what of all there is belongs to this replica
+    since: float  # since when, where it is not 0
+    members: int
+
+    def touch(self, bucket: "LeasedBucket") -> None:
+        """The bucket has something to say in the next exchange."""
+
+    def went_alone(self, bucket: "LeasedBucket") -> None:
+        """The bucket makes its own credit until the store answers."""
+
+    def nudge(self) -> None:
+        """Let the next exchange be now."""
+
+
+class LeasedBucket(TokenBucket):
+    """A lease of a bucket at the store; its balance is what the replica holds of it. `now` is monotonic, in seconds.
+
+    With a rate of 0 it is a lease of places: `spend` takes one, and `settle` gives it back. While the store is out of reach
+    (`share` of the ledger) the bucket makes its own credit, its share of rate and burst, beginning with what it holds and its
+    share of the level that was heard last.
+    """
+
+    __slots__ = (
+        "_alone",
+        "_cap",
+        "_heard",
+        "_heard_at",
+        "_lease",
+        "_ledger",
+        "_life",
+        "_made",
+        "_peak",
+        "_said_at",
+        "_unmet_until",
+        "_use",
+        "_used",
+        "_used_at",
+        "asking",
+        "dirty",
+        "given",
+        "granted",
+        "name",
+        "owed",
+        "paid",
+        "queued",
+        "returned",
+        "spent",
+    )
+
+    def __init__(self, name: str, rate: float, burst: float, now: float, ledger: Ledger, life: int) -> None:  # noqa: PLR0917
+        self.name = name
+        self._life = life
+        self._ledger = ledger
+        self._alone = 0.0  # the share by which it makes its own credit now
+        self._set(rate, burst)
+        self._level = 0.0
+        self._at = self._said_at = self._used_at = now
+        self.granted = self.spent = self.returned = self.given = self.owed = self.paid = 0.0
+        self._lease = 0.0  # by the last answer
+        self._made = 0.0  # since it is alone
+        self._cap = 0.0  # while alone
+        self._heard: float | None = None  # the level at the store
+        self._heard_at = now
+        self._unmet_until = now
+        self._used = self._use = self._peak = 0.0
+        self.dirty = False  # it has something to say
+        self.asking = False  # it is said in the exchange under way
+        self.queued = False  # it will be looked at, because it holds something
+
+    def take_places(self, number: float) -> None:
+        """Count the calls that began before places were limited."""
+        self.spent, self.returned = number, -number
+        self._ledger.touch(self)
+
+    def balance(self, now: float) -> float:
+        """What is held here; negative while in debt."""
+        if self._ledger.share:
+            if not self._alone:
+                self._go_alone(self._ledger.share)
+            self._make(now)
+        return self._level
+
+    def spend(self, n: float) -> float:
+        """Take n that were found here now; gives the balance that is left."""
+        self._level -= n
+        self.spent += n
+        self._used += n
+        if not self.dirty:
+            self._ledger.touch(self)
+        return self._level
+
+    def take(self, n: float, now: float) -> bool:
+        """Take n if they are held here; alone also with a debt for what is above its share of the burst."""
+        if self.wait(n, now):
+            return False
+        self.spend(n)
+        return True
+
+    def settle(self, reserved: float, actual: float, now: float) -> None:
+        """Correct a reservation; see TokenBucket."""
+        change = actual - reserved
+        self.balance(now)
+        self._level -= change
+        self.spent += change
+        over = self._level - self.burst
+        if over > 0 and self.rate:
+            self._level -= over
+            self.spent += over
+        if not self.dirty:
+            self._ledger.touch(self)
+        if not self.rate and self.exact:
+            self._ledger.nudge()
+
+    def wait(self, n: float, now: float) -> float:
+        """Seconds until n are likely to be there, by the level that was heard; 0 only when they are held here."""
+        balance = self.balance(now)
+        if self._alone:
+            missing = min(n, self._cap) - balance
+            return 0.0 if missing <= SLACK else missing / (self.rate * self._alone) if self.rate else RETRY_SECONDS
+        missing = n - balance
+        if missing <= SLACK:
+            return 0.0
+        if n > self.burst:
+            return inf
+        refill = (missing - self.beyond(now)) / self.rate if self.rate else 0.0
+        return max(refill, self._unmet_until - now, RETRY_SECONDS)
+
+    def within_reach(self, n: float, now: float) -> bool:
+        """Whether n are held here, or an exchange with the store may bring what is missing."""
+        missing = n - self.balance(now)
+        if missing <= SLACK:
+            return True
+        if self._alone or n > self.burst or now < self._unmet_until:
+            return False
+        if self._heard is None or now - self._heard_at >= (STALE_SECONDS if self.rate else RETRY_SECONDS):
+            return True
+        return missing <= self.beyond(now) + SLACK
+
+    def missed(self, n: float, now: float) -> None:
+        """Waiting calls have asked for n in all; if that is not here, it is pointless to ask again at once."""
+        if self._level + SLACK < n:
+            self._unmet_until = now + RETRY_SECONDS
+
+    def full(self, now: float) -> bool:
+        """Whether to forget it would change nothing: the store has the rest."""
+        return not (self.dirty or self.asking or self.queued or self._alone or self._level or (self.spent and not self.rate))
+
+    def adjust(self, rate: float, burst: float, now: float) -> None:
+        """Go on with another rate and burst; the store does the same without a gift when it hears this."""
+        self.balance(now)
+        self._set(rate, burst)
+        self.settle(0, 0, now)
+
+    def beyond(self, now: float) -> float:
+        """The level at the store: as it was heard, and refilled since; never heard: full."""
+        if self._heard is None:
+            return self.burst
+        return min(self._heard + (now - self._heard_at) * self.rate, self.burst)
+
+    def state(self, left: float, now: float) -> BucketState:
+        """Where the bucket stands over all replicas, as far as is known here: what is held, and the level at the store."""
+        total = left if self._alone else min(left + self.beyond(now), self.burst)
+        return super().state(round(total, 6), now)  # 99 is no 98.9999999
+
+    def seen(self, now: float) -> TokenBucket:
+        """A bucket of its own that stands where this one does over all replicas; the level is soon heard again."""
+        self.hear_soon()
+        balance = self.balance(now)
+        if self._alone:
+            return TokenBucket(self.rate * self._alone, self._cap, now, balance)
+        return TokenBucket(self.rate, self.burst, now, min(balance + self.beyond(now), self.burst))
+
+    def left(self, now: float) -> int:
+        """Of places: those that are free over all replicas, as far as is known here."""
+        free = self.balance(now)
+        return max(floor(free if self._alone else min(free + self.beyond(now), self.burst)), 0)
+
+    def hear_soon(self) -> None:
+        """Let the next exchange bring the level."""
+        if not self.dirty and not self._alone:
+            self._ledger.touch(self)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is too small for leases."""
+        return self.burst < EXACT_SHARE * self._ledger.members
+
+    def say(self, needed: float, now: float) -> Said:
+        """What an exchange says of this bucket, whose waiting calls need so much. Gives back what is held for no use."""
+        target = self._target(now)
+        if self._level > needed + (2 * target if self.rate else target):
+            back = self._level - needed - target
+            self.returned += back
+            self._level -= back
+        return Said(
+            self.name,
+            self._life,
+            self.rate,
+            self.burst,
+            self.granted,
+            self.spent,
+            self.returned,
+            self.given,
+            self.owed,
+            self.paid,
+            target,
+            self.beyond(now),
+            self._lease,
+        )
+
+    def hear(self, said: Said, granted: float, level: float, now: float) -> None:
+        """The store's answer to that."""
+        self._level += granted - self.granted
+        self.granted = granted
+        self.given, self.paid = said.returned, said.owed
+        self._lease = granted - said.spent - said.returned
+        self._heard, self._heard_at = level, now
+
+    def rejoin(self, now: float) -> None:
+        """The store answers again: what was made here of what the store has made as well is owed to it."""
+        self.balance(now)
+        self.owed += min(self._made, max(self._cap - self._lease, 0.0)) if self.rate else self._cap
+        self._alone = self._made = 0.0
+        if not self.dirty:
+            self._ledger.touch(self)
+
+    def _go_alone(self, share: float) -> None:
+        since = self._ledger.since
+        beyond = self.beyond(since)
+        self._alone = share
+        self._ledger.went_alone(self)
+        self._cap = max(share * self.burst, 1.0)
+        self._at = since
+        if self.rate:
+            self._grow(min(share * beyond, self._cap - self._level))
+            return
+        self._cap = float(floor(self._cap))
+        free = self._cap - self.spent  # calls that are under way have places of the share
+        self.returned -= free - self._level
+        self._level = free
+
+    def _make(self, now: float) -> None:
+        elapsed = now - self._at
+        if elapsed > 0 and self.rate:
+            self._at = now
+            self._grow(min(elapsed * self.rate * self._alone, self._cap - self._level))
+
+    def _grow(self, made: float) -> None:
+        if made > 0:
+            self._level += made
+            self.spent -= made
+            self._made += made
+
+    def _target(self, now: float) -> float:
+        """What to hold of it, by recent use; of places, what to hold beside those in use."""
+        elapsed = max(now - self._said_at, 0.0)
+        fade = exp(-elapsed / MEMORY_SECONDS)
+        self._said_at = now
+        if self._used:
+            self._used_at = now
+        self._use = self._use * fade + self._used / MEMORY_SECONDS
+        self._used = 0.0
+        if self.exact or now - self._used_at > IDLE_SECONDS:
+            self._peak = self.spent
+            return 0.0
+        if self.rate:
+            return min(self._use * LEASE_SECONDS, self.burst / self._ledger.members / 4)
+        self._peak = max(self._peak * fade, self.spent)
+        return max(ceil(self._peak * (1 + SPARE_PLACES)) - self.spent, 0.0) if self._peak >= 1 else 0.0
+
+    def _set(self, rate: float, burst: float) -> None:
+        if rate:
+            super()._set(rate, burst)
+        else:
+            self.rate, self.burst = 0.0, float(burst)
