@@ -7,7 +7,7 @@
 --
 -- The members are a hash: each with the time until which it lives and the number of its last exchange; beside them `@clock`, the
 -- store's time and the server's own at the last exchange, and `@epoch`, which names the programs' memory: it is a new one where
--- this hash has been lost. What comes from `epoch` is used then.
+-- this hash has been lost; then the one in the exchange is taken.
 
 local KEEP_SECONDS = 86400
 local MAX_MEMBERS = 10000
@@ -22,8 +22,7 @@ local function read_members(call, key)
     if name == '@epoch' then
       epoch = value
     else
-      local first, second = string.match(value, '^(%S+) (%S+)$')
-      first, second = tonumber(first), tonumber(second)
+      local first, second = struct.unpack('>dd', value)
       if name == '@clock' then
         clock = first + math.max(0, server - second)  -- the server's own may go back
       else
@@ -71,8 +70,8 @@ local function exchange(call, key, base, args)
   end
   local epoch = found.epoch or args[6]
   found.lives[member] = found.now + ttl
-  call('HSET', key, member, string.format('%.6f %d', found.now + ttl, number),
-    '@clock', string.format('%.6f %.6f', found.now, found.server), '@epoch', epoch)
+  call('HSET', key, member, struct.pack('>dd', found.now + ttl, number),
+    '@clock', struct.pack('>dd', found.now, found.server), '@epoch', epoch)
   call('EXPIRE', key, KEEP_SECONDS)
   local gives, news = { 1, found.count }, {}
   for at = 7, #args, 2 do

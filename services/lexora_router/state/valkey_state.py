@@ -69,8 +69,9 @@ class ValkeyState:
             await _abandon(connection)
             raise
         self._connection = connection
-        if self._news is None or self._news.done():
-            self._news = asyncio.create_task(self._listen(), name="lexora-state-news")
+        if self._news is not None:
+            self._news.cancel()  # of a server that may hang, or be another one
+        self._news = asyncio.create_task(self._listen(), name="lexora-state-news")
 
     async def exchange(self, batch: Batch) -> Answer:
         """One call of the function."""

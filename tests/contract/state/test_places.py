@@ -127,6 +127,20 @@ async def test_a_cluster_says_which_server_has_the_keys(tmp_path: Path) -> None:
             await usable(f"valkey+cluster://127.0.0.1:1,127.0.0.1:{one.port}")
 
 
+async def test_an_older_and_a_newer_version_share_one_store(server: ValkeyProcess) -> None:
+    namespace = token_hex(4)
+    older = ValkeyState(parse(server.url), {"tally": TALLY}, namespace=namespace)
+    newer = ValkeyState(parse(server.url), {"tally": TALLY, "new": TALLY}, namespace=namespace)
+    for each in (older, newer):
+        await each.open()
+    for number in (1, 2):
+        await older.exchange(report("a", number, 5, join=number == 1))
+        answer = await newer.exchange(report("b", number, 7, join=number == 1))
+    assert (answer.members, tally(answer.answers[0]).by) == (2, {"a": 5, "b": 7})
+    for each in (older, newer):
+        await each.close()
+
+
 async def test_what_is_said_of_a_place_without_a_store(server: ValkeyProcess) -> None:
     assert "cannot be resolved" in await refusal(f"valkey://user:{SECRET}@no-such-host.invalid")
     assert "cannot be reached: Connection refused" in await refusal("valkey://127.0.0.1:1")

@@ -33,7 +33,7 @@ def rules(name: str) -> list[dict[str, object]]:
 
 async def samples(folder: Path) -> set[str]:
     """Names of all samples that /metrics may have, with every label."""
-    text = RouterApp(Config()).metrics("")[0].decode()
+    text = RouterApp(Config.model_validate({"state": {"url": "valkey://localhost"}})).metrics("")[0].decode()
     shown = Authority(folder).issue("server")
     found = {metric.name for metric in ServerTls(TlsConfig(cert=str(shown.cert), key=str(shown.key))).collect()}
     for family in text_string_to_metric_families(text):
