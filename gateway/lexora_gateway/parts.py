@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Required, TypedDict, Unpack
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lexora_gateway.api_route import ApiRoute
 
 # A scraper's Accept -> body and content type.
-Metrics = Callable[[str], tuple[bytes, str]]
+Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
 class Surface(Enum):

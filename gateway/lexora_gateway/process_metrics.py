@@ -4,7 +4,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
 
-def process_metrics(accept: str) -> tuple[bytes, str]:
+async def process_metrics(accept: str) -> tuple[bytes, str]:
     """The metrics of a facade without a router: those of its process."""
     encode, content_type = choose_encoder(accept)
     return encode(REGISTRY), content_type

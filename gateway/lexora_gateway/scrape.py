@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 async def scrape(metrics: Metrics, request: Request) -> Response:
     """The answer to a scraper."""
-    body, content_type = metrics(request.headers.get("accept", ""))
+    body, content_type = await metrics(request.headers.get("accept", ""))
     headers = {"content-type": content_type, "vary": "accept, accept-encoding"}
     if gzip_accepted(request.headers.get("accept-encoding", "")):
         body = await asyncio.to_thread(gzip.compress, body, 6)

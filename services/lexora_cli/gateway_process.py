@@ -8,7 +8,8 @@ from functools import partial
 import structlog
 from prometheus_client import REGISTRY
 
-from lexora_cli.http_server import HttpServer, buffered_bytes, listen_for_operators
+from lexora_cli.gateway_reload import GatewayReload
+from lexora_cli.http_server import HttpServer, buffered_bytes, hand_over, listen_for_operators
 from lexora_cli.reach import Reach
 from lexora_cli.router_certificates import RouterCertificates
 from lexora_contract.channel import ChannelRouter
@@ -18,11 +19,13 @@ from lexora_router.access.key_format import is_key
 from lexora_router.config import Config
 from lexora_router.config.models import ReloadConfig
 from lexora_router.policy.callers import TrustedProxies
-from lexora_router.process.launch import hangup_event, stop_event
-from lexora_router.process.listening import HTTP, listen
+from lexora_router.process.listening import HTTP
 from lexora_router.process.process_memory import kept_low
+from lexora_router.process.reload import RELOAD
 from lexora_router.process.server_tls import server_tls
+from lexora_router.process.serving_process import ServingProcess
 from lexora_router.process.source import ConfigSource
+from lexora_router.process.worker_counts import WorkerCounts
 from lexora_router.version import __version__
 
 # What surrounds a body in its message.
@@ -31,15 +34,16 @@ _ENVELOPE_BYTES = 2**20
 _log = structlog.get_logger("lexora")
 
 
-async def serve(reach: Reach, config: Config, _source: ConfigSource) -> None:
+async def serve(reach: Reach, config: Config, source: ConfigSource) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises CannotListen. The router may come and go meanwhile.
 
-    All that matters here of the configuration is read at the start only: nothing is loaded again but certificates.
+    All that matters here of the configuration is read at the start only: nothing is loaded again but certificates. Of several
+    workers the supervisor replaces each where another configuration is there.
     """
-    stop, hangup, server = stop_event(), hangup_event(), config.server
+    process, server = ServingProcess(lambda: config.server.drain_timeout), config.server
     certificates = RouterCertificates(reach)
     tls = server_tls(config)
-    listener = listen(server.host, server.port, HTTP)
+    listener = process.ports.listen("http", server.host, server.port, HTTP)
     router = ChannelRouter(
         reach.address,
         max_send_bytes=server.max_body_bytes + _ENVELOPE_BYTES,
@@ -51,6 +55,7 @@ async def serve(reach: Reach, config: Config, _source: ConfigSource) -> None:
     port = DrainingPort(router)
     reading = buffered_bytes(server)
     proxies = TrustedProxies(server.trusted_proxies)
+    metrics = process_metrics if process.link is None else WorkerCounts(REGISTRY, process.link).metrics
 
     def app(surface: Surface) -> DeferredApp:
         return DeferredApp(
@@ -62,12 +67,12 @@ async def serve(reach: Reach, config: Config, _source: ConfigSource) -> None:
             stream_keepalive=server.stream_keepalive,
             trusts=proxies.trusts,
             client_of=proxies.network,
-            metrics=process_metrics,
+            metrics=metrics,
             surface=surface,
             metrics_alone=not config.auth.enabled,
         )
 
-    admin_listener = listen_for_operators(server)
+    admin_listener = listen_for_operators(server, process.ports)
     http = HttpServer(app(Surface.ALL if admin_listener is None else Surface.CALLS), listener, server, tls)
     admin = None if admin_listener is None else HttpServer(app(Surface.OPERATORS), admin_listener, server, tls)
     REGISTRY.register(http.facts)
@@ -75,27 +80,30 @@ async def serve(reach: Reach, config: Config, _source: ConfigSource) -> None:
         REGISTRY.register(tls)
         tls.start(lambda: config.reload)
     renewed = partial(certificates.look, router.renew)
+    looks: list[Callable[[], Awaitable[None]]] = [renewed] if tls is None else [renewed, tls.look]
+    if process.link is not None:
+        process.link.answer(RELOAD, GatewayReload(config, source, looks).answer)
     watching = [
-        asyncio.create_task(_at_hangup(hangup, [renewed] if tls is None else [renewed, tls.look])),
+        asyncio.create_task(_at_hangup(process.hangup, looks)),
         asyncio.create_task(_at_times(config.reload, renewed)),
     ]
+    servers = [each for each in (http, admin) if each is not None]
     try:
-        await http.start()
-        if admin is not None:
-            await admin.start()
+        for each in servers:
+            await each.start()
         with kept_low(lambda: port.active, lambda: reading.held):
-            apart = {} if admin is None else {"admin": admin.url}
-            _log.info("serving", http=http.url, router=reach.address, **apart, version=__version__)
-            await http.serve_until(stop)
+            await process.serves(http=http.url, router=reach.address, admin=None if admin is None else admin.url)
+            await http.serve_until(process.over)
+            if process.hands_over:
+                await hand_over(process, servers, lambda: not port.active, server.drain_timeout)
             http.drain()
             if port.active:
                 _log.info("draining", active=port.active, timeout=server.drain_timeout)
             await port.drain(server.drain_timeout)
         port.abort()
     finally:
-        await http.stop()
-        if admin is not None:
-            await admin.stop()
+        for each in servers:
+            await each.stop()
         if tls is not None:
             await tls.close()
         for task in watching:
@@ -105,6 +113,7 @@ async def serve(reach: Reach, config: Config, _source: ConfigSource) -> None:
         listener.close()
         if admin_listener is not None:
             admin_listener.close()
+        await process.close()
     _log.info("stopped")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -22,11 +22,15 @@ from lexora_gateway import (
 )
 from lexora_router.config.models import CorsConfig, ServerConfig
 from lexora_router.machine import usable_descriptors, usable_memory
-from lexora_router.process.listening import ADMIN, backlog, listen, listening_address
+from lexora_router.process.listening import ADMIN, backlog, listening_address
+from lexora_router.process.ports import Ports
 from lexora_router.process.server_tls import ServerTls
+from lexora_router.process.serving_process import ServingProcess
 
 # What a response may take to reach a slow client after the drain; then its connection is cut.
 GRACE_SECONDS = 5
+# A client that has sent nothing for so long is not about to: its connection can be closed without a request in between.
+RETIRED_IDLE_SECONDS = 2.0
 # By default the bodies that are being read take at most this share of the memory.
 READING_SHARE = 8
 
@@ -37,9 +41,24 @@ def buffered_bytes(server: ServerConfig) -> BufferedBytes:
     return BufferedBytes(most, server.max_body_bytes)
 
 
-def listen_for_operators(server: ServerConfig) -> socket.socket | None:
+def listen_for_operators(server: ServerConfig, ports: Ports) -> socket.socket | None:
     """The socket of the port for operators, where HTTP has one. Raises CannotListen."""
-    return None if server.admin_port is None else listen(server.admin_host or server.host, server.admin_port, ADMIN)
+    if server.admin_port is None:
+        return None
+    return ports.listen("admin", server.admin_host or server.host, server.admin_port, ADMIN)
+
+
+async def hand_over(
+    process: ServingProcess, servers: Iterable["HttpServer"], empty: Callable[[], bool], seconds: float
+) -> None:
+    """Leave the ports to another process; return when no connection is open and it is `empty`, or after so many seconds."""
+    for server in servers:
+        server.retire()
+
+    def gone() -> bool:
+        return not sum([server.close_idle() for server in servers]) and empty()
+
+    await process.until(gone, seconds)
 
 
 def _cors(config: CorsConfig) -> Cors | None:
@@ -120,6 +139,18 @@ class HttpServer:
     def drain(self) -> None:
         """Close idle connections, and others with their next answers: their clients' next requests find another process."""
         self._connections.drain()
+
+    def retire(self) -> None:
+        """Take no new connections, and let those there are end with their next answers: another process is there for them."""
+        self._connections.retire()
+        for server in self._server.servers:
+            server.close()
+        self._listener.close()
+
+    def close_idle(self) -> int:
+        """Close connections that were idle for long, after `retire`; returns how many are open."""
+        self._connections.close_idle_for(RETIRED_IDLE_SECONDS)
+        return self._connections.open
 
     async def stop(self) -> None:
         """Take no new connections, close idle ones, let responses finish for a few seconds, then return."""

@@ -35,6 +35,23 @@ MetricsPort = Annotated[
 ]
 
 
+def _workers(text: str) -> int | str:
+    if text != "auto" and not (text.isascii() and text.isdecimal() and int(text)):
+        raise typer.BadParameter("it is a whole number from 1 up, or auto")
+    return text if text == "auto" else int(text)
+
+
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER",
+        parser=_workers,
+        help="Processes that share the ports, instead of server.workers; auto: one per core.",
+        show_default=False,
+    ),
+]
+
+
 def engine_options(urls: list[str] | None, model: str | None) -> dict[str, Any]:
     """--url and --model by key path."""
     key, value = ("vllm.urls", urls) if urls and len(urls) > 1 else ("vllm.url", urls[0] if urls else None)

@@ -4,17 +4,17 @@ import socket
 
 import structlog
 
-from lexora_cli.http_server import HttpServer, buffered_bytes, listen_for_operators
+from lexora_cli.http_server import HttpServer, buffered_bytes, hand_over, listen_for_operators
 from lexora_contract.inprocess import InProcessRouter
 from lexora_gateway import BufferedBytes, DeferredApp, Surface
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
-from lexora_router.process.launch import hangup_event, stop_event
-from lexora_router.process.listening import HTTP, listen
+from lexora_router.process.listening import HTTP
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
 from lexora_router.process.serve import end, start_admin_grpc, start_grpc
 from lexora_router.process.server_tls import ServerTls, server_tls
+from lexora_router.process.serving_process import ServingProcess
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
 
@@ -26,27 +26,29 @@ async def serve(config: Config, source: ConfigSource) -> None:
 
     Raises CannotListen when an address cannot be had.
     """
-    stop, hangup = stop_event(), hangup_event()
+    process = ServingProcess(lambda: router.config.server.drain_timeout)
     tls = server_tls(config)
-    listener = listen(config.server.host, config.server.port, HTTP)
-    router = RouterApp(config, tls)
+    listener = process.ports.listen("http", config.server.host, config.server.port, HTTP)
+    router = RouterApp(config, tls, process.link)
     reading = buffered_bytes(config.server)
-    admin_listener = listen_for_operators(config.server)
+    admin_listener = listen_for_operators(config.server, process.ports)
     http = _http_server(router, listener, reading, tls, Surface.ALL if admin_listener is None else Surface.CALLS)
     router.registry.register(http.facts)
     admin = None if admin_listener is None else _http_server(router, admin_listener, reading, tls, Surface.OPERATORS)
-    reloader = Reloader(router, source, hangup, tls)
+    reloader = Reloader(router, source, process.hangup, tls, process.link)
     try:
-        grpc, admin_grpc = await start_grpc(router), await start_admin_grpc(router)
+        grpc, admin_grpc = await start_grpc(router, process.ports), await start_admin_grpc(router, process.ports)
         await http.start()
         if admin is not None:
             await admin.start()
         reloader.start()
         with kept_low(lambda: router.active, lambda: router.held + reading.held):
-            apart = {"admin": admin and admin.url, "admin_grpc": admin_grpc}
-            shown = {name: where for name, where in apart.items() if where}
-            _log.info("serving", http=http.url, grpc=grpc, **shown, version=__version__)
-            await http.serve_until(stop)
+            await process.serves(http=http.url, grpc=grpc, admin=None if admin is None else admin.url, admin_grpc=admin_grpc)
+            await http.serve_until(process.over)
+            if process.hands_over:
+                router.hand_over()
+                servers = [each for each in (http, admin) if each is not None]
+                await hand_over(process, servers, lambda: router.empty, config.server.drain_timeout)
             http.drain()
             # Until the drain is over HTTP stays up: load balancers and clients get 503, and answers run to their ends.
             await router.drain()
@@ -59,6 +61,7 @@ async def serve(config: Config, source: ConfigSource) -> None:
         listener.close()
         if admin_listener is not None:
             admin_listener.close()
+        await process.close()
     _log.info("stopped")
 
 
@@ -75,7 +78,7 @@ def _http_server(
         stream_keepalive=server.stream_keepalive,
         trusts=router.trusts,
         client_of=router.client_of,
-        metrics=router.metrics,
+        metrics=router.scrape,
         surface=surface,
     )
     return HttpServer(app, listener, server, tls)

@@ -50,6 +50,13 @@ def _sharing(health: HealthResponse) -> Iterator[str | tuple[str, str]]:
         yield (escaped(health.state.reason), "yellow")
 
 
+def workers(health: HealthResponse) -> str:
+    """The processes of a router that has several; empty for one process."""
+    silent = [f"{worker.number} (process {worker.pid})" for worker in health.workers if not worker.answered]
+    number = len({worker.number for worker in health.workers})
+    return f"{number} workers" + (f", no answer from {', '.join(silent)}" if silent else "") if number else ""
+
+
 def endpoints(health: HealthResponse) -> list[Text]:
     """Every endpoint with its state; the calls that wait for a backend stand beside its first endpoint."""
     head = ("backend", "endpoint", "status", "in flight", "limit", "waiting", "breaker", "reason")

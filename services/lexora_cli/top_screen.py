@@ -10,7 +10,7 @@ from lexora.v1.health_pb2 import BackendHealth, BackendStatus, BreakerState, End
 from lexora.v1.recent_calls_pb2 import ListRecentCallsResponse, RecentCall
 from lexora.v1.stats_pb2 import CallCounts, Distribution, GetStatsResponse, Interval
 from lexora_cli.columns import columns
-from lexora_cli.status_text import LATENCIES, coloured, duration, headline, shown
+from lexora_cli.status_text import LATENCIES, coloured, duration, headline, shown, workers
 from lexora_contract.answer import hops_text
 from lexora_contract.escape import escaped
 from lexora_contract.plain import hops_of, reason_name, resumed_name
@@ -58,6 +58,8 @@ def picture(seen: Seen, router: str, *, trouble: str = "", width: int | None = N
 
 def _title(health: HealthResponse, router: str, trouble: str) -> Text:
     title = Text.assemble(("lexora top ", "bold"), f"{escaped(router)}  ", headline(health))
+    if several := workers(health):
+        title.append(f", {several}", style="bold red" if "no answer" in several else "")
     if trouble:
         title.append(f"  {escaped(trouble)}", style="bold red")
     return title

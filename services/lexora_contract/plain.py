@@ -51,6 +51,7 @@ def stats_plain(stats: GetStatsResponse) -> dict[str, Any]:
         "discovery": found["discovery"],
         "uptime_seconds": seconds(stats.uptime),
         "state": found["state"],
+        **({"workers": found["workers"]} if stats.workers else {}),
         **{name: found[name] for name in found if name.startswith(("by_", "last_", "since_", "history"))},
     }
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 # gRPC's own complaints about a taken address would stand beside ours; it reads this when it is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from lexora_router.process.launch import launch
-from lexora_router.process.serve import router_options, serve
+from lexora_router.process.launch import launch, router_options
+from lexora_router.process.serve import serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

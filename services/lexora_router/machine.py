@@ -11,10 +11,32 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
+class _Sharing:
+    processes = 1
+
+
+def share_memory(processes: int) -> None:
+    """This process is one of so many of a gateway: `usable_memory` is its share from now on."""
+    _Sharing.processes = processes
+
+
 def usable_memory() -> int:
-    """Bytes of the machine's memory, or of the narrowest cgroup around this process where that has fewer."""
+    """Bytes of the machine's memory, or of the narrowest cgroup around this process where that has fewer; its share of it."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min((physical, *_limits(_OWN_CGROUPS, _CGROUPS)))
+    return min((physical, *_limits(_OWN_CGROUPS, _CGROUPS))) // _Sharing.processes
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: of the machine, by its affinity, and by the quota of cgroups (version 2)."""
+    cores = len(os.sched_getaffinity(0))
+    for line in _lines(_OWN_CGROUPS):
+        _, controllers, path = line.split(":", 2)
+        group = Path(path.strip("/"))
+        for each in (group, *group.parents) if controllers == "" else ():
+            quota, *period = (" ".join(_lines(_CGROUPS / each / "cpu.max")) or "max").split()
+            if quota.isdigit() and period:
+                cores = min(cores, max(round(int(quota) / int(period[0])), 1))
+    return cores
 
 
 def usable_descriptors() -> int:

@@ -73,7 +73,7 @@ async def gateway(config: Config) -> AsyncIterator[int]:
             max_body_bytes=config.server.max_body_bytes,
             trusts=router.trusts,
             client_of=router.client_of,
-            metrics=router.metrics,
+            metrics=router.scrape,
         )
         make = cast("Any", server_config(app, host="127.0.0.1", port=0).http)
         server = await asyncio.get_running_loop().create_server(lambda: make(server_state=ServerState()), "127.0.0.1", 0)

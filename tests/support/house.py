@@ -54,7 +54,7 @@ async def house(config: Config) -> AsyncIterator[House]:
         stream_keepalive=server.stream_keepalive,
         trusts=router.trusts,
         client_of=router.client_of,
-        metrics=router.metrics,
+        metrics=router.scrape,
     )
     http = HttpServer(app, listener, server, None)
     try:

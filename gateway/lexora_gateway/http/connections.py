@@ -59,6 +59,7 @@ class Connections:
         self._logged_at = float("-inf")
         self._unlogged = 0
         self.draining = False
+        self.last_answers = False  # no connection is kept after its next one
         self.lingering = 0  # refused ones that may still read why
         self.refused = {"server.max_connections": 0, "server.max_connections_per_address": 0}
         self._addresses: dict[str, _Address] = {}
@@ -72,9 +73,13 @@ class Connections:
 
     def drain(self) -> None:
         """The process ends: each connection ends with its next answer, and idle ones at once. New ones are still taken."""
-        self.draining = True
+        self.draining = self.last_answers = True
         for connection in list(self._of):
             connection.drain()
+
+    def retire(self) -> None:
+        """Another process takes over: each connection ends with its next answer, which says so. Idle ones are kept for that."""
+        self.last_answers = True
 
     def admit(self, connection: Connection, address: str) -> str:
         """Take a new connection, which is idle; closes an idle one where that makes room. The bound that it met, else empty."""

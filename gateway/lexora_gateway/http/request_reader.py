@@ -187,7 +187,7 @@ class RequestReader:
             version="1.1",
             pairs=self.pairs,
             headers=headers,
-            keep_alive=True,
+            keep_alive=not self._site.connections.last_answers,
         )
         exchange.feed(body)
         exchange.feed_end()
@@ -273,7 +273,7 @@ class RequestReader:
             version=version,
             pairs=pairs,
             headers=headers,
-            keep_alive=parser.should_keep_alive() and not self._site.connections.draining,
+            keep_alive=parser.should_keep_alive() and not self._site.connections.last_answers,
         )
         self._connection.take(exchange)
 

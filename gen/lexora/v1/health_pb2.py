@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/health.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\"\x0f\n\rHealthRequest\"\x88\x03\n\x0eHealthResponse\x12\x30\n\x06status\x18\x01 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x43\n\x08\x62\x61\x63kends\x18\x02 \x03(\x0b\x32\'.lexora.v1.HealthResponse.BackendsEntryR\x08\x62\x61\x63kends\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x31\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06uptime\x12-\n\x12\x63redentials_needed\x18\x05 \x01(\x08R\x11\x63redentialsNeeded\x12,\n\x05state\x18\x06 \x01(\x0b\x32\x16.lexora.v1.SharedStateR\x05state\x1aU\n\rBackendsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x18.lexora.v1.BackendHealthR\x05value:\x02\x38\x01\"Y\n\x0bSharedState\x12\x16\n\x06shared\x18\x01 \x01(\x08R\x06shared\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n\x08replicas\x18\x03 \x01(\x05R\x08replicas\"\xc8\x01\n\rBackendHealth\x12\x30\n\x06status\x18\x01 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x37\n\tendpoints\x18\x02 \x03(\x0b\x32\x19.lexora.v1.EndpointHealthR\tendpoints\x12\x18\n\x07waiting\x18\x03 \x01(\x05R\x07waiting\x12\x32\n\tdiscovery\x18\x04 \x01(\x0b\x32\x14.lexora.v1.DiscoveryR\tdiscovery\"\xb7\x01\n\tDiscovery\x12\x16\n\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n\tendpoints\x18\x02 \x01(\x05R\tendpoints\x12\x18\n\x07problem\x18\x03 \x01(\tR\x07problem\x12\x1a\n\x08\x66\x61ilures\x18\x04 \x01(\x03R\x08\x66\x61ilures\x12>\n\rsince_success\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0csinceSuccess\"\x9b\x03\n\x0e\x45ndpointHealth\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x1c\n\tavailable\x18\x03 \x01(\x08R\tavailable\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x31\n\x07\x62reaker\x18\x05 \x01(\x0e\x32\x17.lexora.v1.BreakerStateR\x07\x62reaker\x12\x1b\n\tin_flight\x18\x06 \x01(\x05R\x08inFlight\x12\x19\n\x05limit\x18\x07 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n\x07waiting\x18\x08 \x01(\x05H\x01R\x07waiting\x88\x01\x01\x12\x1d\n\x07running\x18\t \x01(\x05H\x02R\x07running\x88\x01\x01\x12)\n\x0ekv_cache_usage\x18\n \x01(\x01H\x03R\x0ckvCacheUsage\x88\x01\x01\x42\x08\n\x06_limitB\n\n\x08_waitingB\n\n\x08_runningB\x11\n\x0f_kv_cache_usage*\x86\x01\n\rBackendStatus\x12\x1e\n\x1a\x42\x41\x43KEND_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42\x41\x43KEND_STATUS_HEALTHY\x10\x01\x12\x1b\n\x17\x42\x41\x43KEND_STATUS_DEGRADED\x10\x02\x12\x1c\n\x18\x42\x41\x43KEND_STATUS_UNHEALTHY\x10\x03*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x02\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x03\x42i\n\x1bio.github.spirrow.lexora.v1B\x0bHealthProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lexora/v1/health.proto\x12\tlexora.v1\x1a\x1egoogle/protobuf/duration.proto\"\x0f\n\rHealthRequest\"\xb5\x03\n\x0eHealthResponse\x12\x30\n\x06status\x18\x01 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x43\n\x08\x62\x61\x63kends\x18\x02 \x03(\x0b\x32\'.lexora.v1.HealthResponse.BackendsEntryR\x08\x62\x61\x63kends\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\x12\x31\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06uptime\x12-\n\x12\x63redentials_needed\x18\x05 \x01(\x08R\x11\x63redentialsNeeded\x12,\n\x05state\x18\x06 \x01(\x0b\x32\x16.lexora.v1.SharedStateR\x05state\x12+\n\x07workers\x18\x07 \x03(\x0b\x32\x11.lexora.v1.WorkerR\x07workers\x1aU\n\rBackendsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x18.lexora.v1.BackendHealthR\x05value:\x02\x38\x01\"Y\n\x0bSharedState\x12\x16\n\x06shared\x18\x01 \x01(\x08R\x06shared\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n\x08replicas\x18\x03 \x01(\x05R\x08replicas\"\xa4\x01\n\x06Worker\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x10\n\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x1a\n\x08\x61nswered\x18\x03 \x01(\x08R\x08\x61nswered\x12\x31\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06uptime\x12!\n\x0c\x61\x63tive_calls\x18\x05 \x01(\x05R\x0b\x61\x63tiveCalls\"\xc8\x01\n\rBackendHealth\x12\x30\n\x06status\x18\x01 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x37\n\tendpoints\x18\x02 \x03(\x0b\x32\x19.lexora.v1.EndpointHealthR\tendpoints\x12\x18\n\x07waiting\x18\x03 \x01(\x05R\x07waiting\x12\x32\n\tdiscovery\x18\x04 \x01(\x0b\x32\x14.lexora.v1.DiscoveryR\tdiscovery\"\xb7\x01\n\tDiscovery\x12\x16\n\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n\tendpoints\x18\x02 \x01(\x05R\tendpoints\x12\x18\n\x07problem\x18\x03 \x01(\tR\x07problem\x12\x1a\n\x08\x66\x61ilures\x18\x04 \x01(\x03R\x08\x66\x61ilures\x12>\n\rsince_success\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0csinceSuccess\"\x9b\x03\n\x0e\x45ndpointHealth\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32\x18.lexora.v1.BackendStatusR\x06status\x12\x1c\n\tavailable\x18\x03 \x01(\x08R\tavailable\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12\x31\n\x07\x62reaker\x18\x05 \x01(\x0e\x32\x17.lexora.v1.BreakerStateR\x07\x62reaker\x12\x1b\n\tin_flight\x18\x06 \x01(\x05R\x08inFlight\x12\x19\n\x05limit\x18\x07 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n\x07waiting\x18\x08 \x01(\x05H\x01R\x07waiting\x88\x01\x01\x12\x1d\n\x07running\x18\t \x01(\x05H\x02R\x07running\x88\x01\x01\x12)\n\x0ekv_cache_usage\x18\n \x01(\x01H\x03R\x0ckvCacheUsage\x88\x01\x01\x42\x08\n\x06_limitB\n\n\x08_waitingB\n\n\x08_runningB\x11\n\x0f_kv_cache_usage*\x86\x01\n\rBackendStatus\x12\x1e\n\x1a\x42\x41\x43KEND_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x42\x41\x43KEND_STATUS_HEALTHY\x10\x01\x12\x1b\n\x17\x42\x41\x43KEND_STATUS_DEGRADED\x10\x02\x12\x1c\n\x18\x42\x41\x43KEND_STATUS_UNHEALTHY\x10\x03*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x02\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x03\x42i\n\x1bio.github.spirrow.lexora.v1B\x0bHealthProtoP\x01Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,22 +25,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\033io.github.spirrow.lexora.v1B\013HealthProtoP\001Z;github.com/spirrow/spirrow-lexora/gen/go/lexora/v1;lexorav1'
   _globals['_HEALTHRESPONSE_BACKENDSENTRY']._loaded_options = None
   _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_options = b'8\001'
-  _globals['_BACKENDSTATUS']._serialized_start=1376
-  _globals['_BACKENDSTATUS']._serialized_end=1510
-  _globals['_BREAKERSTATE']._serialized_start=1512
-  _globals['_BREAKERSTATE']._serialized_end=1636
+  _globals['_BACKENDSTATUS']._serialized_start=1588
+  _globals['_BACKENDSTATUS']._serialized_end=1722
+  _globals['_BREAKERSTATE']._serialized_start=1724
+  _globals['_BREAKERSTATE']._serialized_end=1848
   _globals['_HEALTHREQUEST']._serialized_start=69
   _globals['_HEALTHREQUEST']._serialized_end=84
   _globals['_HEALTHRESPONSE']._serialized_start=87
-  _globals['_HEALTHRESPONSE']._serialized_end=479
-  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_start=394
-  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_end=479
-  _globals['_SHAREDSTATE']._serialized_start=481
-  _globals['_SHAREDSTATE']._serialized_end=570
-  _globals['_BACKENDHEALTH']._serialized_start=573
-  _globals['_BACKENDHEALTH']._serialized_end=773
-  _globals['_DISCOVERY']._serialized_start=776
-  _globals['_DISCOVERY']._serialized_end=959
-  _globals['_ENDPOINTHEALTH']._serialized_start=962
-  _globals['_ENDPOINTHEALTH']._serialized_end=1373
+  _globals['_HEALTHRESPONSE']._serialized_end=524
+  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_start=439
+  _globals['_HEALTHRESPONSE_BACKENDSENTRY']._serialized_end=524
+  _globals['_SHAREDSTATE']._serialized_start=526
+  _globals['_SHAREDSTATE']._serialized_end=615
+  _globals['_WORKER']._serialized_start=618
+  _globals['_WORKER']._serialized_end=782
+  _globals['_BACKENDHEALTH']._serialized_start=785
+  _globals['_BACKENDHEALTH']._serialized_end=985
+  _globals['_DISCOVERY']._serialized_start=988
+  _globals['_DISCOVERY']._serialized_end=1171
+  _globals['_ENDPOINTHEALTH']._serialized_start=1174
+  _globals['_ENDPOINTHEALTH']._serialized_end=1585
 # @@protoc_insertion_point(module_scope)

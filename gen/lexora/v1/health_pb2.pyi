@@ -126,6 +126,7 @@ class HealthResponse(_message.Message):
     UPTIME_FIELD_NUMBER: _builtins.int
     CREDENTIALS_NEEDED_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     status: Global___BackendStatus.ValueType
     """Healthy when every backend is and the shared state is there, unhealthy when no backend is, else degraded."""
     version: _builtins.str
@@ -144,6 +145,10 @@ class HealthResponse(_message.Message):
     def state(self) -> Global___SharedState:
         """What it shares with other replicas; absent where it shares nothing."""
 
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]:
+        """The processes of a router that has several, by number; empty for one process."""
+
     def __init__(
         self,
         *,
@@ -153,10 +158,11 @@ class HealthResponse(_message.Message):
         uptime: _duration_pb2.Duration | None = ...,
         credentials_needed: _builtins.bool = ...,
         state: Global___SharedState | None = ...,
+        workers: _abc.Iterable[Global___Worker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "credentials_needed", b"credentials_needed", "state", b"state", "status", b"status", "uptime", b"uptime", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "credentials_needed", b"credentials_needed", "state", b"state", "status", b"status", "uptime", b"uptime", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,6 +197,46 @@ class SharedState(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SharedState: _TypeAlias = SharedState  # noqa: Y015
+
+@_typing.final
+class Worker(_message.Message):
+    """One process of a router that has several. What such a router says of itself is of all that have answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    UPTIME_FIELD_NUMBER: _builtins.int
+    ACTIVE_CALLS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number, from 1."""
+    pid: _builtins.int
+    """Id of the process."""
+    answered: _builtins.bool
+    """Whether it has answered; if not, all but its number and id is unknown, and it is left out of what is said."""
+    active_calls: _builtins.int
+    """Calls under way in it."""
+    @_builtins.property
+    def uptime(self) -> _duration_pb2.Duration:
+        """Since it started."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        pid: _builtins.int = ...,
+        answered: _builtins.bool = ...,
+        uptime: _duration_pb2.Duration | None = ...,
+        active_calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "answered", b"answered", "number", b"number", "pid", b"pid", "uptime", b"uptime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Worker: _TypeAlias = Worker  # noqa: Y015
 
 @_typing.final
 class BackendHealth(_message.Message):

@@ -238,6 +238,7 @@ class GetStatsResponse(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     DISCOVERY_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     success_rate: _builtins.float
     """successful / (successful + failed), 1 before the first call."""
     retries: _builtins.int
@@ -328,6 +329,10 @@ class GetStatsResponse(_message.Message):
     def discovery(self) -> _containers.MessageMap[_builtins.str, _health_pb2.Discovery]:
         """How endpoints are found, by backend; those with configured addresses have no entry."""
 
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.Worker]:
+        """The processes of a router that has several, by number; empty for one process."""
+
     def __init__(
         self,
         *,
@@ -356,10 +361,11 @@ class GetStatsResponse(_message.Message):
         history: _abc.Iterable[Global___Interval] | None = ...,
         state: _health_pb2.SharedState | None = ...,
         discovery: _abc.Mapping[_builtins.str, _health_pb2.Discovery] | None = ...,
+        workers: _abc.Iterable[_health_pb2.Worker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "since_start", b"since_start", "state", b"state", "uptime", b"uptime", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "calls", b"calls", "discovery", b"discovery", "endpoints", b"endpoints", "errors", b"errors", "fallbacks", b"fallbacks", "history", b"history", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "resumed_streams", b"resumed_streams", "retries", b"retries", "since_start", b"since_start", "state", b"state", "success_rate", b"success_rate", "uptime", b"uptime", "waiting", b"waiting", "wasted_tokens", b"wasted_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_calls", b"active_calls", "by_backend", b"by_backend", "by_endpoint", b"by_endpoint", "by_model", b"by_model", "by_path", b"by_path", "by_tenant", b"by_tenant", "calls", b"calls", "discovery", b"discovery", "endpoints", b"endpoints", "errors", b"errors", "fallbacks", b"fallbacks", "history", b"history", "last_five_minutes", b"last_five_minutes", "last_minute", b"last_minute", "last_reload", b"last_reload", "mean_time", b"mean_time", "rejections", b"rejections", "resumed_streams", b"resumed_streams", "retries", b"retries", "since_start", b"since_start", "state", b"state", "success_rate", b"success_rate", "uptime", b"uptime", "waiting", b"waiting", "wasted_tokens", b"wasted_tokens", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

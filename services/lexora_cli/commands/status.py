@@ -21,7 +21,7 @@ def status(router: Reach = DEFAULT, as_json: AsJson = False) -> None:
 
     from lexora.v1.health_pb2 import BACKEND_STATUS_UNHEALTHY
     from lexora_cli.client import RouterFailure
-    from lexora_cli.status_text import counters, discoveries, endpoints, headline, latencies
+    from lexora_cli.status_text import counters, discoveries, endpoints, headline, latencies, workers
     from lexora_contract.plain import plain as plain_data
     from lexora_contract.plain import stats_plain
 
@@ -34,6 +34,8 @@ def status(router: Reach = DEFAULT, as_json: AsJson = False) -> None:
         print_json({"health": plain_data(health), "stats": stats_plain(stats)})
     else:
         out().print(headline(health))
+        if several := workers(health):
+            plain(several)
         show(endpoints(health))
         show(discoveries(health))
         for line in counters(stats):

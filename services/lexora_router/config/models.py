@@ -33,6 +33,7 @@ from lexora_router.config.values import (
     Positive,
     Seconds,
     Text,
+    Workers,
 )
 
 SINGLE = "vllm"  # the backend's name in single-backend mode
@@ -49,6 +50,7 @@ class CorsConfig(Section):
 class ServerConfig(Section):
     """Where to listen, and the limits of one call. Port 0 picks a free one."""
 
+    workers: Workers = 1  # processes that share the ports; auto: one per core
     host: Text = "127.0.0.1"  # by default no client is asked for a key: to serve the network is a decision
     port: Port = 8001
     grpc_host: Text | None = None  # default: host

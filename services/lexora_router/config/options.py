@@ -10,6 +10,7 @@ from lexora_router.config.problems import Path, Where
 
 # Key path -> the option that sets it, for messages.
 OPTIONS = {
+    "server.workers": "--workers",
     "server.host": "--host",
     "server.port": "--port",
     "server.grpc_host": "--host",

@@ -12,6 +12,7 @@ from lexora_contract.priority import HIGH, LOW, WORDS
 WEEK = 7 * 24 * 3600.0  # no duration is longer: a larger number is a slip of the unit
 MAX_ITEMS = 4096  # entries of one list or map
 MAX_TENANT = 256
+MAX_WORKERS = 512
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Browsers write scheme and host in small letters, and leave out a scheme's own port. A `*` has a dot or a colon beside it:
@@ -162,6 +163,13 @@ def _resume(value: object) -> object:
     return value
 
 
+def _workers(value: object) -> object:
+    number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WORKERS
+    if not number and value != "auto":
+        raise ValueError(f"must be a whole number from 1 to {MAX_WORKERS}, or auto")
+    return value
+
+
 # Scalars are strict: `port: true` and `name: 4` are slips, not values. The environment converts its strings itself.
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1, max_length=1024), AfterValidator(_plain_text)]
@@ -189,3 +197,4 @@ Delay = Annotated[float, Strict(), Field(ge=0, le=WEEK, allow_inf_nan=False)]
 # What may be written in two ways has a check of its own, since pydantic would report each way apart.
 Priority = Annotated[int | Literal["high", "normal", "low"], BeforeValidator(priority)]
 Resume = Annotated[bool | Literal["text"], BeforeValidator(_resume)]
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]

@@ -12,9 +12,9 @@ from lexora_router.edge.audit_messages import audit_page
 from lexora_router.edge.call_inputs import CallInputs
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.guard import Guard, within
-from lexora_router.edge.introspection import Overview
 from lexora_router.edge.key_rpcs import KeyRpcs
 from lexora_router.edge.stats_messages import reload_message
+from lexora_router.edge.whole_overview import WholeOverview
 from lexora_router.errors import InvalidRequest, Unimplemented
 from lexora_router.payload.fields import check_model
 
@@ -24,9 +24,11 @@ _NO_OPTIONS = Options()
 class AdminService(KeyRpcs):
     """Serves the rpcs of AdminService. Every method raises CallFailed, and nothing else, for a failed call."""
 
-    def __init__(self, guard: Guard, overview: Overview, inputs: CallInputs, *, explainer: Explainer | None = None) -> None:
+    def __init__(
+        self, guard: Guard, overview: WholeOverview, inputs: CallInputs, *, explainer: Explainer | None = None
+    ) -> None:
         super().__init__(guard)
-        self._overview = overview
+        self._whole = overview
         self._inputs = inputs
         self._explainer = explainer
 
@@ -35,7 +37,7 @@ class AdminService(KeyRpcs):
         return await self.guard.guarded(GET_STATS, _NO_OPTIONS, context, self._get_stats, always=True)
 
     async def _get_stats(self, call: Call) -> stats_pb2.GetStatsResponse:
-        return self._overview.stats()
+        return await self._whole.stats()
 
     async def explain(self, request: explain_pb2.ExplainRequest, context: CallContext) -> explain_pb2.ExplainResponse:
         """Where a call would go and why."""
@@ -73,7 +75,7 @@ class AdminService(KeyRpcs):
     async def _recent_calls(
         self, request: recent_calls_pb2.ListRecentCallsRequest, call: Call
     ) -> recent_calls_pb2.ListRecentCallsResponse:
-        return self._overview.recent_calls(request)
+        return await self._whole.recent_calls(request)
 
     async def reload(self, request: reload_pb2.ReloadRequest, context: CallContext) -> reload_pb2.ReloadResponse:
         """Load the configuration again."""

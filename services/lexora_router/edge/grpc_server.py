@@ -41,7 +41,10 @@ class GrpcTls:
 
 
 class GrpcServer:
-    """The gRPC server of some services, with health (Check and Watch), reflection (v1 and v1alpha) and channelz."""
+    """The gRPC server of some services, with health (Check and Watch), reflection (v1 and v1alpha) and channelz.
+
+    A `shared` port is one that other processes of the same user may serve, too.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class GrpcServer:
         with_channelz: bool = True,
         max_age: float | None = None,
         arriving: ArrivingRequests | None = None,
+        shared: bool = False,
     ) -> None:
         self.arriving = arriving or ArrivingRequests(usable_memory() // ARRIVING_SHARE)
         self.health = health.aio.HealthServicer()
@@ -69,7 +73,7 @@ class GrpcServer:
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
                 # Of what has not been asked for gRPC takes 64 KiB of each stream, and not as much as the line is fast.
                 ("grpc.http2.bdp_probe", 0),

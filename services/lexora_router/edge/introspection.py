@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from lexora.v1 import health_pb2, models_pb2, recent_calls_pb2, stats_pb2
 from lexora_contract.enums import value
@@ -20,7 +20,7 @@ from lexora_router.principal import Principal
 from lexora_router.state.link import StateLink
 from lexora_router.telemetry.recent import KEPT, RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
-from lexora_router.telemetry.stats import Stats
+from lexora_router.telemetry.stats import Stats, StatsCounts
 from lexora_router.version import __version__
 
 _STATUS = {
@@ -117,22 +117,33 @@ class Overview:
 
     def stats(self) -> stats_pb2.GetStatsResponse:
         """Counters since the start, distributions of the last minutes, gauges of now."""
+        message = stats_message(self._stats, self._clock(), self._wall_clock())
+        message.MergeFrom(self.gauges())
+        return message
+
+    def counts(self) -> StatsCounts:
+        """What of it is counted, as data."""
+        return self._stats.counts
+
+    def gauges(self) -> stats_pb2.GetStatsResponse:
+        """What of it is not."""
         now, backends = self._clock(), self._assembly().backends
         endpoints = [endpoint for backend in backends.values() for endpoint in backend.endpoints]
-        message = stats_message(self._stats, now, self._wall_clock())
-        message.MergeFrom(
-            stats_pb2.GetStatsResponse(
-                uptime=duration(now - self._started),
-                last_reload=reload_message(self._reloads.last),
-                waiting={name: backend.pool.waiting for name, backend in backends.items()},
-                endpoints=_loads(endpoints, now),
-                state=_shared(self._state),
-                discovery={
-                    name: found for name, backend in backends.items() if (found := discovery_message(backend, now)) is not None
-                },
-            )
+        return stats_pb2.GetStatsResponse(
+            uptime=duration(now - self._started),
+            last_reload=reload_message(self._reloads.last),
+            waiting={name: backend.pool.waiting for name, backend in backends.items()},
+            endpoints=_loads(endpoints, now),
+            state=_shared(self._state),
+            discovery={
+                name: found for name, backend in backends.items() if (found := discovery_message(backend, now)) is not None
+            },
         )
-        return message
+
+    @property
+    def active(self) -> int:
+        """Calls under way."""
+        return self._stats.active
 
     def recent_calls(self, request: recent_calls_pb2.ListRecentCallsRequest) -> recent_calls_pb2.ListRecentCallsResponse:
         """The calls that finished last, the latest first, a page at a time. Raises InvalidRequest."""
@@ -142,6 +153,20 @@ class Overview:
         calls, token = page(self._recent.last(_number(last)), size, lambda call: (str(call.number),))
         messages = [recent_call_message(call, now, wall) for call in calls]
         return recent_calls_pb2.ListRecentCallsResponse(recent_calls=messages, next_page_token=token)
+
+    def finished(self) -> Iterator[tuple[float, int, recent_calls_pb2.RecentCall]]:
+        """All calls that are remembered: when each finished, by the clock, its number, and itself."""
+        now, wall = self._clock(), self._wall_clock()
+        for call in self._recent.last():
+            yield call.receipt.finished_at, call.number, recent_call_message(call, now, wall)
+
+    def now(self) -> float:
+        """The instant, by the clock."""
+        return self._clock()
+
+    def wall(self) -> float:
+        """The same in seconds since 1970."""
+        return self._wall_clock()
 
 
 def _place(model: RoutableModel) -> Key:

@@ -33,6 +33,7 @@ from lexora_router.edge.principal_message import principal_message
 from lexora_router.edge.requests import fill_raw, set_body
 from lexora_router.edge.stream_sink import StreamSink
 from lexora_router.edge.translate import chat_response, completion_response, embed_body, embed_response
+from lexora_router.edge.whole_overview import WholeOverview
 from lexora_router.errors import InvalidRequest
 from lexora_router.telemetry.trace_context import trace_id_of
 
@@ -46,9 +47,10 @@ _Answer = TypeVar("_Answer")
 class RouterService:
     """Serves the rpcs of RouterService. Every method raises CallFailed, and nothing else, for a failed call."""
 
-    def __init__(self, guard: Guard, overview: Overview, inputs: CallInputs) -> None:
+    def __init__(self, guard: Guard, overview: Overview, inputs: CallInputs, *, whole: WholeOverview | None = None) -> None:
         self.guard = guard
         self._overview = overview
+        self._whole_overview = WholeOverview(overview) if whole is None else whole
         self._inputs = inputs
         self._max_body_bytes = inputs.max_body_bytes
 
@@ -176,7 +178,7 @@ class RouterService:
 
     async def health(self, request: health_pb2.HealthRequest, context: CallContext) -> health_pb2.HealthResponse:
         """State of the router and of each backend."""
-        health = self._overview.health
+        health = self._whole_overview.health
         return await self.guard.guarded(
             HEALTH, _NO_OPTIONS, context, lambda call: within(call, health(draining=self.guard.draining)), always=True
         )

@@ -27,6 +27,7 @@ from lexora_router.edge.introspection import Overview
 from lexora_router.edge.router_service import RouterService
 from lexora_router.edge.services import Services
 from lexora_router.edge.serving import Serving
+from lexora_router.edge.whole_overview import WholeOverview
 from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
 from lexora_router.machine import usable_memory
@@ -34,6 +35,7 @@ from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter, plain
 from lexora_router.process.server_tls import ServerTls
 from lexora_router.process.shared_state import WorkerOf, credit_of, link_of
+from lexora_router.process.worker_counts import WorkerCounts
 from lexora_router.telemetry.access import AccessCollector
 from lexora_router.telemetry.account import Account
 from lexora_router.telemetry.audit_sink import audit_sink
@@ -48,6 +50,7 @@ from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import Reload, ReloadCollector, ReloadLog
 from lexora_router.telemetry.state_collector import StateCollector
 from lexora_router.telemetry.stats import Stats
+from lexora_router.workers.link import WorkerLink
 
 # What calls that are ended after the drain may take to say so; then they are cancelled.
 ABORT_SECONDS = 5.0
@@ -63,10 +66,10 @@ _log = structlog.get_logger("lexora.router")
 class RouterApp:
     """Everything that runs in a router process. Make it inside the event loop; `start`, then `stop`."""
 
-    def __init__(self, config: Config, tls: ServerTls | None = None, worker: WorkerOf | None = None) -> None:
+    def __init__(self, config: Config, tls: ServerTls | None = None, link: WorkerLink | None = None) -> None:
         clock = time.monotonic  # finer than uvloop's own clock, and the same origin
         self.registry = _registry()
-        self.state = link_of(config.state, clock, worker)
+        self.state = link_of(config.state, clock, _coordinated(link))
         credit = None if self.state is None else credit_of(self.state, clock)
         buckets = plain if credit is None else credit.buckets
         self._limiter = RateLimiter(Tenancy(config).rules(), clock(), max_users=config.rate_limit.max_users, make=buckets)
@@ -92,17 +95,24 @@ class RouterApp:
         self.registry.register(SpanCollector(self._telemetry))
         self.registry.register(StateCollector(self.state))
         self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock, state=self.state)
+        self._counts = None if link is None else WorkerCounts(self.registry, link)
+        if self._counts is None:
+            self._whole = WholeOverview(self._overview)
+        else:
+            self._whole = WholeOverview(self._overview, link, self._counts.inherited_stats)
+            self._counts.with_stats(self._whole.counts)
         self.guard = Guard(_serving(self._assembly, self._access, None), recorders=recorders, clock=clock, audit=self.audit)
         inputs = CallInputs(self.guard, config.server.max_body_bytes)
         explainer = Explainer(lambda: self._assembly, clock=clock)
         self.services = Services(
-            RouterService(self.guard, self._overview, inputs),
-            AdminService(self.guard, self._overview, inputs, explainer=explainer),
+            RouterService(self.guard, self._overview, inputs, whole=self._whole),
+            AdminService(self.guard, self._whole, inputs, explainer=explainer),
         )
-        self.grpc, self.admin_grpc = _grpc_servers(self.services, config, tls)
+        self.grpc, self.admin_grpc = _grpc_servers(self.services, config, tls, shared=link is not None)
         if tls is not None:
             self.registry.register(tls)
         self._serving = True
+        self._leaving: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -132,6 +142,10 @@ class RouterApp:
     def held(self) -> int:
         """Bytes of the bodies of calls under way."""
         return self.guard.held
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """As `metrics`, of all workers where there are several."""
+        return self.metrics(accept) if self._counts is None else await self._counts.metrics(accept)
 
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type: Prometheus' text form, or OpenMetrics where an Accept header has it."""
@@ -198,12 +212,22 @@ class RouterApp:
         guard.abort()
         await guard.idle(ABORT_SECONDS)
 
+    def hand_over(self) -> None:
+        """Take no new gRPC connections, and ask the clients of those there are to go; what still comes is served."""
+        seconds = self.config.server.drain_timeout + ABORT_SECONDS
+        self._leaving = [asyncio.create_task(server.stop(seconds)) for server in self.grpc_servers]
+
+    @property
+    def empty(self) -> bool:
+        """Whether after `hand_over` nothing is under way any more."""
+        return not self.guard.active and all(task.done() for task in self._leaving)
+
     async def stop(self) -> None:
         """Cancel what is left and close every connection."""
         await asyncio.gather(*(server.stop(grace=0) for server in self.grpc_servers))
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._leaving, return_exceptions=True)
         if self.state is not None:
             await self.state.leave()  # when calls have ended: what they held is free
         await self._access.retire()
@@ -234,6 +258,11 @@ class RouterApp:
                 task.add_done_callback(self._tasks.discard)
 
 
+def _coordinated(link: WorkerLink | None) -> WorkerOf | None:
+    """What the workers of one machine share limits by."""
+    return None if link is None or link.coordinator is None else WorkerOf(link.coordinator, link.workers)
+
+
 def _serving(assembly: Assembly, access: AccessAssembly, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
     proxies = TrustedProxies(assembly.config.server.trusted_proxies)
     return Serving(
@@ -255,7 +284,9 @@ def _arriving_bytes(server: ServerConfig) -> int:
     return usable_memory() // ARRIVING_SHARE if server.max_buffered_bytes is None else server.max_buffered_bytes
 
 
-def _grpc_servers(service: Services, config: Config, tls: ServerTls | None) -> tuple[GrpcServer, GrpcServer | None]:
+def _grpc_servers(
+    service: Services, config: Config, tls: ServerTls | None, *, shared: bool
+) -> tuple[GrpcServer, GrpcServer | None]:
     """The server of calls, which is that of operators as well where these have no port of their own."""
     server = config.server
     apart = server.admin_grpc_port is not None
@@ -274,6 +305,7 @@ def _grpc_servers(service: Services, config: Config, tls: ServerTls | None) -> t
             services=services,
             with_reflection=server.reflection,
             with_channelz=channelz,
+            shared=shared,
         )
 
     # Channelz has the addresses of all clients, and asks for no credentials.

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -14,9 +14,14 @@ from lexora_contract.escape import escaped
 from lexora_router.config import Config
 from lexora_router.config.load import ConfigError
 from lexora_router.process.source import ConfigSource
+from lexora_router.process.supervise import supervise, workers_of
 from lexora_router.telemetry.logs import configure_logs
+from lexora_router.telemetry.shared_stream import SharedStream
+from lexora_router.telemetry.writer import LineWriter
+from lexora_router.workers.plan import Place
 
 FAILED = 1
+COMMAND = "lexora_cli"  # what serves as several processes is started by it
 
 _log = structlog.get_logger("lexora")
 
@@ -27,10 +32,13 @@ def launch(
     serve: Callable[[Config, ConfigSource], Coroutine[Any, Any, None]],
     *,
     search: bool = True,
+    serves: Sequence[str] = (),
 ) -> int:
     """Load the configuration, lay `options` (values by key path, None for those that were not given) over it, and serve.
 
-    Without a named `file` one is looked for in the usual places, unless `search` is false.
+    Without a named `file` one is looked for in the usual places, unless `search` is false. With the names of the addresses that
+    the command `serves`, it may have several workers: then this process becomes their supervisor, which runs the same command
+    for each of them.
 
     `serve` gets the configuration, and where it is from, to load it again. Returns the exit code: 0 after a clean end, 1 when
     the configuration is wrong or an address cannot be had. What is wrong goes to stderr in plain words.
@@ -42,18 +50,45 @@ def launch(
         sys.stderr.write(f"{complaint(error)}\n")
         return FAILED
     config = loaded.config
-    writer = configure_logs(config.logging.level, config.logging.format)
+    if serves and Place.load() is None and workers_of(config) > 1:
+        try:
+            supervise(config, serves, [sys.executable, "-m", COMMAND, *sys.argv[1:]])
+        except OSError as error:
+            return _failed(error)
+    writer = _logs(config)
     try:
         _log.info("configuration", file=str(loaded.path) if loaded.path else None)
         for warning in loaded.warnings:
             _log.warning("configuration", warning=warning)
         run(serve(config, source))
     except OSError as error:
-        sys.stderr.write(f"lexora: {escaped(str(error))}\n")
-        return FAILED
+        return _failed(error)
     finally:
         writer.close()
     return 0
+
+
+def _logs(config: Config) -> LineWriter:
+    level, style, place = config.logging.level, config.logging.format, Place.load()
+    if place is None:
+        return configure_logs(level, style)
+    return configure_logs(level, style, SharedStream(sys.stdout.fileno()), worker=place.number)
+
+
+def _failed(error: OSError) -> int:
+    sys.stderr.write(f"lexora: {escaped(str(error))}\n")
+    return FAILED
+
+
+def router_options(host: str | None, grpc_port: int | None, metrics_port: int | None) -> dict[str, str | int | None]:
+    """The options of a command that serves the router alone, by key path; metrics are at the same host, if it is one."""
+    metrics_host = None if host is None or host.startswith("unix:") else host
+    return {
+        "server.host": metrics_host,
+        "server.grpc_host": host,
+        "server.grpc_port": grpc_port,
+        "server.metrics_port": metrics_port,
+    }
 
 
 def complaint(error: ConfigError) -> str:

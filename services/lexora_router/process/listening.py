@@ -5,14 +5,12 @@ import socket
 from dataclasses import dataclass
 
 from lexora_router.machine import usable_descriptors
+from lexora_router.workers.sockets import tcp_socket
 
 MAX_BACKLOG = 2048
 # The event loop accepts all that waits at once, before it closes anything: it must not run out of file descriptors over that.
 BACKLOG_SHARE = 4
 MIN_BACKLOG = 32
-# Of an answer so many bytes may wait in the kernel for a client that does not read; without a bound they are megabytes, so that
-# it is long before the engine is paused. What is on its way to the client does not count: a fast one is no slower.
-UNSENT_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +40,8 @@ class CannotListen(OSError):
 
 def listen(host: str, port: int, settings: Settings) -> socket.socket:
     """A listening, non-blocking TCP socket; port 0 picks a free one. Raises CannotListen."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener = tcp_socket(host)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # its connections have it from here
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind((host, port))
         listener.listen(backlog())
     except OSError as error:

@@ -39,7 +39,7 @@ class MetricsServer:
 
     def __init__(
         self,
-        metrics: Callable[[str], tuple[bytes, str]],
+        metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
         identify: Identify,
         listener: socket.socket,
         tls: ssl.SSLContext | None = None,
@@ -53,7 +53,7 @@ class MetricsServer:
                     )
             except CallFailed as failed:
                 return _refusal(failed)
-            body, content_type = metrics(request.headers.get("accept", ""))
+            body, content_type = await metrics(request.headers.get("accept", ""))
             headers = {"content-type": content_type, "vary": "accept, accept-encoding"}
             if gzip_accepted(request.headers.get("accept-encoding", "")):
                 body = await asyncio.to_thread(gzip.compress, body, 6)

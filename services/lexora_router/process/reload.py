@@ -3,9 +3,10 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from pydantic import BaseModel
 
@@ -24,10 +25,12 @@ from lexora_router.process.engine_certificates import EngineCertificates
 from lexora_router.process.server_tls import ServerTls
 from lexora_router.process.source import ConfigSource
 from lexora_router.telemetry.reloads import Reload, Result
+from lexora_router.workers.link import WorkerLink
 
-# Read at the start only: where to listen, what has been given to the servers, how to log, and where traces go.
-RESTART_KEYS = frozenset(
+# What the supervisor of several workers has taken at its start: no new worker changes it.
+FIXED_KEYS = frozenset(
     {
+        "server.workers",
         "server.host",
         "server.port",
         "server.grpc_host",
@@ -36,6 +39,11 @@ RESTART_KEYS = frozenset(
         "server.admin_host",
         "server.admin_port",
         "server.admin_grpc_port",
+    }
+)
+# Read at the start only: where to listen, what has been given to the servers, how to log, and where traces go.
+RESTART_KEYS = FIXED_KEYS | frozenset(
+    {
         "server.reflection",
         "server.channelz",
         "server.max_connections",
@@ -61,6 +69,10 @@ _TLS_FILES = frozenset(f"server.tls.{key}" for key in TlsConfig.FILES)
 # A file must have been left alone for this many seconds before it is loaded: it may still be written.
 SETTLE_SECONDS = 0.2
 
+# The other workers are asked to load it as well, and waited for this long.
+ASK_SECONDS = 30.0
+RELOAD = "reload"
+
 _log = structlog.get_logger("lexora.reload")
 _Section = TypeVar("_Section", bound=BaseModel)
 
@@ -77,6 +89,15 @@ class _Prepared:
     renew: Callable[[], None] | None  # puts other files of server.tls in force
 
 
+class _Answer(msgspec.Struct):
+    """One worker's: the keys that take a new worker, those that take a new supervisor, and all of it."""
+
+    refused: bool
+    roll: list[str]
+    fixed: list[str]
+    reload: Reload
+
+
 class Reloader:
     """Reloads one at a time; requests that come while one runs share the next.
 
@@ -84,7 +105,12 @@ class Reloader:
     """
 
     def __init__(
-        self, router: RouterApp, source: ConfigSource, hangup: asyncio.Event, server_tls: ServerTls | None = None
+        self,
+        router: RouterApp,
+        source: ConfigSource,
+        hangup: asyncio.Event,
+        server_tls: ServerTls | None = None,
+        link: WorkerLink | None = None,
     ) -> None:
         self._router = router
         self._server_tls = server_tls
@@ -96,10 +122,13 @@ class Reloader:
         self._runs: set[asyncio.Task[Reload]] = set()
         self._applied = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._link = link
+        if link is not None:
+            link.answer(RELOAD, self._answer)
 
     def start(self) -> None:
         """Begin to listen to SIGHUP, the file and the rpc."""
-        self._router.reload_with(lambda: self.reload("rpc"))
+        self._router.reload_with(lambda: self.reload_all("rpc"))
         self._tasks = [
             asyncio.create_task(self._on_hangup(), name="lexora-hangup"),
             asyncio.create_task(self._watch(), name="lexora-watch"),
@@ -123,6 +152,24 @@ class Reloader:
             self._runs.add(self._next)
             self._next.add_done_callback(self._runs.discard)
         return await asyncio.shield(self._next)
+
+    async def reload_all(self, trigger: str) -> Reload:
+        """The same in all workers; gives the worst result."""
+        if self._link is None:
+            return await self.reload(trigger)
+        asking = asyncio.create_task(self._link.ask(RELOAD, msgspec.json.encode(trigger), ASK_SECONDS))
+        own = await self.reload(trigger)
+        parts = await asking
+        others = [msgspec.json.decode(part.body, type=_Answer).reload for part in parts if part.body is not None]
+        silent = [f"worker {part.worker} has not answered in {ASK_SECONDS:g} s" for part in parts if part.body is None]
+        return worst([own, *others], silent)
+
+    async def _answer(self, body: bytes) -> bytes:
+        """What another worker, or the supervisor, asks for: it gets the keys that are not in force by this."""
+        reload = await self.reload(msgspec.json.decode(body, type=str))
+        restart = set(reload.restart)
+        answer = _Answer(reload.result is Result.REFUSED, sorted(restart - FIXED_KEYS), sorted(restart & FIXED_KEYS), reload)
+        return msgspec.json.encode(answer)
 
     async def _run(self, trigger: str) -> Reload:
         async with self._lock:
@@ -212,6 +259,17 @@ class Reloader:
                 await self._applied.wait()
         except TimeoutError:
             pass  # time for a look
+
+
+def worst(reloads: Sequence[Reload], warnings: Sequence[str] = ()) -> Reload:
+    """One result of several: refused where one is, and everything that they say, each thing once."""
+    ranks = (Result.REFUSED, Result.APPLIED, Result.UNCHANGED)
+    found = min(reloads, key=lambda reload: ranks.index(reload.result))
+    said: dict[str, Any] = {
+        name: tuple(dict.fromkeys(line for reload in reloads for line in getattr(reload, name)))
+        for name in ("problems", "warnings", "changed", "restart")
+    }
+    return replace(found, **{**said, "warnings": (*said["warnings"], *warnings)})
 
 
 def differences(old: Any, new: Any, path: Path = ()) -> Iterator[str]:

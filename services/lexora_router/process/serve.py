@@ -9,13 +9,13 @@ import structlog
 
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
-from lexora_router.process.launch import hangup_event, stop_event
 from lexora_router.process.listening import ADMIN_GRPC, GRPC, METRICS, CannotListen, Settings, address, listen
+from lexora_router.process.ports import Ports
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
 from lexora_router.process.server_tls import ServerTls, server_tls
+from lexora_router.process.serving_process import ServingProcess
 from lexora_router.process.source import ConfigSource
-from lexora_router.version import __version__
 
 if TYPE_CHECKING:
     from lexora_router.process.metrics_server import MetricsServer
@@ -28,66 +28,59 @@ _log = structlog.get_logger("lexora")
 
 async def serve(config: Config, source: ConfigSource) -> None:
     """Serve gRPC until SIGTERM or SIGINT, then drain. Raises CannotListen. SIGHUP loads the configuration again."""
-    stop, hangup = stop_event(), hangup_event()
+    process = ServingProcess(lambda: router.config.server.drain_timeout)
     tls = server_tls(config)
-    metrics_listener = _metrics_listener(config)
-    router = RouterApp(config, tls)
+    metrics_listener = _metrics_listener(config, process.ports)
+    router = RouterApp(config, tls, process.link)
     metrics = None if metrics_listener is None else _metrics_server(router, metrics_listener, tls)
-    reloader = Reloader(router, source, hangup, tls)
+    reloader = Reloader(router, source, process.hangup, tls, process.link)
     try:
-        grpc, admin = await start_grpc(router), await start_admin_grpc(router)
+        grpc, admin = await start_grpc(router, process.ports), await start_admin_grpc(router, process.ports)
         if metrics is not None:
             metrics.start()
         reloader.start()
         with kept_low(lambda: router.active, lambda: router.held):
-            apart = {} if admin is None else {"admin_grpc": admin}
-            _log.info("serving", grpc=grpc, metrics=metrics and metrics.url, **apart, version=__version__)
-            await stop.wait()
+            await process.serves(grpc=grpc, metrics=None if metrics is None else metrics.url, admin_grpc=admin)
+            await process.over.wait()
+            if process.hands_over:
+                router.hand_over()
+                await process.until(lambda: router.empty, config.server.drain_timeout)
             await router.drain()
     finally:
         await reloader.close()
         await end(router)
         if metrics is not None:
             await metrics.stop()
+        await process.close()
     _log.info("stopped")
-
-
-def router_options(host: str | None, grpc_port: int | None, metrics_port: int | None) -> dict[str, str | int | None]:
-    """The options of a command that serves the router alone, by key path; metrics are at the same host, if it is one."""
-    metrics_host = None if host is None or host.startswith("unix:") else host
-    return {
-        "server.host": metrics_host,
-        "server.grpc_host": host,
-        "server.grpc_port": grpc_port,
-        "server.metrics_port": metrics_port,
-    }
 
 
 def _metrics_server(router: RouterApp, listener: socket.socket, tls: ServerTls | None) -> "MetricsServer":
     from lexora_router.process.metrics_server import MetricsServer  # noqa: PLC0415 - a process that serves HTTP has no use for it
 
     context = None if tls is None else tls.switching_context()
-    return MetricsServer(router.metrics, router.services.router.get_principal, listener, context)
+    return MetricsServer(router.scrape, router.services.router.get_principal, listener, context)
 
 
-def _metrics_listener(config: Config) -> socket.socket | None:
+def _metrics_listener(config: Config, ports: Ports) -> socket.socket | None:
     server = config.server
-    return None if server.metrics_port is None else listen(server.host, server.metrics_port, METRICS)
+    return None if server.metrics_port is None else ports.listen("metrics", server.host, server.metrics_port, METRICS)
 
 
-async def start_grpc(router: RouterApp) -> str:
+async def start_grpc(router: RouterApp, ports: Ports) -> str:
     """Start the router and its gRPC server; returns the address. Raises CannotListen."""
     server = router.config.server
     host = server.grpc_host or server.host
-    return await _bound(router.start, host, server.grpc_port, GRPC)
+    return await _bound(router.start, host, ports.of_grpc("grpc", server.grpc_port), GRPC)
 
 
-async def start_admin_grpc(router: RouterApp) -> str | None:
+async def start_admin_grpc(router: RouterApp, ports: Ports) -> str | None:
     """Start the gRPC server of operators, if it is apart; returns its address. Raises CannotListen."""
     server = router.config.server
     if router.admin_grpc is None or server.admin_grpc_port is None:
         return None
-    return await _bound(router.admin_grpc.start, server.admin_host or server.host, server.admin_grpc_port, ADMIN_GRPC)
+    port = ports.of_grpc("admin_grpc", server.admin_grpc_port)
+    return await _bound(router.admin_grpc.start, server.admin_host or server.host, port, ADMIN_GRPC)
 
 
 async def _bound(start: Callable[[str, int], Awaitable[int]], host: str, port: int, settings: Settings) -> str:

@@ -29,7 +29,7 @@ class AuditFile:
         self._path = path
         self._failing = False
         self._open().close()  # raises OSError now, and not with the first event
-        self._writer = LineWriter(self)  # type: ignore[arg-type]  # a sink needs write and flush only
+        self._writer = LineWriter(self)
 
     def note(self, event: AuditEvent) -> None:
         """Write an event down; never blocks."""

@@ -1,17 +1,22 @@
 """What finished calls came to, by a name that a client or a reload may choose: the first names have a place of their own."""
 
+from collections.abc import Mapping
+
+from msgspec import Struct
+
 from lexora_contract.answer import Usage
 from lexora_router.telemetry.account import OTHER
 
 
-class Counts:
+class Counts(Struct, array_like=True, gc=False):
     """What finished calls came to."""
 
-    __slots__ = ("cancelled", "failed", "tokens_cached", "tokens_input", "tokens_output", "total")
-
-    def __init__(self) -> None:
-        self.total = self.failed = self.cancelled = 0
-        self.tokens_input = self.tokens_output = self.tokens_cached = 0
+    total: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    tokens_input: int = 0
+    tokens_output: int = 0
+    tokens_cached: int = 0
 
     @property
     def successful(self) -> int:
@@ -57,6 +62,11 @@ class CountsByRecentName(dict[str, Counts]):
             oldest = next(each for each in self if each != OTHER)
             self.setdefault(OTHER, Counts()).merge(self.pop(oldest))
 
+    def merge(self, others: Mapping[str, Counts]) -> None:
+        """Count all that others have counted."""
+        for name, counts in others.items():
+            self.add(name, counts)
+
 
 class CountsByName(dict[str, Counts]):
     """Counts of the first `most` names; all others share "other"."""
@@ -64,6 +74,11 @@ class CountsByName(dict[str, Counts]):
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
+
+    def merge(self, others: Mapping[str, Counts]) -> None:
+        """Count all that others have counted."""
+        for name, counts in others.items():
+            self[name].merge(counts)
 
     def __missing__(self, name: str) -> Counts:
         """The counts of a name that is not among them yet."""

@@ -16,12 +16,18 @@ from lexora_contract.escape import escaped, escaped_json, escaped_lines
 from lexora_router.errors import RouterError
 from lexora_router.telemetry.account import CallRecord
 from lexora_router.telemetry.console_line import ConsoleLine
+from lexora_router.telemetry.shared_stream import SharedStream
 from lexora_router.telemetry.trace_context import trace_id_of
 from lexora_router.telemetry.writer import LineWriter
 
 
-def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineWriter:
-    """Send structlog and the standard library's logging to `stream`, as console lines or JSON; close the writer at the end."""
+def configure_logs(
+    level: str, style: str, stream: TextIO | SharedStream = sys.stdout, *, worker: int | None = None
+) -> LineWriter:
+    """Send structlog and the standard library's logging to `stream`, as console lines or JSON; close the writer at the end.
+
+    Lines of one of several processes say which `worker` they are from.
+    """
     writer = LineWriter(stream)
     render: list[structlog.typing.Processor]
     if style == "json":
@@ -33,7 +39,9 @@ def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineW
         render = [_escape, console]
         AccessLog.line = _console_line(console)
     AccessLog.lines = writer if logging.getLevelNamesMapping()[level] <= logging.INFO else None
+    AccessLog.worker = UNSET if worker is None else worker
     shared: list[structlog.typing.Processor] = [
+        *(() if worker is None else (_from(worker),)),
         structlog.processors.add_log_level,
         _stamp,
         structlog.processors.format_exc_info,
@@ -54,6 +62,14 @@ def configure_logs(level: str, style: str, stream: TextIO = sys.stdout) -> LineW
     for noisy in ("asyncio", "aiohttp", "grpc", "httpx", "httpcore", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return writer
+
+
+def _from(worker: int) -> structlog.typing.Processor:
+    def add(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["worker"] = worker
+        return event
+
+    return add
 
 
 _second, _prefix = 0, ""
@@ -133,6 +149,7 @@ class _Facts(msgspec.Struct, gc=False):
     tokens_cached: int | UnsetType = UNSET
     user: str | UnsetType = UNSET
     key: str | UnsetType = UNSET
+    worker: int | UnsetType = UNSET
 
 
 class _Ordinary(_Facts, gc=False):
@@ -182,6 +199,7 @@ class AccessLog:
     """
 
     line: ClassVar[Callable[[str, _Line], str]] = staticmethod(_json_line)  # of a level and a line
+    worker: ClassVar[int | UnsetType] = UNSET  # its number, of one of several processes
     lines: ClassVar[LineWriter | None] = None  # where lines go; None: not every level is written, or nothing is set up
 
     def __init__(self) -> None:
@@ -192,6 +210,7 @@ class AccessLog:
         line, lines = _line_of(record), AccessLog.lines
         bug = record.status >= 500 and record.error is not None and not isinstance(record.error, RouterError)
         level = "error" if bug else "info"
+        line.worker = AccessLog.worker
         if lines is not None:
             lines.write(AccessLog.line(level, line) + "\n")
         elif bug:

@@ -10,6 +10,8 @@ from itertools import accumulate
 from math import ceil, log
 from operator import add
 
+from msgspec import Struct, field
+
 # Between these, in seconds, a quantile is off by at most this share of the true value; beyond them it is the bound itself.
 ACCURACY = 0.05
 LOWEST, HIGHEST = 10e-6, 3 * 3600.0
@@ -32,31 +34,32 @@ class Distribution:
     p99: float = 0.0
 
 
-class QuantileSketch:
+def _none() -> list[int]:
+    return [0] * len(_TOLD)
+
+
+class QuantileSketch(Struct, array_like=True, gc=False):
     """Counts durations in seconds; 209 buckets, however many values there are."""
 
-    __slots__ = ("_counts", "_total")
-
-    def __init__(self) -> None:
-        self._counts = [0] * len(_TOLD)
-        self._total = 0.0
+    counts: list[int] = field(default_factory=_none)
+    total: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one value."""
-        self._counts[bisect_right(_BOUNDS, seconds)] += 1
-        self._total += seconds
+        self.counts[bisect_right(_BOUNDS, seconds)] += 1
+        self.total += seconds
 
     def merge(self, others: Iterable["QuantileSketch"]) -> None:
         """Count all that others have counted."""
         for other in others:
-            if any(other._counts):
-                self._counts = list(map(add, self._counts, other._counts))
-                self._total += other._total
+            if any(other.counts):
+                self.counts = list(map(add, self.counts, other.counts))
+                self.total += other.total
 
     def distribution(self) -> Distribution:
         """Count, mean and quantiles."""
-        upto = list(accumulate(self._counts))
+        upto = list(accumulate(self.counts))
         count = upto[-1]
         if not count:
             return Distribution()
-        return Distribution(count, self._total / count, *(_TOLD[bisect_left(upto, ceil(count * q))] for q in _QUANTILES))
+        return Distribution(count, self.total / count, *(_TOLD[bisect_left(upto, ceil(count * q))] for q in _QUANTILES))

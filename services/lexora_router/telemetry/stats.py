@@ -1,11 +1,15 @@
 """Counters since the start and distributions of the last minutes, for /stats and GetStats."""
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct, structs
 
 from lexora_router.call import Call
 from lexora_router.telemetry.account import MAX_MODELS, CallRecord
 from lexora_router.telemetry.counts import Counts, CountsByName, CountsByRecentName
-from lexora_router.telemetry.windows import Windows
+from lexora_router.telemetry.windows import WindowCounts, Windows
 
 MAX_TENANTS = 200
 # Of paths, backends and endpoints: configured or discovered, and bounded, because new ones may come for ever.
@@ -15,6 +19,35 @@ MAX_KINDS = 1000
 
 # Path, label of the model, tenant, backend and endpoint's address.
 Kind = tuple[str, str, str, str, str]
+
+
+class StatsCounts(Struct, array_like=True):
+    """All that was counted, as data. `active` alone goes down again."""
+
+    active: int
+    seconds: float
+    retries: int
+    fallbacks: int
+    resumed: int
+    errors: dict[str, int]
+    rejected: dict[str, int]
+    wasted: dict[str, int]
+    all: Counts
+    by_path: dict[str, Counts]
+    by_model: dict[str, Counts]
+    by_tenant: dict[str, Counts]
+    by_backend: dict[str, Counts]
+    by_endpoint: dict[str, Counts]
+    windows: WindowCounts
+
+    def left(self) -> "StatsCounts":
+        """What is left of it when the process has ended."""
+        return structs.replace(self, active=0)
+
+
+_NUMBERS = ("active", "seconds", "retries", "fallbacks", "resumed")
+_REASONS = ("errors", "rejected", "wasted")
+_NAMES = ("by_path", "by_model", "by_tenant", "by_backend", "by_endpoint")
 
 
 class Totals:
@@ -85,6 +118,30 @@ class Stats:
             self._totals.enter(kind, counts)
         self._kinds.clear()
         return self._totals
+
+    @property
+    def counts(self) -> StatsCounts:
+        """All that was counted, as data."""
+        totals = self.totals
+        numbers: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
+        reasons: dict[str, Any] = {name: dict(getattr(self, name)) for name in _REASONS}
+        by_name: dict[str, Any] = {name: dict(getattr(totals, name)) for name in _NAMES}
+        return StatsCounts(**numbers, **reasons, all=totals.all, **by_name, windows=self.windows.counts)
+
+    @classmethod
+    def of(cls, parts: Sequence[StatsCounts], now: float) -> "Stats":
+        """Statistics that have counted what all of these have."""
+        made = cls(now)
+        for part in parts:
+            for name in _NUMBERS:
+                setattr(made, name, getattr(made, name) + getattr(part, name))
+            for name in _REASONS:
+                getattr(made, name).update(getattr(part, name))
+            made._totals.all.merge(part.all)
+            for name in _NAMES:
+                getattr(made._totals, name).merge(getattr(part, name))
+        made.windows = Windows.of([part.windows for part in parts], now)
+        return made
 
     def _keep(self, kind: Kind) -> Counts:
         if len(self._kinds) >= MAX_KINDS:

@@ -1,7 +1,9 @@
 """What ended in the last minutes, in slices of ten seconds: fixed memory, merged on demand."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+from msgspec import Struct, field
 
 from lexora_router.call import Call
 from lexora_router.telemetry.quantile_sketch import QuantileSketch
@@ -11,16 +13,13 @@ SLICES = 30
 LAST_MINUTE = 60 // SLICE_SECONDS
 
 
-class Latencies:
+class Latencies(Struct, array_like=True, gc=False):
     """The four distributions of calls: time to first token, between two pieces of a stream, until an engine, in all."""
 
-    __slots__ = ("itl", "queue", "total", "ttft")
-
-    def __init__(self) -> None:
-        self.ttft = QuantileSketch()
-        self.itl = QuantileSketch()
-        self.queue = QuantileSketch()
-        self.total = QuantileSketch()
+    ttft: QuantileSketch = field(default_factory=QuantileSketch)
+    itl: QuantileSketch = field(default_factory=QuantileSketch)
+    queue: QuantileSketch = field(default_factory=QuantileSketch)
+    total: QuantileSketch = field(default_factory=QuantileSketch)
 
     def merge(self, others: "list[Latencies]") -> None:
         """Count all that others have counted."""
@@ -30,20 +29,36 @@ class Latencies:
         self.total.merge(other.total for other in others)
 
 
-class Slice:
+class Slice(Struct, array_like=True, gc=False):
     """What ended in the ten seconds that begin at `index` times ten seconds of the monotonic clock."""
 
-    __slots__ = ("failed", "index", "latencies", "tokens_input", "tokens_output", "total")
+    index: int
+    total: int = 0
+    failed: int = 0
+    tokens_input: int = 0
+    tokens_output: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
 
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.total = self.failed = self.tokens_input = self.tokens_output = 0
-        self.latencies = Latencies()
+    def merge(self, other: "Slice") -> None:
+        """Count all that another one of the same ten seconds has counted."""
+        self.total += other.total
+        self.failed += other.failed
+        self.tokens_input += other.tokens_input
+        self.tokens_output += other.tokens_output
+        self.latencies.merge([other.latencies])
 
     @property
     def begin(self) -> float:
         """When it began, by the monotonic clock."""
         return float(self.index * SLICE_SECONDS)
+
+
+class WindowCounts(Struct, array_like=True):
+    """What windows have counted: since when, all but the last slice in one, and the slices, the one that is filled last."""
+
+    first: int
+    before: Latencies
+    slices: list[Slice]
 
 
 class Windows:
@@ -98,6 +113,28 @@ class Windows:
         for index in range(max(self._first, last - SLICES + 1), last):
             yield known.get(index) or Slice(index)
         yield self._open
+
+    @property
+    def counts(self) -> "WindowCounts":
+        """What was counted, as data."""
+        return WindowCounts(self._first, self._before, [*self._closed, self._open])
+
+    @classmethod
+    def of(cls, parts: "Sequence[WindowCounts]", now: float) -> "Windows":
+        """Windows that have counted what all of these have; the processes of one machine have the same monotonic clock."""
+        made, slices = cls(now), dict[int, Slice]()
+        for part in parts:
+            made._first = min(made._first, part.first)
+            made._before.merge([part.before])
+            for each in part.slices:
+                slices.setdefault(each.index, Slice(each.index)).merge(each)
+        last = max((made._open.index, *slices))
+        # Slices that others fill may be over here, by this one's time.
+        made._before.merge([each.latencies for part in parts if (each := part.slices[-1]).index != last])
+        made._open = slices.pop(last, made._open)
+        made._until = made._open.begin + SLICE_SECONDS
+        made._closed.extend(slices[index] for index in sorted(slices))
+        return made
 
     def _turn(self, index: int) -> Slice:
         closed = self._open

@@ -5,7 +5,7 @@ It takes the secrets out of keys as well, wherever a client has put one: into a 
 
 import threading
 from collections import deque
-from typing import TextIO
+from typing import Protocol
 
 from lexora_contract.key_text import without_secrets
 
@@ -14,12 +14,22 @@ MAX_LINES = 20_000
 GATHER_SECONDS = 0.02
 
 
+class Stream(Protocol):
+    """What lines are written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write lines."""
+
+    def flush(self) -> None:
+        """Hold nothing back."""
+
+
 class LineWriter:
     """A file-like sink. When the reader of the stream is too slow, lines are dropped and counted in `dropped`."""
 
     dropped_in_all = 0  # by every writer of this process
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._wake = threading.Event()

@@ -207,11 +207,15 @@ def failure(code: int, message: str = "no", *details: Any) -> CallFailed:
     return failed_of(status)
 
 
+async def _metrics(_: str) -> tuple[bytes, str]:
+    return b"up 1\n", "text/plain; version=0.0.4"
+
+
 def make_app(router: RouterPort, **options: Any) -> FastAPI:
     settings: dict[str, Any] = {
         "version": "1.2.3",
         "max_body_bytes": 1000,
-        "metrics": lambda _: (b"up 1\n", "text/plain; version=0.0.4"),
+        "metrics": _metrics,
     }
     return create_app(router, **(settings | options))
 

@@ -3,7 +3,8 @@ import socket
 
 import pytest
 
-from lexora_router.process.listening import HTTP, UNSENT_BYTES, listen
+from lexora_router.process.listening import HTTP, listen
+from lexora_router.workers.sockets import UNSENT_BYTES
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system bounds nothing of the kind")

@@ -301,11 +301,12 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 41
+    assert len(RESTART_KEYS) == 42
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
                 update={
+                    "workers": 2,
                     "host": "h",
                     "port": 1,
                     "grpc_host": "g",

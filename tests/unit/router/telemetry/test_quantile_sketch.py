@@ -63,9 +63,9 @@ def test_beyond_its_bounds_it_tells_the_bound(value: float, told: float) -> None
 
 def test_memory_does_not_grow() -> None:
     made = sketch(1.0)
-    counts = made._counts
+    counts = made.counts
     before = len(counts), sys.getsizeof(counts)
     for step in range(20_000):
         made.add(1.001**step * LOWEST)
-    assert (len(made._counts), sys.getsizeof(made._counts)) == before
+    assert (len(made.counts), sys.getsizeof(made.counts)) == before
     assert len(counts) < 256

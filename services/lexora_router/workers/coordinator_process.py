@@ -1,0 +1,72 @@
+"""The coordinator of the workers: a process that the supervisor keeps, with a socket that only this user can reach."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from lexora_router.workers.log_lines import LogLines
+from lexora_router.workers.plan import COORDINATOR
+from lexora_router.workers.restarts import Restarts
+
+# Of its start. Workers do not wait for it longer: without it each has its share of the limits.
+READY_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+# Where a service's own files go, by the system that starts it; else a temporary folder.
+_FOLDERS = ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")
+
+
+class CoordinatorProcess:
+    """Start it with `keep`, in a task that is cancelled at the end; `socket` is where workers find it."""
+
+    def __init__(self, log: LogLines, environ: Mapping[str, str] = os.environ) -> None:
+        parent = next((environ[name].split(":")[0] for name in _FOLDERS if environ.get(name)), None)
+        self._folder = Path(tempfile.mkdtemp(prefix="lexora-", dir=parent))  # of mode 0700
+        self.socket = str(self._folder / "state.sock")
+        self._log = log
+
+    async def ready(self) -> None:
+        """Wait until it can be reached, or for a while."""
+        end = time.monotonic() + READY_SECONDS
+        while not Path(self.socket).exists() and time.monotonic() < end:  # noqa: ASYNC110, ASYNC240 - once, at the start
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def keep(self) -> None:
+        """Start it, again when it ends, until cancelled."""
+        restarts = Restarts()
+        while True:
+            begun = time.monotonic()
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - it is this program's own, and starting takes a millisecond
+                [sys.executable, "-m", COORDINATOR, self.socket], stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            try:
+                code = await _ended(process)
+            finally:
+                process.kill()  # it outlives every polite signal
+                process.wait()
+            wait = restarts.delay(time.monotonic() - begun)
+            self._log.error("coordinator_died", pid=process.pid, code=code, again_in=wait)
+            await asyncio.sleep(wait)
+
+    def remove(self) -> None:
+        """Remove its folder."""
+        with contextlib.suppress(OSError):
+            Path(self.socket).unlink(missing_ok=True)
+            self._folder.rmdir()
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> int:
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    number = os.pidfd_open(process.pid)
+    loop.add_reader(number, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(number)
+        os.close(number)
+    return process.wait()
