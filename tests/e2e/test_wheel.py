@@ -28,6 +28,9 @@ print(google.protobuf.__version__.split(".")[0], whole.chat.usage.output_tokens,
 """
 
 
+SERVICES = REPOSITORY / "services"
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
@@ -48,6 +51,9 @@ def test_the_wheel_carries_the_contract(wheel: Path) -> None:
     assert protos
     assert protos <= names
     assert {name.replace(".proto", "_pb2.py") for name in protos} <= names
+    programs = {str(each.relative_to(SERVICES)) for each in (SERVICES / "lexora_router/state").rglob("*.lua")}
+    assert "lexora_router/state/store.lua" in programs
+    assert programs <= names
 
 
 @pytest.mark.timeout(300)  # packages come from elsewhere
