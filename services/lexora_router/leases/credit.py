@@ -206,6 +206,8 @@ class Credit:
             if not bucket.queued and (bucket.balance(now) or (bucket.spent and not bucket.rate)):
                 bucket.queued = True
                 self._held.append((now + LOOK_SECONDS, bucket))
+            if bucket.exact and not bucket.dirty and bucket.balance(now) > 0:
+                self.touch(bucket)  # what the waiting calls do not take goes back with the next exchange
         wanted: dict[LeasedBucket, float] = {}
         for waiting in self._riding:
             waiting.answered = True
