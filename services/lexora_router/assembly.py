@@ -207,7 +207,7 @@ class Assembly:
         self.backends[name].move(self.conditions)
         self.prober.follow()
         self.scraper.follow()
-        self.catalogue.follow()
+        self.catalogue.follow(name)
         self._on_probe()
 
     async def _judge(self) -> None:

@@ -145,3 +145,27 @@ async def test_a_reload_and_a_change_of_addresses_at_the_same_time(engines: list
             gateway.wait_for("endpoints_discovered")
             assert gateway.metric("lexora_discovered_endpoints") == 2
             assert "Traceback" not in gateway.output
+
+
+async def test_streams_of_discovered_engines_go_on_elsewhere(tmp_path: Path) -> None:
+    """When the pipeline is built there is no endpoint: whether a stream may go on elsewhere is seen at each call."""
+    file = tmp_path / "engines.json"
+    config = base_config(main={"discover": {"file": str(file)}, "models": [MODEL]})
+    config["failover"] = {"resume": True}
+    config["health"]["slow_start"] = 0
+    with ExitStack() as stack:
+        one, two = (stack.enter_context(Simulator("--itl-ms", "8", model=MODEL)) for _ in range(2))
+        gateway = stack.enter_context(Gateway(config, tmp_path))
+        file.write_text(json.dumps([{"targets": [engine.url.removeprefix("http://") for engine in (one, two)]}]))
+        await asyncio.to_thread(
+            wire.wait_until, lambda: gateway.metric("lexora_endpoint_available", backend="main") == 2, "two endpoints"
+        )
+        async with client(gateway.http) as http:
+            streams = [asyncio.create_task(stream(http, body(MODEL, 200, temperature=0))) for _ in range(20)]
+            await asyncio.to_thread(
+                wire.wait_until, lambda: one.stats()["running"] + two.stats()["running"] == 20, "20 streams"
+            )
+            os.kill(one.pid, signal.SIGKILL)
+            seen = await asyncio.gather(*streams)
+        assert [each for each in seen if not each.whole] == []
+        assert gateway.metric("lexora_streams_resumed_total") > 0

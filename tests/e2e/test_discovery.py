@@ -183,6 +183,7 @@ def test_what_was_found_last_holds_while_looks_fail(fleet: Fleet, backend: str, 
     fleet.name(fleet.one)
     fleet.slices(fleet.one)
     fleet.settle(backend, fleet.one)
+    wire.wait_until(lambda: not fleet.discovery(backend)["problem"], "a look that is well", 10)
     failures = fleet.gateway.metric("lexora_discovery_failures_total", backend=backend)
     try:
         fleet.file.write_text('[{"targets": ["127')
@@ -210,7 +211,7 @@ def test_what_was_found_last_holds_while_looks_fail(fleet: Fleet, backend: str, 
     fleet.name(fleet.two)
     fleet.slices(fleet.two)
     fleet.settle(backend, fleet.two)
-    assert fleet.discovery(backend)["problem"] == ""
+    wire.wait_until(lambda: not fleet.discovery(backend)["problem"], "a look that is well", 10)
 
 
 def test_a_check_looks_once_and_asks_what_it_finds(fleet: Fleet) -> None:

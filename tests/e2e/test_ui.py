@@ -1,5 +1,6 @@
 """The operator's page in a real browser, over real processes."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,10 @@ def spare() -> Iterator[Simulator]:
 @pytest.fixture(scope="module")
 def gateway(sim: Simulator, spare: Simulator, folder: Path) -> Iterator[Gateway]:
     main = {"url": sim.url, "models": [{"name": MODEL, "capabilities": ["code"]}, SCRIPT, LONG]}
-    with Gateway(base_config(main=main, spare={"url": spare.url, "models": ["spare-model"]}), folder) as process:
+    targets = folder / "engines.json"
+    targets.write_text(json.dumps([{"targets": [spare.url.removeprefix("http://")]}]))
+    found = {"discover": {"file": str(targets)}, "models": ["spare-model"]}
+    with Gateway(base_config(main=main, spare=found), folder) as process:
         yield process
 
 
@@ -68,6 +72,7 @@ def test_the_fleet_at_a_glance(gateway: Gateway, http: httpx.Client, browser: "B
         said(opened, "#state", "healthy")
         said(opened, ".backend:has(h3:text-is('main')) .counts", "3 calls")
         said(opened, ".backend:has(h3:text-is('main')) td", sim.url)
+        said(opened, ".backend:has(h3:text-is('spare')) .counts", "engines.json · 1 endpoints · last found")
         said(opened, "#about", "calls")
         assert opened.locator(".chart canvas").count() == 4
         # Ten seconds are drawn when they are over.

@@ -7,7 +7,6 @@ from pathlib import Path
 from lexora_router.config import Config
 from lexora_router.config.discover import DiscoverConfig
 from lexora_router.discovery.discovered import Discovered, unheard
-from lexora_router.discovery.file import FileTargets
 from lexora_router.discovery.source import Source
 
 
@@ -75,6 +74,8 @@ def load_libraries(config: Config) -> None:
 def source_of(settings: DiscoverConfig) -> Source:
     """What is looked at under these settings. The libraries of a source are loaded where it is used."""
     if settings.file is not None:
+        from lexora_router.discovery.file import FileTargets  # noqa: PLC0415
+
         return FileTargets(Path(settings.file), settings.labels)
     if settings.kubernetes is not None:
         from lexora_router.discovery.kubernetes import KubernetesService  # noqa: PLC0415

@@ -28,10 +28,14 @@ async def one_each(wanted: Callable[[], Mapping[_Key, Work]], moved: asyncio.Eve
     async with asyncio.TaskGroup() as group:
         while True:
             moved.clear()
-            work = wanted()
-            for key in running.keys() - work.keys():
-                running.pop(key).cancel()
-            for key, begin in work.items():
-                if key not in running:
-                    running[key] = group.create_task(begin())
+            _follow(running, wanted(), group)
             await moved.wait()
+
+
+def _follow(running: dict[_Key, asyncio.Task[None]], work: Mapping[_Key, Work], group: asyncio.TaskGroup) -> None:
+    """A function of its own: its names hold no key that is gone."""
+    for key in running.keys() - work.keys():
+        running.pop(key).cancel()
+    for key, begin in work.items():
+        if key not in running:
+            running[key] = group.create_task(begin())

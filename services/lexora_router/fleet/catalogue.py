@@ -16,6 +16,8 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 
 MAX_LISTING_BYTES = 8 * 1024 * 1024
 MAX_LISTED_MODELS = 10_000
+# Between two questions because of other endpoints.
+MOVED_SECONDS = 0.5
 # So many models are named in a line of the log.
 MAX_NAMED = 20
 # Endpoints of one backend that are asked at the same time: a list may be large.
@@ -48,6 +50,7 @@ class Catalogue:
         self._listers: dict[str, list[str]] | None = None
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
+        self._changed: set[str] = set()  # backends that have had other endpoints since they were asked
         self._moved = asyncio.Event()
         self._differ: dict[str, frozenset[str]] = {}  # by backend, as it was logged last
 
@@ -83,14 +86,28 @@ class Catalogue:
         while True:
             with survived("catalogue"):
                 await self.fresh(self._ttl / 4)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self._ttl / 2, 1.0)):
-                    await self._moved.wait()
+            until = self._clock() + max(self._ttl / 2, 1.0)
+            while (left := until - self._clock()) > 0 and await self._moves(left):
+                with survived("catalogue"):
+                    await self._ask_moved()
+                await asyncio.sleep(MOVED_SECONDS)
 
-    def follow(self) -> None:
-        """Ask again soon: there are other endpoints."""
+    def follow(self, backend: str) -> None:
+        """Ask this one soon: it has other endpoints."""
+        self._changed.add(backend)
         self._moved.set()
-        self._refreshed_at = float("-inf")
+
+    async def _moves(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._moved.wait()
+        except TimeoutError:
+            return False
+
+    async def _ask_moved(self) -> None:
+        changed, self._changed = self._changed, set()
+        self._moved.clear()
+        await asyncio.gather(*(self._ask(self._backends[name]) for name in changed))
 
     @property
     def refreshing(self) -> bool:
@@ -104,10 +121,8 @@ class Catalogue:
             await asyncio.gather(self._refreshing, return_exceptions=True)
 
     async def _refresh(self) -> None:
-        self._moved.clear()
         await asyncio.gather(*(self._ask(backend) for backend in self._backends.values()))
-        if not self._moved.is_set():
-            self._refreshed_at = self._clock()
+        self._refreshed_at = self._clock()
 
     async def _ask(self, backend: Backend) -> None:
         endpoints = [each for each in backend.endpoints if each.condition.healthy is not False] or backend.endpoints
@@ -121,7 +136,7 @@ class Catalogue:
         self, endpoint: HttpEndpoint, backend: Backend, some: asyncio.Semaphore
     ) -> dict[str, ListedModel] | None:
         try:
-            async with some, asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout), some:
                 status, body = await backend.transport.get(
                     endpoint.adapter.models_url(endpoint.base), endpoint.adapter.headers(), limit=MAX_LISTING_BYTES
                 )

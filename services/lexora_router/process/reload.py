@@ -19,6 +19,7 @@ from lexora_router.config.problems import Path, Problem, show
 from lexora_router.config.state import StateConfig, StateTlsConfig
 from lexora_router.config.tls import TlsConfig
 from lexora_router.config.tls_files import BadTlsFile
+from lexora_router.discovery.discovery import load_libraries
 from lexora_router.engines.tls import tls_context
 from lexora_router.process.app import RouterApp
 from lexora_router.process.engine_certificates import EngineCertificates
@@ -217,6 +218,7 @@ class Reloader:
     def _prepare(self) -> _Prepared:
         """Runs in a thread: files may be on a slow disk, and certificates take their time."""
         loaded = self._source.load()
+        load_libraries(loaded.config)
         running = self._router.config
         changed = tuple(sorted(set(differences(running, loaded.config))))
         restart = tuple(key for key in changed if key in restart_keys(running, loaded.config))
