@@ -27,6 +27,7 @@ from lexora_router.layers.observe import Recorder
 from lexora_router.layers.rate_limit import Lender, Meter, SharedMeter
 from lexora_router.layers.retry import RetrySettings
 from lexora_router.layers.timeouts import Gaps, unrecorded
+from lexora_router.leases.slots import SlotLeases
 from lexora_router.pipeline import Parts, around, build, stored
 from lexora_router.policy.backoff import Backoff
 from lexora_router.policy.cache_salt import CacheSalts
@@ -41,7 +42,7 @@ JUDGE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What outlives a configuration: the tenants' balances and the recorders of calls. `clock` is monotonic, in seconds."""
+    """What outlives a configuration: tenants' balances, leases, the recorders of calls. `clock` is monotonic, in seconds."""
 
     limiter: RateLimiter
     recorders: tuple[Recorder, ...]
@@ -51,6 +52,7 @@ class Shared:
     state: StateLink | None = None  # None: nothing is shared with other replicas
     salt_secret: bytes = field(default_factory=lambda: token_bytes(32), repr=False)  # where none is configured
     lender: Lender | None = None  # where replicas share the limits
+    leases: SlotLeases | None = None  # of slots, where replicas share them
 
 
 class Assembly:
@@ -80,7 +82,10 @@ class Assembly:
         known = previous.backends if previous else {}
         found = None if previous is None else previous.discovery
         self.discovery: Discovery = Discovery(config, found, addresses_of(known.values()), clock)
-        self.backends: dict[str, Backend] = build_backends(config, clock, known, tls, self.conditions, discovery=self.discovery)
+        self.backends: dict[str, Backend] = build_backends(
+            config, clock, known, tls, self.conditions, discovery=self.discovery, leases=shared.leases
+        )
+        self._leases = shared.leases
         self._on_probe = on_probe
         self.catalogue = Catalogue(self.backends, ttl=config.catalogue.ttl, timeout=config.catalogue.timeout, clock=clock)
         self.routes = ModelRoutes(config, self.backends, self.catalogue)
@@ -118,6 +123,8 @@ class Assembly:
         """Let queues, conditions and listings that live on follow this configuration. Cannot fail, and does not wait."""
         for backend in self.backends.values():
             backend.take_over(self.conditions)
+        if self._leases is not None:
+            self._leases.follow(backend.pool.lease for backend in self.backends.values() if backend.pool.lease is not None)
         if previous is not None:
             self.catalogue.adopt(previous.catalogue)
         self.discovery.follow(self._moved)

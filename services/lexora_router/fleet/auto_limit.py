@@ -1,5 +1,6 @@
 """`concurrency: auto`: what is seen of one endpoint, handed to the policy that decides how many attempts it may have."""
 
+from lexora_router.leases.slots import EndpointLease
 from lexora_router.policy.concurrency import STALE_SCRAPES, AdaptiveLimit, EngineLoad
 
 # A unary answer's time is that of all its tokens. It counts only while there are no first tokens of streams.
@@ -50,3 +51,15 @@ class AutoLimit:
         """The engine's own numbers arrived."""
         self.engine = load
         self._policy.scraped(load)
+
+
+class SharedAutoLimit(AutoLimit):
+    """A moving limit over all replicas: this one sees a part of the calls, but the company of all."""
+
+    def __init__(self, lease: EndpointLease, least: int, most: int, scrape_interval: float, start: int = START) -> None:
+        super().__init__(least, most, scrape_interval, start)
+        self._lease = lease
+
+    def answered(self, seconds: float, in_flight: int, now: float, *, streamed: bool) -> bool:
+        """See AutoLimit; `in_flight` counts those of this replica."""
+        return super().answered(seconds, in_flight + self._lease.elsewhere, now, streamed=streamed)

@@ -17,13 +17,14 @@ from lexora_router.discovery.source import address
 from lexora_router.engines.tls import EngineSecurity
 from lexora_router.engines.transport import Transport
 from lexora_router.errors import UnsupportedByBackend
-from lexora_router.fleet.auto_limit import START, AutoLimit
+from lexora_router.fleet.auto_limit import START, AutoLimit, SharedAutoLimit
 from lexora_router.fleet.endpoint import HttpEndpoint, address_of
 from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.pool import Pool
 from lexora_router.fleet.tenants import input_estimate
 from lexora_router.fleet.terms import Terms, terms_of
 from lexora_router.fleet.translating_endpoint import TranslatingEndpoint
+from lexora_router.leases.slots import EndpointLease, SlotLeases
 
 
 class Health(Enum):
@@ -133,20 +134,32 @@ def build_backends(
     conditions: Conditions | None = None,
     *,
     discovery: Discovery | None = None,
+    leases: SlotLeases | None = None,
 ) -> dict[str, Backend]:
     """Every configured backend by name; no connection is made yet. Raises OSError when a certificate cannot be used.
 
     A backend that was configured in the same way before is in it as it is. Others share the pool of the one of the same
     name, and the endpoints' conditions and where their moving limits stood; these go on as before until `take_over`. `tls`
     has what the files of `config.tls` come to; those that it lacks are read here. `conditions` are those
-    of all endpoints that there are, and `discovery` has the addresses of those that are not in the configuration.
+    of all endpoints that there are, and `discovery` has the addresses of those that are not in the configuration. With `leases`
+    the slots are shared with other replicas.
     """
     known = previous or {}
     alive = Conditions() if conditions is None else conditions
     found = discovery or Discovery(config, None, {}, clock)
     return {
         name: _same(known.get(name), backend, config)
-        or _build(name, backend, config, known.get(name), alive, clock=clock, tls=tls or {}, discovered=found.of(name))
+        or _build(
+            name,
+            backend,
+            config,
+            known.get(name),
+            alive,
+            clock=clock,
+            tls=tls or {},
+            discovered=found.of(name),
+            leases=leases,
+        )
         for name, backend in config.backends().items()
     }
 
@@ -187,6 +200,7 @@ def _build(
     clock: Callable[[], float],
     tls: TlsContexts,
     discovered: Discovered | None,
+    leases: SlotLeases | None,
 ) -> Backend:
     limits = {each.address: each.auto.limit for each in known.endpoints if each.auto is not None} if known else {}
     security = EngineSecurity(config.tls, tls.get(config.tls))
@@ -197,6 +211,7 @@ def _build(
     first = terms_of(config, whole, len(bases), str if discovered is None else discovered.in_words)
 
     def make(url: str, condition: Condition) -> HttpEndpoint:
+        lease = None if leases is None else leases.endpoint(name, address_of(url), condition)
         return family(
             name,
             url,
@@ -204,14 +219,15 @@ def _build(
             transport=transport,
             condition=condition,
             limit=config.max_concurrency,
-            auto=_auto(config, limits.get(address_of(url), START)),
+            auto=_auto(config, limits.get(address_of(url), START), lease),
+            lease=lease,
             name_as_asked=whole.routing.answer_model == "asked",
             max_response_bytes=whole.server.max_response_bytes,
             clock=clock,
         )
 
     endpoints = tuple(make(url, conditions.get((name, address_of(url))) or Condition(first.rules)) for url in bases.values())
-    pool = known.pool if known else Pool(name, endpoints, first, cost=input_estimate, randrange=random.randrange, clock=clock)
+    pool = known.pool if known else _pool(name, endpoints, first, clock, leases)
     timeouts = Timeouts(config.first_token, config.idle, config.total_timeout)
     return Backend(
         name,
@@ -235,11 +251,19 @@ def _bases(config: BackendConfig, discovered: Discovered | None) -> dict[str, st
     return {address_of(base): base for base in bases}
 
 
-def _auto(config: BackendConfig, start: int) -> AutoLimit | None:
+def _pool(
+    name: str, endpoints: tuple[HttpEndpoint, ...], terms: Terms, clock: Callable[[], float], leases: SlotLeases | None
+) -> Pool:
+    lease = None if leases is None else leases.pool(name)
+    return Pool(name, endpoints, terms, cost=input_estimate, randrange=random.randrange, clock=clock, lease=lease)
+
+
+def _auto(config: BackendConfig, start: int, lease: EndpointLease | None) -> AutoLimit | None:
     """The moving limit of an endpoint, which begins where the one of an earlier configuration stood."""
     if config.concurrency != "auto" or config.max_concurrency is None:
         return None
-    return AutoLimit(config.min_concurrency, config.max_concurrency, config.scrape_interval, start)
+    terms = config.min_concurrency, config.max_concurrency, config.scrape_interval, start
+    return AutoLimit(*terms) if lease is None else SharedAutoLimit(lease, *terms)
 
 
 def _state(endpoint: HttpEndpoint) -> Health:

@@ -16,6 +16,7 @@ from lexora_router.engines.transport import ConnectError, InvalidAnswer, Transpo
 from lexora_router.errors import InvalidRequest, UpstreamBroken
 from lexora_router.fleet.auto_limit import AutoLimit
 from lexora_router.fleet.endpoint_health import Condition
+from lexora_router.leases.slots import EndpointLease
 
 MAX_CACHED_HEADS = 1024
 _OWN_DIGITS = 16  # behind a client's request id
@@ -30,7 +31,7 @@ class HttpEndpoint:
     """An endpoint that is reached over HTTP.
 
     `in_flight` counts the slots taken of at most `limit` (None: any number); the pool counts, at its choice. With `auto`
-    the limit is what that says.
+    the limit is what that says, and with a `lease` what is held of it.
     """
 
     def __init__(
@@ -46,12 +47,15 @@ class HttpEndpoint:
         max_response_bytes: int,
         clock: Callable[[], float],
         auto: AutoLimit | None = None,
+        lease: EndpointLease | None = None,
     ) -> None:
         self.backend = backend
         self.base = URL(base)
         self.address = address_of(base)
         self.auto = auto
+        self.lease = lease
         self._limit = limit
+        self._moving = auto if lease is None or limit is None else lease  # what the limit is read from, where it changes
         self.condition = condition
         self.adapter = adapter
         self._clock = clock
@@ -71,11 +75,21 @@ class HttpEndpoint:
     @property
     def limit(self) -> int | None:
         """Attempts that may be under way; None for any number."""
+        return self._limit if self._moving is None else self._moving.limit
+
+    @property
+    def stated(self) -> int | None:
+        """The limit over all replicas, as this one has it."""
         return self._limit if self.auto is None else self.auto.limit
+
+    @property
+    def guessed(self) -> bool:
+        """Whether that moves with what calls find."""
+        return self.auto is not None
 
     def has_slot(self) -> bool:
         """Whether one more attempt may begin."""
-        limit = self._limit if self.auto is None else self.auto.limit
+        limit = self._limit if self._moving is None else self._moving.limit
         return limit is None or self.condition.in_flight < limit
 
     async def attempt(self, call: Call, sink: Sink) -> None:

@@ -9,10 +9,13 @@ from lexora_router.fleet.endpoint import HttpEndpoint
 from lexora_router.fleet.forecast import Forecast
 from lexora_router.fleet.lease import PoolParts, SlotLease
 from lexora_router.fleet.outliers import Outliers
+from lexora_router.fleet.shared_waiting import SharedWaiting, pick_by_sum
 from lexora_router.fleet.shares import FairShares
 from lexora_router.fleet.slots import Slots
 from lexora_router.fleet.terms import Terms
 from lexora_router.fleet.waiting import QueueLimits, Waiter, WaitingCalls
+from lexora_router.leases.slots import PoolLease
+from lexora_router.policy.counted_queue import CountedQueue
 from lexora_router.policy.fair_queue import FairQueue
 from lexora_router.policy.quarantine import Quarantine
 
@@ -29,18 +32,26 @@ class Pool:
         cost: Callable[[Call], float],
         randrange: Callable[[int], int],
         clock: Callable[[], float],
+        lease: PoolLease | None = None,
     ) -> None:
         self.name = name
+        self.lease = lease
         self.now = clock
         self.quarantine = Quarantine(terms.rules.breaker, most=terms.most_quarantined)
         running: set[SlotLease] = set()
-        queue: FairQueue[Waiter | None] = FairQueue(aging=terms.limits.aging)
-        slots = Slots(name, endpoints, randrange)
+        counted: CountedQueue[Waiter | None] = CountedQueue(aging=terms.limits.aging)
+        queue: FairQueue[Waiter | None] = FairQueue(aging=terms.limits.aging) if lease is None else counted
+        slots = Slots(name, endpoints, randrange) if lease is None else Slots(name, endpoints, randrange, pick_by_sum)
         slots.absence = terms.absence
         shares = FairShares(queue, running, standing=terms.standing, cost=cost)
+        waiting = WaitingCalls(name, terms.limits, slots=slots, queue=queue, shares=shares, clock=clock)
+        if lease is not None:
+            waiting = SharedWaiting(
+                name, terms.limits, slots=slots, queue=counted, shares=shares, clock=clock, lease=lease, running=running
+            )
         self._parts = PoolParts(
             slots=slots,
-            waiting=WaitingCalls(name, terms.limits, slots=slots, queue=queue, shares=shares, clock=clock),
+            waiting=waiting,
             shares=shares,
             outliers=Outliers(slots, running, terms.ejection),
             bad_requests=BadRequests(name, slots, self.quarantine),
@@ -79,6 +90,8 @@ class Pool:
         parts = self._parts
         parts.slots.endpoints = tuple(endpoints)
         parts.slots.absence = terms.absence
+        if self.lease is not None:
+            self.lease.follow(endpoints)
         parts.waiting.follow(terms.limits)
         parts.shares.standing = terms.standing
         parts.outliers.follow(terms.ejection)

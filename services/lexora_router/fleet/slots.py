@@ -11,6 +11,8 @@ from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.policy.evidence import RequestSource
 from lexora_router.policy.picker import pick
 
+Pick = Callable[[Sequence[HttpEndpoint], Callable[[int], int], Sequence[float]], int]
+
 
 @dataclass(slots=True)  # not frozen: one is made for each attempt
 class Slot:
@@ -21,14 +23,18 @@ class Slot:
 
 
 class Slots:
-    """The slots of interchangeable endpoints. `randrange` breaks ties; instants are seconds of the monotonic clock.
+    """The slots of interchangeable endpoints. `randrange` breaks ties; instants are seconds of the monotonic clock. `choose` is
+    `pick`, or one like it.
 
     `out_on_thin_evidence`: a breaker may be open only because of a few requests; then other requests may still be let in.
     """
 
-    def __init__(self, backend: str, endpoints: Sequence[HttpEndpoint], randrange: Callable[[int], int]) -> None:
+    def __init__(
+        self, backend: str, endpoints: Sequence[HttpEndpoint], randrange: Callable[[int], int], choose: Pick = pick
+    ) -> None:
         self._backend = backend
         self._randrange = randrange
+        self._choose = choose
         self.endpoints = tuple(endpoints)
         self.absence: Callable[[], str] = str  # why there are no endpoints, where they are discovered
         self.out_on_thin_evidence = False
@@ -67,7 +73,7 @@ class Slots:
         endpoint = candidates[0]
         if len(candidates) > 1:
             weights = [each.condition.weight(now) for each in candidates]
-            endpoint = candidates[pick(candidates, self._randrange, weights)]
+            endpoint = candidates[self._choose(candidates, self._randrange, weights)]
         slot = Slot(endpoint, endpoint.condition.begin(now))
         endpoint.condition.in_flight += 1  # counted at the choice, so that a burst is spread
         return slot

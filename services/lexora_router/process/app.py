@@ -30,6 +30,7 @@ from lexora_router.edge.serving import Serving
 from lexora_router.edge.whole_overview import WholeOverview
 from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
+from lexora_router.leases.slots import SlotLeases
 from lexora_router.machine import usable_memory
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter, plain
@@ -78,9 +79,14 @@ class RouterApp:
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
         books = (self._stats, recent, Metrics(self.registry), PrincipalMetrics(self.registry), AccessLog())
         recorders = (*traces, Account(self._label, *books))
-        self._shared = Shared(self._limiter, recorders, clock, self._stats.windows.gap, state=self.state, lender=credit)
+        leases = None if self.state is None else SlotLeases(self.state.nudge)
+        self._shared = Shared(
+            self._limiter, recorders, clock, self._stats.windows.gap, leases=leases, state=self.state, lender=credit
+        )
         self._assembly = Assembly(config, self._shared, None, self._on_probe)
         self._assembly.take_over(None)
+        if self.state is not None and leases is not None:
+            self.state.join(leases)
         write, self._end_audit = audit_sink(config.audit.file)
         self.audit = AuditLog(write)
         self._failures = Failures(self.audit)

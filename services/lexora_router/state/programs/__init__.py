@@ -2,5 +2,6 @@
 
 from lexora_router.state.program import Programs
 from lexora_router.state.programs.credit import CREDIT
+from lexora_router.state.programs.slots import SLOTS
 
-PROGRAMS: Programs = {"credit": CREDIT}
+PROGRAMS: Programs = {"credit": CREDIT, "slots": SLOTS}

@@ -1,0 +1,35 @@
+"""Leases of slots."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from tests.unit.router.leases.members import LIMITS, STEPS, SlotsInMemory, made_up, play
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_more_is_held_than_the_limits_in_a_long_run(seed: int) -> None:
+    play(SlotsInMemory(), made_up(seed, 600))
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_no_more_is_held_than_the_limits_whatever_is_lost_and_all_of_it_serves(steps: list[Any]) -> None:
+    store = SlotsInMemory()
+    members = play(store, steps)
+    for member in members:
+        member.endpoints[0].lease.condition.open = True
+    store.advance(30)  # the dead are given up
+    for _ in range(4):
+        for member in members:
+            member.exchange()
+        store.advance(1)
+    for _ in range(4 * sum(LIMITS.values())):  # whoever waits gets all slots in the end
+        members[0].arrive("x", 50)
+    for _ in range(100):
+        for member in members[1:]:
+            member.finish(0)
+            member.calls.queue.pop(store.now)
+        for member in members:
+            member.exchange()
+    assert sum(each.lease.condition.in_flight for each in members[0].endpoints) == sum(LIMITS.values())
