@@ -87,6 +87,13 @@ class ValkeyProcess:
         with self.client() as client:
             return client.execute_command(*parts)
 
+    def raw(self, *parts: object) -> bytes:
+        """The same as it came, as far as one read brings it."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            words = [str(part).encode() for part in parts]
+            connection.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
+            return connection.recv(65536)
+
     def _wait(self) -> None:
         until = time.monotonic() + START_SECONDS
         while True:

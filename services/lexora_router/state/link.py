@@ -25,6 +25,8 @@ CALL_GAP_SECONDS = 0.002
 """Between the beginnings of two exchanges at least: calls that wait share one."""
 NEWS_GAP_SECONDS = 0.01
 """The same where no call waits: a storm of news makes no storm of exchanges."""
+CROWD, TICKING_CROWD = 10, 100
+"""With more replicas these gaps, and the ticks, are longer in proportion: the store has no more exchanges then."""
 OPEN_SECONDS = 1.0
 """For a connection, with TLS and sign-in; no call waits for it."""
 BACKOFF_SECONDS = (0.05, 1.0)
@@ -181,8 +183,7 @@ class StateLink:
     async def _due(self) -> None:
         """Wait for the time of the next exchange."""
         while True:
-            gap = CALL_GAP_SECONDS if self._waiting else NEWS_GAP_SECONDS if self._wanted else self._next_tick
-            left = self.begun + gap - self._clock()
+            left = self.begun + self._gap() - self._clock()
             if left <= 0:
                 return
             self._wake.clear()
@@ -191,6 +192,12 @@ class StateLink:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _gap(self) -> float:
+        """Seconds from the last exchange to the next one."""
+        if self._waiting or self._wanted:
+            return (CALL_GAP_SECONDS if self._waiting else NEWS_GAP_SECONDS) * max(1.0, self.members / CROWD)
+        return self._next_tick * max(1.0, self.members / TICKING_CROWD)
 
     def _backoff(self) -> float:
         """Seconds to wait before the next attempt, with jitter: replicas that lost the store together do not come together."""

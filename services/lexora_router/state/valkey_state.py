@@ -44,7 +44,7 @@ class ValkeyState:
         self._address = address
         self._security = security
         self._base = f"{{lexora:{namespace}}}:v1:"
-        self._key = f"{self._base}members".encode()
+        self.key = f"{self._base}members".encode()
         self._ways = ways(programs)
         self._names = tuple(name.encode() for name in programs)
         self._way: Way | None = None
@@ -127,7 +127,7 @@ class ValkeyState:
         connection, way = self._connection, self._way
         if connection is None or way is None:
             raise StateUnavailable("there is no connection to the store")
-        command = (*way.call, b"1", self._key, *arguments)
+        command = (*way.call, b"1", self.key, *arguments)
         try:
             try:
                 return await self._sensible(_command(connection, *command))
@@ -156,7 +156,7 @@ class ValkeyState:
         except ResponseError as error:
             if "already exists" not in str(error):
                 raise
-        await _command(connection, *way.call, b"1", self._key, b"try")  # to load it and to call it are two rights
+        await _command(connection, *way.call, b"1", self.key, b"try")  # to load it and to call it are two rights
 
     async def _connected(self) -> AbstractConnection:
         """A connection to the server that has the keys and may write."""
@@ -164,7 +164,7 @@ class ValkeyState:
         for _ in range(MAX_REDIRECTS):
             connection = await self._to(where)
             try:
-                await _command(connection, b"EXISTS", self._key)
+                await _command(connection, b"EXISTS", self.key)
             except BaseException as error:
                 await _abandon(connection)
                 moved = _MOVED.fullmatch(str(error)) if isinstance(error, ResponseError) else None

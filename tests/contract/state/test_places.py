@@ -114,6 +114,26 @@ async def test_sentinels_name_the_server(server: ValkeyProcess, tmp_path: Path) 
         assert "refuses the user or the password" in await refusal(f"valkey+sentinel://{place}/main")
 
 
+async def test_a_failover_is_followed(tmp_path: Path) -> None:
+    with ValkeyProcess(tmp_path / "1") as one, ValkeyProcess(tmp_path / "2") as other:
+        other.command("REPLICAOF", "127.0.0.1", one.port)
+        await settle(lambda: b"state=online" in one.raw("INFO", "replication"), 20)
+        with ValkeyProcess(tmp_path / "3", sentinel_of=one.port) as sentinel:
+            sentinel.command("SENTINEL", "SET", "main", "down-after-milliseconds", 200)
+            await settle(lambda: bool(sentinel.command("SENTINEL", "REPLICAS", "main")), 30)
+            store = state(f"valkey+sentinel://127.0.0.1:{sentinel.port}/main")
+            link = StateLink(store, PROGRAMS, timeout=0.5, clock=time.monotonic)
+            await link.start()
+            await settle(lambda: not link.degraded)
+            member = link.member
+            await settle(lambda: member.encode() in other.raw("HGETALL", store.key.decode()))
+            one.kill()
+            await settle(lambda: link.degraded)
+            await settle(lambda: not link.degraded, 30)
+            assert store.where == f"127.0.0.1:{other.port}"
+            await link.leave()
+
+
 async def test_a_cluster_says_which_server_has_the_keys(tmp_path: Path) -> None:
     buses = [free_port(), free_port()]
     cluster = [{"cluster-enabled": "yes", "cluster-port": str(bus)} for bus in buses]

@@ -201,6 +201,19 @@ async def test_a_storm_of_news_is_no_storm_of_exchanges(state: Faulty) -> None:
     await link.leave()
 
 
+async def test_the_more_replicas_the_less_often_each_one_asks(state: Faulty) -> None:
+    link = linked(state, tick=0.1)
+    await link.start()
+    gaps = []
+    for link.members in (3, 10, 100, 1000):
+        link._waiting, link._wanted, link._next_tick = None, False, 0.1
+        tick = link._gap()
+        link._wanted = True
+        gaps.append((round(tick, 3), round(link._gap(), 3)))
+    assert gaps == [(0.1, 0.01), (0.1, 0.01), (0.1, 0.1), (1.0, 1.0)]
+    await link.leave()
+
+
 async def test_a_bug_of_one_participant_is_no_end_for_the_others(state: Faulty, logged: list[Any]) -> None:
     bad, good = Member("other"), Member()
     bad.hear = bad.ask = None  # type: ignore[assignment,method-assign]
