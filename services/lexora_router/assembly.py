@@ -63,7 +63,8 @@ class Assembly:
     the same address their condition and their count of attempts in flight, also when they were away for some reloads; a call
     that waits goes to the backend as it is by then, with the timeouts and the name of the model that it came with.
 
-    `tls` is for `build_backends`. Raises OSError when a certificate cannot be used.
+    `on_health` is called when a probe has found another state of an endpoint. `tls` is for `build_backends`. Raises OSError
+    when a certificate cannot be used.
     """
 
     def __init__(
@@ -71,11 +72,12 @@ class Assembly:
         config: Config,
         shared: Shared,
         previous: "Assembly | None",
-        on_probe: Callable[[], None],
+        on_health: Callable[[], None],
         tls: TlsContexts | None = None,
     ) -> None:
         clock = shared.clock
         self.config = config
+        self._on_health = on_health
         self.budgets = _budgets(config, previous)
         self._left: list[Transport] | None = None  # of a retired one: what its successor has not taken over
         self.conditions: Conditions = Conditions() if previous is None else previous.conditions
@@ -86,7 +88,6 @@ class Assembly:
             config, clock, known, tls, self.conditions, discovery=self.discovery, leases=shared.leases
         )
         self._leases = shared.leases
-        self._on_probe = on_probe
         self.catalogue = Catalogue(self.backends, ttl=config.catalogue.ttl, timeout=config.catalogue.timeout, clock=clock)
         self.routes = ModelRoutes(config, self.backends, self.catalogue)
         health = config.health
@@ -95,7 +96,7 @@ class Assembly:
             interval=health.interval,
             doubt=health.interval / health.unhealthy_threshold,
             timeout=health.timeout,
-            changed=on_probe,
+            probed=self._probed,
             clock=clock,
         )
         self.scraper = Scraper(self.backends.values(), timeout=health.timeout, clock=clock)
@@ -204,6 +205,12 @@ class Assembly:
         """State of all backends together."""
         return combine([backend.health() for backend in self.backends.values()])
 
+    def _probed(self, backend: Backend, changed: bool) -> None:
+        """Let the calls that wait for this backend go on: an endpoint may be back, or its breaker's time over."""
+        backend.pool.dispatch()
+        if changed:
+            self._on_health()
+
     def dispatch(self) -> None:
         """Let the calls that wait look for an endpoint."""
         for backend in self.backends.values():
@@ -215,7 +222,7 @@ class Assembly:
         self.prober.follow()
         self.scraper.follow()
         self.catalogue.follow(name)
-        self._on_probe()
+        self._probed(self.backends[name], True)
 
     async def _judge(self) -> None:
         while True:

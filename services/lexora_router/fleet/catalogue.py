@@ -121,10 +121,17 @@ class Catalogue:
             await asyncio.gather(self._refreshing, return_exceptions=True)
 
     async def _refresh(self) -> None:
-        await asyncio.gather(*(self._ask(backend) for backend in self._backends.values()))
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends.values():
+                group.create_task(self._ask(backend))
+                await asyncio.sleep(0)  # one per turn of the event loop: all at once would hold up calls
         self._refreshed_at = self._clock()
 
     async def _ask(self, backend: Backend) -> None:
+        with survived("catalogue", backend=backend.name):
+            await self._list(backend)
+
+    async def _list(self, backend: Backend) -> None:
         endpoints = [each for each in backend.endpoints if each.condition.healthy is not False] or backend.endpoints
         some = asyncio.Semaphore(ASKED_AT_ONCE)
         answers = await asyncio.gather(*(self._listed_by(endpoint, backend, some) for endpoint in endpoints))

@@ -28,6 +28,9 @@ class Prober:
     One that was well and fails a probe is asked again after `doubt` seconds, until it is clear what it is. One whose breaker
     opens or that refuses a call's connection is asked at once, and then at longer and longer intervals while it is out: an
     engine that is restarted may be back before its turn.
+
+    `probed` gets the backend after each probe, and whether the endpoint's health is another than after the one before; it is
+    called for each endpoint of each backend, so it should look at no other backend unless something has changed.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class Prober:
         interval: float,
         doubt: float,
         timeout: float,
-        changed: Callable[[], None],
+        probed: Callable[[Backend, bool], None],
         clock: Callable[[], float],
     ) -> None:
         self._backends = backends
@@ -45,7 +48,7 @@ class Prober:
         self._soon = Backoff(SOON_SECONDS, 2.0, interval)
         self._doubt = doubt
         self._timeout = timeout
-        self._changed = changed
+        self._probed = probed
         self._clock = clock
         self._first = asyncio.Event()
         self._moved = asyncio.Event()
@@ -71,11 +74,15 @@ class Prober:
     async def _watch(self, endpoint: HttpEndpoint, backend: Backend) -> None:
         transport = Transport(connect_timeout=self._timeout, clock=self._clock, security=backend.transport.security)
         hurried = 0  # probes since it was last well for a whole interval
+        before: bool | None = None  # by the probe before
         try:
             while True:
                 endpoint.condition.suspect.clear()
                 with survived("probe", backend=endpoint.backend, endpoint=endpoint.address):
-                    await self._probe(endpoint, transport)
+                    if await self._probe(endpoint, transport):
+                        healthy = endpoint.condition.healthy
+                        self._probed(backend, healthy is not before)
+                        before = healthy
                     self._note_first()
                 hurried = await self._pause(endpoint.condition, hurried)
         finally:
@@ -98,12 +105,15 @@ class Prober:
         return hurried + 1
 
     def _note_first(self) -> None:
+        if self._first.is_set():
+            return
         backends = self._backends.values()
         probed = all(endpoint.condition.healthy is not None for backend in backends for endpoint in backend.endpoints)
         if probed and all(backend.settled for backend in backends):
             self._first.set()
 
-    async def _probe(self, endpoint: HttpEndpoint, transport: Transport) -> None:
+    async def _probe(self, endpoint: HttpEndpoint, transport: Transport) -> bool:
+        """Ask it once, and note what comes of it; False when that says nothing of the endpoint."""
         refused = False
         try:
             async with asyncio.timeout(self._timeout):
@@ -111,7 +121,7 @@ class Prober:
         except TimeoutError:
             reason = f"no answer to the probe within {self._timeout:g} s"
         except LocalShortage:
-            return  # it says nothing of the endpoint
+            return False
         except (TransportError, OSError, UnicodeError) as error:
             reason = f"the probe failed: {error}"
             refused = isinstance(error.__cause__ or error, ConnectionRefusedError)
@@ -126,7 +136,7 @@ class Prober:
                 _log.info("endpoint_up", **where)
             else:
                 _log.warning("endpoint_down", **where, reason=reason)
-        self._changed()
+        return True
 
 
 async def _sleep(seconds: float) -> None:

@@ -83,7 +83,7 @@ class RouterApp:
         self._shared = Shared(
             self._limiter, recorders, clock, self._stats.windows.gap, leases=leases, state=self.state, lender=credit
         )
-        self._assembly = Assembly(config, self._shared, None, self._on_probe)
+        self._assembly = Assembly(config, self._shared, None, self._on_health)
         self._assembly.take_over(None)
         if self.state is not None and leases is not None:
             self.state.join(leases)
@@ -186,7 +186,7 @@ class RouterApp:
         """
         old, before = self._assembly, self._access
         access = await asyncio.to_thread(AccessAssembly, config, self._failures, self.audit, before)
-        new = Assembly(config, self._shared, old, self._on_probe, tls)
+        new = Assembly(config, self._shared, old, self._on_health, tls)
         rules, serving = Tenancy(config).rules(), _serving(new, access, self.guard.serving.reload)
         # All is built, and what follows cannot fail. Nothing awaits from here on: no call sees half of the change.
         new.take_over(old)
@@ -252,9 +252,8 @@ class RouterApp:
     def _label(self, model: str) -> str:
         return self._assembly.routes.label(model)
 
-    def _on_probe(self) -> None:
-        """Let calls that wait for an endpoint go on, and update the health service that load balancers watch."""
-        self._assembly.dispatch()
+    def _on_health(self) -> None:
+        """Update the health service that load balancers watch."""
         serving = self._assembly.health() is not Health.UNHEALTHY
         if serving != self._serving and not self.guard.draining:
             self._serving = serving

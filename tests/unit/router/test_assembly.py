@@ -47,6 +47,26 @@ def call(**changes: Any) -> Call:
     return make_call(stream=False, body=BODY, **changes)
 
 
+async def test_a_probe_that_finds_nothing_new_costs_its_own_backend_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the work of probes grows with the square of the backends."""
+    looks: list[str] = []
+    async with LoopEngine() as engine:
+        engine.answer(reply(b""))
+        every = {f"b{number}": {"url": engine.url, "models": ["m"]} for number in range(3)}
+        health = {"interval": 0.01}
+        made = Assembly(
+            Config.model_validate({"routing": {"backends": every}, "health": health}), SHARED, None, lambda: looks.append("all")
+        )
+        for name, backend in made.backends.items():
+            monkeypatch.setattr(backend.pool, "dispatch", lambda name=name: looks.append(name))
+        probing = asyncio.create_task(made.prober.run())
+        await engine.until(lambda: len(looks) >= 30)
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
+    assert looks.count("all") == 3, "the first probes"
+    assert len(looks) - 3 <= engine.gets, "none was for all backends"
+
+
 async def test_what_is_configured_as_before_is_taken_over_whole() -> None:
     old = assembly(config("http://e:1"))
     new = assembly(config("http://e:1", limit=2), old)

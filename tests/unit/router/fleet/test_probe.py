@@ -36,12 +36,12 @@ class Watch:
         self._on_probe = on_probe
         self._news = asyncio.Event()
         named = {f"{number}-{backend.name}": backend for number, backend in enumerate(backends)}
-        self.prober = Prober(
-            named, interval=interval, doubt=doubt, timeout=timeout, changed=self._changed, clock=time.monotonic
-        )
+        self.changes: list[tuple[str, bool]] = []  # of a backend, and whether it was a change
+        self.prober = Prober(named, interval=interval, doubt=doubt, timeout=timeout, probed=self._probed, clock=time.monotonic)
 
-    def _changed(self) -> None:
+    def _probed(self, backend: Backend, changed: bool) -> None:
         self.rounds += 1
+        self.changes.append((backend.name, changed))
         self._on_probe()
         self._news.set()
 
@@ -91,6 +91,7 @@ async def test_going_and_coming_back() -> None:
             async with watching(watch):
                 await watch.probes(len(answers))
         assert seen[: len(answers)] == [True] * 6 + [False, True], "out after three in a row, back after one"
+        assert [changed for _, changed in watch.changes][: len(answers)] == [True] + [False] * 5 + [True, True]
         told = [(line["event"], line.get("reason")) for line in logs]
         assert told == [("endpoint_up", None), ("endpoint_down", "the probe was answered 503"), ("endpoint_up", None)]
 
