@@ -3,8 +3,9 @@
 import random
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from weakref import WeakValueDictionary
 
 from lexora_router.adapters import Adapter
@@ -55,6 +56,7 @@ class Backend:
     discovered: Discovered | None
     make: "Callable[[str, Condition], HttpEndpoint]"
     terms_for: Callable[[int], Terms]
+    found: dict[str, HttpEndpoint] = field(default_factory=dict)  # by address, as a source has it
 
     def target(self, model: str) -> Target:
         """Where a call for this model goes; the name is the engine's after `model_mapping`."""
@@ -74,16 +76,29 @@ class Backend:
 
     def move(self, conditions: "Conditions") -> None:
         """Have the endpoints that are discovered by now. Calls that run at one that is gone end there, under its slot."""
-        bases = _bases(self.config, self.discovered)
-        known = {endpoint.address: endpoint for endpoint in self.endpoints}
-        self.terms = self.terms_for(len(bases))
-        self.endpoints = tuple(known.get(at) or self._new(at, base, conditions) for at, base in bases.items())
+        self.place(conditions)
         self.take_over(conditions)
         self.transport.keep_only(endpoint.base for endpoint in self.endpoints)
 
-    def _new(self, at: str, base: str, conditions: "Conditions") -> HttpEndpoint:
+    def place(self, conditions: "Conditions") -> None:
+        """Make the endpoints that are discovered by now; the pool follows at `take_over`."""
+        if self.discovered is None:
+            return
+        # Most addresses stay: to take 1,000 of them apart again would hold up all calls for 20 ms.
+        fresh = [each for each in self.discovered.addresses if each not in self.found]
+        known = {endpoint.address: endpoint for endpoint in self.endpoints}
+        for each, base in zip(fresh, self.config.discovered(fresh), strict=True):
+            at = address_of(base)
+            if at not in known:
+                known[at] = self._new(base, conditions)
+            self.found[each] = known[at]
+        self.found = {each: self.found[each] for each in self.discovered.addresses}
+        self.endpoints = tuple(dict.fromkeys(self.found.values()))
+        self.terms = self.terms_for(len(self.endpoints))
+
+    def _new(self, base: str, conditions: "Conditions") -> HttpEndpoint:
         """An endpoint that joins. Where calls have others to go to it has to show first that it answers."""
-        condition = conditions.get((self.name, at))
+        condition = conditions.get((self.name, address_of(base)))
         if condition is None:
             condition = Condition(self.terms.rules)
             if self.endpoints:
@@ -207,8 +222,7 @@ def _build(
     transport = Transport(connect_timeout=config.connect_timeout, clock=clock, security=security)
     adapter = config.adapter()
     family = TranslatingEndpoint if adapter.translators else HttpEndpoint
-    bases = _bases(config, discovered)
-    first = terms_of(config, whole, len(bases), str if discovered is None else discovered.in_words)
+    first = terms_of(config, whole, len(config.endpoints), str if discovered is None else discovered.in_words)
 
     def make(url: str, condition: Condition) -> HttpEndpoint:
         lease = None if leases is None else leases.endpoint(name, address_of(url), condition)
@@ -226,29 +240,16 @@ def _build(
             clock=clock,
         )
 
-    endpoints = tuple(make(url, conditions.get((name, address_of(url))) or Condition(first.rules)) for url in bases.values())
+    endpoints = tuple(make(url, conditions.get((name, address_of(url))) or Condition(first.rules)) for url in config.endpoints)
     pool = known.pool if known else _pool(name, endpoints, first, clock, leases)
     timeouts = Timeouts(config.first_token, config.idle, config.total_timeout)
-    return Backend(
-        name,
-        config,
-        adapter,
-        endpoints,
-        transport,
-        timeouts,
-        pool,
-        first,
-        _built_from(whole),
-        discovered,
-        make,
-        lambda count: first.with_endpoints(count, whole),
+    terms_for = partial(first.with_endpoints, whole=whole)
+    built_from = _built_from(whole)
+    backend = Backend(
+        name, config, adapter, endpoints, transport, timeouts, pool, first, built_from, discovered, make, terms_for
     )
-
-
-def _bases(config: BackendConfig, discovered: Discovered | None) -> dict[str, str]:
-    """The base addresses of the endpoints by their names."""
-    bases = config.endpoints if discovered is None else config.discovered(discovered.addresses)
-    return {address_of(base): base for base in bases}
+    backend.place(conditions)
+    return backend
 
 
 def _pool(
