@@ -20,6 +20,7 @@ from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.routes import RoutableModel
 from lexora_router.policy.concurrency import EngineLoad
 from lexora_router.principal import ANYBODY, Principal
+from lexora_router.state.link import StateLink
 from lexora_router.telemetry.account import CallRecord
 from lexora_router.telemetry.recent import RecentCalls
 from lexora_router.telemetry.reloads import ReloadLog
@@ -87,6 +88,7 @@ def overview(
     delay: float = 0.0,
     stats: Stats | None = None,
     recent: RecentCalls | None = None,
+    state: object = None,
 ) -> Overview:
     named = {f"b{number}": backend for number, backend in enumerate(backends)}
     assembly = SimpleNamespace(
@@ -100,7 +102,8 @@ def overview(
     )
     counted = stats or Stats(now())
     known = lambda: cast("Assembly", assembly)  # noqa: E731
-    return Overview(known, counted, recent or RecentCalls(), ReloadLog(), clock=now, wall_clock=wall)
+    shared = cast("StateLink | None", state)
+    return Overview(known, counted, recent or RecentCalls(), ReloadLog(), clock=now, wall_clock=wall, state=shared)
 
 
 @jumping
@@ -167,6 +170,21 @@ async def test_health_names_every_backend_and_endpoint(states: tuple[bool | None
     assert health.backends["b0"].endpoints[0].address == "http://e:1"
     assert health.backends["b0"].endpoints[0].in_flight == 3
     assert health.backends["b1"].endpoints[0].reason == ("" if states[1] is None else "because")
+
+
+@jumping
+async def test_health_says_whether_the_state_is_shared() -> None:
+    backend = make_backend("http://e:1")
+    found(backend, True)
+    link = SimpleNamespace(degraded=False, reason="", members=3)
+    seen = overview(backend, state=link)
+    health = await seen.health(draining=False)
+    assert (health.status, health.state) == (HEALTHY, health_pb2.SharedState(shared=True, replicas=3))
+    link.degraded, link.reason = True, "gone"
+    health = await seen.health(draining=False)
+    assert (health.status, health.state) == (DEGRADED, health_pb2.SharedState(reason="gone", replicas=3))
+    assert seen.stats().state == health.state
+    assert not (await overview(backend).health(draining=False)).HasField("state")
 
 
 @jumping
