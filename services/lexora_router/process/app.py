@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 
 import structlog
@@ -30,6 +30,7 @@ from lexora_router.edge.serving import Serving
 from lexora_router.edge.whole_overview import WholeOverview
 from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
+from lexora_router.leases.news import HealthNews, Watched
 from lexora_router.leases.slots import SlotLeases
 from lexora_router.machine import usable_memory
 from lexora_router.policy.callers import TrustedProxies
@@ -87,6 +88,7 @@ class RouterApp:
         self._assembly.take_over(None)
         if self.state is not None and leases is not None:
             self.state.join(leases)
+            self.state.join(HealthNews(self._watched))
         write, self._end_audit = audit_sink(config.audit.file)
         self.audit = AuditLog(write)
         self._failures = Failures(self.audit)
@@ -248,6 +250,12 @@ class RouterApp:
         while True:
             await asyncio.sleep(SUM_SECONDS)
             self._failures.sums.flush()
+
+    def _watched(self) -> Iterator[Watched]:
+        """All endpoints, for news of their health."""
+        for backend in self._assembly.backends.values():
+            for endpoint in backend.endpoints:
+                yield backend.name, endpoint.address, endpoint.condition
 
     def _label(self, model: str) -> str:
         return self._assembly.routes.label(model)

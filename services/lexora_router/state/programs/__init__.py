@@ -1,7 +1,8 @@
 """The programs that replicas share, by name."""
 
 from lexora_router.state.program import Programs
+from lexora_router.state.programs.board import BOARD
 from lexora_router.state.programs.credit import CREDIT
 from lexora_router.state.programs.slots import SLOTS
 
-PROGRAMS: Programs = {"credit": CREDIT, "slots": SLOTS}
+PROGRAMS: Programs = {"board": BOARD, "credit": CREDIT, "slots": SLOTS}
