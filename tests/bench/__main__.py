@@ -44,6 +44,7 @@ Exit status: 0, also when a bar is broken (unless --strict); 1 when an answer wa
 PAIRS: dict[str, Callable[[Rig], Iterator[Pair]]] = {
     "backends": pairs.backends,
     "users": pairs.users,
+    "state": pairs.shared_state,
     "idle-streams": pairs.idle_streams,
     "flat": pairs.flat,
     "grpc": grpc_side,

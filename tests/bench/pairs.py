@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import subprocess
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.bench import procs
 from tests.bench.build import RigError
@@ -14,6 +14,7 @@ from tests.bench.cases import STREAM, UNARY
 from tests.bench.engine import load
 from tests.bench.measure import memory, run_case, warm_up
 from tests.bench.targets import CONFIG, LEXORA, Gateway, Target, client_command, serve_command
+from tests.support.valkey import ValkeyProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 GROWTH = 1.10
 FLAT = 1.03
 STREAM_KIB = 20.0
+OPERATIONS = 0.1
 OPEN_LIMIT_S = 60
 
 
@@ -67,6 +69,28 @@ def users(rig: Rig) -> Iterator[Pair]:
         load(rig.tools, crowd.port, "--connections", 32, "--users", number, "--count", number, "--limit", 250)
         title = f"CPU per call: 10 limited users, {number:,}"
         yield _unary(rig, "users", title, Side(few, "--users", "10"), Side(crowd, "--users", str(number)))
+
+
+def shared_state(rig: Rig) -> Iterator[Pair]:
+    """Limits of its own, or leased from a Valkey; and what the store has to do for a call."""
+    store = f"{CONFIG}state: {{url: 'STORE'}}\n"
+    with ValkeyProcess(rig.run / "valkey") as valkey:
+        shared = store.replace("STORE", valkey.url)
+        with lexora(rig, "own", CONFIG) as own, lexora(rig, "shared", shared) as leased, valkey.client() as client:
+            tenants = ("--users", "10")
+            yield _unary(
+                rig, "state", "CPU per call: state of its own, in a Valkey", Side(own, *tenants), Side(leased, *tenants)
+            )
+            calls, before = 20_000, _run(client)
+            load(rig.tools, leased.port, "--connections", 32, *tenants, "--count", calls, "--limit", 250)
+            title = f"operations at the Valkey per call, {calls:,} calls"
+            yield Pair("state-operations", title, "", None, (_run(client) - before) / calls, OPERATIONS)
+
+
+def _run(client: Any) -> int:
+    """Calls of functions and scripts that a Valkey has run."""
+    found = client.info("commandstats")
+    return sum(found.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("fcall", "evalsha"))
 
 
 def idle_streams(rig: Rig) -> Iterator[Pair]:

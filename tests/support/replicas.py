@@ -89,7 +89,7 @@ class Replica:
         self.degraded = True
         self.members = 1
         self.nudged = False
-        self.credit = Credit(self, world.now)
+        self.credit = Credit(self, lambda: world.now)
         rules = LimitRules(world.limits)
         self.limiter = RateLimiter(rules, world.now, make=self.credit.buckets)
 

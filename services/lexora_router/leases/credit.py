@@ -1,18 +1,18 @@
 """The rate limits of a replica over leases: what its buckets say to the store, and calls that wait for its answer."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Protocol
 
 from msgspec import json
 
-from lexora_router.leases.leased_bucket import LeasedBucket
+from lexora_router.leases.leased_bucket import LeasedBucket, LeasedPlaces
 from lexora_router.policy.limit_buckets import Buckets
 from lexora_router.policy.rate_charge import reserved_at
 from lexora_router.policy.rate_limits import RateLimits
-from lexora_router.policy.token_bucket import TokenBucket
+from lexora_router.policy.token_bucket import SLACK, TokenBucket
 from lexora_router.state.programs.credit import CreditAnswer, CreditAsk, Said
 
 MAX_SAID = 250  # buckets in one exchange; the others go with the next one, at once
@@ -41,7 +41,7 @@ class SharedBuckets(Buckets):
     def __init__(self, name: tuple[str, ...], limits: RateLimits, now: float, credit: "Credit") -> None:
         self._name = name
         self._credit = credit
-        self.places: LeasedBucket | None = None
+        self.places: LeasedPlaces | None = None
         super().__init__(limits, now)
 
     def make(self, dimension: str, rate: float, burst: float, now: float) -> TokenBucket:
@@ -55,29 +55,23 @@ class SharedBuckets(Buckets):
         if most is None:
             return
         if self.places is None:
-            self.places = self._credit.bucket((*self._name, "places"), 0.0, most, now, taken=self.open)
+            self.places = self._credit.places((*self._name, "places"), most, now, lambda: self.open)
         else:
             self.places.adjust(0.0, most, now)
 
-    def begin(self) -> None:
-        """A call is under way, and has a place."""
-        super().begin()
-        if self.places is not None:
-            self.places.spend(1)
-
     def end(self, now: float) -> None:
-        """The place is free again."""
-        super().end(now)
+        """A call is not under way any more; its place is free."""
+        self.open -= 1
         if self.places is not None:
-            self.places.settle(1, 0, now)
+            self.places.freed()
 
     def room(self, most: int, now: float) -> bool:
         """Whether a place is held here that is free."""
-        return self.places is None or self.places.balance(now) >= 1
+        return self.places is None or self.places.room(self.open)
 
     def left(self, most: int, now: float) -> int:
         """Places that are free over all replicas, as far as is known here."""
-        return super().left(most, now) if self.places is None else self.places.left(now)
+        return super().left(most, now) if self.places is None else self.places.left(self.open, now)
 
     def forgettable(self, now: float) -> bool:
         """Whether nothing is held and all has been said."""
@@ -88,7 +82,7 @@ class SharedBuckets(Buckets):
         buckets, most = super().seen(now), self.limits.max_concurrent
         if most is not None and self.places is not None:
             self.places.hear_soon()
-            buckets.open = most - self.places.left(now)
+            buckets.open = most - self.places.left(self.open, now)
         return buckets
 
     def needs(self, tokens: int) -> Needs:
@@ -101,13 +95,33 @@ class SharedBuckets(Buckets):
 
 
 class _Waiting:
-    """A call that waits for an exchange that carries its needs."""
+    """A call that waits for an exchange that carries its needs, and then for its turn, with what it needs pledged to it."""
 
-    __slots__ = ("answered", "needs")
+    __slots__ = ("answered", "gone", "needs", "pledged")
 
     def __init__(self, needs: Needs) -> None:
         self.needs = needs
-        self.answered = False
+        self.answered = self.pledged = self.gone = False
+
+    def answer(self, now: float) -> None:
+        """The store has answered: keep what the call needs, or note what is missing."""
+        if self.answered or self.gone:
+            return
+        self.answered = True
+        missing = [bucket for bucket, amount in self.needs if bucket.balance(now) + SLACK < amount]
+        for bucket in missing:
+            bucket.missed(now)
+        if not missing:
+            self.pledged = True
+            for bucket, amount in self.needs:
+                bucket.pledge(amount)
+
+    def end(self) -> None:
+        """It is the call's turn, or its client has left."""
+        self.gone = True
+        if self.pledged:
+            for bucket, amount in self.needs:
+                bucket.release(amount)
 
 
 class Credit:
@@ -115,11 +129,12 @@ class Credit:
 
     program = "credit"
 
-    def __init__(self, link: Exchanges, now: float) -> None:
+    def __init__(self, link: Exchanges, clock: Callable[[], float]) -> None:
         self.share = 1.0
-        self.since = now
+        self.since = clock()
         self.members = 1
         self._link = link
+        self._clock = clock
         self._lives = count(1)
         self._touched: list[LeasedBucket] = []
         self._alone: list[LeasedBucket] = []
@@ -132,13 +147,13 @@ class Credit:
         """The buckets of one user."""
         return SharedBuckets(name, limits, now, self)
 
-    def bucket(self, name: tuple[str, ...], rate: float, burst: float, now: float, *, taken: float = 0.0) -> LeasedBucket:
+    def bucket(self, name: tuple[str, ...], rate: float, burst: float, now: float) -> LeasedBucket:
         """The lease of one bucket; the store has a hash of its name."""
-        hashed = blake2b(json.encode(name), digest_size=12).hexdigest()
-        bucket = LeasedBucket(hashed, rate, burst, now, self, next(self._lives))
-        if taken:
-            bucket.take_places(taken)
-        return bucket
+        return LeasedBucket(_hashed(name), rate, burst, now, self, next(self._lives))
+
+    def places(self, name: tuple[str, ...], most: int, now: float, count: Callable[[], int]) -> LeasedPlaces:
+        """The lease of places of which `count` are taken here."""
+        return LeasedPlaces(_hashed(name), most, now, self, next(self._lives), count)
 
     def within_reach(self, charged: Sequence[Buckets], tokens: int, now: float) -> bool:
         """Whether a call that was refused may go on after an exchange; if not, the next one brings the levels at least."""
@@ -150,15 +165,17 @@ class Credit:
         return found
 
     async def obtain(self, charged: Sequence[Buckets], tokens: int) -> None:
-        """Wait until the store has answered what a call needs, or is out of reach."""
+        """Wait until the store has answered what a call needs; after `state.timeout` it takes a share of what was heard."""
         waiting = _Waiting(_needs(charged, tokens))
         self._waiting.append(waiting)
         try:
             while not waiting.answered:
                 if not await self._link.exchanged():
+                    self._borrow(waiting.needs)
                     return
         finally:
             self._waiting.remove(waiting)
+            waiting.end()
 
     def lend(self, charged: Sequence[Buckets], tokens: int) -> None:
         """Spend what a call needs that is over already, as a debt."""
@@ -189,7 +206,7 @@ class Credit:
         self._riding = riding
         for bucket in said:
             bucket.dirty, bucket.asking = False, True
-        self._asked = [(bucket, bucket.say(needed, now)) for bucket, needed in said.items()]
+        self._asked = [(bucket, bucket.say(now)) for bucket in said]
         if not self._asked:
             return None
         if self._touched:
@@ -203,19 +220,15 @@ class Credit:
         for (bucket, said), (granted, level) in zip(asked, answer.buckets, strict=True):
             bucket.asking = False
             bucket.hear(said, granted, level, now)
-            if not bucket.queued and (bucket.balance(now) or (bucket.spent and not bucket.rate)):
+            if not bucket.queued and bucket.holds(now):
                 bucket.queued = True
                 self._held.append((now + LOOK_SECONDS, bucket))
-            if bucket.exact and not bucket.dirty and bucket.balance(now) > 0:
-                self.touch(bucket)  # what the waiting calls do not take goes back with the next exchange
-        wanted: dict[LeasedBucket, float] = {}
         for waiting in self._riding:
-            waiting.answered = True
-            for bucket, amount in waiting.needs:
-                wanted[bucket] = wanted.get(bucket, 0.0) + amount
+            waiting.answer(now)
         self._riding = []
-        for bucket, amount in wanted.items():
-            bucket.missed(amount, now)
+        for bucket, _ in asked:
+            if bucket.exact and not bucket.dirty and bucket.balance(now) > 0:
+                self.touch(bucket)  # its call has left: it goes back with the next exchange
 
     def alone(self, share: float, now: float) -> None:
         """Go on with a share of all there is; each bucket does at its next use."""
@@ -234,6 +247,10 @@ class Credit:
                 if not bucket.dirty:
                     self.touch(bucket)
 
+    def _borrow(self, needs: Needs) -> None:
+        for bucket, amount in needs:
+            bucket.borrow(amount, self._clock())
+
     def _unsaid(self) -> None:
         """What was asked in an exchange without an answer is to be asked again."""
         asked, self._asked, self._riding = self._asked, [], []
@@ -251,29 +268,28 @@ class Credit:
             if not bucket.dirty:
                 self.touch(bucket)
 
-    def _chosen(self) -> tuple[list[_Waiting], dict[LeasedBucket, float], list[list[tuple[int, float]]]]:
-        """The calls and the buckets of the next exchange, within its bounds; buckets with what the calls need of them."""
-        said: dict[LeasedBucket, float] = {}
+    def _chosen(self) -> tuple[list[_Waiting], list[LeasedBucket], list[list[tuple[int, float]]]]:
+        """Calls and buckets of the next exchange, within its bounds. Calls that have what they need still hold it there."""
         places: dict[LeasedBucket, int] = {}
         riding: list[_Waiting] = []
         calls: list[list[tuple[int, float]]] = []
         for waiting in self._waiting[:MAX_CALLS]:
-            if len(said) >= MAX_SAID:
+            if len(places) >= MAX_SAID:
                 break
             riding.append(waiting)
-            call = []
-            for bucket, amount in waiting.needs:
-                said[bucket] = said.get(bucket, 0.0) + amount
-                call.append((places.setdefault(bucket, len(places)), amount))
-            calls.append(call)
+            calls.append([(places.setdefault(bucket, len(places)), amount) for bucket, amount in waiting.needs])
         touched, self._touched = self._touched, []
         for at, bucket in enumerate(touched):
-            if len(said) >= MAX_SAID:
-                self._touched = [each for each in touched[at:] if each not in said]
+            if len(places) >= MAX_SAID:
+                self._touched = [each for each in touched[at:] if each not in places]
                 break
-            said.setdefault(bucket, 0.0)
-        return riding, said, calls
+            places.setdefault(bucket, len(places))
+        return riding, list(places), calls
 
 
 def _needs(charged: Sequence[Buckets], tokens: int) -> Needs:
     return [need for buckets in charged if isinstance(buckets, SharedBuckets) for need in buckets.needs(tokens)]
+
+
+def _hashed(name: tuple[str, ...]) -> str:
+    return blake2b(json.encode(name), digest_size=12).hexdigest()
