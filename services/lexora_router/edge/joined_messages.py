@@ -9,6 +9,7 @@ from lexora.v1.health_pb2 import (
     BACKEND_STATUS_UNSPECIFIED,
     BackendHealth,
     BackendStatus,
+    Discovery,
     EndpointHealth,
     HealthResponse,
 )
@@ -44,6 +45,8 @@ def joined_gauges(parts: Sequence[stats_pb2.GetStatsResponse]) -> stats_pb2.GetS
             load.breaker = max(load.breaker, other.breaker)
             if other.HasField("limit"):  # which is of all workers together
                 load.limit = max(load.limit, other.limit)
+        for name, found in part.discovery.items():
+            _join_discovery(whole.discovery[name], found)
         if _later(part, whole):
             whole.last_reload.CopyFrom(part.last_reload)
     return whole
@@ -56,6 +59,16 @@ def _join_state(whole: _Whole, parts: Sequence[_Whole]) -> None:
             whole.state.CopyFrom(part.state)
 
 
+def _join_discovery(whole: Discovery, other: Discovery) -> None:
+    """As the worker has it that is worst off: each of them looks for itself."""
+    whole.source = whole.source or other.source
+    whole.problem = whole.problem or other.problem
+    whole.endpoints = max(whole.endpoints, other.endpoints)
+    whole.failures += other.failures
+    if seconds(other.since_success) > seconds(whole.since_success):
+        whole.since_success.CopyFrom(other.since_success)
+
+
 def _later(one: stats_pb2.GetStatsResponse, other: stats_pb2.GetStatsResponse) -> bool:
     """Whether one's last reload is the one to show: the refused one of those that were at once, else the later one."""
     mine, its = one.last_reload, other.last_reload
@@ -65,6 +78,9 @@ def _later(one: stats_pb2.GetStatsResponse, other: stats_pb2.GetStatsResponse) -
 def _join_backend(backend: BackendHealth, others: Sequence[BackendHealth]) -> None:
     backend.status = _status(each.status for each in (backend, *others))
     backend.waiting += sum(each.waiting for each in others)
+    for other in others:
+        if other.HasField("discovery"):
+            _join_discovery(backend.discovery, other.discovery)
     seen: dict[str, list[EndpointHealth]] = {}
     for other in others:
         for endpoint in other.endpoints:

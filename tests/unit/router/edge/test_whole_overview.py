@@ -221,3 +221,16 @@ def test_gauges_are_added_up_and_limits_are_not() -> None:
     load = whole.endpoints["http://e:1"]
     assert (whole.waiting["main"], load.in_flight, load.limit) == (6, 6, 8)
     assert (whole.state.shared, whole.state.reason) == (False, "it is gone")
+
+
+def test_a_source_of_endpoints_is_shown_as_the_worker_has_it_that_is_worst_off() -> None:
+    well = health_pb2.Discovery(source="file e.json", endpoints=3, failures=1, since_success={"nanos": 5})
+    worse = health_pb2.Discovery(source="file e.json", endpoints=2, failures=4, problem="gone", since_success={"seconds": 9})
+    whole = health_pb2.Discovery(source="file e.json", endpoints=3, failures=5, problem="gone", since_success={"seconds": 9})
+    for parts in ((well, worse), (worse, well)):
+        healths = [health_pb2.HealthResponse(backends={"main": {"discovery": part}}) for part in parts]
+        assert joined_health(healths).backends["main"].discovery == whole
+        gauges = [stats_pb2.GetStatsResponse(discovery={"main": part}) for part in parts]
+        assert joined_gauges(gauges).discovery["main"] == whole
+    apart = [health_pb2.HealthResponse(backends={"main": {}})] * 2
+    assert not joined_health(apart).backends["main"].HasField("discovery")
