@@ -23,4 +23,6 @@ def place(router: Reach | None, file: str | None, config: str | None) -> KeyPlac
         raise KeysFailure(f"the configuration cannot be used: {error.problems[0]}; name the file with --file") from None
     auth = loaded.config.auth
     where = loaded.path or "the configuration, of which there is no file yet"
-    return KeysInFile(Path(auth.keys_file), "" if auth.keys else f"no key is asked for: auth.mode is {auth.mode} in {where}")
+    return KeysInFile(
+        Path(auth.keys_file), "" if auth.takes_keys else f"no key is asked for: auth.mode is {auth.mode} in {where}"
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support import load, wire
@@ -159,3 +160,25 @@ async def test_slots_of_a_dead_replica_come_back(house: House) -> None:
         answers = await asyncio.gather(*calls)
     assert {answer.status for answer in answers} == {200}
     assert max(answer.ended for answer in answers) - died < 6.0  # 3 s, a tick, and the calls
+
+
+def test_an_engine_that_one_replica_finds_gone_is_looked_at_by_the_others(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        store = stack.enter_context(ValkeyProcess(tmp_path / "valkey"))
+        sims = [stack.enter_context(Simulator()) for _ in range(2)]
+        main = {"urls": [sim.url for sim in sims], "models": [MODEL]}
+        config = base_config(main=main) | {"state": {"url": store.url}, "health": {"interval": 300.0, "timeout": 1.0}}
+        gateways = []
+        for name in ("one", "other"):
+            (tmp_path / name).mkdir()
+            gateways.append(stack.enter_context(Gateway(config, tmp_path / name)))
+
+        def available(gateway: Gateway) -> float:
+            return gateway.metric("lexora_endpoint_available", backend="main")
+
+        for gateway in gateways:
+            wire.wait_until(lambda gateway=gateway: available(gateway) == 2, "both engines to be well")
+        sims[0].kill()
+        for _ in range(10):
+            assert httpx.post(f"{gateways[0].http}{CHAT}", json=chat(MODEL, 1)).status_code == 200
+        wire.wait_until(lambda: available(gateways[1]) == 1, "the other replica to have looked")

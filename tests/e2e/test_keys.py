@@ -168,6 +168,12 @@ def test_guessers_wait_and_others_behind_the_same_address_do_not(closed: Gateway
     refused = ask(closed, bearer(new_key()), sender="127.0.2.1")
     assert (refused.json()["error"]["code"], int(refused.headers["retry-after"]) > 0) == ("too_many_attempts", True)
     assert ask(closed, {}, sender="127.0.2.1").status_code == 401
+    # They are counted, and fill neither the log nor the recent calls.
+    assert closed.metric("lexora_requests_total", status="429") >= 10
+    wait_until(lambda: "UNAUTHENTICATED" in closed.output, "the lines of the first ones")
+    assert "TOO_MANY_ATTEMPTS" not in closed.output
+    recent = httpx.get(f"{closed.http}/stats/recent", headers=closed.headers, verify=False).json()["calls"]
+    assert 429 not in {call["status"] for call in recent}
     assert ask(closed, bearer(new_key()), sender="127.0.2.2").status_code == 401
 
 

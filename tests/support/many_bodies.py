@@ -26,8 +26,8 @@ from tests.support import wire
 from tests.support.queueing import CHAT
 
 MIB = 2**20
-BESIDE = 64
-QUIET = 2.0
+BESIDE = 512
+QUIET = 1.0
 CHANNELS = 8
 _HEAD, _TAIL = b'{"model":"m","messages":[{"role":"user","content":"', b'"}]}'
 BODY = _HEAD + b"x" * (MIB - len(_HEAD) - len(_TAIL)) + _TAIL

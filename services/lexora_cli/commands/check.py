@@ -88,7 +88,7 @@ def _keys_problem(loaded: "Loaded") -> "ConfigError | None":
     from lexora_router.config.load import ConfigError
     from lexora_router.config.problems import Problem
 
-    if not loaded.config.auth.keys:
+    if not loaded.config.auth.takes_keys or "file" not in loaded.config.auth.keys:
         return None
     try:
         read_keys(Path(loaded.config.auth.keys_file))

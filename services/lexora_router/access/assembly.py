@@ -9,6 +9,7 @@ from lexora_router.access.audit import AuditLog
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.certificates import CertificateNames
 from lexora_router.access.forwarders import Forwarders
+from lexora_router.access.key_source import KeyStore
 from lexora_router.access.keys import Keys
 from lexora_router.access.operators import Operators
 from lexora_router.access.watched_keys import WatchedKeys
@@ -24,12 +25,22 @@ class AccessAssembly:
     """The access of one configuration. A reload makes a new one, which takes over what stays the same of `previous`.
 
     The constructor reads files: not for an event loop that serves. `start` it in the loop, then `retire` it for the next one.
-    Raises KeyFileError for keys that cannot be read; then nothing has changed.
+    `shared` are the keys that replicas share, if `auth.keys` has some. Raises KeyFileError for keys that cannot be read; then
+    nothing has changed.
     """
 
-    def __init__(self, config: Config, failures: Failures, audit: AuditLog, previous: "AccessAssembly | None" = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        failures: Failures,
+        audit: AuditLog,
+        previous: "AccessAssembly | None" = None,
+        *,
+        shared: KeyStore | None = None,
+    ) -> None:
         auth = config.auth
-        self.keys = _watched(Path(auth.keys_file), audit, previous) if auth.keys else None
+        self._file = _watched(Path(auth.keys_file), audit, previous) if auth.takes_keys and "file" in auth.keys else None
+        self.keys = _together(self._file, shared if auth.takes_keys else None)
         self.access: Access = OpenAccess()
         self.tokens = _tokens(auth.jwt, previous) if auth.tokens else None
         self._task: asyncio.Task[None] | None = None
@@ -70,6 +81,14 @@ def _tokens(providers: tuple[JwtProvider, ...], previous: AccessAssembly | None)
     return Tokens(providers, None if previous is None else previous.tokens)
 
 
+def _together(file: KeyStore | None, shared: KeyStore | None) -> KeyStore | None:
+    if file is None or shared is None:
+        return file or shared
+    from lexora_router.access.several_keys import SeveralKeys  # noqa: PLC0415 - off is free
+
+    return SeveralKeys(file, shared)
+
+
 def _watched(path: Path, audit: AuditLog, previous: AccessAssembly | None) -> WatchedKeys:
-    kept = previous.keys if previous is not None else None
+    kept = previous._file if previous is not None else None
     return kept if kept is not None and kept.path == path else WatchedKeys(path, audit)

@@ -12,9 +12,9 @@ SECONDS = 0.0001
 Item = TypeVar("Item")
 
 
-def with_pauses(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, with a moment for other threads after some of them."""
+def with_pauses(items: Iterable[Item], every: int = ITEMS) -> Iterator[Item]:
+    """The items, with a moment for other threads after so many of them."""
     for number, item in enumerate(items, 1):
         yield item
-        if not number % ITEMS:
+        if not number % every:
             time.sleep(SECONDS)

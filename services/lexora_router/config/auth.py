@@ -31,6 +31,7 @@ class AuthConfig(Section):
     """Which credentials are asked for, and where they are known from; and what keeps tenants apart in prefix caches."""
 
     mode: Annotated[Literal["off", "keys", "jwt", "keys+jwt"], BeforeValidator(_as_written)] = "off"
+    keys: Literal["file", "shared", "file+shared"] = "file"  # where keys are known from; shared: the state of all replicas
     keys_file: Text = "lexora_keys.jsonl"  # made and edited by `lexora keys`
     forwarded: tuple[Network, ...] = Field(default=(), max_length=MAX_ITEMS)  # gRPC peers that are believed without a proof
     facade_key_env: EnvName | None = None  # of `lexora gateway`: the variable with its own key
@@ -53,7 +54,7 @@ class AuthConfig(Section):
         return self.mode != "off"
 
     @property
-    def keys(self) -> bool:
+    def takes_keys(self) -> bool:
         """Whether keys are taken."""
         return self.mode in ("keys", "keys+jwt")
 

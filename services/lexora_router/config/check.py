@@ -105,7 +105,9 @@ def rate_limit_faults(rate_limit: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def config_faults(config: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield references of tenants to tiers that do not exist."""
+    """Yield references of tenants to tiers that do not exist, and shared keys without a shared state."""
+    if "shared" in str(_map(config.get("auth")).get("keys", "")) and not _map(config.get("state")).get("url"):
+        yield ("auth", "keys"), "needs state.url: shared keys are in the state that replicas share"
     for name, tenant in _map(config.get("tenants")).items():
         yield from _unknown_tier(("tenants", name, "tier"), tenant, _map(config.get("rate_limit")))
 

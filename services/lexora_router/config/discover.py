@@ -14,6 +14,7 @@ SOURCES = ("dns", "srv", "file", "kubernetes")
 _PORT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,13}[a-z0-9])?")  # RFC 6335, section 5.1; or a number
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _OBJECT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")  # RFC 1123, of services and namespaces
+_LOOPBACK = re.compile(r"http://(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?:[:/]|$)")
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -70,7 +71,7 @@ class KubernetesConfig(Section):
     port: PortName | None = None  # name or number; None: the only one
     server: Url | None = None  # None: KUBERNETES_SERVICE_HOST and _PORT
     token_file: Text = f"{_ACCOUNT}/token"
-    ca_file: Text = f"{_ACCOUNT}/ca.crt"
+    ca_file: Text | None = f"{_ACCOUNT}/ca.crt"  # None: the system's authorities
 
 
 class DiscoverConfig(Section):
@@ -124,6 +125,13 @@ def discover_faults(discover: Mapping[str, Any]) -> Iterator[Fault]:
         yield ("ip",), "works only with dns and srv"
     if given and discover.get("labels") and "file" not in given:
         yield ("labels",), "works only with file"
+    kubernetes = discover.get("kubernetes")
+    server = kubernetes.get("server") if isinstance(kubernetes, Mapping) else None
+    if isinstance(server, str) and server.startswith("http:") and not _LOOPBACK.match(server):
+        yield (
+            ("kubernetes", "server"),
+            "must begin with https://, but for a proxy on this machine: the token would be in the clear",
+        )
     least, most = discover.get("min_interval"), discover.get("max_interval")
     if isinstance(least, int | float) and isinstance(most, int | float) and least > most:
         yield ("min_interval",), "must not be above max_interval"

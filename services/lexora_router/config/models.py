@@ -145,7 +145,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _cross_check(self) -> Self:
-        refuse(config_faults(self.model_dump(include={"tenants", "rate_limit"})))
+        refuse(config_faults(self.model_dump(include={"tenants", "rate_limit", "auth", "state"})))
         return self
 
     @property

@@ -24,7 +24,7 @@ from lexora_router.access.key_changes import (
 )
 from lexora_router.access.key_file import KeyFileError
 from lexora_router.access.key_record import KeyRecord
-from lexora_router.access.watched_keys import WatchedKeys
+from lexora_router.access.key_source import KeyStore
 from lexora_router.call import Call
 from lexora_router.edge.guard import Guard, actor
 from lexora_router.edge.key_messages import key_message, now, terms_of, time_of
@@ -40,7 +40,7 @@ _Answer = TypeVar("_Answer")
 
 
 class KeyRpcs:
-    """Keys of the file that the router takes them from. Every method raises CallFailed, and nothing else."""
+    """Keys of the file, or of the shared state. Every method raises CallFailed, and nothing else."""
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
@@ -49,7 +49,7 @@ class KeyRpcs:
         """Make a key."""
         return await self._of_keys(CREATE_KEY, context, partial(self._create_key, request))
 
-    async def _create_key(self, request: keys_pb2.CreateKeyRequest, keys: WatchedKeys, by: str) -> keys_pb2.CreateKeyResponse:
+    async def _create_key(self, request: keys_pb2.CreateKeyRequest, keys: KeyStore, by: str) -> keys_pb2.CreateKeyResponse:
         record, key = created(terms_of(request.key), now())
         await keys.edit(lambda records: [*records, record], by)
         return keys_pb2.CreateKeyResponse(key=key_message(record, now()), secret=key.text)
@@ -58,14 +58,14 @@ class KeyRpcs:
         """One key."""
         return await self._of_keys(GET_KEY, context, partial(self._get_key, request))
 
-    async def _get_key(self, request: keys_pb2.GetKeyRequest, keys: WatchedKeys, by: str) -> keys_pb2.GetKeyResponse:
+    async def _get_key(self, request: keys_pb2.GetKeyRequest, keys: KeyStore, by: str) -> keys_pb2.GetKeyResponse:
         return keys_pb2.GetKeyResponse(key=key_message(found(keys.records(), request.id), now()))
 
     async def list_keys(self, request: keys_pb2.ListKeysRequest, context: CallContext) -> keys_pb2.ListKeysResponse:
         """All keys, a page at a time."""
         return await self._of_keys(LIST_KEYS, context, partial(self._list_keys, request))
 
-    async def _list_keys(self, request: keys_pb2.ListKeysRequest, keys: WatchedKeys, by: str) -> keys_pb2.ListKeysResponse:
+    async def _list_keys(self, request: keys_pb2.ListKeysRequest, keys: KeyStore, by: str) -> keys_pb2.ListKeysResponse:
         size, last = page_size(request.page_size, default=DEFAULT_KEYS, most=MOST_KEYS), after(request.page_token)
         records = iter(keys.records())
         if last is not None and last[0] not in (record.id for record in records):  # which leaves those behind it
@@ -78,7 +78,7 @@ class KeyRpcs:
         """End a key now."""
         return await self._of_keys(REVOKE_KEY, context, partial(self._revoke_key, request))
 
-    async def _revoke_key(self, request: keys_pb2.RevokeKeyRequest, keys: WatchedKeys, by: str) -> keys_pb2.RevokeKeyResponse:
+    async def _revoke_key(self, request: keys_pb2.RevokeKeyRequest, keys: KeyStore, by: str) -> keys_pb2.RevokeKeyResponse:
         await keys.edit(lambda records: revoked(records, request.id, now()), by)
         return keys_pb2.RevokeKeyResponse(key=key_message(found(keys.records(), request.id), now()))
 
@@ -86,7 +86,7 @@ class KeyRpcs:
         """Make a key that takes another's place."""
         return await self._of_keys(ROTATE_KEY, context, partial(self._rotate_key, request))
 
-    async def _rotate_key(self, request: keys_pb2.RotateKeyRequest, keys: WatchedKeys, by: str) -> keys_pb2.RotateKeyResponse:
+    async def _rotate_key(self, request: keys_pb2.RotateKeyRequest, keys: KeyStore, by: str) -> keys_pb2.RotateKeyResponse:
         overlap, expires, made = _overlap(request), None, []
         if request.HasField("expire_time"):
             expires = time_of(request.expire_time, "expire_time")
@@ -97,7 +97,7 @@ class KeyRpcs:
             return changed
 
         await keys.edit(change, by)
-        (record, key), time = made[0], now()
+        (record, key), time = made[-1], now()  # it may have been made again
         old = key_message(found(keys.records(), request.id), time)
         return keys_pb2.RotateKeyResponse(key=key_message(record, time), secret=key.text, replaced_key=old)
 
@@ -105,9 +105,7 @@ class KeyRpcs:
         """Take over keys by their hashes."""
         return await self._of_keys(IMPORT_KEYS, context, partial(self._import_keys, request))
 
-    async def _import_keys(
-        self, request: keys_pb2.ImportKeysRequest, keys: WatchedKeys, by: str
-    ) -> keys_pb2.ImportKeysResponse:
+    async def _import_keys(self, request: keys_pb2.ImportKeysRequest, keys: KeyStore, by: str) -> keys_pb2.ImportKeysResponse:
         if len(request.imported_keys) > MOST_IMPORTED:
             raise InvalidRequest(f"imported_keys must have at most {MOST_IMPORTED}.", "imported_keys")
         wanted = [terms_of(each.key, each.sha256, id=each.key.id) for each in request.imported_keys]
@@ -115,7 +113,7 @@ class KeyRpcs:
 
         def change(records: Records) -> list[KeyRecord]:
             changed, new = imported(records, wanted, now())
-            added.extend(new)
+            added[:] = new
             return changed
 
         await keys.edit(change, by)
@@ -123,7 +121,7 @@ class KeyRpcs:
         return keys_pb2.ImportKeysResponse(keys=[key_message(record, time) for record in added])
 
     async def _of_keys(
-        self, rpc: Rpc[Any, Any], context: CallContext, answer: Callable[[WatchedKeys, str], Awaitable[_Answer]]
+        self, rpc: Rpc[Any, Any], context: CallContext, answer: Callable[[KeyStore, str], Awaitable[_Answer]]
     ) -> _Answer:
         async def serve(call: Call) -> _Answer:
             keys = self.guard.serving.keys

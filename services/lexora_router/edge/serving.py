@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from lexora_router.access.access import Access, OpenAccess
 from lexora_router.access.forwarders import Forwarders
-from lexora_router.access.watched_keys import WatchedKeys
+from lexora_router.access.key_source import KeyStore
 from lexora_router.call import Call, Handler
 from lexora_router.edge.classify import Classifier
 from lexora_router.layers.rate_limit import Meter
@@ -27,7 +27,7 @@ class Serving:
 
     pipeline: Handler
     access: Access = field(default_factory=OpenAccess)
-    keys: WatchedKeys | None = None
+    keys: KeyStore | None = None
     forwarders: Forwarders | None = None
     meter: Meter | None = None
     classify: Classifier | None = None

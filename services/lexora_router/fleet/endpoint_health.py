@@ -43,6 +43,7 @@ class Condition:
         self._ejected_until = 0.0
         self._back = False  # since the last ejection it was gone, and came again
         self._failed_probes = 0  # one after the other
+        self.ejections = 0  # times that it was ejected
         self._opened = 0  # times that the breaker had opened when it was looked at last
         self.suspect = asyncio.Event()
         self.healthy: bool | None = None
@@ -138,6 +139,17 @@ class Condition:
         self._breaker.excuse(now, charge)
 
     @property
+    def opened(self) -> int:
+        """Times that its breaker has opened."""
+        return self._breaker.opened
+
+    def warned(self, now: float, *, of_failures: bool) -> None:
+        """Another replica has found something wrong with it: a probe is to look now; `of_failures`: calls failed there."""
+        if of_failures:
+            self._breaker.warn(now + self._rules.breaker.window)
+        self.suspect.set()
+
+    @property
     def answered_at(self) -> float:
         """When a call ended well here last."""
         return self._breaker.answered_at
@@ -194,6 +206,7 @@ class Condition:
     def eject(self, until: float, reason: str) -> None:
         """Sit out until then, or until it was gone and is back."""
         self._ejected_until = until
+        self.ejections += 1
         self._back = False
         self.reason = reason
 

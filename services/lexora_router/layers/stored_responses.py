@@ -95,8 +95,8 @@ class _Noting:
 class AskHome:
     """Serves a call for a stored response: by the endpoint that made it, else by the first one that has it.
 
-    That is not known after a restart, or of responses made elsewhere; then one endpoint after the other is asked. Where callers
-    show credentials nothing is: whose such a response is, is not known either.
+    Unless replicas share it, that is not known after a restart, or of responses made elsewhere; then one endpoint after the
+    other is asked. Where callers show credentials nothing is: whose such a response is, is not known either.
     """
 
     def __init__(self, attempt: Handler, *, homes: ResponseHomes, places: Places, clock: Callable[[], float]) -> None:
@@ -107,7 +107,7 @@ class AskHome:
 
     async def __call__(self, call: Call, sink: Sink) -> None:
         """Serve the call; raises the engine's refusal, or NotFound where there is nothing to ask."""
-        home = self._homes.get(call.response_id, self._clock())
+        home = await self._homes.find(call.response_id, self._clock())
         if not _is_own(call, home):
             raise _no_response(call.response_id)
         call.model = home.model if home is not None else ""
@@ -146,27 +146,29 @@ class OwnResponses:
 
     def __call__(self, call: Call, sink: Sink) -> Awaitable[None]:
         """Serve the call."""
-        if call.path == RESPONSES and call.principal.account:
-            self._check(call)
+        if call.path == RESPONSES and call.principal.account and _WRITTEN_IDS.may_be_in(call.body):
+            return self._checked(call, sink)
         return self._inner(call, sink)
 
-    def _check(self, call: Call) -> None:
+    async def _checked(self, call: Call, sink: Sink) -> None:
+        await self._check(call)
+        await self._inner(call, sink)
+
+    async def _check(self, call: Call) -> None:
         now = self._clock()
-        if not _WRITTEN_IDS.may_be_in(call.body):
-            return
         _WRITTEN_IDS.check(call.body)
         try:
             named = _decode_ids(call.body)
         except _ERRORS:
             return  # it is an object; what an engine does not read either, it refuses
         before = text_of(named.previous_response_id)
-        if before and not _is_own(call, self._homes.get(before, now)):
+        if before and not _is_own(call, await self._homes.find(before, now)):
             raise _no_response(before)
         if own := text_of(named.request_id):
-            self._check_free(own, call, now)
+            await self._check_free(own, call, now)
 
-    def _check_free(self, response_id: str, call: Call, now: float) -> None:
-        home = self._homes.get(response_id, now)
+    async def _check_free(self, response_id: str, call: Call, now: float) -> None:
+        home = await self._homes.find(response_id, now)
         if home is not None and not _is_own(call, home):
             raise InvalidRequest("The request id is that of a stored response; choose another one.", "request_id")
 

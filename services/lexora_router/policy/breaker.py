@@ -42,6 +42,9 @@ class Event(Enum):
     DOUBTED = auto()  # it opened on thin evidence, and there is more to ask
 
 
+WARNED_FAILURES = 2
+"""Failures in a row that are enough for a while after another breaker of the same endpoint has opened."""
+
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.CLOSED, Event.TRIPPED): State.OPEN,
     (State.OPEN, Event.WAITED): State.HALF_OPEN,
@@ -91,6 +94,7 @@ class Breaker:
         "_suspects",
         "_until",
         "_wait",
+        "_warned_until",
         "opened",
         "opened_by_one_death",
     )
@@ -106,6 +110,7 @@ class Breaker:
         self._wait = 0.0  # the last open time
         self._streak = 0  # open times without a good while between them
         self._oldest = self._permit = 1  # of the permits that still count, and the newest
+        self._warned_until = 0.0  # by another judge: until then fewer failures are enough
         self.opened = 0  # times, ever
         self.opened_by_one_death = False  # open because of calls that were under way together when the engine broke
 
@@ -193,6 +198,10 @@ class Breaker:
         if self._state is State.HALF_OPEN and permit == self._permit:
             self._until = now
 
+    def warn(self, until: float) -> None:
+        """Another one, of the same endpoint, has opened: until then fewer failures in a row are enough here."""
+        self._warned_until = until
+
     def trip(self, now: float) -> None:
         """Open on another component's judgement, such as a probe's."""
         self._move(Event.TRIPPED, now)
@@ -249,6 +258,8 @@ class Breaker:
         if self._state is not State.CLOSED:
             return
         limit = self._rules.consecutive_failures
+        if now < self._warned_until:
+            limit = min(limit, WARNED_FAILURES)
         strength = self._evidence.strength(limit, now)
         if strength is Strength.NONE and not self._mostly_fails(now):
             return

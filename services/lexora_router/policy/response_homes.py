@@ -1,6 +1,7 @@
 """Which engine made which response, and for which tenant: an id of /v1/responses means something to that engine only."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_RESPONSES = 10_000
@@ -48,6 +49,14 @@ class ResponseHomes:
         """Where a response was made; None when that is not known, or not any more."""
         found = self._homes.get(response_id)
         return found[0] if found is not None and now < found[1] else None
+
+    async def find(self, response_id: str, now: float) -> Home | None:
+        """As `get`; where replicas share what they have, also of the others."""
+        return self.get(response_id, now)
+
+    def known(self, now: float) -> Iterator[tuple[str, Home]]:
+        """All of them, oldest first."""
+        return ((response_id, home) for response_id, (home, until) in self._homes.items() if now < until)
 
     def _forget(self, response_id: str) -> None:
         found = self._homes.pop(response_id, None)

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -30,12 +31,14 @@ from lexora_router.edge.serving import Serving
 from lexora_router.edge.whole_overview import WholeOverview
 from lexora_router.fleet.backend import Backend, Health, TlsContexts
 from lexora_router.fleet.tenants import Tenancy
+from lexora_router.leases.news import HealthNews, Watched
 from lexora_router.leases.slots import SlotLeases
 from lexora_router.machine import usable_memory
 from lexora_router.policy.callers import TrustedProxies
 from lexora_router.policy.rate_limiter import RateLimiter, plain
+from lexora_router.policy.response_homes import ResponseHomes
 from lexora_router.process.server_tls import ServerTls
-from lexora_router.process.shared_state import WorkerOf, credit_of, link_of
+from lexora_router.process.shared_state import WorkerOf, credit_of, link_of, shared_keys, shared_responses
 from lexora_router.process.worker_counts import WorkerCounts
 from lexora_router.telemetry.access import AccessCollector
 from lexora_router.telemetry.account import Account
@@ -80,17 +83,20 @@ class RouterApp:
         books = (self._stats, recent, Metrics(self.registry), PrincipalMetrics(self.registry), AccessLog())
         recorders = (*traces, Account(self._label, *books))
         leases = None if self.state is None else SlotLeases(self.state.nudge)
+        homes = ResponseHomes() if self.state is None else shared_responses(self.state, clock)
         self._shared = Shared(
-            self._limiter, recorders, clock, self._stats.windows.gap, leases=leases, state=self.state, lender=credit
+            self._limiter, recorders, clock, self._stats.windows.gap, homes, leases=leases, state=self.state, lender=credit
         )
         self._assembly = Assembly(config, self._shared, None, self._on_health)
         self._assembly.take_over(None)
         if self.state is not None and leases is not None:
             self.state.join(leases)
+            self.state.join(HealthNews(self._watched))
         write, self._end_audit = audit_sink(config.audit.file)
         self.audit = AuditLog(write)
         self._failures = Failures(self.audit)
-        self._access = AccessAssembly(config, self._failures, self.audit)
+        self._shared_keys = None if self.state is None else shared_keys(config.auth, self.state, self.audit)
+        self._access = AccessAssembly(config, self._failures, self.audit, shared=self._shared_keys)
         self._retired: list[Assembly] = []
         self.registry.register(BackendCollector(lambda: self._assembly.backends, clock=clock))
         self.reloads = ReloadLog()
@@ -167,6 +173,8 @@ class RouterApp:
         """Begin to probe the backends and to serve gRPC; returns the gRPC port. Raises OSError when it is taken."""
         if self.state is not None:
             await self.state.start()  # first: calls find their share
+        if self._shared_keys is not None:
+            await self._shared_keys.first_read(FIRST_LOOK_SECONDS)
         self._assembly.discovery.start()
         with contextlib.suppress(TimeoutError):  # the first calls should find engines, but wait for no dead name server
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
@@ -185,7 +193,8 @@ class RouterApp:
         has changed.
         """
         old, before = self._assembly, self._access
-        access = await asyncio.to_thread(AccessAssembly, config, self._failures, self.audit, before)
+        made = partial(AccessAssembly, config, self._failures, self.audit, before, shared=self._shared_keys)
+        access = await asyncio.to_thread(made)
         new = Assembly(config, self._shared, old, self._on_health, tls)
         rules, serving = Tenancy(config).rules(), _serving(new, access, self.guard.serving.reload)
         # All is built, and what follows cannot fail. Nothing awaits from here on: no call sees half of the change.
@@ -248,6 +257,12 @@ class RouterApp:
         while True:
             await asyncio.sleep(SUM_SECONDS)
             self._failures.sums.flush()
+
+    def _watched(self) -> Iterator[Watched]:
+        """All endpoints, for news of their health."""
+        for backend in self._assembly.backends.values():
+            for endpoint in backend.endpoints:
+                yield backend.name, endpoint.address, endpoint.condition
 
     def _label(self, model: str) -> str:
         return self._assembly.routes.label(model)

@@ -57,6 +57,7 @@ RESTART_KEYS = FIXED_KEYS | frozenset(
         "server.write_timeout",
         "server.stream_keepalive",
         "audit.file",
+        "auth.keys",
         "logging.level",
         "logging.format",
         *(f"server.cors.{key}" for key in CorsConfig.model_fields),

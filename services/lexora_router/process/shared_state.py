@@ -4,16 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lexora_router.access.audit import AuditLog
+from lexora_router.config.auth import AuthConfig
 from lexora_router.config.state import StateConfig
+from lexora_router.policy.response_homes import ResponseHomes
 from lexora_router.state.address import Address
 from lexora_router.state.link import StateLink
 from lexora_router.state.port import SharedState
 
 if TYPE_CHECKING:
-    from lexora_router.state.valkey_state import ValkeyState
-
-if TYPE_CHECKING:
+    from lexora_router.access.shared_keys import SharedKeys
     from lexora_router.leases.credit import Credit
+    from lexora_router.state.valkey_state import ValkeyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +67,23 @@ def credit_of(link: StateLink, clock: Callable[[], float]) -> "Credit":
     credit = Credit(link, clock)
     link.join(credit)
     return credit
+
+
+def shared_keys(auth: AuthConfig, link: StateLink, audit: AuditLog) -> "SharedKeys | None":
+    """The keys that replicas share, which follow the link from now on; None where keys are not taken from there."""
+    if "shared" not in auth.keys:
+        return None
+    from lexora_router.access.shared_keys import SharedKeys  # noqa: PLC0415 - off is free
+
+    keys = SharedKeys(link, audit)
+    link.join(keys)
+    return keys
+
+
+def shared_responses(link: StateLink, clock: Callable[[], float]) -> ResponseHomes:
+    """The homes of stored responses that replicas share."""
+    from lexora_router.leases.responses import SharedResponses  # noqa: PLC0415 - off is free
+
+    homes = SharedResponses(link, clock)
+    link.join(homes)
+    return homes

@@ -7,6 +7,7 @@ file `programs/NAME.lua` is a chunk that returns `function(request, turn)`, whic
 - `news`, to set;
 - `call(...)`: a command of Valkey; numbers are passed as they are, while `..` and tostring() keep 14 digits only;
 - `key(name)`: the name of a key of this program; it is new where the store has lost its memory;
+- `lasting(name)`: the same of one that stays where the store has lost the members alone, such as after a day without any;
 - `keep`: the seconds to EXPIRE each key after.
 
 Requests and answers travel as msgpack, in Lua by cmsgpack: an absent field is nil; an empty table is packed as a list, so a map

@@ -80,6 +80,9 @@ local function exchange(call, key, base, args)
     turn.key = function(suffix)
       return base .. epoch .. ':' .. name .. ':' .. suffix
     end
+    turn.lasting = function(suffix)
+      return base .. 'lasting:' .. name .. ':' .. suffix
+    end
     gives[#gives + 1] = cmsgpack.pack(programs[name](cmsgpack.unpack(args[at + 1]), turn))
     if turn.news then
       news[#news + 1] = name

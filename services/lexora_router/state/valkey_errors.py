@@ -12,6 +12,7 @@ _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
     (exceptions.AuthenticationError, "", "refuses the user or the password of state.url"),
     (exceptions.NoPermissionError, "", _NO_RIGHT),
     (exceptions.ResponseError, "ACL failure", _NO_RIGHT),  # of a command in the function
+    (exceptions.ResponseError, "The user executing the script", _NO_RIGHT),  # the same of Redis 7
     (exceptions.ResponseError, "MOVED ", "has moved the keys to another server of its cluster"),
     (exceptions.ResponseError, "CLUSTERDOWN", "is a cluster that is not whole"),
     (exceptions.ResponseError, "unknown command", "is too old: it must be Valkey 8 or Redis 7, or newer"),

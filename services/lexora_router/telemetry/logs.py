@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from lexora_contract.answer import hops_text
 from lexora_contract.escape import escaped, escaped_json, escaped_lines
-from lexora_router.errors import RouterError
+from lexora_router.errors import RouterError, TooManyAttempts
 from lexora_router.telemetry.account import CallRecord
 from lexora_router.telemetry.console_line import ConsoleLine
 from lexora_router.telemetry.shared_stream import SharedStream
@@ -206,7 +206,9 @@ class AccessLog:
         self._log = structlog.get_logger("lexora.call").bind()
 
     def end(self, record: CallRecord) -> None:
-        """Write the line."""
+        """Write the line; of guesses at keys, which the audit log sums up, each address has its first ones only."""
+        if record.reason == TooManyAttempts.reason:
+            return
         line, lines = _line_of(record), AccessLog.lines
         bug = record.status >= 500 and record.error is not None and not isinstance(record.error, RouterError)
         level = "error" if bug else "info"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lexora_contract.answer import Receipt
 from lexora_contract.labels import Labels
+from lexora_router.errors import TooManyAttempts
 from lexora_router.telemetry.account import CallRecord
 
 KEPT = 200
@@ -38,7 +39,9 @@ class RecentCalls:
         self._finished = 0
 
     def end(self, record: CallRecord) -> None:
-        """Remember the call."""
+        """Remember the call. A flood of guesses at keys, which are counted elsewhere, puts no other out."""
+        if record.reason == TooManyAttempts.reason:
+            return
         call = record.call
         self._finished += 1
         self._calls.append(

@@ -41,9 +41,9 @@ def check_claims(claims: Mapping[str, Any], provider: JwtProvider, now: float) -
 
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
-    value = claims.get(name)
-    if value is None:
+    if name not in claims:
         return None
+    value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
         raise Unauthenticated(f"The token's claim `{name}` must be a number of seconds since 1970.", "claims")
     return value

@@ -51,6 +51,14 @@ def problems(tmp_path: Path, backend: dict[str, Any], key: str = "discover") -> 
             {"dns": "a", "servers": ["ns.test"]},
             ["discover.servers[0]: must be the IP address of a name server, such as 10.96.0.10, 10.96.0.10:53"],
         ),
+        ({"kubernetes": {"service": "a", "server": "https://10.0.0.1:6443", "ca_file": None}}, []),
+        (
+            {"kubernetes": {"service": "a", "server": "http://127.0.0.1.example.com"}},
+            [
+                "discover.kubernetes.server: must begin with https://, but for a proxy on this machine: "
+                "the token would be in the clear"
+            ],
+        ),
         ({"kubernetes": {}}, ["discover.kubernetes.service: is required"]),
         (
             {"kubernetes": {"service": "Vllm"}},

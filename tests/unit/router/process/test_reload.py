@@ -14,6 +14,7 @@ from tests.support.links import settle
 from lexora_router.access.audit import AuditLog
 from lexora_router.config import Config, TelemetryConfig
 from lexora_router.config.audit import AuditConfig
+from lexora_router.config.auth import AuthConfig
 from lexora_router.config.engine_tls import EngineTls
 from lexora_router.config.load import Loaded
 from lexora_router.config.models import CorsConfig
@@ -301,7 +302,7 @@ def test_differences_name_keys_and_never_values() -> None:
 
 def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
     running = Config()
-    assert len(RESTART_KEYS) == 42
+    assert len(RESTART_KEYS) == 43
     loaded = running.model_copy(
         update={
             "server": running.server.model_copy(
@@ -337,6 +338,7 @@ def test_every_key_that_needs_a_restart_exists_and_is_kept() -> None:
                     ),
                 }
             ),
+            "auth": AuthConfig(keys="shared"),
             "audit": AuditConfig(file="audit.jsonl"),
             "logging": running.logging.model_copy(update={"level": "DEBUG", "format": "json"}),
             "telemetry": TelemetryConfig(

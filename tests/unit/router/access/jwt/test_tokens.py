@@ -145,6 +145,7 @@ def attacks(issuer: Issuer) -> dict[str, tuple[str, str]]:
         "an end of true": (issuer.token(es, exp=True), "`exp`"),
         "an endless end": (unsigned({"alg": "ES256", "kid": "first"}, claims | {"exp": 1e400}), "JSON|signature|body"),
         "not yet": (issuer.token(es, nbf=int(now) + 100), "not valid yet"),
+        "not yet, as null": (es.sign({**issuer.claims(), "nbf": None}), "`nbf`"),
         "not yet, as text": (issuer.token(es, nbf="soon"), "`nbf`"),
         "another audience": (issuer.token(es, aud="other"), "audience"),
         "an audience that only begins so": (issuer.token(es, aud=AUDIENCE + "2"), "audience"),
