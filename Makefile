@@ -21,7 +21,7 @@ PEERS := .venv-bench
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-long test-real fuzz soak lint gen bench bench-docs bench-classify lock audit clean
+.PHONY: help setup demo test test-fast test-long test-real fuzz soak lint gen bench bench-docs bench-classify lock audit image clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -104,11 +104,23 @@ LOCK := deploy/requirements.lock
 lock: $(DEV) $(LOCKER)/.stamp ## Write deploy/requirements.lock (all that an image installs, with hashes) and the licences of it.
 	@$(LOCKER)/bin/uv --quiet pip compile pyproject.toml --extra otel --generate-hashes --universal --python-version 3.11 \
 		--no-header --no-emit-index-url --upgrade --output-file $(LOCK)
+	@echo hatchling | $(LOCKER)/bin/uv --quiet pip compile - --generate-hashes --universal --python-version 3.11 \
+		--no-header --no-emit-index-url --no-annotate --upgrade --output-file deploy/docker/build.lock
 	@$(PIP) --no-compile --no-deps --require-hashes --requirement $(LOCK)
 	@$(BIN)/python tools/licences.py
 
 audit: $(LOCKER)/.stamp ## Look for known vulnerabilities in deploy/requirements.lock.
 	@$(LOCKER)/bin/pip-audit --no-deps --disable-pip --requirement $(LOCK)
+
+# What builds the image: docker, podman or buildah. The last two keep a health check in Docker's format only.
+ENGINE ?= docker
+IMAGE ?= spirrow-lexora
+# The base to build on, where it is not the Dockerfile's.
+BASE ?=
+
+image: ## Build the image: make image [ENGINE=buildah] [IMAGE=name]
+	@$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) --file deploy/docker/Dockerfile --tag $(IMAGE) \
+		$(if $(BASE),--build-arg BASE=$(BASE)) --build-arg SOURCE_COMMIT="$$(git describe --always --dirty --abbrev=12 --exclude='*')" .
 
 $(LOCKER)/.stamp:
 	@test -x $(LOCKER)/bin/python || $(PYTHON) -m venv $(LOCKER)

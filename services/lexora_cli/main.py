@@ -14,6 +14,7 @@ from lexora_cli.commands.check import check
 from lexora_cli.commands.demo import demo
 from lexora_cli.commands.explain import explain
 from lexora_cli.commands.gateway import gateway
+from lexora_cli.commands.idle import idle
 from lexora_cli.commands.init import init
 from lexora_cli.commands.keys import keys
 from lexora_cli.commands.models import models
@@ -25,11 +26,11 @@ from lexora_cli.commands.status import status
 from lexora_cli.commands.top import top
 from lexora_cli.commands.whoami import whoami
 from lexora_cli.screen import plain
-from lexora_router.version import __version__
+from lexora_router.version import __version__, commit
 
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     "Serve": (serve, init, check, keys, router, gateway),
-    "Ask a router": (chat, models, status, top, explain, reload, audit, whoami),
+    "Ask a router": (chat, models, status, top, explain, reload, idle, audit, whoami),
     "Try without a GPU": (demo, sim),
 }
 
@@ -62,13 +63,14 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        plain(f"lexora {__version__}")
+        built_from = commit()
+        plain(f"lexora {__version__}" + (f" (commit {built_from})" if built_from else ""))
         raise typer.Exit
 
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Version and commit.")] = False,
 ) -> None:
     """The LLM gateway for teams who run their own vLLM fleets."""
 

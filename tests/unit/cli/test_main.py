@@ -1,22 +1,46 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tests.support.process import REPOSITORY
 from typer.testing import CliRunner
 
 from lexora_cli.main import app
+from lexora_router import version
 from lexora_router.version import __version__
 
-ASK = ["chat", "models", "status", "top", "explain", "reload", "audit", "whoami"]
+ASK = ["chat", "models", "status", "top", "explain", "reload", "idle", "audit", "whoami"]
 COMMANDS = ["serve", "init", "check", "keys", "router", "gateway", *ASK, "demo", "sim"]
 KEYS = [f"keys {command}" for command in ("create", "list", "show", "revoke", "rotate", "import")]
 HEAVY = {"aiohttp", "fastapi", "grpc", "httpx", "pydantic", "uvicorn", "yaml"}
 
 
-def test_version_is_told() -> None:
-    result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.stdout) == (0, f"lexora {__version__}\n")
+def test_the_version_has_the_commit_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def shown() -> str:
+        result = CliRunner().invoke(app, ["--version"])
+        assert result.exit_code == 0
+        return result.stdout
+
+    monkeypatch.setattr(version, "_BUILT_FROM", tmp_path / "commit.txt")
+    monkeypatch.setattr(version, "_CHECKOUT", tmp_path)
+    assert shown() == f"lexora {__version__}\n"  # neither built nor checked out
+    (tmp_path / ".git").write_text("")
+    assert shown() == f"lexora {__version__}\n"  # git cannot read it
+    monkeypatch.setenv("PATH", "")
+    assert shown() == f"lexora {__version__}\n"  # there is no git
+    monkeypatch.undo()
+    monkeypatch.setattr(version, "_BUILT_FROM", tmp_path / "commit.txt")
+    (tmp_path / "commit.txt").write_text("0123456789ab\n")
+    assert shown() == f"lexora {__version__} (commit 0123456789ab)\n"
+
+
+def test_a_checkout_s_commit_is_git_s() -> None:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("needs a checkout")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert head.startswith(version.commit().removesuffix("-dirty"))
 
 
 def shown(*arguments: str) -> str:
