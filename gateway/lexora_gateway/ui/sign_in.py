@@ -18,7 +18,7 @@ from lexora_contract.port import CallFailed
 from lexora_gateway.errors import Refused, invalid, plain, request_timeout, too_large
 from lexora_gateway.granted import granted
 from lexora_gateway.request import scope_context
-from lexora_gateway.ui.sessions import LONGEST_SECONDS, Sessions
+from lexora_gateway.page_sessions import LONGEST_SECONDS, Sessions
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort

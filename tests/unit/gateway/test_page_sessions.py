@@ -1,7 +1,7 @@
 import pytest
 
-from lexora_gateway.ui import sessions as sessions_module
-from lexora_gateway.ui.sessions import IDLE_SECONDS, LONGEST_SECONDS, MAX_OF_ONE, Sessions
+from lexora_gateway import page_sessions as sessions_module
+from lexora_gateway.page_sessions import IDLE_SECONDS, LONGEST_SECONDS, MAX_OF_ONE, Sessions
 
 
 class Clock:
