@@ -7,6 +7,7 @@ from lexora_gateway.http.connections import Connections, bounded
 from lexora_gateway.http.cors import Cors
 from lexora_gateway.http.hosts import Hosts
 from lexora_gateway.http.tls import Tls
+from lexora_gateway.page_sessions import Sessions
 from lexora_gateway.parts import Surface
 from lexora_gateway.process_metrics import process_metrics
 from lexora_gateway.serve import GatewayServer, log_router, server_config
@@ -19,6 +20,7 @@ __all__ = [
     "GatewayServer",
     "Hosts",
     "Patience",
+    "Sessions",
     "Surface",
     "Tls",
     "bounded",

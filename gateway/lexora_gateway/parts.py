@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
@@ -11,6 +11,7 @@ from lexora_contract.operations import CLASSIFY_TASK
 from lexora_gateway.buffered import MAX_BYTES, BufferedBytes
 from lexora_gateway.classify import ClassifyTask
 from lexora_gateway.http.client_timeouts import PATIENCE, Patience
+from lexora_gateway.page_sessions import Sessions
 from lexora_gateway.relay import relays
 from lexora_gateway.request import Limits, nearest, trust_none
 from lexora_gateway.short_forms import Chat, Generate
@@ -39,7 +40,8 @@ class Settings(TypedDict, total=False):
     `patience` the silence inside a body counts here, the rest in `server_config`; `stream_keepalive` is the longest silence
     of a stream, in seconds, None for any; `trusts` says which addresses are proxies whose x-lexora-user counts, `client_of`
     gives the client's address behind them, from an X-Forwarded-For that ends with the nearest one; `surface` is what it
-    serves (everything); with `metrics_alone` /metrics is served while the router cannot be reached to ask about credentials.
+    serves (everything); `sessions` are those of the page; with `metrics_alone` /metrics is served while the router cannot be
+    reached to ask about credentials.
     """
 
     version: Required[str]
@@ -54,6 +56,7 @@ class Settings(TypedDict, total=False):
     client_of: Callable[[str], str]
     surface: Surface
     metrics_alone: bool
+    sessions: Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Parts:
     routes: dict[str, ApiRoute]
     surface: Surface = Surface.ALL
     metrics_alone: bool = False
+    sessions: Sessions = field(default_factory=Sessions)
 
 
 def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
@@ -87,4 +91,5 @@ def parts_of(router: RouterPort, **settings: Unpack[Settings]) -> Parts:
     routes["/generate"] = Generate(router, limits, default_model)
     routes["/chat"] = Chat(router, limits, default_model)
     surface, alone = settings.get("surface", Surface.ALL), settings.get("metrics_alone", False)
-    return Parts(router, settings["version"], settings["metrics"], limits, routes, surface, alone)
+    sessions = settings.get("sessions", Sessions())
+    return Parts(router, settings["version"], settings["metrics"], limits, routes, surface, alone, sessions)

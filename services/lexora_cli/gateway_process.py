@@ -12,9 +12,10 @@ from lexora_cli.gateway_reload import GatewayReload
 from lexora_cli.http_server import HttpServer, buffered_bytes, hand_over, listen_for_operators
 from lexora_cli.reach import Reach
 from lexora_cli.router_certificates import RouterCertificates
+from lexora_cli.shared_sessions import SharedSessions
 from lexora_contract.channel import ChannelRouter
 from lexora_contract.draining import DrainingPort
-from lexora_gateway import DeferredApp, Surface, log_router, process_metrics
+from lexora_gateway import DeferredApp, Sessions, Surface, log_router, process_metrics
 from lexora_router.access.key_format import is_key
 from lexora_router.config import Config
 from lexora_router.config.models import ReloadConfig
@@ -57,6 +58,8 @@ async def serve(reach: Reach, config: Config, source: ConfigSource) -> None:
     proxies = TrustedProxies(server.trusted_proxies)
     metrics = process_metrics if process.link is None else WorkerCounts(REGISTRY, process.link).metrics
 
+    sessions = Sessions()
+
     def app(surface: Surface) -> DeferredApp:
         return DeferredApp(
             port,
@@ -69,6 +72,7 @@ async def serve(reach: Reach, config: Config, source: ConfigSource) -> None:
             client_of=proxies.network,
             metrics=metrics,
             surface=surface,
+            sessions=sessions,
             metrics_alone=not config.auth.enabled,
         )
 
@@ -83,6 +87,7 @@ async def serve(reach: Reach, config: Config, source: ConfigSource) -> None:
     looks: list[Callable[[], Awaitable[None]]] = [renewed] if tls is None else [renewed, tls.look]
     if process.link is not None:
         process.link.answer(RELOAD, GatewayReload(config, source, looks).answer)
+        SharedSessions(sessions, process.link)
     watching = [
         asyncio.create_task(_at_hangup(process.hangup, looks)),
         asyncio.create_task(_at_times(config.reload, renewed)),
@@ -110,9 +115,6 @@ async def serve(reach: Reach, config: Config, source: ConfigSource) -> None:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
         await router.close()
-        listener.close()
-        if admin_listener is not None:
-            admin_listener.close()
         await process.close()
     _log.info("stopped")
 

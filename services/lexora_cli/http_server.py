@@ -157,6 +157,7 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)  # `_or_end` raises what it ended with
+        self._listener.close()
 
     async def _or_end(self, event: asyncio.Event) -> None:
         assert self._task is not None

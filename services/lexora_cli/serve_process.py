@@ -1,19 +1,20 @@
 """HTTP and gRPC in one process, on one event loop."""
 
-import socket
+from functools import partial
 
 import structlog
 
 from lexora_cli.http_server import HttpServer, buffered_bytes, hand_over, listen_for_operators
+from lexora_cli.shared_sessions import SharedSessions
 from lexora_contract.inprocess import InProcessRouter
-from lexora_gateway import BufferedBytes, DeferredApp, Surface
+from lexora_gateway import BufferedBytes, DeferredApp, Sessions, Surface
 from lexora_router.config import Config
 from lexora_router.process.app import RouterApp
 from lexora_router.process.listening import HTTP
 from lexora_router.process.process_memory import kept_low
 from lexora_router.process.reload import Reloader
 from lexora_router.process.serve import end, start_admin_grpc, start_grpc
-from lexora_router.process.server_tls import ServerTls, server_tls
+from lexora_router.process.server_tls import server_tls
 from lexora_router.process.serving_process import ServingProcess
 from lexora_router.process.source import ConfigSource
 from lexora_router.version import __version__
@@ -32,9 +33,13 @@ async def serve(config: Config, source: ConfigSource) -> None:
     router = RouterApp(config, tls, process.link)
     reading = buffered_bytes(config.server)
     admin_listener = listen_for_operators(config.server, process.ports)
-    http = _http_server(router, listener, reading, tls, Surface.ALL if admin_listener is None else Surface.CALLS)
+    sessions = Sessions()
+    if process.link is not None:
+        SharedSessions(sessions, process.link)
+    app, server = partial(_app, router, reading, sessions), config.server
+    http = HttpServer(app(Surface.ALL if admin_listener is None else Surface.CALLS), listener, server, tls)
     router.registry.register(http.facts)
-    admin = None if admin_listener is None else _http_server(router, admin_listener, reading, tls, Surface.OPERATORS)
+    admin = None if admin_listener is None else HttpServer(app(Surface.OPERATORS), admin_listener, server, tls)
     reloader = Reloader(router, source, process.hangup, tls, process.link)
     try:
         grpc, admin_grpc = await start_grpc(router, process.ports), await start_admin_grpc(router, process.ports)
@@ -58,18 +63,13 @@ async def serve(config: Config, source: ConfigSource) -> None:
         if admin is not None:
             await admin.stop()
         await end(router)
-        listener.close()
-        if admin_listener is not None:
-            admin_listener.close()
         await process.close()
     _log.info("stopped")
 
 
-def _http_server(
-    router: RouterApp, listener: socket.socket, reading: BufferedBytes, tls: ServerTls | None, surface: Surface
-) -> HttpServer:
+def _app(router: RouterApp, reading: BufferedBytes, sessions: Sessions, surface: Surface) -> DeferredApp:
     server = router.config.server
-    app = DeferredApp(
+    return DeferredApp(
         InProcessRouter(router.services),
         version=__version__,
         max_body_bytes=server.max_body_bytes,
@@ -80,5 +80,5 @@ def _http_server(
         client_of=router.client_of,
         metrics=router.scrape,
         surface=surface,
+        sessions=sessions,
     )
-    return HttpServer(app, listener, server, tls)

@@ -12,27 +12,28 @@ NEWS, ALL = "session", "sessions"
 
 
 class SharedSessions:
-    """Keeps the sessions of this worker and of the others the same; `fetch` those that there are when it starts."""
+    """Keeps the sessions of this worker and of the others the same."""
 
     def __init__(self, sessions: Sessions, link: WorkerLink) -> None:
         self._sessions = sessions
         self._link = link
-        self._telling: set[asyncio.Task[object]] = set()
-        sessions.tell = self._tell
+        self._sending: set[asyncio.Task[object]] = set()
+        sessions.send = self._send
         link.answer(NEWS, self._hear)
         link.answer(ALL, self._all)
+        link.begin(self._fetch)
 
-    async def fetch(self) -> None:
-        """Take the sessions of the others."""
+    async def _fetch(self) -> None:
+        """Take the sessions that the others have."""
         for part in await self._link.ask(ALL):
             for news in msgspec.msgpack.decode(part.body, type=list[bytes]) if part.body is not None else ():
                 self._sessions.hear(news)
 
-    def _tell(self, news: bytes) -> Awaitable[object]:
-        """Begin to tell the others; awaited, it returns when they have heard."""
+    def _send(self, news: bytes) -> Awaitable[object]:
+        """Begin to send it to the others; awaited, it returns when they have it."""
         task: asyncio.Task[object] = asyncio.create_task(self._link.ask(NEWS, news))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
         return task
 
     async def _hear(self, news: bytes) -> bytes:

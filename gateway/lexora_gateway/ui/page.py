@@ -52,7 +52,7 @@ class Page:
     def __init__(self, parts: Parts) -> None:
         self._router = parts.router
         self._chat = parts.routes[CHAT]
-        self._sign_in = SignIn(parts.router)
+        self._sign_in = SignIn(parts.router, parts.sessions)
         self._states: OrderedDict[bytes, tuple[float, dict[str, Any]]] = OrderedDict()  # caller -> until when, state
 
     def add_to(self, app: FastAPI) -> None:

@@ -17,8 +17,8 @@ from lexora_contract.access import CREDENTIALS, Scope
 from lexora_contract.port import CallFailed
 from lexora_gateway.errors import Refused, invalid, plain, request_timeout, too_large
 from lexora_gateway.granted import granted
-from lexora_gateway.request import scope_context
 from lexora_gateway.page_sessions import LONGEST_SECONDS, Sessions
+from lexora_gateway.request import scope_context
 
 if TYPE_CHECKING:
     from lexora_contract.port import RouterPort
@@ -71,14 +71,21 @@ class SignIn:
         shown = (b"authorization", b"Bearer " + credential.encode())
         scope = {**request.scope, "headers": [*headers, shown]}
         await granted(self._router, Scope.OBSERVE, scope_context(scope, _TIMEOUT))
-        self._sessions.close(_word(request.scope))
-        return _with_cookie(request.scope, self._sessions.open(credential), LONGEST_SECONDS)
+        await self._close(_word(request.scope))
+        word = self._sessions.open(credential)
+        await self._sessions.announce(word)  # the next request may come to another process
+        return _with_cookie(request.scope, word, LONGEST_SECONDS)
 
     async def sign_out(self, request: Request) -> Response:
         """End the session."""
         check_own(request.scope)
-        self._sessions.close(_word(request.scope))
+        await self._close(_word(request.scope))
         return _with_cookie(request.scope, "", 0)
+
+    async def _close(self, word: str) -> None:
+        if word:
+            self._sessions.close(word)
+            await self._sessions.announce(word)
 
     def forget(self, scope: AsgiScope, failed: CallFailed) -> None:
         """End the session of a request whose credential holds no more."""

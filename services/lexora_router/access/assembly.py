@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lexora_router.access.access import Access, OpenAccess
-from lexora_router.access.audit import AuditLog
+from lexora_router.access.audit import ELSEWHERE, AuditLog
 from lexora_router.access.authenticator import Authenticator, Failures
 from lexora_router.access.certificates import CertificateNames
 from lexora_router.access.forwarders import Forwarders
@@ -65,6 +65,11 @@ class AccessAssembly:
             self._task = asyncio.create_task(self.keys.watch(), name="lexora-keys")
         if self.tokens is not None:
             self.tokens.start()
+
+    async def read_file(self) -> None:
+        """Read the file of keys now: another process of this gateway has edited it, and has written that down."""
+        if self._file is not None:
+            await self._file.refresh(ELSEWHERE)
 
     async def retire(self, successor: "AccessAssembly | None" = None) -> None:
         """Follow them no more, but for what a successor has taken over."""

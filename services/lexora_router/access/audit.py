@@ -12,6 +12,8 @@ KEPT = 1000
 MAX_SUMS = 4096
 MAX_CHANGES = 100
 OTHER = "other"
+# What has changed keys, where it was no operator: the file, from outside, or another process of this gateway.
+FILE, ELSEWHERE = "file", "elsewhere"
 
 Fact = str | int | Sequence[str]
 
@@ -38,6 +40,12 @@ class AuditLog:
         self._write = write
         self._clock = clock
         self._number = 0
+        self.first: Callable[[], bool] = lambda: True  # of several processes that see the same
+
+    def note_once(self, event: str, **facts: Fact | None) -> None:
+        """Write down what every process of this gateway sees; one of them does it."""
+        if self.first():
+            self.note(event, **facts)
 
     def note(self, event: str, **facts: Fact | None) -> None:
         """Write an event down; facts that are empty are left out."""
@@ -78,12 +86,15 @@ def changes_of(old: Mapping[bytes, KeyRecord], new: Mapping[bytes, KeyRecord]) -
 
 
 def note_changes(audit: AuditLog, changes: Changes, by: str) -> None:
-    """Write changes of keys down; of very many their number."""
+    """Write changes of keys down; of very many their number. Those that another process has made are written down there."""
+    if by == ELSEWHERE:
+        return
+    note = audit.note_once if by == FILE else audit.note
     if len(changes) > MAX_CHANGES:
-        audit.note("keys_changed", by=by, **Counter(event for event, _ in changes))
+        note("keys_changed", by=by, **Counter(event for event, _ in changes))
         return
     for event, facts in changes:
-        audit.note(event, **facts, by=by)
+        note(event, **facts, by=by)
 
 
 def _changes(old: Mapping[bytes, KeyRecord], new: Mapping[bytes, KeyRecord]) -> Iterator[tuple[str, dict[str, Fact]]]:

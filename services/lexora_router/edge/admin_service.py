@@ -1,33 +1,49 @@
 """The rpcs of AdminService: what operators ask a router, and have it do."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any, TypeVar
 
 from lexora.v1 import audit_pb2, explain_pb2, recent_calls_pb2, reload_pb2, stats_pb2
 from lexora_contract.key_text import without_secrets
 from lexora_contract.operations import CHAT
 from lexora_contract.port import CallContext, Options
-from lexora_contract.rpcs import EXPLAIN, GET_STATS, LIST_AUDIT_EVENTS, LIST_RECENT_CALLS, RELOAD
+from lexora_contract.rpcs import EXPLAIN, GET_KEY, GET_STATS, LIST_AUDIT_EVENTS, LIST_KEYS, LIST_RECENT_CALLS, RELOAD, Rpc
+from lexora_router.access.key_source import KeyStore
 from lexora_router.call import Call
-from lexora_router.edge.audit_messages import audit_page
+from lexora_router.edge.audit_messages import WholeAudit
 from lexora_router.edge.call_inputs import CallInputs
 from lexora_router.edge.explain import Explainer
 from lexora_router.edge.guard import Guard, within
 from lexora_router.edge.key_rpcs import KeyRpcs
 from lexora_router.edge.stats_messages import reload_message
+from lexora_router.edge.whole_list import Others
 from lexora_router.edge.whole_overview import WholeOverview
 from lexora_router.errors import InvalidRequest, Unimplemented
 from lexora_router.payload.fields import check_model
 
+# Asked of the other workers when one has edited the file of keys: they read it now.
+KEYS = "keys"
+_READING = (GET_KEY, LIST_KEYS)
 _NO_OPTIONS = Options()
+_Answer = TypeVar("_Answer")
 
 
 class AdminService(KeyRpcs):
     """Serves the rpcs of AdminService. Every method raises CallFailed, and nothing else, for a failed call."""
 
     def __init__(
-        self, guard: Guard, overview: WholeOverview, inputs: CallInputs, *, explainer: Explainer | None = None
+        self,
+        guard: Guard,
+        overview: WholeOverview,
+        inputs: CallInputs,
+        *,
+        explainer: Explainer | None = None,
+        others: Others | None = None,
     ) -> None:
         super().__init__(guard)
+        self._others = others
+        self._audit = WholeAudit(guard.audit, others)
         self._whole = overview
         self._inputs = inputs
         self._explainer = explainer
@@ -87,12 +103,20 @@ class AdminService(KeyRpcs):
             raise Unimplemented("This router has its configuration from nowhere that it could be loaded from again.")
         return reload_pb2.ReloadResponse(report=reload_message(await reload()))
 
+    async def _of_keys(
+        self, rpc: Rpc[Any, Any], context: CallContext, answer: Callable[[KeyStore, str], Awaitable[_Answer]]
+    ) -> _Answer:
+        found = await super()._of_keys(rpc, context, answer)
+        if self._others is not None and rpc not in _READING:
+            await self._others.ask(KEYS)  # in force everywhere when the caller has its answer
+        return found
+
     async def list_audit_events(
         self, request: audit_pb2.ListAuditEventsRequest, context: CallContext
     ) -> audit_pb2.ListAuditEventsResponse:
         """What was done of late."""
 
         async def serve(_: Call) -> audit_pb2.ListAuditEventsResponse:
-            return audit_page(self.guard.audit.events, request)
+            return await self._audit.page(request)
 
         return await self.guard.administered(LIST_AUDIT_EVENTS, context, serve, always=True)

@@ -18,7 +18,7 @@ from lexora_router.access.authenticator import Failures
 from lexora_router.assembly import Assembly, Shared
 from lexora_router.config import Config
 from lexora_router.config.models import ServerConfig
-from lexora_router.edge.admin_service import AdminService
+from lexora_router.edge.admin_service import KEYS, AdminService
 from lexora_router.edge.arriving_requests import ARRIVING_SHARE, ArrivingRequests
 from lexora_router.edge.call_inputs import CallInputs
 from lexora_router.edge.explain import Explainer
@@ -107,18 +107,13 @@ class RouterApp:
         self.registry.register(SpanCollector(self._telemetry))
         self.registry.register(StateCollector(self.state))
         self._overview = Overview(lambda: self._assembly, self._stats, recent, self.reloads, clock=clock, state=self.state)
-        self._counts = None if link is None else WorkerCounts(self.registry, link)
-        if self._counts is None:
-            self._whole = WholeOverview(self._overview)
-        else:
-            self._whole = WholeOverview(self._overview, link, self._counts.inherited_stats)
-            self._counts.with_stats(self._whole.counts)
+        self._counts, self._whole = self._with_others(link)
         self.guard = Guard(_serving(self._assembly, self._access, None), recorders=recorders, clock=clock, audit=self.audit)
         inputs = CallInputs(self.guard, config.server.max_body_bytes)
         explainer = Explainer(lambda: self._assembly, clock=clock)
         self.services = Services(
             RouterService(self.guard, self._overview, inputs, whole=self._whole),
-            AdminService(self.guard, self._whole, inputs, explainer=explainer),
+            AdminService(self.guard, self._whole, inputs, explainer=explainer, others=link),
         )
         self.grpc, self.admin_grpc = _grpc_servers(self.services, config, tls, shared=link is not None)
         if tls is not None:
@@ -252,6 +247,22 @@ class RouterApp:
             await assembly.stop()
         if self._telemetry is not None:
             await asyncio.to_thread(self._telemetry.close)
+
+    async def _read_keys(self, _: bytes) -> bytes:
+        """Another worker has edited the file of keys."""
+        await self._access.read_file()
+        return b""
+
+    def _with_others(self, link: WorkerLink | None) -> tuple[WorkerCounts | None, WholeOverview]:
+        """What is counted and seen by all workers; what they see alike is written down by one of them."""
+        if link is None:
+            return None, WholeOverview(self._overview)
+        self.audit.first = lambda: link.first
+        link.answer(KEYS, self._read_keys)
+        counts = WorkerCounts(self.registry, link)
+        whole = WholeOverview(self._overview, link, counts.inherited_stats)
+        counts.with_stats(whole.counts)
+        return counts, whole
 
     async def _sum_failures(self) -> None:
         while True:

@@ -180,7 +180,7 @@ class Reloader:
             reload = await self._once(trigger)
             self._engine_certificates.note()
         _tell(reload)
-        self._router.audit.note(
+        self._router.audit.note_once(
             "configuration_reloaded",
             trigger=reload.trigger,
             result=str(reload.result),

@@ -42,7 +42,9 @@ class CoordinatorProcess:
         while True:
             begun = time.monotonic()
             process = subprocess.Popen(  # noqa: ASYNC220, S603 - it is this program's own, and starting takes a millisecond
-                [sys.executable, "-m", COORDINATOR, self.socket], stdin=subprocess.DEVNULL, start_new_session=True
+                [sys.executable, "-m", COORDINATOR, self.socket, str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
             try:
                 code = await _ended(process)

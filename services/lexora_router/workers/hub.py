@@ -35,6 +35,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.peers: list[Peer] = []
+        self._first: Peer | None = None
         self._orphaned: list[bytes] = []  # counts that no worker has taken over yet
         self._open: dict[int, tuple[Peer, asyncio.Future[bytes | None]]] = {}
         self._numbers = 0
@@ -42,6 +43,7 @@ class Hub:
     def join(self, peer: Peer) -> None:
         """A worker serves from now on."""
         self.peers.append(peer)
+        self._name_first()
         while self._orphaned:
             self._adopt(peer, self._orphaned.pop())
 
@@ -52,6 +54,7 @@ class Hub:
                 self.answer(number, None)
         if peer in self.peers:
             self.peers.remove(peer)
+            self._name_first()
         for counts in filter(None, (peer.kept, *peer.adopted.values())):
             if self.peers:
                 self._adopt(self.peers[0], counts)
@@ -91,6 +94,11 @@ class Hub:
             self._open[self._numbers] = (peer, future)
             peer.send({"kind": "question", "id": self._numbers, "name": name}, body)
         return self._numbers, future
+
+    def _name_first(self) -> None:
+        if self.peers and self.peers[0] is not self._first:
+            self._first = self.peers[0]
+            self._first.send({"kind": "first"})
 
     def _adopt(self, heir: Peer, counts: bytes) -> None:
         self._numbers += 1

@@ -36,8 +36,10 @@ class WorkerLink:
         self.workers = place.workers
         self.coordinator = place.coordinator
         self.leaves = False
+        self.first = False  # of the workers that serve: does what one of them has to do
         self._over = over
         self._place = place
+        self._begins: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._answers: dict[str, Answer] = {}
         self._adopt: Callable[[bytes], None] | None = None
         self._counts: Callable[[], bytes] | None = None
@@ -56,6 +58,10 @@ class WorkerLink:
         """Leave these counts with the supervisor, and take over those of workers that have ended."""
         self._counts, self._adopt = counts, adopt
 
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do this as soon as this worker serves."""
+        self._begins.append(work)
+
     async def serves(self) -> None:
         """Say that this worker serves, and listen to the supervisor from now on: answers must be there."""
         link = socket.socket(fileno=self._place.link)
@@ -64,6 +70,8 @@ class WorkerLink:
         self._send({"kind": "serves"})
         self._spawn(self._read(reader))
         self._spawn(self._keep_counts())
+        for work in self._begins:
+            self._spawn(work())
 
     def keep(self, counts: bytes) -> None:
         """Leave what was counted so far with the supervisor."""
@@ -125,6 +133,8 @@ class WorkerLink:
                 self._say_drain()
                 self.leaves = not self._over.is_set()
                 self._over.set()
+            case "first":
+                self.first = True
             case "adopt":
                 self._take_over(int(header["id"]), body)
             case "question":

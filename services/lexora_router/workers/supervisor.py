@@ -70,7 +70,6 @@ class Supervisor:
         self._coordinator = coordinator = CoordinatorProcess(self._log)
         keeping = asyncio.create_task(coordinator.keep())
         try:
-            await coordinator.ready()
             return await self._serve()
         finally:
             keeping.cancel()
@@ -107,6 +106,8 @@ class Supervisor:
         first, *others = self._slots
         if not await self._served(self._start(first)):
             return False
+        if self._coordinator is not None:
+            await self._coordinator.ready()
         started = [self._start(slot) for slot in others]
         return all(await asyncio.gather(*map(self._served, started)))
 

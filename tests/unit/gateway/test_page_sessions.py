@@ -1,3 +1,6 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from lexora_gateway import page_sessions as sessions_module
@@ -64,3 +67,32 @@ def test_a_word_is_random_and_found_as_a_whole_and_no_key_is_shown() -> None:
     word = words.pop()
     sessions.close(word)
     assert sessions.credential(word) == sessions.credential("") == ""
+
+
+async def test_processes_of_one_gateway_have_the_same_sessions() -> None:
+    clock = Clock()
+    clock.now = 1000.0
+    here, there = Sessions(clock), Sessions(clock)
+
+    def to(other: Sessions) -> Callable[[bytes], Awaitable[object]]:
+        def send(news: bytes) -> Awaitable[object]:
+            other.hear(news)
+            return asyncio.get_running_loop().create_task(asyncio.sleep(0))
+
+        return send
+
+    here.send, there.send = to(there), to(here)
+    word = here.open("key")
+    assert there.credential(word) == ""
+    await here.announce(word)
+    for _ in range(100):  # used here alone
+        clock.now += IDLE_SECONDS / 10
+        assert here.credential(word) == "key"
+    assert there.credential(word) == "key"
+    late = Sessions(clock)
+    for news in there.news():
+        late.hear(news)
+    assert late.credential(word) == "key"
+    there.close(word)
+    await there.announce(word)
+    assert here.credential(word) == ""
