@@ -208,6 +208,7 @@ def test_it_starts_and_serves_while_the_store_is_gone(sim: Simulator, tmp_path: 
     with Gateway(config, tmp_path) as one:
         assert httpx.post(f"{one.http}{CHAT}", json=chat(MODEL, 1), verify=False).status_code == 200
         assert health(one)["state"]["shared"] is False
+        one.wait_for("state_degraded.*the store cannot be reached: Connection refused")
 
 
 def health(gateway: Gateway) -> dict[str, Any]:

@@ -102,6 +102,8 @@ class StateLink:
         self._found_at = -1e9
         self._failures = 0  # in a row
         self._tried = asyncio.Event()  # the store, once
+        self._warned = False  # the log has it that the store is lost
+        self._ending = False
         self._task: asyncio.Task[None] | None = None
         state.on_news(self._on_news)
 
@@ -129,7 +131,7 @@ class StateLink:
         """
         if self.degraded:
             return False
-        if self._waiting is None:
+        if self._waiting is None or self._waiting.done():
             loop = asyncio.get_running_loop()
             self._waiting = waiting = loop.create_future()
             overdue = loop.call_later(self._timeout, _settle, waiting, False)
@@ -150,9 +152,7 @@ class StateLink:
 
     async def leave(self) -> None:
         """Say the last totals, and give everything back. The store may be out of reach, and does so by itself then."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._end()
         if not self.degraded:
             await self._exchange()
         if self._waiting is not None:
@@ -165,16 +165,30 @@ class StateLink:
                 pass
         await self._state.close()
 
+    async def _end(self) -> None:
+        """Let an exchange under way end: cut off, it would take its connection with it."""
+        if self._task is None:
+            return
+        self._ending = True
+        self._wake.set()
+        if not self.degraded:
+            await asyncio.wait({self._task}, timeout=2 * self._timeout)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
     # One task does all that follows.
 
     async def _run(self) -> None:
-        while True:
+        while not self._ending:
             if self.degraded:
                 await asyncio.sleep(self._backoff())
-                await self._return()
             else:
                 await self._due()
-                await self._exchange()
+            try:
+                await self.exchange()
+            except Exception:  # the boundary: a bug, here or in the client, must not leave calls waiting for ever
+                _log.exception("bug", work="state")
+                self._lost("internal error; the log has it")
 
     async def exchange(self) -> None:
         """One exchange now, or one attempt to reach a lost store."""
@@ -184,7 +198,7 @@ class StateLink:
         """Wait for the time of the next exchange."""
         while True:
             left = self.begun + self._gap() - self._clock()
-            if left <= 0:
+            if left <= 0 or self._ending:
                 return
             self._wake.clear()
             try:
@@ -195,8 +209,11 @@ class StateLink:
 
     def _gap(self) -> float:
         """Seconds from the last exchange to the next one."""
-        if self._waiting or self._wanted:
-            return (CALL_GAP_SECONDS if self._waiting else NEWS_GAP_SECONDS) * max(1.0, self.members / CROWD)
+        crowd = max(1.0, self.members / CROWD)
+        if self._waiting:
+            return min(CALL_GAP_SECONDS * crowd, self._timeout / 4)
+        if self._wanted:
+            return NEWS_GAP_SECONDS * crowd
         return self._next_tick * max(1.0, self.members / TICKING_CROWD)
 
     def _backoff(self) -> float:
@@ -209,18 +226,24 @@ class StateLink:
     async def _return(self) -> None:
         """Try to reach the store, and to be a member of it again."""
         try:
-            async with asyncio.timeout(OPEN_SECONDS):
-                await self._state.open()
+            await self._open()
             known = self._joined
             found = await self._say()
             if not found.known:
                 found, known = await self._join(), False
-        except (StateUnavailable, TimeoutError) as error:
-            self._lost(str(error) or f"no answer within {OPEN_SECONDS:g} s")
+        except StateUnavailable as error:
+            self._lost(str(error))
         else:
             self._found(found, fresh=not known)
         finally:
             self._tried.set()
+
+    async def _open(self) -> None:
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await self._state.open()
+        except TimeoutError:
+            raise StateUnavailable(_silent(OPEN_SECONDS)) from None
 
     async def _exchange(self) -> None:
         """With a store that was there at the last one."""
@@ -236,8 +259,8 @@ class StateLink:
                 heard = True
             else:
                 self._found(await self._join(), fresh=True)
-        except (StateUnavailable, TimeoutError) as error:
-            self._lost(str(error) or f"no answer within {self._timeout:g} s")
+        except StateUnavailable as error:
+            self._lost(str(error))
         finally:
             self._release(waiting, heard=heard)
 
@@ -260,15 +283,18 @@ class StateLink:
         return asked
 
     async def _say(self, asks: tuple[Ask, ...] = (), *, join: bool = False) -> Answer:
-        """One round trip. Raises StateUnavailable, TimeoutError."""
+        """One round trip. Raises StateUnavailable."""
         self._number += 1
         began = self._clock()
         try:
             async with LagTolerantTimeout(self._timeout, self._clock):
                 answer = await self._state.exchange(Batch(self.member, self._ttl, self._number, join or not self._joined, asks))
-        except (StateUnavailable, TimeoutError):
+        except StateUnavailable:
             self.tally.failed += 1
             raise
+        except TimeoutError:
+            self.tally.failed += 1
+            raise StateUnavailable(_silent(self._timeout)) from None
         self.tally.add(self._clock() - began, asks)
         self._joined = True
         return answer
@@ -293,7 +319,7 @@ class StateLink:
         self.members = max(answer.members, 1)
         if self.degraded:
             self._found_at = now
-            self.degraded, self.reason = False, ""
+            self.degraded, self.reason, self._warned = False, "", False
             _log.info("state_shared", store=self._state.where, replicas=self.members)
         for each in self._participants:
             with _survived(each):
@@ -307,9 +333,11 @@ class StateLink:
         self.degraded, self.reason = True, why
         self._release(self._waiting, heard=False)
         self._waiting = None
+        if not self._warned:
+            self._warned = True
+            _log.warning("state_degraded", store=self._state.where, reason=why, share=f"1/{self.members}")
         if was_degraded:
             return
-        _log.warning("state_degraded", store=self._state.where, reason=why, share=f"1/{self.members}")
         for each in self._participants:
             with _survived(each):
                 each.alone(1 / self.members, now)
@@ -318,7 +346,7 @@ class StateLink:
         """Let calls go on that wait for an exchange; where it was not heard and the store is there, they wait for the next."""
         if waiting is None or waiting.done():
             return
-        if heard or self.degraded or self._waiting is not None or (self._task is not None and self._task.cancelling()):
+        if heard or self.degraded or self._waiting is not None or self._ending:
             waiting.set_result(heard)
         else:
             self._waiting = waiting
@@ -335,6 +363,10 @@ def _survived(participant: Participant) -> Iterator[None]:
         yield
     except Exception:
         _log.exception("bug", program=participant.program)
+
+
+def _silent(seconds: float) -> str:
+    return f"no answer within {seconds:g} s"
 
 
 def _settle(waiting: "asyncio.Future[bool]", heard: bool) -> None:

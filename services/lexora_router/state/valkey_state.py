@@ -5,8 +5,9 @@ One connection is for exchanges and one for news. All keys have one hash tag, so
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -18,9 +19,12 @@ from lexora_router.state.address import Address, Kind, place
 from lexora_router.state.port import Answer, Batch, StateUnavailable
 from lexora_router.state.program import Programs
 from lexora_router.state.script import Way, ways
+from lexora_router.state.tls_context import USUAL, Security, TlsContext
 from lexora_router.state.valkey_errors import explained
 
 MAX_REDIRECTS = 3
+HOST_SECONDS = 0.3
+"""For one of several hosts: one that swallows packets must not keep the others from being asked."""
 NEWS_PAUSE_SECONDS = 1.0
 _LATE = -1
 _MOVED = re.compile(r"MOVED \d+ (.*):(\d+)")
@@ -28,21 +32,13 @@ _MOVED = re.compile(r"MOVED \d+ (.*):(\d+)")
 _log = structlog.get_logger("lexora.state")
 
 
-@dataclass(frozen=True, slots=True)
-class Security:
-    """Files of TLS, PEM. None for `ca`: the system's authorities; None for `key`: it is in `cert`."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-
-
 class ValkeyState:
     """See SharedState. `namespace` keeps the replicas of several gateways apart on one server."""
 
-    def __init__(self, address: Address, programs: Programs, *, namespace: str, security: Security = Security()) -> None:
+    def __init__(self, address: Address, programs: Programs, *, namespace: str, security: Security = USUAL) -> None:
         self._address = address
-        self._security = security
+        self._hosts = deque(address.hosts)  # that one first which answered last
+        self._tls = TlsContext(security)
         self._base = f"{{lexora:{namespace}}}:v1:"
         self.key = f"{self._base}members".encode()
         self._ways = ways(programs)
@@ -178,18 +174,18 @@ class ValkeyState:
 
     async def _first(self) -> tuple[str, int]:
         """The server to connect to. Raises StateUnavailable, ValkeyError."""
-        hosts = self._address.hosts
         if self._address.kind is Kind.SERVER:
-            return hosts[0]
-        failure: Exception | None = None
-        for host in hosts:
+            return self._hosts[0]
+        failure: Exception = StateUnavailable(f"no host answers within {HOST_SECONDS:g} s")
+        for _ in self._address.hosts:
             try:
-                found = await self._at(host)
+                async with asyncio.timeout(HOST_SECONDS):
+                    return await self._at(self._hosts[0])
+            except TimeoutError:
+                self._hosts.rotate(-1)
             except (ValkeyError, StateUnavailable, OSError) as error:
                 failure = error
-            else:
-                return found
-        assert failure is not None
+                self._hosts.rotate(-1)
         raise failure
 
     async def _at(self, host: tuple[str, int]) -> tuple[str, int]:
@@ -236,14 +232,12 @@ class ValkeyState:
         }
         connection: AbstractConnection
         if address.tls:
-            files = self._security
-            connection = SSLConnection(
-                ssl_ca_certs=files.ca,
-                ssl_certfile=files.cert,
-                ssl_keyfile=files.key or files.cert,
-                ssl_check_hostname=True,
-                **settings,
-            )
+            secured = SSLConnection(ssl_check_hostname=True, **settings)
+            try:
+                secured.ssl_context.context = self._tls.current()
+            except OSError as error:
+                raise StateUnavailable(f"a file of state.tls cannot be used: {error.strerror or 'not PEM'}") from error
+            connection = secured
         else:
             connection = Connection(**settings)
         try:

@@ -1,10 +1,12 @@
 """Where a Valkey may be: behind TLS, Sentinels, a cluster, a slow network; and what is said where it cannot be used."""
 
 import asyncio
+import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
 
@@ -13,7 +15,8 @@ import pytest
 from lexora_router.state.address import parse
 from lexora_router.state.link import StateLink
 from lexora_router.state.port import StateUnavailable
-from lexora_router.state.valkey_state import Security, ValkeyState
+from lexora_router.state.tls_context import Security, TlsContext
+from lexora_router.state.valkey_state import ValkeyState
 from tests.contract.state.tally import TALLY
 from tests.contract.state.test_port import PROGRAMS, report, tally
 from tests.support.links import settle
@@ -101,10 +104,24 @@ async def test_tls_with_certificates_of_both_sides(server: ValkeyProcess, tmp_pa
         assert "was lost" in await refusal(f"valkey://localhost:{port}")
 
 
+def test_a_certificate_that_was_renewed_is_shown_with_the_next_connection(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = TlsContext(Security(str(authority.ca), *authority.issue("gateway").paths()))
+    first = tls.current()
+    assert tls.current() is first
+    renewed = authority.issue("gateway")
+    os.utime(renewed.cert, (0, 0))
+    assert tls.current() is not first
+    renewed.key.unlink()
+    with pytest.raises(FileNotFoundError):
+        tls.current()
+
+
 async def test_sentinels_name_the_server(server: ValkeyProcess, tmp_path: Path) -> None:
     server.command("ACL", "SETUSER", "behind", "reset", "on", f">{SECRET}", "~*", "&*", "+@all")
-    with ValkeyProcess(tmp_path / "open", sentinel_of=server.port) as sentinel:
-        place = f"127.0.0.1:1,127.0.0.1:{sentinel.port}"
+    with ExitStack() as stack, ValkeyProcess(tmp_path / "open", sentinel_of=server.port) as sentinel:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # it takes connections, and answers nothing
+        place = f"127.0.0.1:1,127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{sentinel.port}"
         await usable(f"valkey+sentinel://{place}/main")
         await usable(f"valkey+sentinel://behind:{SECRET}@{place}/main")
         assert "have no service other" in await refusal(f"valkey+sentinel://{place}/other")

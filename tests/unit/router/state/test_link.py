@@ -38,12 +38,20 @@ class Faulty(InMemoryState):
         self.batches.append(batch)
         if self.fault == "refuse":
             raise StateUnavailable("refused")
+        if self.fault == "bug":
+            raise ValueError("words that are for the log only")
+        if self.fault == "slow":
+            await asyncio.sleep(TIMEOUT / 2)
         if self.fault == "hang":
             await asyncio.Event().wait()
         answer = await super().exchange(batch)
         if self.fault == "lose":
             await asyncio.Event().wait()
         return answer
+
+    def lives(self, member: str) -> bool:
+        """Whether the store has this member."""
+        return member in self.store._members
 
     def wipe(self) -> None:
         """Lose the memory."""
@@ -214,6 +222,33 @@ async def test_the_more_replicas_the_less_often_each_one_asks(state: Faulty) -> 
     await link.leave()
 
 
+async def test_a_bug_of_the_client_ends_nothing(state: Faulty, logged: list[Any]) -> None:
+    member = Member()
+    link = linked(state, member)
+    await link.start()
+    state.fault = "bug"
+    await settle(lambda: link.degraded)
+    assert link.reason == "internal error; the log has it"
+    state.fault = ""
+    await settle(lambda: not link.degraded)
+    assert [line["event"] for line in logged].count("state_degraded") == 1
+    await link.leave()
+
+
+async def test_an_exchange_under_way_ends_before_the_replica_leaves(state: Faulty, logged: list[Any]) -> None:
+    member = Member()
+    link = linked(state, member)
+    await link.start()
+    await settle(lambda: not link.degraded)
+    state.fault = "slow"
+    under_way = len(state.batches) + 1
+    await settle(lambda: len(state.batches) == under_way)
+    assert state.lives(link.member)
+    await link.leave()
+    assert not state.lives(link.member)
+    assert all(line["event"] != "state_degraded" for line in logged)
+
+
 async def test_a_bug_of_one_participant_is_no_end_for_the_others(state: Faulty, logged: list[Any]) -> None:
     bad, good = Member("other"), Member()
     bad.hear = bad.ask = None  # type: ignore[assignment,method-assign]
@@ -241,6 +276,7 @@ async def test_a_lost_store_is_tried_ever_more_seldom(state: Faulty) -> None:
     link = linked(state)
     await link.start()
     await settle(lambda: state.opened >= 4)
+    assert link._warned
     assert [link._backoff() for link._failures in (1, 2, 3, 4, 5, 6, 60)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     await link.leave()
 
