@@ -115,11 +115,12 @@ audit: $(LOCKER)/.stamp ## Look for known vulnerabilities in deploy/requirements
 # What builds the image: docker, podman or buildah. The last two keep a health check in Docker's format only.
 ENGINE ?= docker
 IMAGE ?= spirrow-lexora
-# The base to build on, where it is not the Dockerfile's.
+# The base to build on, where it is not the Dockerfile's, and further options.
 BASE ?=
+BUILD_OPTIONS ?=
 
 image: ## Build the image: make image [ENGINE=buildah] [IMAGE=name]
-	@$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) --file deploy/docker/Dockerfile --tag $(IMAGE) \
+	@$(ENGINE) build $(if $(filter docker,$(ENGINE)),,--format docker) --file deploy/docker/Dockerfile --tag $(IMAGE) $(BUILD_OPTIONS) \
 		$(if $(BASE),--build-arg BASE=$(BASE)) --build-arg SOURCE_COMMIT="$$(git describe --always --dirty --abbrev=12 --exclude='*')" .
 
 $(LOCKER)/.stamp:

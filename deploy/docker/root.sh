@@ -18,7 +18,7 @@ packages="
 mkdir -p "$root/dev" "$root/proc" "$root/sys" "$root/var/lib/dpkg/status.d" /build/debs
 cd /build/debs
 # shellcheck disable=SC2086
-apt-get download -qq $packages
+apt-get download -qq -o APT::Sandbox::User=root $packages
 for deb in *.deb; do
   dpkg-deb --extract "$deb" "$root"
   # Where scanners look for packages in images that have no dpkg.
