@@ -169,3 +169,27 @@ async def test_streams_of_discovered_engines_go_on_elsewhere(tmp_path: Path) -> 
             seen = await asyncio.gather(*streams)
         assert [each for each in seen if not each.whole] == []
         assert gateway.metric("lexora_streams_resumed_total") > 0
+
+
+async def test_slots_hold_over_workers_while_endpoints_come_and_go(engines: list[Simulator], tmp_path: Path) -> None:
+    """Each worker looks for itself, and none begins with an endpoint; the slots of each engine are those of both together."""
+    one, two, three = engines
+    for engine in engines:
+        engine.clear()
+    file = tmp_path / "engines.json"
+    config = base_config(main={"discover": {"file": str(file)}, "models": [MODEL], "max_concurrency": 8})
+    config["server"]["workers"] = 2
+    with DnsServer() as dns, KubeApi() as api, Gateway(config, tmp_path) as gateway:
+        sources = Sources(file, dns, api)
+        sources.have(one, two)
+        await asyncio.to_thread(
+            wire.wait_until, lambda: gateway.metric("lexora_endpoint_available", backend="main") == 2, "two endpoints"
+        )
+        load = Load(gateway.http, body(MODEL, 15), 48)
+        for found in ((two, three), (three,), (one, three), (one, two, three), (two,), (one, two)):
+            sources.have(*found)
+            await load.more(len(load.seen) + 100)
+        seen = await load.stop()
+        assert [each for each in seen if not each.whole] == []
+        assert all(1 < engine.stats()["max_running"] <= 8 for engine in engines)
+        assert "Traceback" not in gateway.output

@@ -276,6 +276,7 @@ class SlotLeases:
         self._nudge = nudge
         self._pools: dict[str, PoolLease] = {}
         self._leases: WeakValueDictionary[tuple[str, str], EndpointLease] = WeakValueDictionary()
+        self._there: frozenset[str] = frozenset()  # pools of the configuration, also those without endpoints now
         self._leaving: list[str] = []  # pools that the last ask has left
         self._rank, self._members = 0, 1
         self._alone = True
@@ -298,6 +299,7 @@ class SlotLeases:
             if name not in there:
                 pool.follow(())
         self._pools |= there
+        self._there = frozenset(there)
         if self._alone:
             self.alone(1 / self._members, 0.0)
 
@@ -306,7 +308,7 @@ class SlotLeases:
         if self._alone:
             self.alone(1 / self._members, now)  # limits may have moved
         claims = [claim for pool in self._pools.values() if (claim := pool.claim(self._members, now)) is not None]
-        self._leaving = [claim.name for claim in claims if not claim.endpoints]
+        self._leaving = [claim.name for claim in claims if not claim.endpoints and claim.name not in self._there]
         return SlotsAsk(tuple(claims))
 
     def hear(self, answer: SlotsAnswer, now: float) -> None:

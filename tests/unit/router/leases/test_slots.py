@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from tests.unit.router.leases.members import LIMITS, STEPS, SlotsInMemory, made_up, play
+from tests.unit.router.leases.members import LIMITS, STEPS, Member, SlotsInMemory, made_up, play
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -33,3 +33,20 @@ def test_no_more_is_held_than_the_limits_whatever_is_lost_and_all_of_it_serves(s
         for member in members:
             member.exchange()
     assert sum(each.lease.condition.in_flight for each in members[0].endpoints) == sum(LIMITS.values())
+
+
+def test_a_pool_without_endpoints_for_a_while_has_slots_again_when_it_has_some() -> None:
+    """As one is at the start whose engines are discovered, and between two sets of them."""
+    store = SlotsInMemory()
+    member = Member(store, LIMITS)
+    member.pool.follow(())
+    for _ in range(5):
+        member.exchange()
+        store.advance(8)
+    assert not member.pool.leases
+    member.pool.follow(member.endpoints)
+    member.arrive("x", 50)
+    for _ in range(3):
+        member.exchange()
+        store.advance(1)
+    assert sum(each.lease.condition.in_flight for each in member.endpoints) == 1
