@@ -110,7 +110,7 @@ lock: $(DEV) $(LOCKER)/.stamp ## Write deploy/requirements.lock (all that an ima
 	@$(BIN)/python tools/licences.py
 
 audit: $(LOCKER)/.stamp ## Look for known vulnerabilities in deploy/requirements.lock.
-	@$(LOCKER)/bin/pip-audit --no-deps --disable-pip --requirement $(LOCK)
+	@$(LOCKER)/bin/pip-audit --strict --no-deps --disable-pip --requirement $(LOCK)
 
 # What builds the image: docker, podman or buildah. The last two keep a health check in Docker's format only.
 ENGINE ?= docker

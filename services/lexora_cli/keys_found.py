@@ -23,6 +23,7 @@ def place(router: Reach | None, file: str | None, config: str | None) -> KeyPlac
         raise KeysFailure(f"the configuration cannot be used: {error.problems[0]}; name the file with --file") from None
     auth = loaded.config.auth
     where = loaded.path or "the configuration, of which there is no file yet"
-    return KeysInFile(
-        Path(auth.keys_file), "" if auth.takes_keys else f"no key is asked for: auth.mode is {auth.mode} in {where}"
-    )
+    note = "" if auth.takes_keys else f"no key is asked for: auth.mode is {auth.mode} in {where}"
+    if auth.takes_keys and "file" not in auth.keys:
+        note = f"no gateway reads this file: auth.keys is {auth.keys} in {where}; make keys at a router (--router HOST:PORT)"
+    return KeysInFile(Path(auth.keys_file), note)

@@ -1,8 +1,8 @@
-"""`python -m tests.support.many_bodies WIRE TARGET CALLS`: calls with a megabyte of body each, by http or grpc, until SIGTERM.
+"""`python -m tests.support.many_bodies WIRE TARGET STATS CALLS`: calls with a megabyte each, by http or grpc, until SIGTERM.
 
 It prints a line of JSON twice a second: how many were sent, and what those with an answer came to (the status, with `+` where
-it says when to come back). At most BESIDE calls are on their way at a time, so that this process holds little: a call that is
-sent and has no answer after QUIET seconds waits in the gateway.
+it says when to come back). At most BESIDE are on their way at a time, neither answered nor in the gateway's queue by what its
+/stats at STATS say: so this process holds little.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import grpc
+import httpx
 
 from lexora.v1.call_pb2 import Call
 from lexora.v1.raw_pb2 import RawCall
@@ -26,8 +27,8 @@ from tests.support import wire
 from tests.support.queueing import CHAT
 
 MIB = 2**20
-BESIDE = 512
-QUIET = 1.0
+BESIDE = 64
+LOOK_SECONDS = 0.2
 CHANNELS = 8
 _HEAD, _TAIL = b'{"model":"m","messages":[{"role":"user","content":"', b'"}]}'
 BODY = _HEAD + b"x" * (MIB - len(_HEAD) - len(_TAIL)) + _TAIL
@@ -38,24 +39,23 @@ class Calls:
 
     def __init__(self) -> None:
         self.sent = 0
+        self.waiting = 0
         self.came_to = Counter[str]()
-        self._beside = asyncio.Semaphore(BESIDE)
 
-    async def run(self, call: Callable[[], Awaitable[str]], count: int) -> None:
+    async def run(self, call: Callable[[], Awaitable[str]], stats: str, count: int) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell())
-            for _ in range(count):
-                await self._beside.acquire()
-                group.create_task(self._one(call))
+            async with httpx.AsyncClient(verify=False, timeout=60) as http:
+                while self.sent < count:
+                    self.waiting = (await http.get(stats)).json()["queue_depth"]["main"]
+                    room = BESIDE - (self.sent - self.came_to.total() - self.waiting)
+                    for _ in range(min(room, count - self.sent)):
+                        self.sent += 1
+                        group.create_task(self._one(call))
+                    await asyncio.sleep(LOOK_SECONDS if room <= 0 else 0.02)
 
     async def _one(self, call: Callable[[], Awaitable[str]]) -> None:
-        self.sent += 1
-        release = asyncio.get_running_loop().call_later(QUIET, self._beside.release)
-        status = await call()
-        self.came_to[status] += 1
-        if not release.cancelled() and release.when() > asyncio.get_running_loop().time():
-            release.cancel()
-            self._beside.release()
+        self.came_to[await call()] += 1
 
     async def _tell(self) -> None:
         while True:
@@ -87,7 +87,8 @@ def by_grpc(target: str) -> Callable[[], Awaitable[str]]:
     """Some channels, with many calls on each."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
     channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(CHANNELS)]
-    methods = [each.unary_unary(f"/{ROUTER}/Generate", GenerateRequest.SerializeToString) for each in channels]
+    # As streams of one message, which are the same on the wire: those of a unary call are kept by grpc until it has its answer.
+    methods = [each.stream_unary(f"/{ROUTER}/Generate", GenerateRequest.SerializeToString) for each in channels]
     request = GenerateRequest(call=Call(raw=RawCall(path=CHAT, body=BODY)))
     number = 0
 
@@ -95,7 +96,10 @@ def by_grpc(target: str) -> Callable[[], Awaitable[str]]:
         nonlocal number
         number += 1
         try:
-            await methods[number % CHANNELS](request)
+            asked = methods[number % CHANNELS]()
+            await asked.write(request)
+            await asked.done_writing()
+            await asked
         except grpc.aio.AioRpcError as error:
             hinted = any(name == "grpc-retry-pushback-ms" for name, _ in error.trailing_metadata() or ())
             return error.code().name + ("+" if hinted else "")
@@ -104,8 +108,8 @@ def by_grpc(target: str) -> Callable[[], Awaitable[str]]:
     return call
 
 
-async def _main(way: str, target: str, count: str) -> None:
-    await Calls().run(by_http(target) if way == "http" else by_grpc(target), int(count))
+async def _main(way: str, target: str, stats: str, count: str) -> None:
+    await Calls().run(by_http(target) if way == "http" else by_grpc(target), stats, int(count))
 
 
 if __name__ == "__main__":

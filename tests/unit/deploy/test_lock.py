@@ -14,6 +14,11 @@ BLOCKS = re.split(r"(?m)^(?=[a-z0-9])", LOCK)[1:]
 VERSIONS = {match[1]: match[2] for block in BLOCKS if (match := re.match(r"([a-z0-9._-]+)==([^\s;\\]+)", block))}
 
 
+def test_an_audit_that_could_not_ask_is_no_good_one() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    assert "pip-audit --strict" in makefile  # else what no advisory was found for counts as sound
+
+
 def test_every_package_is_pinned_with_hashes() -> None:
     assert len(VERSIONS) == len(BLOCKS) > 40
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", block) for block in BLOCKS)
