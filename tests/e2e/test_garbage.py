@@ -1,5 +1,7 @@
 """Calls leave no reference cycles: what hangs on one, bodies included, would stay until a collection, and those are rare."""
 
+import contextlib
+import json
 import re
 import signal
 import sys
@@ -7,14 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
+from lexora.v1.call_pb2 import Call
+from lexora.v1.raw_pb2 import RawCall
+from lexora.v1.router_pb2 import GenerateRequest, StreamRequest
+from lexora.v1.router_pb2_grpc import RouterServiceStub
+from tests.support import wire
 from tests.support.process import Process
 from tests.support.servers import Simulator, calm_config, write_config
 
 MODEL = "qwen3-32b"
 CALLS = 40
+COLLECTED = r"collected (\d+) objects"
+OF_GRPC = 5  # objects of grpc's own that each call leaves: a function in its look-up of the method has itself
 # At each SIGUSR1 it says how many objects only a collection has freed; from the first on there is no other collection.
 COLLECTING = """
 import gc, signal
@@ -60,10 +70,10 @@ def leave(client: httpx.Client) -> httpx.Response:
 
 def collected(process: Process) -> int:
     """How many objects a collection frees now."""
-    before = len(process.lines)
+    before = len(re.findall(COLLECTED, process.output))
     process.signal(signal.SIGUSR1)
-    process.wait_for(r"collected \d+ objects(?s:.*)" * (1 + "".join(process.lines[:before]).count("collected ")))
-    return int(re.findall(r"collected (\d+) objects", process.output)[-1])
+    wire.wait_until(lambda: len(re.findall(COLLECTED, process.output)) > before, "the collection")
+    return int(re.findall(COLLECTED, process.output)[-1])
 
 
 @pytest.mark.parametrize(
@@ -105,3 +115,50 @@ def test_a_call_leaves_nothing_to_collect(
     for _ in range(CALLS):
         assert ask(client).status_code == status
     assert collected(process) < CALLS
+
+
+def request(**more: Any) -> Call:
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, **more})
+    return Call(raw=RawCall(path="/v1/chat/completions", content_type="application/json", body=body.encode()))
+
+
+def generate(stub: RouterServiceStub, **more: Any) -> grpc.StatusCode:
+    try:
+        stub.Generate(GenerateRequest(call=request(**more)), timeout=20)
+    except grpc.RpcError as error:
+        return error.code()  # type: ignore[attr-defined, no-any-return]
+    return grpc.StatusCode.OK
+
+
+def stream(stub: RouterServiceStub, **more: Any) -> grpc.StatusCode:
+    answer: Any = stub.Stream(StreamRequest(call=request(stream=True, **more)), timeout=20)
+    with contextlib.suppress(grpc.RpcError):
+        list(answer)
+    return answer.code()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("ask", "code"),
+    [
+        (generate, grpc.StatusCode.OK),
+        (stream, grpc.StatusCode.OK),
+        (lambda stub: generate(stub, model=7), grpc.StatusCode.INVALID_ARGUMENT),
+        (lambda stub: stream(stub, model=7), grpc.StatusCode.INVALID_ARGUMENT),
+        (lambda stub: generate(stub, max_tokens=-1), grpc.StatusCode.INVALID_ARGUMENT),
+        (lambda stub: stream(stub, sim_fault="die_after=2;how=abort"), grpc.StatusCode.UNAVAILABLE),
+    ],
+    ids=["whole", "streamed", "refused", "a stream that is refused", "refused by the engine", "aborted"],
+)
+def test_a_call_over_grpc_leaves_nothing_to_collect(
+    gateway: tuple[Process, httpx.Client], ask: Callable[[RouterServiceStub], grpc.StatusCode], code: grpc.StatusCode
+) -> None:
+    process, _ = gateway
+    [target] = re.findall(r"grpc=(\S+)", process.output)
+    with grpc.insecure_channel(target) as channel:
+        stub = RouterServiceStub(channel)  # type: ignore[no-untyped-call]
+        for _ in range(3):
+            assert ask(stub) == code
+        collected(process)
+        for _ in range(CALLS):
+            assert ask(stub) == code
+        assert collected(process) < (OF_GRPC + 1) * CALLS

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from lexora.v1 import explain_pb2, raw_pb2, router_pb2
 from lexora_router.edge.arriving_requests import ArrivingRequests
+from lexora_router.edge.grpc_abort import abort
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
@@ -63,8 +64,7 @@ async def received(context: _Context, arriving: ArrivingRequests) -> Any:
             raise
     finally:
         arriving.arrived(task)
-    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_SLOW)
-    raise AssertionError("abort raises")
+    return await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_SLOW)
 
 
 def reading(

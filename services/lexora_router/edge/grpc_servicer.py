@@ -13,6 +13,7 @@ from lexora_contract.port import CallContext, CallFailed
 from lexora_contract.rpcs import SERVICES, STREAM, UNARY, Rpc
 from lexora_contract.status import status_of
 from lexora_router.edge.call_failed import failed
+from lexora_router.edge.grpc_abort import abort
 from lexora_router.edge.grpc_context import GrpcContext, Wire, wire_of
 from lexora_router.edge.grpc_reading import Parted
 from lexora_router.edge.grpc_trailers import error_bytes, hints, trailing
@@ -112,7 +113,7 @@ async def _served(context: GrpcContext, answer: Awaitable[_Answer]) -> _Answer:
     try:
         return await answer
     except CallFailed as error:
-        # Refused below: grpc keeps the exception that `abort` raises, and with it the one it was raised in, and all its frames.
+        # Refused below, outside: what is raised there would have this one, and all its frames.
         end = error
         end.__traceback__ = end.__cause__ = end.__context__ = None
     return await _refused(context, end)
@@ -122,12 +123,9 @@ async def _refused(context: GrpcContext, end: CallFailed) -> NoReturn:
     status = status_of(end, max_body=error_bytes(context))
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *hints(end)))
     try:
-        await context.abort(_CODES[status.code], status.message)
-    except grpc.aio.InternalError:
-        pass  # the client left while it was refused
-    else:
-        raise AssertionError("abort raises")
-    raise asyncio.CancelledError
+        await abort(context, _CODES[status.code], status.message)
+    except grpc.aio.InternalError:  # the client left while it was refused
+        raise asyncio.CancelledError from None
 
 
 async def refuse_undecodable(service: Services, wire: Wire, method: str, context: GrpcContext) -> None:
