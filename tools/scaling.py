@@ -33,12 +33,8 @@ class Figures:
     """KiB for a tenant with limits (tests.bench.scale)."""
     key: float = 0.7
     """KiB for a key in the file of keys (tests.bench.scale)."""
-    exchange: float = 0.3e-3
-    """Core seconds for an exchange with the store (docs/architecture.md)."""
     exchanges: float = 10.0
-    """Exchanges per second and process, whatever the number of calls."""
-    all_exchanges: float = 1000.0
-    """And of all processes: where there are more, each has longer gaps."""
+    """Exchanges with the store per second and process, whatever the number of calls."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,6 @@ class Need:
     probes_sent: float
     probes_seen: float
     exchanges: float
-    exchanges_per_call: float
     sockets: float
     memory: float
 
@@ -86,20 +81,17 @@ def need(fleet: Fleet, figures: Figures) -> Need:
     chunks = streams * fleet.tokens_per_second / fleet.tokens_per_chunk
     probes = fleet.engines / fleet.health_interval
     work = calls * figures.call + chunks * figures.chunk
-    besides = probes * figures.probe + figures.exchanges * figures.exchange
-    processes = ceil(work / (fleet.busy - besides))
-    exchanges = min(processes * figures.exchanges, figures.all_exchanges)
+    processes = ceil(work / (fleet.busy - probes * figures.probe))
     kept = figures.started + streams / processes * figures.stream + fleet.tenants * figures.tenant
     return Need(
         streams=streams,
         calls=calls,
         chunks=chunks,
-        cores=work + processes * besides,
+        cores=work + processes * probes * figures.probe,
         processes=processes,
         probes_sent=probes,
         probes_seen=processes / fleet.health_interval,
-        exchanges=exchanges,
-        exchanges_per_call=exchanges / calls,
+        exchanges=processes * figures.exchanges,
         sockets=2 * streams / processes,
         memory=kept / 1024,
     )
@@ -115,7 +107,6 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("probes that a process sends per second", "probes_sent", "{:,.0f}"),
     ("probes that an engine gets per second", "probes_seen", "{:,.1f}"),
     ("exchanges with the store per second, all processes", "exchanges", "{:,.0f}"),
-    ("exchanges for each call", "exchanges_per_call", "{:,.2f}"),
     ("memory of a process that has seen all tenants, MiB", "memory", "{:,.0f}"),
 )
 

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests.support import wire
+from tests.support.load import Client, chat, client
 from tests.support.replicas import Spent
 from tests.support.servers import Gateway, Simulator, base_config
 from tests.support.valkey import ValkeyProcess
@@ -246,6 +248,49 @@ def judge(trial: Trial) -> None:
         if tenant.kind != "early" or not tenant.by_tokens:  # what the engine has made of a stream that was left is not known
             assert granted >= allowed * 0.99 - 2 * tenant.lease, f"{tenant.name}: {granted} of {allowed}"
         assert tenant.statuses[429] > 0
+
+
+async def test_calls_under_way_at_once_over_three_replicas(sim: Simulator, tmp_path: Path) -> None:
+    """`bounded` may have four; those of a replica that is killed are free when it is given up."""
+    made = base_config(main={"url": sim.url, "models": [MODEL], "max_concurrency": 500})
+    made["rate_limit"] = {"users": {"bounded": {"max_concurrent": 4}, "many": {"max_concurrent": 120}}}
+    hanging, short = chat(MODEL, 30_000, user="bounded", stream=True), chat(MODEL, 1, user="bounded")
+
+    async def under_way(count: int) -> None:
+        await asyncio.to_thread(wire.wait_until, lambda: sim.stats()["running"] == count, f"{count} calls at the engine")
+
+    async def let_in(one: Client, body: dict[str, Any]) -> None:
+        while (await one.post(CHAT, body)).status == 429:  # after a round trip or more
+            pass
+
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(ValkeyProcess(tmp_path / "valkey"))
+        made["state"] = {"url": store.url, "timeout": 1.0}  # a busy machine is no store that is gone
+        gateways = [stack.enter_context(Gateway(made, _made(tmp_path / str(number)))) for number in range(REPLICAS)]
+        clients = [await stack.enter_async_context(client(gateway.http)) for gateway in gateways]
+        held = [asyncio.create_task(let_in(clients[at % 3], hanging)) for at in range(4)]
+        await under_way(4)
+        answers = [await one.post(CHAT, short) for one in clients]
+        assert [answer.status for answer in answers] == [429, 429, 429]
+        assert all("calls under way: 4 at once" in answer.error["message"] for answer in answers)
+        gateways[0].kill()  # with two of the calls
+        await under_way(2)
+        await let_in(clients[1], short)
+        held += [asyncio.create_task(let_in(clients[at], hanging)) for at in (1, 2)]
+        await under_way(4)
+        assert (await clients[2].post(CHAT, short)).status == 429
+        held[1].cancel()  # its client leaves gateway 1
+        await under_way(3)
+        await let_in(clients[2], short)
+        long = chat(MODEL, 2000, user="many")
+        many = await asyncio.gather(*(clients[1 + at % 2].post(CHAT, long) for at in range(200)))
+        statuses = Counter(answer.status for answer in many)
+        assert statuses[200] + statuses[429] == 200
+        assert statuses[429] > 0
+        assert 90 <= sim.stats()["max_running"] - 4 <= 120  # three that are held, and a short one before
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
 
 
 @pytest.mark.timeout(120)
