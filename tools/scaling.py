@@ -33,8 +33,12 @@ class Figures:
     """KiB for a tenant with limits (tests.bench.scale)."""
     key: float = 0.7
     """KiB for a key in the file of keys (tests.bench.scale)."""
+    exchange: float = 0.3e-3
+    """Core seconds for an exchange with the store (docs/architecture.md)."""
     exchanges: float = 10.0
-    """Exchanges with the store per second and process, whatever the number of calls."""
+    """Exchanges per second and process, whatever the number of calls."""
+    all_exchanges: float = 1000.0
+    """And of all processes: where there are more, each has longer gaps."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Need:
     probes_sent: float
     probes_seen: float
     exchanges: float
+    exchanges_per_call: float
     sockets: float
     memory: float
 
@@ -81,17 +86,20 @@ def need(fleet: Fleet, figures: Figures) -> Need:
     chunks = streams * fleet.tokens_per_second / fleet.tokens_per_chunk
     probes = fleet.engines / fleet.health_interval
     work = calls * figures.call + chunks * figures.chunk
-    processes = ceil(work / (fleet.busy - probes * figures.probe))
+    besides = probes * figures.probe + figures.exchanges * figures.exchange
+    processes = ceil(work / (fleet.busy - besides))
+    exchanges = min(processes * figures.exchanges, figures.all_exchanges)
     kept = figures.started + streams / processes * figures.stream + fleet.tenants * figures.tenant
     return Need(
         streams=streams,
         calls=calls,
         chunks=chunks,
-        cores=work + processes * probes * figures.probe,
+        cores=work + processes * besides,
         processes=processes,
         probes_sent=probes,
         probes_seen=processes / fleet.health_interval,
-        exchanges=processes * figures.exchanges,
+        exchanges=exchanges,
+        exchanges_per_call=exchanges / calls,
         sockets=2 * streams / processes,
         memory=kept / 1024,
     )
@@ -107,6 +115,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("probes that a process sends per second", "probes_sent", "{:,.0f}"),
     ("probes that an engine gets per second", "probes_seen", "{:,.1f}"),
     ("exchanges with the store per second, all processes", "exchanges", "{:,.0f}"),
+    ("exchanges for each call", "exchanges_per_call", "{:,.2f}"),
     ("memory of a process that has seen all tenants, MiB", "memory", "{:,.0f}"),
 )
 

@@ -45,6 +45,7 @@ PAIRS: dict[str, Callable[[Rig], Iterator[Pair]]] = {
     "backends": pairs.backends,
     "users": pairs.users,
     "state": pairs.shared_state,
+    "workers": pairs.workers,
     "idle-streams": pairs.idle_streams,
     "flat": pairs.flat,
     "grpc": grpc_side,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ FLAT = 1.03
 STREAM_KIB = 20.0
 OPERATIONS = 0.1
 OPEN_LIMIT_S = 60
+CORES_FOR_TWO = 4  # two for the workers, two for the engine and the load
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,21 @@ def _run(client: Any) -> int:
     """Calls of functions and scripts that a Valkey has run."""
     found = client.info("commandstats")
     return sum(found.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("fcall", "evalsha"))
+
+
+def workers(rig: Rig) -> Iterator[Pair]:
+    """One process, or two workers with their supervisor and coordinator; their calls as well, where they have a core each."""
+    several = CONFIG.replace("server: {", "server: {workers: 2, ")
+    with lexora(rig, "alone", CONFIG) as alone, lexora(rig, "workers", several) as pair:
+        yield _unary(rig, "workers", "CPU per call: one process, two workers", Side(alone), Side(pair))
+        one, two = memory(alone, "VmRSS"), memory(pair, "VmRSS")
+        yield Pair("workers-memory", "memory: one process, two workers and what they need", "MiB", one, two, None)
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= CORES_FOR_TWO:
+        wide = replace(rig, cpus=frozenset(cores[-2:]))
+        with lexora(wide, "alone-wide", CONFIG) as alone, lexora(wide, "workers-wide", several) as pair:
+            rates = [statistics.median(run_case(wide, side, UNARY)["per_second"] for _ in range(5)) for side in (alone, pair)]
+            yield Pair("workers-rate", "calls per second: one process, two workers", "1/s", rates[0], rates[1], None)
 
 
 def idle_streams(rig: Rig) -> Iterator[Pair]:

@@ -59,7 +59,8 @@ async def test_bodies_that_wait_are_bounded_in_all(request: pytest.FixtureReques
         pytest.skip("make soak")
     with Process(python("tests.support.flood_engine", str(NEVER_MS))) as engine:
         url = engine.wait_ready(r"on (http://\S+)").group(1)
-        config = base_config(main={"url": url, "models": ["m"], "max_concurrency": 1})
+        main = {"url": url, "models": ["m"], "max_concurrency": 1, "first_token_timeout": 3600.0}
+        config = base_config(main=main)
         # All of them come from one address here. What bounds their bytes is as it is by default.
         config["server"] |= {"max_connections": CALLS + 100, "max_connections_per_address": CALLS + 100}
         config["queue"] = {"max_size": CALLS, "timeout": 3600.0}

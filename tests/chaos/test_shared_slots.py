@@ -51,17 +51,20 @@ class Seen:
 
 
 class House:
-    """The processes. `work` is how an engine's call takes its time."""
+    """The processes. `work` is how an engine's call takes its time; with `workers` one gateway has so many, and no store."""
 
-    def __init__(self, folder: Path, replicas: int, *work: str) -> None:
+    def __init__(self, folder: Path, replicas: int, *work: str, workers: int = 1) -> None:
         self._stack = ExitStack()
         enter = self._stack.enter_context
         with ExitStack() as undo:
             undo.callback(self._stack.close)
-            self.store = enter(ValkeyProcess(folder / "valkey"))
             self.sims = [enter(Simulator(*work, "--keep-requests", "100000")) for _ in range(2)]
             main = {"urls": [sim.url for sim in self.sims], "models": [MODEL], "max_concurrency": SLOTS}
-            config = base_config(main=main) | {"state": {"url": self.store.url}, "queue": {"max_size": 1000, "timeout": 60}}
+            config = base_config(main=main) | {"queue": {"max_size": 1000, "timeout": 60}}
+            if workers > 1:
+                config["server"]["workers"] = workers
+            else:
+                config["state"] = {"url": enter(ValkeyProcess(folder / "valkey")).url}
             folders = [folder / f"replica-{number}" for number in range(replicas)]
             for each in folders:
                 each.mkdir()
@@ -160,6 +163,18 @@ async def test_slots_of_a_dead_replica_come_back(house: House) -> None:
         answers = await asyncio.gather(*calls)
     assert {answer.status for answer in answers} == {200}
     assert max(answer.ended for answer in answers) - died < 6.0  # 3 s, a tick, and the calls
+
+
+async def test_workers_share_slots_by_their_coordinator(tmp_path: Path) -> None:
+    house = House(tmp_path, 1, "--ttft-ms", "200", workers=2)
+    try:
+        seen = await house.load([Clients(0, "one", 40)], 3.0)
+        held = await asyncio.to_thread(house.gateways[0].metric, "lexora_endpoint_limit")
+    finally:
+        house.close()
+    assert seen.most <= SLOTS
+    assert seen.utilisation > 0.9, seen
+    assert SLOTS < held <= 2 * SLOTS
 
 
 def test_an_engine_that_one_replica_finds_gone_is_looked_at_by_the_others(tmp_path: Path) -> None:

@@ -29,11 +29,15 @@ from tests.support.workers import children, wait_gone, workers_of
 
 STREAMS = 200
 RESTART_SECONDS = 2.0  # on an idle machine; tests allow for a busy one
+TIGHT, SLOTS = "qwen3-8b", 6
 COUNTED = ("lexora_requests_total", "lexora_request_duration_seconds_count", "lexora_tokens_output_total")
 
 
-def config(engine: Simulator, **server: Any) -> dict[str, Any]:
-    found = base_config(main={"url": engine.url, "models": [MODEL], "max_concurrency": 500})
+def config(engine: Simulator, tight: Simulator | None = None, **server: Any) -> dict[str, Any]:
+    backends: dict[str, Any] = {"main": {"url": engine.url, "models": [MODEL], "max_concurrency": 500}}
+    if tight is not None:
+        backends["tight"] = {"url": tight.url, "models": [TIGHT], "max_concurrency": SLOTS}
+    found = base_config(**backends)
     found["server"] |= {"workers": 2, "drain_timeout": 20.0, **server}
     found["logging"] = {"format": "json"}
     return found
@@ -45,9 +49,15 @@ def beat() -> float:
 
 
 @pytest.fixture(scope="module")
-def gateway(sim: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def tight() -> Iterator[Simulator]:
+    with Simulator("--itl-ms", "5", model=TIGHT) as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def gateway(sim: Simulator, tight: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One for all tests here, in their order; the last one ends it."""
-    with Gateway(config(sim), tmp_path_factory.mktemp("workers")) as process:
+    with Gateway(config(sim, tight), tmp_path_factory.mktemp("workers")) as process:
         yield process
 
 
@@ -165,6 +175,17 @@ def test_a_silent_worker_is_left_out_and_said(gateway: Gateway) -> None:
         os.kill(silent, signal.SIGCONT)
     assert {worker["pid"]: worker["answered"] for worker in stats["workers"]}[silent] is False
     assert gateway.metric("lexora_worker_up") == 2
+
+
+async def test_an_engine_never_has_more_than_its_slots(gateway: Gateway, tight: Simulator) -> None:
+    tight.clear()
+    asks = asks_for(TIGHT, (f"slot-{number}" for number in range(60)), 20)
+    async with crowd(gateway.http, asks) as running:
+        streams = await running.over()
+    assert all(each.done for each in streams.values()), [each.events[-1] for each in streams.values() if not each.done]
+    found = tight.stats()
+    print(found)
+    assert found["max_running"] == SLOTS
 
 
 def _from_a_living_worker(client: httpx.Client, url: str) -> Any:

@@ -14,6 +14,7 @@ from lexora_router.version import __version__, commit
 from tests.support.image import Image, build, needs_buildah, unpacked
 from tests.support.process import REPOSITORY
 from tests.support.servers import Simulator, plain
+from tests.support.wire import wait_until
 
 pytestmark = [needs_buildah, pytest.mark.timeout(500)]  # packages come from elsewhere
 
@@ -54,6 +55,24 @@ def test_it_serves_a_question_from_a_root_that_cannot_be_written(image: Image, e
         asked = image.run(*probe, "--router", "127.0.0.1:50991")
         assert (asked.returncode, asked.stderr) == (0, ""), asked.stdout
         assert gateway.stop() == 0
+
+
+def test_several_workers_need_no_more_than_a_folder_for_their_socket(image: Image, engine: Simulator) -> None:
+    env = {"LEXORA_VLLM__URL": engine.url, "LEXORA_SERVER__HOST": "127.0.0.1", "LEXORA_SERVER__WORKERS": "2"}
+    env |= {"LEXORA_SERVER__PORT": "8992", "LEXORA_SERVER__GRPC_PORT": "50992", "LEXORA_LOGGING__FORMAT": "json"}
+    with image.start("serve", env=env) as gateway:
+        gateway.wait_ready(r"\bserving\b")
+        wait_until(lambda: post(CHAT, "http://127.0.0.1:8992") == 3, "an answer")
+        health = httpx.get("http://127.0.0.1:8992/health", timeout=30).json()
+        assert health["state"]["replicas"] == 2, health
+
+
+def post(call: dict[str, object], url: str) -> object:
+    """The tokens of the answer; None while nothing listens."""
+    try:
+        return httpx.post(f"{url}/v1/chat/completions", json=call, timeout=30).json()["usage"]["completion_tokens"]
+    except httpx.ConnectError:
+        return None
 
 
 def test_an_engine_can_be_simulated_by_the_same_image(image: Image) -> None:

@@ -21,7 +21,8 @@ needs_buildah = pytest.mark.skipif(
 )
 # What the host would do: the root for reading only, and the user of the image.
 _START = """
-mount --bind "$0" "$0" && mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" && mount -o remount,bind,ro "$0" \
+mount --bind "$0" "$0" && mount --rbind /dev "$0/dev" && mount -t proc proc "$0/proc" \
+  && mount -t tmpfs tmpfs "$0/tmp" && mount -o remount,bind,ro "$0" \
   && exec chroot --userspec="$1" "$0" "${@:2}"
 """
 

@@ -43,8 +43,8 @@ def joined_gauges(parts: Sequence[stats_pb2.GetStatsResponse]) -> stats_pb2.GetS
             load = whole.endpoints[address]
             load.in_flight += other.in_flight
             load.breaker = max(load.breaker, other.breaker)
-            if other.HasField("limit"):  # which is of all workers together
-                load.limit = max(load.limit, other.limit)
+            if other.HasField("limit"):  # of which each worker holds a part
+                load.limit += other.limit
         for name, found in part.discovery.items():
             _join_discovery(whole.discovery[name], found)
         if _later(part, whole):
@@ -99,8 +99,8 @@ def _join_endpoint(endpoint: EndpointHealth, others: Sequence[EndpointHealth]) -
         endpoint.available = endpoint.available and other.available
         endpoint.breaker = max(endpoint.breaker, other.breaker)
         endpoint.reason = endpoint.reason or other.reason
-        if other.HasField("limit"):  # which is of all workers together
-            endpoint.limit = max(endpoint.limit, other.limit)
+        if other.HasField("limit"):  # of which each worker holds a part
+            endpoint.limit += other.limit
         for name in ("waiting", "running", "kv_cache_usage"):  # of the engine, by the one that has asked it
             if other.HasField(name) and not endpoint.HasField(name):
                 setattr(endpoint, name, getattr(other, name))

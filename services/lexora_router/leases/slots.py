@@ -1,15 +1,18 @@
 """The slots that this replica holds of each endpoint: leased from the store, given back where other replicas lack them.
 
-A lease is a number that the endpoint compares its attempts with, so a call that finds a free slot pays nothing for it. A
-replica alone (without the store) has each nth slot of a pool, n being the replicas it last heard of: the same limits in all.
-A replica whose part is no slot has one, since calls go on: with more replicas than slots at most one per replica is too many.
+A lease is a number that the endpoint compares its attempts with, so a call that finds a free slot pays nothing for it. Without
+the store a replica goes on with what it holds for as long as the store keeps that for it. Then it is alone, with each nth slot
+of a pool, n being the replicas it last heard of: the same limits in all. Where that is not one slot it has one, since calls go
+on: with more replicas than slots at most one per replica is too many.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from lexora_router.state.link import TTL_SECONDS
 from lexora_router.state.programs.slots import (
     ANY_NUMBER,
     NO_CAP,
@@ -70,6 +73,16 @@ class Waiting(Protocol):
     def dispatch(self) -> None:
         """There may be more free slots."""
         ...
+
+
+class Cancellable(Protocol):
+    """Something that is to happen later."""
+
+    def cancel(self) -> None:
+        """Let it not happen."""
+
+
+Later = Callable[[float, Callable[[], None]], Cancellable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +229,17 @@ class PoolLease:
         if calls is not None and any(lease.limit > before[address][0] for address, lease in self.leases.items()):
             calls.dispatch()
 
+    def keep(self, rank: int) -> None:
+        """Go on with what is held, of the whole pool one slot at least."""
+        self.surplus = 0
+        leases = [lease for _, lease in sorted(self.leases.items()) if lease.stated]
+        for lease in leases:
+            lease.cap = None
+        if leases and not any(lease.limit for lease in leases):
+            leases[rank % len(leases)].limit = 1
+        if self._calls is not None:
+            self._calls.dispatch()
+
     def alone(self, rank: int, members: int) -> None:
         """Hold each slot of the pool whose number, divided by the members, leaves the rank."""
         self.surplus, first, sum_ = 0, 0, 0
@@ -268,17 +292,23 @@ class PoolLease:
 
 
 class SlotLeases:
-    """What this replica holds of all pools: a participant in the exchanges with the store. `nudge` asks for one at once."""
+    """What this replica holds of all pools: a participant in the exchanges with the store.
+
+    `nudge` asks for an exchange at once, and `later` calls a function after so many seconds, unless its result is cancelled.
+    """
 
     program = "slots"
 
-    def __init__(self, nudge: Callable[[], None]) -> None:
+    def __init__(self, nudge: Callable[[], None], later: Later) -> None:
         self._nudge = nudge
+        self._later = later
         self._pools: dict[str, PoolLease] = {}
         self._leases: WeakValueDictionary[tuple[str, str], EndpointLease] = WeakValueDictionary()
         self._there: frozenset[str] = frozenset()  # pools of the configuration, also those without endpoints now
         self._leaving: list[str] = []  # pools that the last ask has left
         self._rank, self._members = 0, 1
+        self._heard_at = -inf
+        self._kept: Cancellable | None = None  # until what is held is the store's no more
         self._alone = True
 
     def pool(self, name: str) -> PoolLease:
@@ -301,19 +331,17 @@ class SlotLeases:
         self._pools |= there
         self._there = frozenset(there)
         if self._alone:
-            self.alone(1 / self._members, 0.0)
+            self._go_on_alone()
 
     def ask(self, now: float) -> SlotsAsk:
         """What is to be said; also nothing, for the answer may name pools to be looked at."""
-        if self._alone:
-            self.alone(1 / self._members, now)  # limits may have moved
         claims = [claim for pool in self._pools.values() if (claim := pool.claim(self._members, now)) is not None]
         self._leaving = [claim.name for claim in claims if not claim.endpoints and claim.name not in self._there]
         return SlotsAsk(tuple(claims))
 
     def hear(self, answer: SlotsAnswer, now: float) -> None:
         """Take the grants."""
-        self._rank, self._members = answer.rank, answer.members
+        self._rank, self._members, self._heard_at = answer.rank, answer.members, now
         for name in self._leaving:
             if name in self._pools and not self._pools[name].leases:
                 del self._pools[name]
@@ -326,16 +354,32 @@ class SlotLeases:
                 self._nudge()
 
     def alone(self, share: float, now: float) -> None:
-        """Go on with a share of each pool."""
+        """Go on with what is held, and then with a share of each pool."""
         self._alone, self._members = True, max(1, round(1 / share))
-        for pool in self._pools.values():
-            pool.alone(self._rank % self._members, self._members)
+        left = self._heard_at + TTL_SECONDS - now
+        if left > 0:
+            self._kept = self._later(left, self._end_of_lease)
+        self._go_on_alone()
 
     def together(self, now: float, *, fresh: bool) -> None:
         """Hold what the store grants."""
         self._alone = False
+        if self._kept is not None:
+            self._kept.cancel()
+            self._kept = None
         for pool in self._pools.values():
             pool.together(fresh=fresh)
+
+    def _end_of_lease(self) -> None:
+        self._kept = None
+        self._go_on_alone()
+
+    def _go_on_alone(self) -> None:
+        for pool in self._pools.values():
+            if self._kept is not None:
+                pool.keep(self._rank)
+            else:
+                pool.alone(self._rank % self._members, self._members)
 
 
 def fewer(flows: Sequence[Flow], most: int) -> tuple[Flow, ...]:

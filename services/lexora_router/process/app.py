@@ -82,7 +82,7 @@ class RouterApp:
         traces = self._telemetry.recorders if self._telemetry else ()  # first: the log has a call's trace
         books = (self._stats, recent, Metrics(self.registry), PrincipalMetrics(self.registry), AccessLog())
         recorders = (*traces, Account(self._label, *books))
-        leases = None if self.state is None else SlotLeases(self.state.nudge)
+        leases = None if self.state is None else SlotLeases(self.state.nudge, asyncio.get_running_loop().call_later)
         homes = ResponseHomes() if self.state is None else shared_responses(self.state, clock)
         self._shared = Shared(
             self._limiter, recorders, clock, self._stats.windows.gap, homes, leases=leases, state=self.state, lender=credit

@@ -57,6 +57,8 @@ def launch(
             return _failed(error)
     writer = _logs(config)
     try:
+        if not serves and workers_of(config) > 1:
+            _log.warning("configuration", warning="server.workers has no effect here: several are started by `lexora`")
         _log.info("configuration", file=str(loaded.path) if loaded.path else None)
         for warning in loaded.warnings:
             _log.warning("configuration", warning=warning)

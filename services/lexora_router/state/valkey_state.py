@@ -71,7 +71,7 @@ class ValkeyState:
 
     async def exchange(self, batch: Batch) -> Answer:
         """One call of the function."""
-        number, *rest = await self._run(
+        found = await self._run(
             b"exchange",
             batch.member.encode(),
             b"%f" % batch.ttl,
@@ -80,12 +80,7 @@ class ValkeyState:
             token_hex(8).encode(),
             *(part for ask in batch.asks for part in (ask.program.encode(), ask.request)),
         )
-        if number == _LATE:
-            raise StateUnavailable("an exchange came behind a later one")
-        members, *answers = rest
-        if number and len(answers) != len(batch.asks):
-            raise StateUnavailable("the store gave another number of answers than it was asked for")
-        return Answer(bool(number), members, tuple(answers))
+        return _answer(found, len(batch.asks))
 
     def on_news(self, heard: Callable[[str, str], None]) -> None:
         """Call this with a program and a member when news of it come in."""
@@ -290,6 +285,20 @@ class ValkeyState:
             if isinstance(error, NoScriptError) or (isinstance(error, ResponseError) and str(error) == "Function not found"):
                 raise _Absent(str(error)) from error
             raise StateUnavailable(explained(error)) from error
+
+
+def _answer(found: object, asked: int) -> Answer:
+    """What the function gave for so many requests. Raises StateUnavailable for what it cannot have given."""
+    match found:
+        case [int(number), int(), *_] if number == _LATE:
+            raise StateUnavailable("an exchange came behind a later one")
+        case [0, int(members)] if members >= 0:
+            return Answer(known=False, members=members)
+        case [1, int(members), *answers] if members > 0:
+            packed = tuple(each for each in answers if isinstance(each, bytes))
+            if len(packed) == len(answers) == asked:
+                return Answer(True, members, packed)
+    raise StateUnavailable("the store answers nonsense")
 
 
 class _Absent(StateUnavailable):

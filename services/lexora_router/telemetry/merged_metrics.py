@@ -33,7 +33,6 @@ JOINED: Mapping[str, Callable[[Sequence[float]], float]] = {
     "lexora_discovery_failing": max,
     "lexora_discovery_last_success_timestamp_seconds": min,
     "lexora_endpoint_available": min,
-    "lexora_endpoint_limit": max,  # of all workers together
     "lexora_issuer_keys": max,
     "lexora_issuer_keys_readable": min,
     "lexora_keys": max,

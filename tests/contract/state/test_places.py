@@ -186,6 +186,34 @@ async def test_what_is_said_of_a_place_without_a_store(server: ValkeyProcess) ->
     assert SECRET not in refused
 
 
+NONSENSE = (
+    b"+OK\r\n",
+    b":1\r\n",
+    b"*2\r\n:1\r\n:-5\r\n",
+    b"*3\r\n:1\r\n:1\r\n$1\r\nx\r\n",
+    b"$-1\r\n",
+    b"*1\r\n$-1\r\n",
+    b"HTTP/1.1 400 \r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+async def test_what_is_no_store_is_out_of_reach(answer: bytes) -> None:
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(accepted, "127.0.0.1", 0) as listening:
+        store = state(f"valkey://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+        link = StateLink(store, PROGRAMS, timeout=0.5, clock=time.monotonic, replicas=2)
+        await link.start()
+        assert (link.degraded, link.members) == (True, 2)
+        assert "nonsense" in link.reason or "lost" in link.reason
+        assert await link.exchanged() is False
+        await link.leave()
+
+
 async def test_a_slow_store_is_shared_and_one_beyond_the_timeout_is_not(server: ValkeyProcess) -> None:
     delay = 0.03
     async with in_front(server, wait=lambda: asyncio.sleep(delay)) as port:

@@ -103,7 +103,7 @@ def mounted(documents: list[dict[str, Any]], folder: Path) -> str:
     assert set(mounts.values()) == volumes
     pair = authority.issue("server")
     for path, name in mounts.items():
-        place = folder / path.removeprefix("/etc/lexora/")
+        place = folder / path.lstrip("/").removeprefix("etc/lexora/")
         place.mkdir(parents=True)
         match name:
             case "keys":

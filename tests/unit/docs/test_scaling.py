@@ -33,13 +33,14 @@ def test_the_arithmetic(scaling: ModuleType) -> None:
         tokens_per_chunk=2,
         tenants=1000,
     )
-    figures = scaling.Figures(call=1e-3, chunk=1e-4, probe=0, started=1024, stream=1, tenant=1, exchanges=10)
+    figures = scaling.Figures(call=1e-3, chunk=1e-4, probe=0, exchange=0, started=1024, stream=1, tenant=1)
     need = scaling.need(fleet, figures)
     assert (need.streams, need.calls, need.chunks) == (500, 50, 2500)  # each call lasts 10 s and sends 50 pieces
     assert need.cores == pytest.approx(50e-3 + 250e-3)
-    assert (need.processes, need.exchanges, need.sockets) == (1, 10, 1000)
+    assert (need.processes, need.exchanges, need.exchanges_per_call, need.sockets) == (1, 10, 0.2, 1000)
     assert (need.probes_sent, need.probes_seen) == (2, 0.2)
     assert need.memory == pytest.approx((1024 + 500 + 1000) / 1024)
     crowded = scaling.need(scaling.replace(fleet, engines=100), figures)
     assert crowded.processes == 5  # 3 cores of work, 0.6 in each
     assert crowded.sockets == 2000
+    assert scaling.need(scaling.replace(fleet, engines=4000), figures).exchanges == 1000  # of 200 processes

@@ -134,6 +134,7 @@ httpGet: {path: {{ .path }}, port: http, scheme: {{ ternary "HTTPS" "HTTP" (ne .
 
 {{- define "lexora.mounts" -}}
 - {name: config, mountPath: /etc/lexora/config, readOnly: true}
+- {name: tmp, mountPath: /tmp}
 {{- if .Values.keys.secret }}
 - {name: keys, mountPath: /etc/lexora/keys, readOnly: true}
 {{- end }}

@@ -38,8 +38,15 @@ function showTiles(health, stats) {
     ["Retries", count(stats.total_retries), `${count(stats.total_fallbacks)} fallbacks, ${count(stats.total_resumed)} resumed`],
     ["Refused", count(Object.values(stats.rejected_by_reason).reduce((sum, each) => sum + each, 0)),
       Object.entries(stats.rejected_by_reason).map(([reason, number]) => `${reason.replaceAll("_", " ")} ${count(number)}`).join(", ") || "none"],
+    ...workers(health.workers),
     ...(health.state ? [["Replicas", count(health.state.replicas), health.state.shared ? "share limits and slots" : `not shared: ${health.state.reason}`]] : []),
   ], byId("tiles"));
+}
+
+function workers(all) {
+  if (!all.length) return [];
+  const silent = all.filter((each) => !each.answered).map((each) => each.number);
+  return [["Workers", count(new Set(all.map((each) => each.number)).size), silent.length ? `no answer from ${silent.join(", ")}, left out here` : "all answer"]];
 }
 
 function showCharts(history) {

@@ -91,6 +91,12 @@ class Calls:
         pass
 
 
+class Never:
+    """What never happens."""
+
+    def cancel(self) -> None: ...
+
+
 class Member:
     """One replica's leases, and calls that take and give back slots."""
 
@@ -98,7 +104,7 @@ class Member:
 
     def __init__(self, store: SlotStore, limits: dict[str, int]) -> None:
         self.store = store
-        self.leases = SlotLeases(lambda: None)
+        self.leases = SlotLeases(lambda: None, lambda *_: Never())
         self.pool = self.leases.pool("main")
         self.calls = Calls()
         self.pool.serve(self.calls)

@@ -101,7 +101,7 @@ class Replica:
         self.house = house
         self.state = Delayed(house.state, house.delay)
         self.link = StateLink(self.state, PROGRAMS, timeout=0.05, clock=now)
-        self.leases = SlotLeases(self.link.nudge)
+        self.leases = SlotLeases(self.link.nudge, asyncio.get_running_loop().call_later)
         self.endpoints = [LeasedEndpoint(self.leases, address, limit) for address, limit in limits.items()]
         self.lease = lease = self.leases.pool("main")
         self.pool = make_pool(*self.endpoints, lease=lease, max_size=10_000, timeout=1e6, **terms)

@@ -86,6 +86,8 @@ async def test_without_the_store_each_replica_has_its_share_and_calls_go_on() ->
         replica.state.gone = True
     await asyncio.sleep(1.0)
     assert [replica.link.degraded for replica in house.replicas] == [True] * 3
+    assert sum(replica.held for replica in house.replicas) == SLOTS + 1
+    await asyncio.sleep(3.0)
     assert sorted(replica.held for replica in house.replicas) == [5, 6, 6]
     await house.load(EQUAL, 10.0, 0.1)
     assert max(house.engines.most.values()) <= 8
@@ -97,6 +99,25 @@ async def test_without_the_store_each_replica_has_its_share_and_calls_go_on() ->
     await house.load(EQUAL, 20.0, 0.1)
     assert max(house.engines.most.values()) <= 8
     assert house.utilisation > 0.95
+    await house.close()
+
+
+@jumping
+async def test_a_moment_without_the_store_changes_nothing() -> None:
+    """A late answer on a busy machine is no reason to use what others hold."""
+    house = House()
+    await house.open(3, LIMITS)
+    calls = [asyncio.create_task(house.replicas[0].call(4.0)) for _ in range(SLOTS)]
+    await asyncio.sleep(0.5)
+    for replica in house.replicas[1:]:
+        replica.state.gone = True
+    await asyncio.sleep(0.3)
+    more = [asyncio.create_task(replica.call(0.1)) for replica in house.replicas[1:] for _ in range(4)]
+    await asyncio.sleep(1.5)
+    for replica in house.replicas:
+        replica.state.gone = False
+    await asyncio.gather(*calls, *more)
+    assert sum(house.engines.most.values()) <= SLOTS + 2  # one slot each for replicas that held none
     await house.close()
 
 

@@ -11,6 +11,7 @@ SUMMED = {
     "lexora_endpoint_in_flight",
     "lexora_quarantined_requests",
     "lexora_queue_bytes",
+    "lexora_endpoint_limit",
     "lexora_queue_bytes_limit",
     "lexora_queue_depth",
     "lexora_queue_limit",
