@@ -179,17 +179,17 @@ async def test_slots_hold_over_workers_while_endpoints_come_and_go(engines: list
     file = tmp_path / "engines.json"
     config = base_config(main={"discover": {"file": str(file)}, "models": [MODEL], "max_concurrency": 8})
     config["server"]["workers"] = 2
-    with DnsServer() as dns, KubeApi() as api, Gateway(config, tmp_path) as gateway:
-        sources = Sources(file, dns, api)
+    config["state"] = {"timeout": 1.0}  # a machine that is busy with tests is no store that is gone: then each worker has half
+    with ExitStack() as stack:
+        sources = Sources(file, stack.enter_context(DnsServer()), stack.enter_context(KubeApi()))
         sources.have(one, two)
-        await asyncio.to_thread(
-            wire.wait_until, lambda: gateway.metric("lexora_endpoint_available", backend="main") == 2, "two endpoints"
-        )
+        gateway = stack.enter_context(Gateway(config, tmp_path))
         load = Load(gateway.http, body(MODEL, 15), 48)
         for found in ((two, three), (three,), (one, three), (one, two, three), (two,), (one, two)):
             sources.have(*found)
             await load.more(len(load.seen) + 100)
         seen = await load.stop()
         assert [each for each in seen if not each.whole] == []
-        assert all(1 < engine.stats()["max_running"] <= 8 for engine in engines)
+        most = [engine.stats()["max_running"] for engine in engines]
+        assert 1 < min(most) <= max(most) <= 8, (most, gateway.output)
         assert "Traceback" not in gateway.output
