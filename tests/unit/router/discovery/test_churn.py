@@ -27,7 +27,7 @@ async def test_addresses_that_are_gone_leave_nothing_behind(tmp_path: Path) -> N
             discovered.changed()
             await asyncio.sleep(0)
         assert [endpoint.address for endpoint in backend.endpoints] == [f"http://127.1.49.{host}:9" for host in range(1, 4)]
-        assert len(asyncio.all_tasks()) <= tasks + 3 * 3 + 3, "a probe and a scrape for each, with what they wait for"
+        assert len(asyncio.all_tasks()) < tasks + 100, "a probe and a scrape for each of 3, and not of 900"
         discovered.addresses = ()
         discovered.changed()
         async with asyncio.timeout(5):  # a listing that is under way still holds the last ones
