@@ -45,7 +45,8 @@ ln -sf /etc/ssl/certs/ca-certificates.crt "$root/usr/lib/ssl/cert.pem"
 printf 'root:x:0:0:root:/:/sbin/nologin\nlexora:x:10001:10001:lexora:/var/lib/lexora:/sbin/nologin\n' >"$root/etc/passwd"
 printf 'root:x:0:\nlexora:x:10001:\n' >"$root/etc/group"
 printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$root/etc/nsswitch.conf"
-install -d -m 700 -o 10001 -g 10001 "$root/var/lib/lexora"
+# A place for a volume; some builders give all that is copied to root.
+install -d -m 1777 -o 10001 -g 10001 "$root/var/lib/lexora"
 install -d -m 1777 "$root/tmp"
 
 mkdir -p "$root/opt"

@@ -83,6 +83,7 @@ def test_an_engine_can_be_simulated_by_the_same_image(image: Image) -> None:
 
 def test_the_version_has_the_commit(image: Image) -> None:
     assert image.run("--version").stdout == f"lexora {__version__} (commit {commit()})\n"
+    assert image.config["Labels"]["org.opencontainers.image.revision"] == commit()
 
 
 def test_it_is_no_larger_than_it_may_be(image: Image) -> None:
