@@ -44,6 +44,11 @@ class MemoryStore:
     def leave(self, member: str) -> None:
         self._store.leave(member)
 
+    def __len__(self) -> int:
+        """Buckets in its memory."""
+        _, program = self._store._programs["credit"]
+        return len(program._buckets)  # type: ignore[attr-defined]
+
     def exchange(self, member: str, ask: CreditAsk | None, *, join: bool) -> tuple[bool, int, CreditAnswer | None]:
         self._number += 1
         asks = () if ask is None else (Ask("credit", msgpack.encode(ask)),)

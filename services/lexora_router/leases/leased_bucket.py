@@ -192,14 +192,13 @@ class LeasedBucket(TokenBucket):
         """The level at the store: as it was heard, and refilled since; never heard: full."""
         if self._heard is None:
             return self.burst
-        return min(self._heard + (now - self._heard_at) * self.rate, self.burst)
+        return min(self._heard + (now - self._heard_at) * self.rate, self.burst - self._lease)
 
     def state(self, left: float, now: float) -> BucketState:
         """Where the bucket stands over all replicas, as far as is known here: what is held, and the level at the store."""
         burst = self.burst
         if not self._alone:
-            heard = self._heard
-            left += burst if heard is None else heard + (now - self._heard_at) * self.rate
+            left += self.beyond(now)
         left = min(left, burst)
         # 98.9999999 is 99.
         return BucketState(int(burst), floor(left + SLACK) if left > 0 else 0, (burst - left) / self.rate)

@@ -2,7 +2,7 @@
 
 local EXACT_SHARE, YOUNG_SECONDS, WANT_SECONDS, SLACK = 10, 3, 0.3, 1e-6
 local BACK_SECONDS = 1.5
-local KEEP_SECONDS = 60  -- after it is full; members repeat what they hold more often
+local KEEP_SECONDS = 10  -- after it is full; members repeat what they hold more often
 
 local function held(holder)
   return holder.granted - holder.spent - holder.returned
@@ -170,7 +170,7 @@ return function(request, turn)
   for place, asked in ipairs(found) do
     grant(asked.bucket, asked.holder, asked, turn.now)
     turn.call('SET', asked.key, write(asked.bucket), 'EX', keep(asked.bucket, turn))
-    gives[place] = { asked.holder.granted, asked.bucket.level - asked.bucket.kept }
+    gives[place] = { asked.holder.granted, asked.bucket.level }
   end
   return { gives, turn.count }
 end

@@ -30,8 +30,8 @@ EXACT_SHARE = 10.0
 YOUNG_SECONDS = 3.0  # for so long after a bucket is made members say what they remember of it
 WANT_SECONDS = 0.3  # for so long what a member has asked for in vain is kept in mind
 BACK_SECONDS = 1.5  # in which members come back that were alone at the same time
-MAX_BUCKETS = 1_000_000
-SWEPT = 4  # buckets looked at in each run, to forget those that are full
+MAX_BUCKETS = 200_000
+SWEPT = 2  # buckets looked at for each that is said, to forget those that are full
 SLACK = 1e-6  # forgiven at a comparison
 
 
@@ -228,8 +228,8 @@ class Credit:
                     asked.missed += amount
         for bucket, holder, asked in found:
             bucket.grant(holder, asked, turn)
-        self._sweep(turn)
-        return CreditAnswer([(holder.granted, bucket.level - bucket.kept) for bucket, holder, _ in found], len(turn.members))
+        self._sweep(SWEPT * len(found), turn)
+        return CreditAnswer([(holder.granted, bucket.level) for bucket, holder, _ in found], len(turn.members))
 
     def _find(self, said: Said, turn: Turn) -> _Bucket:
         bucket = self._buckets.get(said.name)
@@ -241,9 +241,9 @@ class Credit:
         bucket = self._buckets[said.name] = _Bucket(said, turn.now)
         return bucket
 
-    def _sweep(self, turn: Turn) -> None:
+    def _sweep(self, most: int, turn: Turn) -> None:
         """Forget full ones among those that were not used for longest; the others go to the back."""
-        for _ in range(min(SWEPT, len(self._buckets))):
+        for _ in range(min(most, len(self._buckets))):
             name, bucket = next(iter(self._buckets.items()))
             if turn.now - bucket.at < YOUNG_SECONDS:
                 return

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tests.support.replicas import Spent, World
+from tests.support.replicas import MemoryStore, Spent, World
 
 from lexora_router.policy.rate_limits import LimitRules, RateLimits
 
@@ -51,6 +51,31 @@ def test_replicas_that_ask_at_different_rates_share_alike() -> None:
                 replica.exchange()
     assert sum(allowed) == pytest.approx(3100, rel=0.01)
     assert min(allowed) > 600, "a quiet replica is not starved by a busy one"
+
+
+def test_tenants_that_are_gone_are_forgotten_by_the_store_and_by_replicas() -> None:
+    store = MemoryStore()
+    world = World(RateLimits(100, 100, 60_000, 10), store=store)
+    one = world.replicas[0]
+    for number in range(300):
+        world.step(0.001)
+        reservation = one.check(10, tenant=f"t{number}").reservation
+        assert reservation is not None
+        reservation.settle(10, world.now)
+    assert len(store) > 900
+    world.tick(times=50)
+    for _ in range(600):
+        world.step(0.5)
+        decision = one.check(10)
+        assert decision.requests.remaining == 99
+        assert decision.reservation is not None
+        decision.reservation.settle(10, world.now)
+        one.exchange()
+    assert len(store) < 20
+    one.limiter.configure(_rules(world.limits), max_users=1)
+    for _ in range(50):
+        one.check(tenant="w")
+    assert len(one.limiter) < 10
 
 
 def test_a_refused_tenant_does_not_cost_an_exchange_for_each_call() -> None:
