@@ -25,8 +25,15 @@ from lexora_router.state.programs.slots import (
     SlotsAsk,
 )
 
+SLACK_SECONDS = 0.002
 REPEAT_SECONDS = 1.0
 """A claim that has not changed is made again after so long, for the attempts of others at its endpoints."""
+GAP_SECONDS = 0.1
+"""From one claim of a pool to the next. The more there is to look at for the store, the longer."""
+URGENT = 0.1
+"""The part of it after which a claim is made that calls of this replica or of others wait for."""
+MANY_MEMBERS = 8
+MANY_ENDPOINTS = 50
 MAX_FLOWS = 64
 """Flows of a pool that are named in a claim, shared by the replicas that live."""
 LEAST_FLOWS = 4
@@ -132,18 +139,21 @@ class EndpointLease:
 
 
 class PoolLease:
-    """What this replica holds of the endpoints of one pool."""
+    """What this replica holds of the endpoints of one pool. `moved` is called when these are others."""
 
-    def __init__(self, name: str, nudge: Callable[[], None]) -> None:
+    def __init__(self, name: str, nudge: Callable[[], None], moved: Callable[[], None]) -> None:
         self.name = name
         self.surplus = 0  # slots to be given back as they come free
         self.leases: dict[str, EndpointLease] = {}
         self.due = True  # the claim is to be made again though it has not changed
+        self.urgent = False  # calls wait for the claim
+        self.left = 0.0  # seconds until the claim may be made that is urgent
         self._nudge = nudge
+        self._moved = moved
         self._left: dict[str, int] = {}  # of endpoints that were left: how many slots were granted and returned in all
         self._calls: Waiting | None = None
         self._said: PoolClaim | None = None
-        self._said_at = 0.0
+        self._said_at = -inf
         self._batch = 0
         self._unheard = Served()  # the batch that is said until it was heard
         self._known: dict[str, float] = {}  # of flows: what all replicas had served, as heard last
@@ -166,6 +176,7 @@ class PoolLease:
             held.endpoint = endpoint
         self.due = True
         self._nudge()
+        self._moved()
 
     # -- what calls do
 
@@ -173,6 +184,7 @@ class PoolLease:
         """A call of this level is about to wait, `top` being the highest that waits: the store hears at once if it is above."""
         if level > top:
             self.surplus = 0  # what is free from here on is for this call, until the store says otherwise
+            self.urgent = True
             self._nudge()
 
     def releases(self, lease: EndpointLease) -> None:
@@ -180,12 +192,20 @@ class PoolLease:
         if (self.surplus > 0 or (lease.cap is not None and lease.limit > lease.cap)) and lease.limit > 0:
             self.surplus -= 1
             lease.give(1)
+            self.urgent = True
             self._nudge()
 
     # -- what the store hears and says
 
     def claim(self, members: int, now: float) -> PoolClaim | None:
-        """What is to be said now; None when it was said."""
+        """What is to be said now; None when it was said, or something was just before."""
+        size = max(1.0, members / MANY_MEMBERS, len(self.leases) / MANY_ENDPOINTS)
+        hurry = self.urgent or self.due or size == 1.0  # where it is little to look at, each exchange has the claim
+        self.left = max(0.0, self._said_at + GAP_SECONDS * size * (URGENT if hurry else 1.0) - now)
+        if self.left > SLACK_SECONDS:
+            self.left = self.left if hurry and self.urgent else 0.0
+            return None
+        self.left, self.urgent = 0.0, False
         calls = self._calls
         flows = [] if calls is None else calls.flows(now)
         for lease in self.leases.values():
@@ -225,6 +245,7 @@ class PoolLease:
                 if len(self._left) > MAX_LEFT:
                     del self._left[next(iter(self._left))]
         if given and grant.wanted:
+            self.urgent = True
             self._nudge()
         if calls is not None and any(lease.limit > before[address][0] for address, lease in self.leases.items()):
             calls.dispatch()
@@ -309,11 +330,12 @@ class SlotLeases:
         self._rank, self._members = 0, 1
         self._heard_at = -inf
         self._kept: Cancellable | None = None  # until what is held is the store's no more
+        self._again: Cancellable | None = None  # an urgent claim that had to wait for its gap
         self._alone = True
 
     def pool(self, name: str) -> PoolLease:
         """The lease of a pool."""
-        return self._pools.get(name) or PoolLease(name, self._nudge)
+        return self._pools.get(name) or PoolLease(name, self._nudge, self._go_on_alone)
 
     def endpoint(self, pool: str, address: str, condition: InFlight) -> EndpointLease:
         """The lease of an endpoint, the same for as long as any of its attempts runs."""
@@ -330,14 +352,20 @@ class SlotLeases:
                 pool.follow(())
         self._pools |= there
         self._there = frozenset(there)
-        if self._alone:
-            self._go_on_alone()
+        self._go_on_alone()
 
     def ask(self, now: float) -> SlotsAsk:
         """What is to be said; also nothing, for the answer may name pools to be looked at."""
         claims = [claim for pool in self._pools.values() if (claim := pool.claim(self._members, now)) is not None]
+        left = max((pool.left for pool in self._pools.values()), default=0.0)
+        if left and self._again is None:
+            self._again = self._later(left, self._ask_again)
         self._leaving = [claim.name for claim in claims if not claim.endpoints and claim.name not in self._there]
         return SlotsAsk(tuple(claims))
+
+    def _ask_again(self) -> None:
+        self._again = None
+        self._nudge()
 
     def hear(self, answer: SlotsAnswer, now: float) -> None:
         """Take the grants."""
@@ -375,7 +403,8 @@ class SlotLeases:
         self._go_on_alone()
 
     def _go_on_alone(self) -> None:
-        for pool in self._pools.values():
+        """Without the store: let each pool go on with what it has by now."""
+        for pool in self._pools.values() if self._alone else ():
             if self._kept is not None:
                 pool.keep(self._rank)
             else:

@@ -1,8 +1,11 @@
 -- The same as slots.py and slot_shares.py. The memory: `seen` is a hash, member -> when it asked last; `pools` a set of names;
 -- `pool:NAME` one pool, packed; `look:MEMBER` a set of names.
 --
--- A pool is { claims, counters }; claims are { member -> { batch, aim, leases, flows } }, leases { address -> lease }.
+-- A pool is { claims, counters }; claims are { member -> { batch, aim, leases, flows } }, leases { address -> lease }. Leases and
+-- flows are lists, which are packed faster.
 
+local GRANTED, RETURNED, LIMIT, MOVING, IN_USE, USABLE = 1, 2, 3, 4, 5, 6
+local KEY, PRIORITY, LEVEL, WEIGHT, WAITING, RUNNING = 1, 2, 3, 4, 5, 6
 local FRESH_SECONDS, NO_CAP = 0.5, -1
 local MAX_COUNTERS, SLACK, QUIET_SLACK, WINDOW_SECONDS, KEPT, ROUNDS = 128, 0.05, 0.3, 1.0, 0.8, 40
 
@@ -28,11 +31,11 @@ local function extreme(names, value, sign)
 end
 
 local function held_by(lease)
-  return math.max(0, lease.granted - lease.returned)
+  return math.max(0, lease[GRANTED] - lease[RETURNED])
 end
 
 local function occupied_by(lease)
-  return math.max(held_by(lease), lease.in_use)
+  return math.max(held_by(lease), lease[IN_USE])
 end
 
 local function all_held(claim)
@@ -46,7 +49,7 @@ end
 local function all_waiting(claim)
   local sum = 0
   for _, flow in ipairs(claim.flows) do
-    sum = sum + flow.waiting
+    sum = sum + flow[WAITING]
   end
   return sum
 end
@@ -294,17 +297,12 @@ local function hear(pool, member, claimed, now)
   pool.claims[member] = claim
   local leases = {}
   for _, each in ipairs(claimed[2]) do
-    local lease = claim.leases[each[1]] or { granted = each[4], returned = 0 }
-    lease.limit, lease.moving, lease.returned = each[2], each[3], math.max(lease.returned, each[5])
-    lease.in_use, lease.usable = each[6], each[7]
+    local lease = claim.leases[each[1]] or { each[4], 0, 0, false, 0, false }
+    lease[LIMIT], lease[MOVING], lease[RETURNED] = each[2], each[3], math.max(lease[RETURNED], each[5])
+    lease[IN_USE], lease[USABLE] = each[6], each[7]
     leases[each[1]] = lease
   end
-  claim.leases, claim.flows = leases, {}
-  for at, each in ipairs(claimed[3]) do
-    claim.flows[at] = {
-      key = each[1], priority = each[2], level = each[3], weight = each[4], waiting = each[5], running = each[6],
-    }
-  end
+  claim.leases, claim.flows = leases, claimed[3]
   if claimed[4] > claim.batch then
     claim.batch = claimed[4]
     charge(pool.counters, claimed[5], claimed[6], claimed[7], now)
@@ -322,11 +320,11 @@ local function limits_of(pool, members)
     local least, weight, sum = nil, 0, 0
     for _, member in ipairs(members) do
       local lease = pool.claims[member].leases[address]
-      if lease and lease.limit ~= 0 then
-        least = least and math.min(least, lease.limit) or lease.limit
-        if lease.moving and lease.in_use > 0 then
-          weight = weight + lease.in_use
-          sum = sum + lease.limit * lease.in_use
+      if lease and lease[LIMIT] ~= 0 then
+        least = least and math.min(least, lease[LIMIT]) or lease[LIMIT]
+        if lease[MOVING] and lease[IN_USE] > 0 then
+          weight = weight + lease[IN_USE]
+          sum = sum + lease[LIMIT] * lease[IN_USE]
         end
       end
     end
@@ -344,7 +342,7 @@ local function take(claim, usable, free, wanted)
   while wanted > 0 do
     local open_to = {}
     for _, address in ipairs(usable) do
-      if free[address] > 0 and claim.leases[address] and claim.leases[address].usable then
+      if free[address] > 0 and claim.leases[address] and claim.leases[address][USABLE] then
         open_to[#open_to + 1] = address
       end
     end
@@ -360,7 +358,7 @@ local function take(claim, usable, free, wanted)
     local each = math.max(1, math.floor(wanted / #open_to))
     for _, address in ipairs(open_to) do
       local number = math.min(each, free[address], wanted)
-      claim.leases[address].granted = claim.leases[address].granted + number
+      claim.leases[address][GRANTED] = claim.leases[address][GRANTED] + number
       free[address] = free[address] - number
       wanted = wanted - number
       given = given + number
@@ -375,14 +373,14 @@ local function row_for(pool, members, member, address, limit)
     local other = pool.claims[each].leases[address]
     if other then
       held = held + held_by(other)
-      elsewhere = elsewhere + (each == member and 0 or other.in_use)
+      elsewhere = elsewhere + (each == member and 0 or other[IN_USE])
     end
   end
   local cap = NO_CAP
   if limit and held > limit then
     cap = math.floor(held_by(lease) * limit / held)
   end
-  return { address, lease.granted, cap, elsewhere }
+  return { address, lease[GRANTED], cap, elsewhere }
 end
 
 local function grant(pool, member, claimed, fresh)
@@ -404,7 +402,7 @@ local function grant(pool, member, claimed, fresh)
   for _, address in ipairs(keys_of(limits)) do
     for _, each in ipairs(live) do
       local lease = pool.claims[each].leases[address]
-      if lease and lease.usable then
+      if lease and lease[USABLE] then
         usable[#usable + 1] = address
         free[address] = math.max(0, limits[address] - occupied[address])
         total = total + limits[address]
@@ -417,8 +415,8 @@ local function grant(pool, member, claimed, fresh)
   for _, each in ipairs(live) do
     for _, flow in ipairs(pool.claims[each].flows) do
       demands[#demands + 1] = {
-        member = each, key = flow.key, flow = flow.key ~= '' and flow.key or '/' .. each, priority = flow.priority,
-        level = flow.level, weight = flow.weight, waiting = flow.waiting, running = flow.running,
+        member = each, key = flow[KEY], flow = flow[KEY] ~= '' and flow[KEY] or '/' .. each, priority = flow[PRIORITY],
+        level = flow[LEVEL], weight = flow[WEIGHT], waiting = flow[WAITING], running = flow[RUNNING],
       }
     end
   end
@@ -453,8 +451,8 @@ local function grant(pool, member, claimed, fresh)
     rows[#rows + 1] = row_for(pool, all, member, each[1], limits[each[1]])
   end
   for _, flow in ipairs(claim.flows) do
-    if flow.key ~= '' then
-      served[#served + 1] = { flow.key, served_of(pool.counters, flow.key) }
+    if flow[KEY] ~= '' then
+      served[#served + 1] = { flow[KEY], served_of(pool.counters, flow[KEY]) }
     end
   end
   return { claimed[1], claim.aim, wanted, rows, served }, others

@@ -4,13 +4,15 @@ from typing import Any
 import pytest
 from tests.support.clock import jumping, now
 from tests.unit.router.engines.engine import make_backend
-from tests.unit.router.support import make_call
+from tests.unit.router.support import RULES, make_call
 
 from lexora_router.call import Outcome
 from lexora_router.config import Config
-from lexora_router.fleet.auto_limit import START, UNARY_AFTER_SECONDS, AutoLimit
+from lexora_router.fleet.auto_limit import START, UNARY_AFTER_SECONDS, AutoLimit, SharedAutoLimit
 from lexora_router.fleet.backend import Backend, build_backends
+from lexora_router.fleet.endpoint_health import Condition
 from lexora_router.fleet.lease import SlotLease
+from lexora_router.leases.slots import EndpointLease
 from lexora_router.policy.concurrency import EngineLoad
 
 
@@ -31,6 +33,18 @@ def test_good_answers_raise_it_and_it_says_so_once() -> None:
     auto = AutoLimit(2, 64, 1.0)
     assert feed(auto, 0.1, 10.0) == [False] * (START - 1) + [True]
     assert auto.limit == 2 * START
+
+
+def test_over_replicas_it_grows_with_the_attempts_of_all() -> None:
+    lease = EndpointLease("http://e:1", Condition(RULES))
+    auto = SharedAutoLimit(lease, 2, 64, 1.0)
+    for _ in range(START):
+        auto.answered(0.1, START // 4, 10.0, streamed=True)
+    assert auto.limit == START  # an idle engine proves nothing
+    lease.elsewhere = START * 3 // 4
+    for _ in range(START):
+        auto.answered(0.1, START // 4, 20.0, streamed=True)
+    assert auto.limit > START
 
 
 def test_refusals_lower_it() -> None:

@@ -115,6 +115,7 @@ class Member:
         self.pool.follow(self.endpoints)
         self.leases.follow([self.pool])
         self.name = ""
+        self.clock = store.now
         self.alone = False
         self.heard_at = -1e9
         self.join()
@@ -129,7 +130,8 @@ class Member:
 
     def exchange(self, lost: str = "") -> None:
         """One exchange; it may be lost on its way `there`, or `back`."""
-        ask = self.leases.ask(self.store.now)
+        self.clock += 0.02  # exchanges have their gap
+        ask = self.leases.ask(self.clock)
         if lost == "there":
             return
         answer = self.store.exchange_slots(self.name, ask, join=False)
@@ -141,7 +143,7 @@ class Member:
                 self.alone = False
                 self.leases.together(self.store.now, fresh=False)
                 return
-            self.leases.hear(answer, self.store.now)
+            self.leases.hear(answer, self.clock)
             self.start()
 
     def arrive(self, tenant: str, priority: int) -> None:

@@ -50,3 +50,13 @@ def test_a_pool_without_endpoints_for_a_while_has_slots_again_when_it_has_some()
         member.exchange()
         store.advance(1)
     assert sum(each.lease.condition.in_flight for each in member.endpoints) == 1
+
+
+def test_an_endpoint_that_joins_without_the_store_has_its_share() -> None:
+    member = Member(SlotsInMemory(), LIMITS)
+    first, second = member.endpoints
+    member.leases.alone(1 / 2, 1e9)
+    member.pool.follow([first])
+    second.lease.limit = 0
+    member.pool.follow([first, second])
+    assert (first.lease.limit, second.lease.limit) == (3, 1)
