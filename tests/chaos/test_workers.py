@@ -22,10 +22,11 @@ from lexora.v1.router_pb2 import GenerateRequest
 from lexora.v1.router_pb2_grpc import RouterServiceStub
 from lexora.v1.sampling_pb2 import SamplingParams
 from tests.chaos.conftest import MODEL
+from tests.support import wire
 from tests.support.process import Process, python
 from tests.support.servers import Gateway, Simulator, base_config, metric
 from tests.support.streams import CHAT, asks_for, crowd, session_to, until
-from tests.support.workers import children, wait_gone, workers_of
+from tests.support.workers import children, command_of, wait_gone, workers_of
 
 STREAMS = 200
 RESTART_SECONDS = 2.0  # on an idle machine; tests allow for a busy one
@@ -197,6 +198,32 @@ def _from_a_living_worker(client: httpx.Client, url: str) -> Any:
         except httpx.TimeoutException:
             continue
     raise AssertionError("no worker answers")
+
+
+def test_a_reload_by_rpc_is_one_of_all_workers(gateway: Gateway) -> None:
+    settings = yaml.safe_load(gateway.config_file.read_text()) | {"retry": {"max_retries": 4}}
+    gateway.config_file.write_text(yaml.safe_dump(settings))
+    with Process(python("lexora_cli", "reload", "--router", gateway.grpc)) as reload:
+        assert reload.wait() == 0, reload.output
+    assert "retry.max_retries" in reload.output
+
+    def workers() -> set[int]:
+        lines = [line for name in ("applied", "unchanged") for line in events(gateway, f"configuration_{name}")]
+        return {line["worker"] for line in lines if line["trigger"] == "rpc"}
+
+    wire.wait_until(lambda: workers() == {1, 2}, "the lines of both workers")
+
+
+def test_a_coordinator_that_is_killed_is_started_again(gateway: Gateway) -> None:
+    (coordinator,) = [pid for pid in children(gateway.pid) if b"lexora_router.state" in command_of(pid)]
+    workers = workers_of(gateway)
+    os.kill(coordinator, signal.SIGKILL)
+    for _ in range(10):
+        assert statuses_on_new_connections(gateway, 2) == [200] * 2
+    wire.wait_until(lambda: events(gateway, "coordinator_died"), "the supervisor's line")
+    wire.wait_until(lambda: gateway.metric("lexora_state_shared") == 1, "limits that are shared again")
+    assert gateway.metric("lexora_state_replicas") == 2
+    assert workers_of(gateway) == workers
 
 
 @pytest.mark.serial
