@@ -1,5 +1,6 @@
 """The gRPC server: its ports and bounds, health, reflection and channelz."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from lexora_router.edge.grpc_decoding import UndecodableRequests
 from lexora_router.edge.grpc_servicer import Servicer, refuse_undecodable
 from lexora_router.edge.services import Services
 from lexora_router.machine import usable_descriptors, usable_memory
+from lexora_router.workers.open_sockets import connections, stop_listening
 
 MAX_METADATA_BYTES = 2 * 1024 * 1024
 # Clients keep long calls alive with pings, some every second; one that pings faster for long is sent away (GOAWAY
@@ -26,6 +28,14 @@ CONNECTIONS_SHARE = 8
 # Streams of one connection. A call whose message does not come is not seen here, takes no slot, and 3 KiB of memory; a façade
 # in front of a router has all its calls on one connection.
 MAX_STREAMS = 10_000
+
+# Connections to one of several workers end after so many seconds, between two calls, unless the configuration says otherwise:
+# their clients go on to another worker, and one that hands over is without them soon. gRPC cannot be asked to end them by then:
+# while it stops, it cancels calls that are on their way.
+SHARED_AGE = 10.0
+# gRPC varies the age by a tenth; then the last calls are read.
+AGED = 1.1
+_LOOK_SECONDS = 0.25
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
@@ -64,6 +74,11 @@ class GrpcServer:
         self.health = health.aio.HealthServicer()
         self._tls = tls
         self._services = services
+        self._age = max_age = SHARED_AGE if shared and max_age is None else max_age
+        self._port = 0
+        self._left = 0.0  # when it was taken out of the port, by the event loop's clock
+        self._looked = 0.0
+        self._open = 0
         wire = partial(believed, service, certified if tls is not None and tls.certificates else wire_of)
         self._server = grpc.aio.server(
             interceptors=[UndecodableRequests(partial(refuse_undecodable, service, wire), self.arriving)],
@@ -101,6 +116,7 @@ class GrpcServer:
                 bound = self._server.add_secure_port(address, self._tls.credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
+        self._port = 0 if host.startswith("unix:") else bound
         await self._server.start()
         await self.set_serving(serving=True)
         return bound
@@ -114,6 +130,22 @@ class GrpcServer:
     async def drain(self) -> None:
         """Say in grpc.health.v1 for good that nothing is served; later calls of `set_serving` have no effect."""
         await self.health.enter_graceful_shutdown()
+
+    def hand_over(self) -> None:
+        """Take no more connections, as another process has the port; calls on those there are are served as ever."""
+        self._left = asyncio.get_running_loop().time()
+        if self._port:
+            stop_listening(self._port)
+
+    @property
+    def vacated(self) -> bool:
+        """Whether after `hand_over` no client can send a call any more: none is connected, or all were asked to go."""
+        now = asyncio.get_running_loop().time()
+        if self._age is not None and now - self._left > self._age * AGED + 1:
+            return True
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked, self._open = now, connections(self._port)
+        return not self._open
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, let the ones under way finish for `grace` seconds, then cancel them."""

@@ -119,7 +119,6 @@ class RouterApp:
         if tls is not None:
             self.registry.register(tls)
         self._serving = True
-        self._leaving: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -223,21 +222,21 @@ class RouterApp:
         await guard.idle(ABORT_SECONDS)
 
     def hand_over(self) -> None:
-        """Take no new gRPC connections, and ask the clients of those there are to go; what still comes is served."""
-        seconds = self.config.server.drain_timeout + ABORT_SECONDS
-        self._leaving = [asyncio.create_task(server.stop(seconds)) for server in self.grpc_servers]
+        """Leave the gRPC ports to another process; what still comes is served."""
+        for server in self.grpc_servers:
+            server.hand_over()
 
     @property
     def empty(self) -> bool:
-        """Whether after `hand_over` nothing is under way any more."""
-        return not self.guard.active and all(task.done() for task in self._leaving)
+        """Whether after `hand_over` nothing is under way any more, and nothing can come."""
+        return not self.guard.active and all(server.vacated for server in self.grpc_servers)
 
     async def stop(self) -> None:
         """Cancel what is left and close every connection."""
         await asyncio.gather(*(server.stop(grace=0) for server in self.grpc_servers))
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._leaving, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.state is not None:
             await self.state.leave()  # when calls have ended: what they held is free
         await self._access.retire()

@@ -202,11 +202,11 @@ def test_what_workers_see_differently_is_degraded(
     whole = joined_health(health(*states))
     endpoint = whole.backends["main"].endpoints[0]
     assert (whole.status, whole.backends["main"].status, endpoint.status) == (expected, expected, expected)
-    assert (whole.backends["main"].waiting, endpoint.in_flight, endpoint.limit) == (2, 4, 8)
+    assert (whole.backends["main"].waiting, endpoint.in_flight, endpoint.limit) == (2, 4, 16)
     assert endpoint.available == all(state == HEALTHY for state in states)
 
 
-def test_gauges_are_added_up_and_limits_are_not() -> None:
+def test_gauges_are_added_up_as_the_parts_of_limits_are() -> None:
     parts = [
         stats_pb2.GetStatsResponse(
             waiting={"main": number},
@@ -219,7 +219,7 @@ def test_gauges_are_added_up_and_limits_are_not() -> None:
     ]
     whole = joined_gauges(parts)
     load = whole.endpoints["http://e:1"]
-    assert (whole.waiting["main"], load.in_flight, load.limit) == (6, 6, 8)
+    assert (whole.waiting["main"], load.in_flight, load.limit) == (6, 6, 24)
     assert (whole.state.shared, whole.state.reason) == (False, "it is gone")
 
 
