@@ -1,5 +1,6 @@
 """A store in the memory of a process: for the coordinator of several, for tests, and the meaning of the other one."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,7 +30,7 @@ class Store:
 
         Raises StateUnavailable for what cannot be run; then nothing has.
         """
-        now, member = self._clock.read(now), batch.member
+        source, now, member = now, self._clock.at(now), batch.member
         for gone in [each for each, until in self._members.items() if until <= now]:
             self.leave(gone)
         if not (batch.join or member in self._members):
@@ -39,6 +40,7 @@ class Store:
         requests = [self._request(*ask) for ask in batch.asks]
         if member not in self._members and len(self._members) >= MAX_MEMBERS:
             raise StateUnavailable(f"there are {MAX_MEMBERS} replicas already")
+        self._clock.read(source)  # only here: in Valkey an exchange that is not run writes nothing down
         self._members[member], self._numbers[member] = now + batch.ttl, batch.number
         answers, news = [], set()
         for (name, _), request in zip(batch.asks, requests, strict=True):
@@ -71,12 +73,16 @@ class Clock:
     """Time that never goes back: it stands still for as long as its source does, and goes on from there."""
 
     def __init__(self) -> None:
-        self._last: float | None = None
+        self._last = -math.inf
         self._ahead = 0.0
 
-    def read(self, now: float) -> float:
+    def at(self, now: float) -> float:
         """The time, where the source says `now`."""
-        if self._last is not None and now < self._last:
+        return max(now, self._last) + self._ahead
+
+    def read(self, now: float) -> float:
+        """The same; from here on it does not go back behind this."""
+        if now < self._last:
             self._ahead += self._last - now
         self._last = now
         return now + self._ahead
