@@ -27,6 +27,7 @@ PHASE_SECONDS = 3.0
 ANSWER_MS = 50
 BOUND_SECONDS = 3.0  # of a stalled stream and of a silent body
 MEMORY = 1.5  # what stays, as a ratio
+TIMES = 2.0  # of the p99 of a client
 SHARE = 0.95  # some are always between two of their connections
 HELD = {"idle": IDLE, "bodies": BODIES, "stalled": STALLED}
 
@@ -82,7 +83,7 @@ async def p99(one: load.Client, key: str) -> float:
 async def test_a_crowd_is_bounded_and_leaves_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a client beside it waits is printed: on two cores the crowd's own work is in that figure."""
+    """A client beside it waits no longer than twice: with the crowd on the same cores, where nothing else runs."""
     if "soak" not in request.config.getoption("-m"):
         pytest.skip("make soak")
     monkeypatch.setenv("PYTHONMALLOC", "malloc")  # as the systemd unit sets it: Python's own gives back whole megabytes only
@@ -114,4 +115,5 @@ async def test_a_crowd_is_bounded_and_leaves_nothing(
             await asyncio.to_thread(wire.wait_until, lambda: gateway.sockets() <= sockets, "all sockets to be closed")
             await asyncio.to_thread(gateway.wait_for, "memory_given_back")
             assert gateway.resident() < MEMORY * memory
+    assert median(crowded) <= TIMES * median(quiet), (quiet, crowded)
     print(f"p99 {median(quiet) * 1000:.0f} ms alone, {median(crowded) * 1000:.0f} ms beside the crowd")
