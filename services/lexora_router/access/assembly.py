@@ -88,7 +88,7 @@ def _tokens(providers: tuple[JwtProvider, ...], previous: AccessAssembly | None)
 
 def _together(file: KeyStore | None, shared: KeyStore | None) -> KeyStore | None:
     if file is None or shared is None:
-        return file or shared
+        return shared if file is None else file  # not `or`: one without keys is false
     from lexora_router.access.several_keys import SeveralKeys  # noqa: PLC0415 - off is free
 
     return SeveralKeys(file, shared)

@@ -32,6 +32,10 @@ class Transport:
         self._origins: dict[tuple[str, str, int], Origin] = {}
         self._leaving: list[Origin] = []  # of addresses that are gone, as long as calls run there
 
+    def apart(self) -> "Transport":
+        """Another one of the same terms, with connections of its own."""
+        return Transport(connect_timeout=self._connect_timeout, clock=self._clock, security=self.security)
+
     def origin(self, base: URL) -> Origin:
         """The connections to the origin of a URL."""
         key = _key(base)

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from lexora_router.adapters import Adapter, ListedModel
-from lexora_router.engines.transport import TransportError
+from lexora_router.engines.transport import Transport, TransportError
 from lexora_router.fleet.backend import Backend
 from lexora_router.fleet.background import survived
 from lexora_router.fleet.endpoint import HttpEndpoint
@@ -133,25 +133,30 @@ class Catalogue:
 
     async def _list(self, backend: Backend) -> None:
         endpoints = [each for each in backend.endpoints if each.condition.healthy is not False] or backend.endpoints
+        # Not over the calls' connections: one that is kept for them must have served one of them, or its end says little.
+        transport = backend.transport.apart()
         some = asyncio.Semaphore(ASKED_AT_ONCE)
-        answers = await asyncio.gather(*(self._listed_by(endpoint, backend, some) for endpoint in endpoints))
+        try:
+            answers = await asyncio.gather(*(self._listed_by(endpoint, transport, some) for endpoint in endpoints))
+        finally:
+            transport.close()
         listings = [models for models in answers if models is not None]
         if listings:
             self._remember(backend.name, _Listing(self._common(backend.name, listings)))
 
     async def _listed_by(
-        self, endpoint: HttpEndpoint, backend: Backend, some: asyncio.Semaphore
+        self, endpoint: HttpEndpoint, transport: Transport, some: asyncio.Semaphore
     ) -> dict[str, ListedModel] | None:
         try:
             async with asyncio.timeout(self._timeout), some:
-                status, body = await backend.transport.get(
+                status, body = await transport.get(
                     endpoint.adapter.models_url(endpoint.base), endpoint.adapter.headers(), limit=MAX_LISTING_BYTES
                 )
             if status != 200:
                 raise ValueError(f"status {status}")
             return _parse(body, endpoint.adapter)
         except (TransportError, TimeoutError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            where = {"backend": backend.name, "endpoint": endpoint.address}
+            where = {"backend": endpoint.backend, "endpoint": endpoint.address}
             _log.debug("models_not_listed", **where, error=f"{type(error).__name__}: {error}"[:200])
             return None
 

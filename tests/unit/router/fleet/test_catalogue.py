@@ -29,6 +29,12 @@ class FakeTransport:
         self.delay = delay
         self.asked: list[tuple[str, dict[str, str]]] = []
 
+    def apart(self) -> "FakeTransport":
+        return self
+
+    def close(self) -> None:
+        pass
+
     async def get(self, url: URL, headers: Mapping[str, str], *, limit: int) -> tuple[int, bytes]:
         self.asked.append((str(url), dict(headers)))
         await asyncio.sleep(self.delay)
