@@ -54,7 +54,11 @@ def workers(health: HealthResponse) -> str:
     """The processes of a router that has several; empty for one process."""
     silent = [f"{worker.number} (process {worker.pid})" for worker in health.workers if not worker.answered]
     number = len({worker.number for worker in health.workers})
-    return f"{number} workers" + (f", no answer from {', '.join(silent)}" if silent else "") if number else ""
+    return (
+        f"{number} worker{'' if number == 1 else 's'}" + (f", no answer from {', '.join(silent)}" if silent else "")
+        if number
+        else ""
+    )
 
 
 def endpoints(health: HealthResponse) -> list[Text]:

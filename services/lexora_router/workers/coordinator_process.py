@@ -25,7 +25,9 @@ class CoordinatorProcess:
     """Start it with `keep`, in a task that is cancelled at the end; `socket` is where workers find it."""
 
     def __init__(self, log: LogLines, environ: Mapping[str, str] = os.environ) -> None:
-        parent = next((environ[name].split(":")[0] for name in _FOLDERS if environ.get(name)), None)
+        named = (environ.get(name, "").split(":")[0] for name in _FOLDERS)
+        # That of another user, as `su` may leave it, cannot be used.
+        parent = next((folder for folder in named if os.access(folder, os.W_OK | os.X_OK)), None)
         self._folder = Path(tempfile.mkdtemp(prefix="lexora-", dir=parent))  # of mode 0700
         self.socket = str(self._folder / "state.sock")
         self._log = log

@@ -67,7 +67,11 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         if not self._plan.coordinator:
             return await self._serve()
-        self._coordinator = coordinator = CoordinatorProcess(self._log)
+        try:
+            self._coordinator = coordinator = CoordinatorProcess(self._log)
+        except OSError as error:
+            self._log.error("given_up", problem=f"no folder for a socket: {error}; change XDG_RUNTIME_DIR or TMPDIR")
+            return FAILED
         keeping = asyncio.create_task(coordinator.keep())
         try:
             return await self._serve()
@@ -78,8 +82,11 @@ class Supervisor:
 
     async def _serve(self) -> int:
         if not await self._start_all():
+            stopped = self._stop.is_set()
+            if not stopped:
+                self._log.error("given_up", problem="a worker did not come to serve: it was killed, or has said why")
             await self._end()
-            return 0 if self._stop.is_set() else FAILED
+            return 0 if stopped else FAILED
         self._started = True
         self._log.info("serving", **self._plan.shown, workers=self._plan.workers)
         rolling = asyncio.create_task(self._on_hangup())
