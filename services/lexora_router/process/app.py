@@ -290,7 +290,7 @@ class RouterApp:
 
 def _coordinated(link: WorkerLink | None) -> WorkerOf | None:
     """What the workers of one machine share limits by."""
-    return None if link is None or link.coordinator is None else WorkerOf(link.coordinator, link.workers)
+    return None if link is None else WorkerOf(link.coordinator, link.workers)
 
 
 def _serving(assembly: Assembly, access: AccessAssembly, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:
