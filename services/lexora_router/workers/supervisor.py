@@ -48,6 +48,7 @@ class Supervisor:
         self._plan = plan
         self._log = LogLines(as_json=plan.json_log, quiet=plan.quiet)
         self._hub = Hub()
+        self._secret = os.urandom(32).hex()
         self._slots = [Slot(number) for number in range(1, plan.workers + 1)]
         self._running: set[Running] = set()
         self._failures = Failures()
@@ -134,6 +135,7 @@ class Supervisor:
             slot.sockets,
             {each.name: each.port for each in self._plan.addresses if each.by_grpc},
             None if self._coordinator is None else self._coordinator.socket,
+            self._secret,
         )
         worker = Running.start(self._plan.command, place, self._heard, time.monotonic())
         if beside is None:
