@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,19 @@ def test_a_configured_secret_is_the_same_everywhere_and_a_random_one_is_not(
     with Gateway(named, tmp_path) as unset:
         assert salt(unset) != first
         assert salt(unset) == salt(unset)
+
+
+def test_a_random_secret_is_that_of_all_workers(
+    engine: ScriptedEngine, keys: dict[str, NewKey], tmp_path: Path, folder: Path
+) -> None:
+    made = config(folder, {}, main={"url": engine.url, "models": ["scripted"]})
+    made["server"]["workers"] = 2
+    salts: Counter[str] = Counter()
+    with Gateway(made, tmp_path) as workers:
+        for _ in range(24):  # each on a connection of its own: they go to both
+            ask(workers, keys["acme"], model="scripted")
+            salts[json.loads(engine.last.body)["cache_salt"]] += 1
+    assert list(salts.values()) == [24]
 
 
 def test_without_credentials_nothing_is_set_and_a_reload_that_asks_for_them_sets_it(

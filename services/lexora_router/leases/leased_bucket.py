@@ -56,6 +56,7 @@ class LeasedBucket(TokenBucket):
         "_peak",
         "_pledged",
         "_said_at",
+        "_taken",
         "_unmet_until",
         "_use",
         "_used_at",
@@ -87,6 +88,7 @@ class LeasedBucket(TokenBucket):
         self._heard: float | None = None  # the level at the store
         self._heard_at = now
         self._borrowed = 0.0  # of that level, since it was heard
+        self._taken = 0.0  # the same, made alone at earlier times: a store that comes and goes is no gift each time
         self._unmet_until = now
         self._back = 0.0  # given back, and made
         self._mark = self._use = self._peak = 0.0
@@ -215,7 +217,8 @@ class LeasedBucket(TokenBucket):
         """Make what is missing of n, within a share of the level that was heard: the store was too slow for a waiting call."""
         beyond = self.beyond(now)
         missing = n - self.balance(now)
-        if self._alone or missing <= SLACK or missing + self._borrowed > (beyond + self._borrowed) / self._ledger.members:
+        left = (beyond + self._borrowed) / self._ledger.members - self._borrowed - self._taken
+        if self._alone or missing <= SLACK or missing > left:
             return
         self._heard, self._heard_at = beyond - missing, now
         self._borrowed += missing
@@ -268,12 +271,14 @@ class LeasedBucket(TokenBucket):
         self.granted = granted
         self.given, self.paid = said.returned, said.owed
         self._lease = granted - said.spent - said.returned
-        self._heard, self._heard_at, self._borrowed = level, now, 0.0
+        self._heard, self._heard_at = level, now
+        self._borrowed = self._taken = 0.0
 
     def rejoin(self, now: float) -> None:
         """The store answers again: what was made here of what the store has made as well is owed to it."""
         self.balance(now)
         self.owed += min(self._made, max(self._cap - self._lease, 0.0)) if self.rate else self._cap
+        self._taken += self._made
         self._alone = self._made = 0.0
         if not self.dirty:
             self._ledger.touch(self)
@@ -286,7 +291,8 @@ class LeasedBucket(TokenBucket):
         self._cap = max(share * self.burst, 1.0)
         self._at = since
         if self.rate:
-            self._grow(min(share * (beyond + self._borrowed) - self._borrowed, self._cap - self._level - self._pledged))
+            left = share * (beyond + self._borrowed) - self._borrowed - self._taken
+            self._grow(min(left, self._cap - self._level - self._pledged))
             return
         self._cap = float(floor(self._cap))
         free = self._cap - self.spent  # calls that are under way have places of the share

@@ -7,11 +7,14 @@ opened opens here after fewer failures. An engine that one replica alone cannot 
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from lexora_router.state.programs.board import BoardAnswer, BoardAsk, Fact
 
 OPENED, EJECTED, DOWN = "breaker_opened", "ejected", "down"
+LOOK_SECONDS = 0.05
+"""From one look at all endpoints to the next. Where calls wait for exchanges there are many more of these."""
 MAX_UNHEARD = 64
 """Facts that wait to be said; of more the newest."""
 
@@ -54,9 +57,17 @@ class HealthNews:
         self._number = 0
         self._said = 0
         self._read = 0
+        self._looked_at = -inf
 
     def ask(self, now: float) -> BoardAsk:
-        """What has happened here since the last look."""
+        """What has happened here, as far as it was looked at."""
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._look()
+        self._said = self._number
+        return BoardAsk(tuple(self._unheard), self._read)
+
+    def _look(self) -> None:
         seen: dict[tuple[str, str], _Seen] = {}
         for backend, address, health in self._watched():
             key = backend, address
@@ -69,8 +80,6 @@ class HealthNews:
                         self._number += 1
                         self._unheard.append(Fact(self._number, kind, backend, address))
         self._seen = seen
-        self._said = self._number
-        return BoardAsk(tuple(self._unheard), self._read)
 
     def hear(self, answer: BoardAnswer, now: float) -> None:
         """Look into what others have found."""

@@ -87,6 +87,8 @@ class RouterApp:
         self._shared = Shared(
             self._limiter, recorders, clock, self._stats.windows.gap, homes, leases=leases, state=self.state, lender=credit
         )
+        if link is not None and link.secret:  # else each worker's calls have a prefix cache of their own at the engines
+            self._shared = replace(self._shared, salt_secret=link.secret)
         self._assembly = Assembly(config, self._shared, None, self._on_health)
         self._assembly.take_over(None)
         if self.state is not None and leases is not None:
@@ -290,7 +292,7 @@ class RouterApp:
 
 def _coordinated(link: WorkerLink | None) -> WorkerOf | None:
     """What the workers of one machine share limits by."""
-    return None if link is None or link.coordinator is None else WorkerOf(link.coordinator, link.workers)
+    return None if link is None else WorkerOf(link.coordinator, link.workers)
 
 
 def _serving(assembly: Assembly, access: AccessAssembly, reload: Callable[[], Awaitable[Reload]] | None) -> Serving:

@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOf:
-    """Of a worker: the socket of the coordinator, and how many workers there are."""
+    """Of a worker: the socket of the coordinator, where there is one, and how many workers there are."""
 
-    coordinator: str
+    coordinator: str | None
     workers: int
 
 
 def link_of(config: StateConfig, clock: Callable[[], float], worker: WorkerOf | None = None) -> StateLink | None:
     """The link of this process, to be started; None where it has all for itself.
 
-    Workers share by Valkey where one is configured, with those of other machines, else by their coordinator.
+    Workers share by Valkey where one is configured, with those of other machines, else by their coordinator. Before the store
+    has answered each takes its share of what the workers of this machine may have.
     """
-    if config.url is None and worker is None:
-        return None
-    from lexora_router.state.programs import PROGRAMS  # noqa: PLC0415 - off is free
-
     address = config.address()
     store: SharedState
     if address is not None:
         store = valkey(config, address)
+    elif worker is not None and worker.coordinator is not None:
+        store = _coordinator(worker.coordinator)
     else:
-        assert worker is not None
-        store = _coordinator(worker)
+        return None
+    from lexora_router.state.programs import PROGRAMS  # noqa: PLC0415 - off is free
+
     return StateLink(store, PROGRAMS, timeout=config.timeout, clock=clock, replicas=worker.workers if worker else 1)
 
 
@@ -55,10 +55,10 @@ def valkey(config: StateConfig, address: Address) -> "ValkeyState":
     return ValkeyState(address, PROGRAMS, namespace=config.namespace, security=Security(files.ca, files.cert, files.key))
 
 
-def _coordinator(worker: WorkerOf) -> SharedState:
+def _coordinator(path: str) -> SharedState:
     from lexora_router.state.socket_state import SocketState  # noqa: PLC0415 - of workers only
 
-    return SocketState(worker.coordinator)
+    return SocketState(path)
 
 
 def credit_of(link: StateLink, clock: Callable[[], float]) -> "Credit":

@@ -25,9 +25,9 @@ class CoordinatorProcess:
     """Start it with `keep`, in a task that is cancelled at the end; `socket` is where workers find it."""
 
     def __init__(self, log: LogLines, environ: Mapping[str, str] = os.environ) -> None:
-        named = (environ.get(name, "").split(":")[0] for name in _FOLDERS)
-        # That of another user, as `su` may leave it, cannot be used.
-        parent = next((folder for folder in named if os.access(folder, os.W_OK | os.X_OK)), None)
+        folders = (environ.get(name, "").split(":")[0] for name in _FOLDERS)
+        # After `sudo -u` a variable may name the folder of another user.
+        parent = next((each for each in folders if each and os.access(each, os.W_OK | os.X_OK)), None)
         self._folder = Path(tempfile.mkdtemp(prefix="lexora-", dir=parent))  # of mode 0700
         self.socket = str(self._folder / "state.sock")
         self._log = log
@@ -43,19 +43,26 @@ class CoordinatorProcess:
         restarts = Restarts()
         while True:
             begun = time.monotonic()
-            process = subprocess.Popen(  # noqa: ASYNC220, S603 - it is this program's own, and starting takes a millisecond
-                [sys.executable, "-m", COORDINATOR, self.socket, str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
             try:
-                code = await _ended(process)
-            finally:
-                process.kill()  # it outlives every polite signal
-                process.wait()
+                how: dict[str, object] = await self._run()
+            except OSError as error:  # the machine has no memory, process or file left for it now
+                how = {"problem": error.strerror}
             wait = restarts.delay(time.monotonic() - begun)
-            self._log.error("coordinator_died", pid=process.pid, code=code, again_in=wait)
+            self._log.error("coordinator_died", **how, again_in=wait)
             await asyncio.sleep(wait)
+
+    async def _run(self) -> dict[str, object]:
+        """Run it once; gives how it has ended. Raises OSError when it cannot be started."""
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - it is this program's own, and starting takes a millisecond
+            [sys.executable, "-m", COORDINATOR, self.socket, str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            return {"pid": process.pid, "code": await _ended(process)}
+        finally:
+            process.kill()  # it outlives every polite signal
+            process.wait()
 
     def remove(self) -> None:
         """Remove its folder."""

@@ -35,6 +35,7 @@ class WorkerLink:
         self.number = place.number
         self.workers = place.workers
         self.coordinator = place.coordinator
+        self.secret = bytes.fromhex(place.secret)
         self.leaves = False
         self.first = False  # of the workers that serve: does what one of them has to do
         self._over = over

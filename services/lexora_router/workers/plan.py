@@ -67,6 +67,7 @@ class Place:
     sockets: dict[str, int] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     coordinator: str | None = None  # its socket
+    secret: str = field(default="", repr=False)  # random, of all workers; hexadecimal
 
     def save(self) -> dict[str, str]:
         """The environment that has it."""

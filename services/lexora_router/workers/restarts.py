@@ -18,7 +18,7 @@ class Restarts:
         self._quick = 0 if lived >= WELL_SECONDS else self._quick + 1
         if self._quick <= 1:
             return 0.0
-        return min(FIRST_DELAY * 2.0 ** (self._quick - 2), LONGEST_DELAY)
+        return min(FIRST_DELAY * 2.0 ** min(self._quick - 2, 16), LONGEST_DELAY)  # a power of 1,024 is no float
 
 
 class Failures:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lexora_router.workers import frames
 from lexora_router.workers.frames import Header
@@ -42,7 +43,7 @@ class Running:
         """Start the process; `heard` gets what it says. It is in a session of its own: Ctrl-C is for the supervisor."""
         ours, its = socket.socketpair()
         with its:
-            placed = Place(place.number, place.workers, its.fileno(), place.sockets, place.ports, place.coordinator)
+            placed = replace(place, link=its.fileno())
             popen = subprocess.Popen(  # noqa: S603 - the command that started this process
                 command,
                 stdin=subprocess.DEVNULL,

@@ -48,6 +48,7 @@ class Supervisor:
         self._plan = plan
         self._log = LogLines(as_json=plan.json_log, quiet=plan.quiet)
         self._hub = Hub()
+        self._secret = os.urandom(32).hex()
         self._slots = [Slot(number) for number in range(1, plan.workers + 1)]
         self._running: set[Running] = set()
         self._failures = Failures()
@@ -141,6 +142,7 @@ class Supervisor:
             slot.sockets,
             {each.name: each.port for each in self._plan.addresses if each.by_grpc},
             None if self._coordinator is None else self._coordinator.socket,
+            self._secret,
         )
         worker = Running.start(self._plan.command, place, self._heard, time.monotonic())
         if beside is None:
@@ -179,9 +181,19 @@ class Supervisor:
             self._given_up = True
             self._stop.set()
             return
+        await self._start_again(slot, wait)
+
+    async def _start_again(self, slot: Slot, wait: float) -> None:
+        """Start a worker after so many seconds, and try again for as long as the machine has no room for one."""
         await asyncio.sleep(wait)
-        if not self._stop.is_set():
-            self._start(slot)
+        while not self._stop.is_set():
+            try:
+                self._start(slot)
+                return
+            except OSError as error:
+                wait = slot.restarts.delay(0.0)
+                self._log.error("worker_not_started", worker=slot.number, problem=error.strerror, again_in=wait)
+            await asyncio.sleep(wait)
 
     def _heard(self, worker: Running, header: Header, body: bytes) -> None:
         """What a worker says."""
@@ -212,7 +224,10 @@ class Supervisor:
         while True:
             await self._hangup.wait()
             self._hangup.clear()
-            await self._reload()
+            try:
+                await self._reload()
+            except OSError as error:  # the machine has no room for one more worker now
+                self._log.error("rolling_ended", problem=error.strerror, kept="the workers that have not been replaced")
 
     async def _reload(self) -> None:
         """Let the workers load the configuration again, and replace them where that is not enough."""
@@ -244,12 +259,12 @@ class Supervisor:
             if not serves:
                 new.signal(signal.SIGKILL)
                 self._log.error("rolling_ended", worker=slot.number, kept="the workers that have not been replaced")
-                if old.ended.done() and not self._stop.is_set():
-                    self._start(slot)
+                if old.ended.done():
+                    self._spawn(self._start_again(slot, 0.0))
                 return
             slot.worker = new
             if new.ended.done():
-                self._start(slot)
+                self._spawn(self._start_again(slot, 0.0))
             old.send({"kind": "leave"})
             await self._until(old)
         self._log.info("rolled", workers=len(self._slots), seconds=round(time.monotonic() - began, 1))

@@ -94,13 +94,26 @@ class SideBySide:
         self._valkey.evalsha(self._sha, 1, _KEY, "leave", member, *self._programs)
         assert self._valkey.getdel("test:news").decode().split() == [member, *self._programs]
 
+    def evict(self, *names: str) -> None:
+        """Let Valkey lose these keys, as it does where it is full and may."""
+        assert self._valkey.delete(*(f"{_BASE}{name}" for name in names)) == len(names)
+
+    def at_valkey(self, member: str, *requests: tuple[str, Struct]) -> list[Any]:
+        """One exchange at Valkey alone; the answers."""
+        self._numbers[member] += 1
+        asks = tuple(Ask(name, msgpack.encode(request)) for name, request in requests)
+        known, _, *packed = self._at_valkey(Batch(member, TTL, self._numbers[member], False, asks))
+        assert known == 1
+        return [msgpack.decode(each, type=self._programs[name].gives) for (name, _), each in zip(asks, packed, strict=True)]
+
     def _at_valkey(self, batch: Batch) -> Any:
         said = [part for ask in batch.asks for part in ask]
         join = "1" if batch.join else "0"
         return self._valkey.evalsha(self._sha, 1, _KEY, "exchange", batch.member, batch.ttl, batch.number, join, "e", *said)
 
 
-_KEY = "{lexora:test}:v1:members"
+_BASE = "{lexora:test}:v1:"
+_KEY = f"{_BASE}members"
 
 
 def same(one: Any, other: Any) -> bool:

@@ -74,6 +74,17 @@ def test_what_is_kept_is_bounded(server: ValkeyProcess, monkeypatch: pytest.Monk
         assert [put.id for put in answer.found] == ["2", "3", "4"]
 
 
+def test_what_the_server_has_evicted_is_lost_and_nothing_else(server: ValkeyProcess) -> None:
+    with SideBySide(server, PROGRAMS) as both:
+        both.join("a")
+        made = KeyText("k1", 0, "new")
+        both.exchange("a", ("keys", KeysRequest(0, [made])), ("responses", ResponsesRequest([ResponsePut("r1", "a", "x")])))
+        both.evict("lasting:keys:texts", "lasting:responses:responses")
+        asks = ("keys", KeysRequest(0)), ("responses", ResponsesRequest([ResponsePut("r2", "a", "x")], ["r1", "r2"]))
+        kept, found = both.at_valkey("a", *asks)
+        assert (kept.count, kept.read, [put.id for put in found.found]) == (0, [], ["r2"])
+
+
 def test_the_numbers_are_the_same_in_both_languages() -> None:
     bounds = (keys.MAX_KEYS, keys.MAX_READ, keys.MAX_READ_CHARS)
     assert f"MAX_KEYS, MAX_READ, MAX_READ_CHARS = {', '.join(map(str, bounds))}\n" in KEYS.lua

@@ -5,6 +5,9 @@ local MAX_KEYS, MAX_READ, MAX_READ_CHARS = 200000, 256, 65536
 
 return function(request, turn)
   local texts, log, head_key = turn.lasting('texts'), turn.lasting('log'), turn.lasting('head')
+  if turn.call('EXISTS', texts) == 0 then
+    turn.call('DEL', log)  -- the server has evicted the texts; replicas put them back
+  end
   local head = tonumber(turn.call('GET', head_key) or '0')
 
   local function revision_of(id)

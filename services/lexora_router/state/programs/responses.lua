@@ -14,16 +14,17 @@ return function(request, turn)
 
   local function forget(id)
     local found = known(id)
+    turn.call('ZREM', order, id)
     if found then
       turn.call('HDEL', all, id)
-      turn.call('ZREM', order, id)
       turn.call('ZREM', turn.lasting('of:' .. found[1]), id)
     end
   end
 
   for _ = 1, MAX_CLEARED do
     local oldest = turn.call('ZRANGE', order, 0, 0)[1]
-    if not oldest or known(oldest)[3] > turn.now then
+    local found = oldest and known(oldest)  -- not there: the server has evicted it
+    if not oldest or (found and found[3] > turn.now) then
       break
     end
     forget(oldest)

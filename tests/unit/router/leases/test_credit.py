@@ -304,6 +304,24 @@ def test_alone_each_replica_has_its_share() -> None:
     assert spent.total >= 0.99 * (60 + 30 * 12) - 8, "and no more than that"
 
 
+def test_a_store_that_comes_and_goes_before_it_was_heard_is_no_gift_each_time() -> None:
+    world = World(RateLimits(10, 60))
+    for replica in world.replicas:
+        replica.check()
+    world.tick(times=40)
+    spent = Spent(10, 60, lambda: world.now)
+    for _ in range(20):
+        for replica in world.replicas:
+            replica.exchange("lost")
+        world.step(0.5)
+        for replica in world.replicas:
+            while replica.check().allowed:
+                spent.add(1)
+            replica.exchange()  # it answers again, and nothing has been said to it yet
+    assert spent.over < 1
+    assert spent.total >= 0.85 * (60 + 10 * 10)
+
+
 @pytest.mark.parametrize("seconds", [0.5, 2, 10])
 @pytest.mark.parametrize("emptied", [False, True])
 def test_an_idle_tenant_finds_its_bucket_full_after_the_store_was_away(seconds: float, emptied: bool) -> None:

@@ -3,7 +3,7 @@
 from tests.unit.router.support import RULES
 
 from lexora_router.fleet.endpoint_health import Condition
-from lexora_router.leases.news import MAX_UNHEARD, HealthNews
+from lexora_router.leases.news import LOOK_SECONDS, MAX_UNHEARD, HealthNews, Watched
 from lexora_router.policy.breaker import WARNED_FAILURES
 from lexora_router.policy.evidence import RequestSource
 from lexora_router.state.program import Turn
@@ -85,4 +85,18 @@ def test_what_is_not_heard_is_bounded() -> None:
     one, _ = two()
     for number in range(2 * MAX_UNHEARD):
         one.conditions[PLACES[0]].eject(float(number), "")
-        assert len(one.news.ask(1.0).facts) <= MAX_UNHEARD
+        assert len(one.news.ask(1.0 + number).facts) <= MAX_UNHEARD
+
+
+def test_endpoints_are_not_looked_at_with_each_of_many_exchanges() -> None:
+    looks = 0
+
+    def watched() -> tuple[Watched, ...]:
+        nonlocal looks
+        looks += 1
+        return ()
+
+    news = HealthNews(watched)
+    for at in range(1000):
+        assert news.ask(at / 1000).facts == ()
+    assert 10 <= looks <= 1 + 1 / LOOK_SECONDS
