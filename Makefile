@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest --quiet --dist loadfile
 # Test processes at a time: on two cores five, as half of the tests wait.
-WORKERS ?= 5
+WORKERS ?= 4
 # What has been installed: Lexora alone, which is all that the demo needs, and the development tools. Python compiles what it
 # imports, so pip need not compile all of them.
 RUN := $(VENV)/.installed
